@@ -1,0 +1,77 @@
+"""A batch of axis-aligned boxes: the value that interval propagation passes from op to op."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """The closed boxes {x : lower <= x <= upper}, ends of shape `(batch, *shape)`.
+
+    Raises ValueError if the ends differ in shape, dtype or device, hold NaN, or are in the wrong order.
+    """
+
+    lower: Tensor
+    upper: Tensor
+
+    def __post_init__(self) -> None:
+        if self.lower.shape != self.upper.shape:
+            raise ValueError(f"box ends differ in shape: {tuple(self.lower.shape)} and {tuple(self.upper.shape)}")
+        if self.lower.dtype != self.upper.dtype or self.lower.device != self.upper.device:
+            raise ValueError("box ends differ in dtype or device")
+        # One comparison finds both errors: a comparison with NaN is false.
+        if not bool((self.lower <= self.upper).all()):
+            bad = "NaN" if bool((self.lower.isnan() | self.upper.isnan()).any()) else "lower > upper"
+            raise ValueError(f"not a box: {bad} in its ends")
+
+    @classmethod
+    def unchecked(cls, lower: Tensor, upper: Tensor) -> Box:
+        """Return a box without the checks, for ops whose formula guarantees them (saves two passes an op)."""
+        box = object.__new__(cls)
+        object.__setattr__(box, "lower", lower)
+        object.__setattr__(box, "upper", upper)
+        return box
+
+    @classmethod
+    def point(cls, x: Tensor) -> Box:
+        """Return the degenerate boxes {x}."""
+        return cls(x, x)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one box, without the batch."""
+        return tuple(self.lower.shape[1:])
+
+    @property
+    def batch(self) -> int:
+        """The number of boxes."""
+        return int(self.lower.shape[0])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the ends."""
+        return self.lower.dtype
+
+    def __getitem__(self, rows: Tensor | slice) -> Box:
+        """Return the boxes of the given batch rows (index tensor, mask or slice)."""
+        return Box.unchecked(self.lower[rows], self.upper[rows])
+
+    def contains(self, x: Tensor) -> Tensor:
+        """Return a mask `(batch,)`: whether every coordinate of x lies in its box, without tolerance."""
+        inside = (self.lower <= x) & (x <= self.upper)
+        return inside.unsqueeze(-1).flatten(1).all(dim=1)
+
+    def intersect(self, other: Box) -> tuple[Box, Tensor]:
+        """Return the intersections and a mask `(batch,)` of the empty ones.
+
+        An empty intersection keeps this box unchanged. Emptiness is a proof only if both boxes were rounded
+        outward.
+        """
+        lower, upper = torch.maximum(self.lower, other.lower), torch.minimum(self.upper, other.upper)
+        empty = (lower > upper).unsqueeze(-1).flatten(1).any(dim=1)
+        keep = empty.reshape(-1, *[1] * (lower.dim() - 1))
+        return Box(torch.where(keep, self.lower, lower), torch.where(keep, self.upper, upper)), empty

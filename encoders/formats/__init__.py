@@ -1,0 +1,87 @@
+"""Model files: one table from suffix to reader. Only this package opens files of models.
+
+.onnx (also .onnx.gz) and .pt2 are read; .safetensors in the project's own layout is read and written. Formats that
+are pickles are refused unopened, because opening one may run any code. Readers are imported on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from encoders.formats.errors import ModelFileError, check_file
+
+if TYPE_CHECKING:
+    import os
+
+    from encoders.formats.runtime import Runtime
+    from encoders.network import Network
+
+# Each module has read_network(path) and open_runtime(path).
+READERS = {
+    ".onnx": "encoders.formats.onnx_reader",
+    ".onnx.gz": "encoders.formats.onnx_reader",
+    ".pt2": "encoders.formats.torch_export",
+    ".safetensors": "encoders.formats.native",
+}
+
+PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".bin", ".ckpt")
+
+__all__ = [
+    "PICKLE_SUFFIXES",
+    "READERS",
+    "ModelFileError",
+    "open_runtime",
+    "read_metadata",
+    "read_network",
+    "write_network",
+]
+
+
+def read_network(path: str | os.PathLike[str]) -> Network:
+    """Return the network in a file. Raises ModelFileError naming everything that cannot be read."""
+    network: Network = _reader(Path(path)).read_network(Path(path))
+    return network
+
+
+def write_network(network: Network, path: str | os.PathLike[str], metadata: dict[str, Any] | None = None) -> None:
+    """Write the network and a JSON object to a .safetensors file, replacing it in one step."""
+    if _suffix(Path(path)) != ".safetensors":
+        raise ModelFileError(f"{path}: networks are written as .safetensors only")
+    from encoders.formats import native
+
+    native.write_network(network, Path(path), metadata)
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the JSON object that was written with the network; empty for formats that hold none."""
+    reader = _reader(Path(path))
+    metadata: dict[str, Any] = reader.read_metadata(Path(path)) if hasattr(reader, "read_metadata") else {}
+    return metadata
+
+
+def open_runtime(path: str | os.PathLike[str]) -> Runtime:
+    """Return the model as its own framework runs it: onnxruntime, torch, or the network itself."""
+    runtime: Runtime = _reader(Path(path)).open_runtime(Path(path))
+    return runtime
+
+
+def _suffix(path: Path) -> str:
+    name = path.name.lower()
+    return ".onnx.gz" if name.endswith(".onnx.gz") else Path(name).suffix
+
+
+def _reader(path: Path) -> Any:
+    """Return the reader's module; raise ModelFileError if there is none or the file cannot be there."""
+    suffix = _suffix(path)
+    if suffix in PICKLE_SUFFIXES:
+        raise ModelFileError(
+            f"{path}: {suffix} files are pickles, which may run any code, so they are not opened. Export the model "
+            'where its class is defined: torch.export.save(torch.export.export(model.eval(), (example,)), "model.pt2")'
+        )
+    if suffix not in READERS:
+        known = ", ".join(READERS)
+        raise ModelFileError(f"{path}: unknown suffix {suffix!r}; supported: {known}")
+    check_file(path)
+    return import_module(READERS[suffix])

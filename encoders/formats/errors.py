@@ -1,0 +1,30 @@
+"""The one exception of the readers and writers, and the checks that every file passes first."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class ModelFileError(ValueError):
+    """A model or its file cannot be used; the message names the file, the node, the value and the remedy."""
+
+
+def unsupported_nodes(source: str, problems: Sequence[str], supported: Sequence[str]) -> ModelFileError:
+    """Return one error for everything in the graph of `source` that cannot be read."""
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    lines = "\n".join(f"  {problem}" for problem in problems)
+    # Overloads of one torch operator (aten.add.Tensor, aten.add.Scalar) are listed once.
+    names = sorted({name.rsplit(".", 1)[0].removeprefix("aten.") for name in supported})
+    return ModelFileError(
+        f"{source}: the network cannot be read, {count}:\n{lines}\n"
+        f"Supported operators: {', '.join(names)}. Export the model without the unsupported parts."
+    )
+
+
+def check_file(path: Path) -> None:
+    """Raise ModelFileError unless `path` is a file with content."""
+    if path.is_dir():
+        raise ModelFileError(f"{path}: is a directory, not a model file")
+    if not path.exists():
+        raise ModelFileError(f"{path}: no such file")
+    if path.stat().st_size == 0:
+        raise ModelFileError(f"{path}: the file is empty; export the model again")

@@ -1,0 +1,285 @@
+"""ONNX operators that compute: products, windows, sums, activations. Each becomes ops that round nothing in advance.
+
+A handler returns the node's output or raises ValueError with what is not supported. Meaning of the operators:
+the ONNX operator specification, default domain, opsets 8 to 21.
+"""
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from encoders.formats.graph import Value
+from encoders.formats.onnx_node import OnnxNode, as_tensor
+from encoders.ops import (
+    Abs,
+    Add,
+    AddConstant,
+    Affine,
+    AveragePool2d,
+    BatchNorm,
+    Conv2d,
+    DivideConstant,
+    LeakyRelu,
+    MaxPool2d,
+    MultiplyConstant,
+    Op,
+    Relu,
+    Sigmoid,
+    Sub,
+    Tanh,
+)
+
+
+def gemm(node: OnnxNode) -> Value:
+    """Return alpha A B + beta C for a computed A and constant B, C."""
+    x = node.value(0)
+    node.expect("transA", 0)
+    matrix = node.weight(1)
+    if matrix.dim() != 2 or len(x.shape) != 2:
+        raise ValueError(f"takes matrices, got shapes {x.shape} and {tuple(matrix.shape)}")
+    weight = matrix if node.attributes.get("transB", 0) else matrix.t().contiguous()
+    alpha, beta = node.attributes.get("alpha", 1.0), node.attributes.get("beta", 1.0)
+    bias = _exact_multiple(beta, node.weight(2)) if node.has(2) and beta != 0 else None
+    if bias is not None:
+        bias = node.graph.constant(x, bias)
+    result = node.emit(Affine(weight), x, part="product")
+    if alpha != 1.0:
+        result = node.emit(MultiplyConstant(torch.tensor(alpha, dtype=matrix.dtype)), result, part="scaled")
+    return result if bias is None else node.emit(AddConstant(bias), result)
+
+
+def _exact_multiple(factor: float, constant: Tensor) -> Tensor:
+    """Return factor * constant; raise ValueError if that cannot be stored without rounding."""
+    if factor == 1.0:
+        return constant
+    product = constant.double() * factor
+    pairs = zip(constant.flatten().tolist(), product.flatten().tolist(), strict=True)
+    if not bool(product.isfinite().all()) or any(Fraction(factor) * Fraction(c) != Fraction(p) for c, p in pairs):
+        raise ValueError(f"beta = {factor} would round the bias; supported: beta = 1")
+    stored = product.to(constant.dtype)
+    return stored if torch.equal(stored.double(), product) else product
+
+
+def matmul(node: OnnxNode) -> Value:
+    """Return A B for a constant matrix on one side; on the left only without batch axis, times one column."""
+    if node.is_constant(1):
+        x, weight = node.value(0), node.weight(1)
+        if weight.dim() != 2 or not node.graph.sample_shape(x):
+            raise ValueError(f"takes a constant matrix on the right, got shape {tuple(weight.shape)}")
+        return node.emit(Affine(weight.t().contiguous()), x)
+    if node.is_constant(0):
+        x, weight = node.value(1), node.weight(0)
+        column = len(x.shape) == 2 and x.shape[1] == 1
+        if node.graph.has_batch or weight.dim() != 2 or not (len(x.shape) == 1 or column):
+            raise ValueError(
+                f"a constant on the left, of shape {tuple(weight.shape)}, times {x.shape} is not supported; "
+                "supported: a constant matrix on the right"
+            )
+        if not column:
+            return node.emit(Affine(weight), x)
+        product = node.emit(Affine(weight), node.graph.reshape(f"{node.name}/row", x, x.shape[:1]), part="product")
+        return node.graph.reshape(node.name, product, (weight.shape[0], 1))
+    raise ValueError("a product of two computed values is not supported; supported: one constant matrix")
+
+
+def conv(node: OnnxNode) -> Value:
+    """Return the two-dimensional cross-correlation with a constant kernel."""
+    x, weight = node.value(0), node.weight(1)
+    if weight.dim() != 4:
+        raise ValueError(f"kernels of shape {tuple(weight.shape)} are not supported; supported: two-dimensional")
+    node.graph.require_batch(x, 4)
+    kernel = (int(weight.shape[2]), int(weight.shape[3]))
+    node.expect("kernel_shape", list(kernel))
+    dilation = _pair(node, "dilations")
+    stride = _pair(node, "strides")
+    padding = _padding(node, x, kernel, stride, dilation)
+    bias = node.weight(2) if node.has(2) else None
+    return node.emit(Conv2d(weight, bias, stride, padding, dilation, node.attributes.get("group", 1)), x)
+
+
+def max_pool(node: OnnxNode) -> Value:
+    """Return maxima over windows."""
+    x, kernel, stride = _pooling(node)
+    node.expect("storage_order", 0)
+    dilation = _pair(node, "dilations")
+    return node.emit(MaxPool2d(kernel, stride, _padding(node, x, kernel, stride, dilation), dilation), x)
+
+
+def average_pool(node: OnnxNode) -> Value:
+    """Return means over windows."""
+    x, kernel, stride = _pooling(node)
+    node.expect("dilations", [1, 1])
+    padding = _padding(node, x, kernel, stride, (1, 1))
+    return node.emit(AveragePool2d(kernel, stride, padding, bool(node.attributes.get("count_include_pad", 0))), x)
+
+
+def _pooling(node: OnnxNode) -> tuple[Value, tuple[int, int], tuple[int, int]]:
+    """Return input, kernel and stride of a pooling node."""
+    x = node.value(0)
+    node.graph.require_batch(x, 4)
+    node.expect("ceil_mode", 0)
+    if "kernel_shape" not in node.attributes:
+        raise ValueError("kernel_shape is missing")
+    return x, _pair(node, "kernel_shape"), _pair(node, "strides")
+
+
+def _pair(node: OnnxNode, attribute: str) -> tuple[int, int]:
+    values = node.attributes.get(attribute, [1, 1])
+    if len(values) != 2:
+        raise ValueError(f"{attribute} = {values} is not supported; supported: two dimensions")
+    return values[0], values[1]
+
+
+def _padding(
+    node: OnnxNode, x: Value, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """Return (top, left, bottom, right) from pads or auto_pad."""
+    mode = node.attributes.get("auto_pad", "NOTSET")
+    pads = node.attributes.get("pads", [0, 0, 0, 0])
+    if len(pads) != 4:
+        raise ValueError(f"pads = {pads} is not supported; supported: two dimensions")
+    if mode == "NOTSET":
+        return pads[0], pads[1], pads[2], pads[3]
+    if any(pads):
+        raise ValueError(f"auto_pad = {mode!r} together with pads = {pads} is ambiguous")
+    if mode == "VALID":
+        return 0, 0, 0, 0
+    if mode not in ("SAME_UPPER", "SAME_LOWER"):
+        raise ValueError(f"auto_pad = {mode!r} is unknown")
+    before, after = [], []
+    for size, width, step, spread in zip(x.shape[2:], kernel, stride, dilation, strict=True):
+        total = max((math.ceil(size / step) - 1) * step + (width - 1) * spread + 1 - size, 0)
+        less, more = total // 2, total - total // 2
+        before.append(less if mode == "SAME_UPPER" else more)
+        after.append(more if mode == "SAME_UPPER" else less)
+    return before[0], before[1], after[0], after[1]
+
+
+def global_average_pool(node: OnnxNode) -> Value:
+    """Return the mean over all axes after the channels, kept with size 1."""
+    x = node.value(0)
+    node.graph.require_batch(x, len(x.shape))
+    return node.graph.spatial_mean(node.name, x, range(2, len(x.shape)), True)
+
+
+def reduce_mean(node: OnnxNode) -> Value:
+    """Return the mean over all axes after the channels."""
+    x = node.value(0)
+    axes = node.integers_by_name("axes", 1, 18)
+    if not axes:
+        raise ValueError("a mean over all axes, the batch included, is not supported")
+    return node.graph.spatial_mean(node.name, x, axes, bool(node.attributes.get("keepdims", 1)))
+
+
+def batch_normalization(node: OnnxNode) -> Value:
+    """Return the normalised value, with the stored statistics."""
+    x = node.value(0)
+    node.graph.require_batch(x, max(len(x.shape), 2))
+    node.expect("training_mode", 0)
+    node.expect("spatial", 1)
+    scale, shift, mean, variance = (node.weight(index) for index in range(1, 5))
+    return node.emit(BatchNorm(mean, variance, scale, shift, node.attributes.get("epsilon", as_float32(1e-5))), x)
+
+
+def as_float32(value: float) -> float:
+    """Return the nearest float32: ONNX stores the numbers in attributes, defaults included, in that type."""
+    return float(np.float32(value))
+
+
+def add(node: OnnxNode) -> Value:
+    """Return a sum of two computed values of one shape, or of one and a constant."""
+    if node.is_constant(1):
+        return _with_constant(node, AddConstant, 0, 1)
+    if node.is_constant(0):
+        return _with_constant(node, AddConstant, 1, 0)
+    return node.emit(Add(), node.value(0), node.value(1))
+
+
+def subtract(node: OnnxNode) -> Value:
+    """Return a difference; a constant minus a value is minus the value plus the constant."""
+    if node.is_constant(1):
+        x = node.value(0)
+        return node.emit(AddConstant(-node.graph.constant(x, node.weight(1))), x)
+    if node.is_constant(0):
+        x = node.value(1)
+        minus = node.emit(MultiplyConstant(torch.tensor(-1, dtype=node.graph.dtype)), x, part="negated")
+        return node.emit(AddConstant(node.graph.constant(x, node.weight(0))), minus)
+    return node.emit(Sub(), node.value(0), node.value(1))
+
+
+def multiply(node: OnnxNode) -> Value:
+    """Return a value times a constant."""
+    if node.is_constant(1):
+        return _with_constant(node, MultiplyConstant, 0, 1)
+    if node.is_constant(0):
+        return _with_constant(node, MultiplyConstant, 1, 0)
+    raise ValueError("a product of two computed values is not supported; supported: one constant")
+
+
+def divide(node: OnnxNode) -> Value:
+    """Return a value divided by a constant."""
+    if not node.is_constant(1):
+        raise ValueError("a computed divisor is not supported; supported: a constant divisor")
+    return _with_constant(node, DivideConstant, 0, 1)
+
+
+def negate(node: OnnxNode) -> Value:
+    """Return minus the value."""
+    return node.emit(MultiplyConstant(torch.tensor(-1, dtype=node.graph.dtype)), node.value(0))
+
+
+def _with_constant(node: OnnxNode, op: Callable[[Tensor], Op], value: int, constant: int) -> Value:
+    x = node.value(value)
+    return node.emit(op(node.graph.constant(x, node.weight(constant))), x)
+
+
+def relu(node: OnnxNode) -> Value:
+    """Return max(x, 0)."""
+    return node.emit(Relu(), node.value(0))
+
+
+def leaky_relu(node: OnnxNode) -> Value:
+    """Return x or, below 0, alpha x."""
+    return node.emit(LeakyRelu(node.attributes.get("alpha", as_float32(0.01))), node.value(0))
+
+
+def absolute(node: OnnxNode) -> Value:
+    """Return |x|."""
+    return node.emit(Abs(), node.value(0))
+
+
+def sigmoid(node: OnnxNode) -> Value:
+    """Return 1 / (1 + exp(-x))."""
+    return node.emit(Sigmoid(), node.value(0))
+
+
+def tanh(node: OnnxNode) -> Value:
+    """Return the hyperbolic tangent."""
+    return node.emit(Tanh(), node.value(0))
+
+
+def clip(node: OnnxNode) -> Value:
+    """Return max(x, 0) for a lower end of 0 and no upper end; other ends are not supported."""
+    x = node.value(0)
+    largest = float(np.finfo(np.float32).max)
+    if node.opset >= 11:
+        low = _scalar(node, 1) if node.has(1) else -math.inf
+        high = _scalar(node, 2) if node.has(2) else math.inf
+    else:
+        low, high = node.attributes.get("min", -largest), node.attributes.get("max", largest)
+    unbounded = torch.finfo(node.graph.dtype).max if node.opset >= 11 else largest
+    # Written so that NaN is refused too.
+    if not (low == 0 and high >= unbounded):
+        raise ValueError(f"ends {low} and {high} are not supported; supported: 0 and none (relu)")
+    return node.emit(Relu(), x)
+
+
+def _scalar(node: OnnxNode, index: int) -> float:
+    array = node.array(index)
+    if array.size != 1:
+        raise ValueError(f"input {index} must be one number, got shape {array.shape}")
+    return float(as_tensor(array))

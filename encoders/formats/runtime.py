@@ -1,0 +1,70 @@
+"""A model run by its own framework: what a witness is replayed in.
+
+The framework may take any batch, only batches of one, or single inputs without a batch axis; a runtime hides
+that. It adds no arithmetic of its own.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+# What stands in front of the input's shape in the file: an axis of any length, an axis of length 1, nothing.
+Batch = Literal["any", "one", "none"]
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Runtime:
+    """A callable from `(batch, *input_shape)` in `dtype` to `(batch, *output_shape)`.
+
+    framework: its name and version, for records; run: the framework itself, on arrays as the file wants them.
+    """
+
+    framework: str
+    input_shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    batch: Batch
+    run: Callable[[Array], Array]
+
+    def __call__(self, x: Array) -> Array:
+        """Return the outputs at x, one row for each row of x.
+
+        Raises ValueError if x has another shape or dtype, or no rows: a witness is replayed as it is, not
+        converted.
+        """
+        x = np.asarray(x)
+        if x.ndim == 0 or x.shape[1:] != self.input_shape or x.shape[0] == 0:
+            expected = ", ".join(["batch", *map(str, self.input_shape)])
+            raise ValueError(f"{self.framework} takes x of shape ({expected}), got {x.shape}")
+        if x.dtype != self.dtype:
+            raise ValueError(f"{self.framework} takes x of dtype {self.dtype}, got {x.dtype}")
+        if self.batch == "any":
+            return self.run(np.ascontiguousarray(x))
+        if self.batch == "one":
+            return np.concatenate([self.run(np.ascontiguousarray(row[None])) for row in x])
+        return np.stack([self.run(np.ascontiguousarray(row)) for row in x])
+
+
+def open_batched(
+    framework: str, input_shape: tuple[int, ...], dtype: np.dtype[Any], batch: Batch, run: Callable[[Array], Array]
+) -> Runtime:
+    """Return the runtime, row by row if the model claims any batch and does not keep one of two rows apart.
+
+    A file may declare a free batch and still reshape to a batch of one inside.
+    """
+    runtime = Runtime(framework, input_shape, dtype, batch, run)
+    if batch != "any":
+        return runtime
+    rows = Runtime(framework, input_shape, dtype, "one", run)
+    probe = np.stack([np.zeros(input_shape, dtype), np.ones(input_shape, dtype)])
+    expected = rows(probe)
+    try:
+        together = runtime(probe)
+    except Exception:
+        # Frameworks raise errors of their own classes for shapes that do not fit.
+        return rows
+    same = together.shape == expected.shape and np.allclose(together, expected, rtol=1e-2, atol=1e-3)
+    return runtime if same else rows

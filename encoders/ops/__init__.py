@@ -1,0 +1,65 @@
+"""The table of ops: the one line that registers an op for the native format, the tests and the documentation."""
+
+from encoders.ops.activation import Abs, LeakyRelu, Relu, Sigmoid, Tanh
+from encoders.ops.affine import Affine
+from encoders.ops.base import VIEWS, LinearOp, Op, Shape, UnsupportedView
+from encoders.ops.convolution import Conv2d
+from encoders.ops.elementwise import Add, AddConstant, DivideConstant, MultiplyConstant, Sub
+from encoders.ops.mwd import Mwd
+from encoders.ops.normalization import BatchNorm
+from encoders.ops.pooling import AveragePool2d, GlobalAveragePool, MaxPool2d
+from encoders.ops.shape import Concat, Reshape, Slice, Transpose
+
+OPS: dict[str, type[Op]] = {
+    "affine": Affine,
+    "conv2d": Conv2d,
+    "add": Add,
+    "sub": Sub,
+    "add-constant": AddConstant,
+    "multiply-constant": MultiplyConstant,
+    "divide-constant": DivideConstant,
+    "reshape": Reshape,
+    "transpose": Transpose,
+    "concat": Concat,
+    "slice": Slice,
+    "batch-norm": BatchNorm,
+    "average-pool2d": AveragePool2d,
+    "global-average-pool": GlobalAveragePool,
+    "max-pool2d": MaxPool2d,
+    "relu": Relu,
+    "leaky-relu": LeakyRelu,
+    "abs": Abs,
+    "sigmoid": Sigmoid,
+    "tanh": Tanh,
+    "mwd": Mwd,
+}
+
+__all__ = [
+    "OPS",
+    "VIEWS",
+    "Abs",
+    "Add",
+    "AddConstant",
+    "Affine",
+    "AveragePool2d",
+    "BatchNorm",
+    "Concat",
+    "Conv2d",
+    "DivideConstant",
+    "GlobalAveragePool",
+    "LeakyRelu",
+    "LinearOp",
+    "MaxPool2d",
+    "MultiplyConstant",
+    "Mwd",
+    "Op",
+    "Relu",
+    "Reshape",
+    "Shape",
+    "Sigmoid",
+    "Slice",
+    "Sub",
+    "Tanh",
+    "Transpose",
+    "UnsupportedView",
+]

@@ -1,0 +1,67 @@
+"""The fully connected layer y = W x + b on the last axis."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor
+from torch.nn import functional
+
+from encoders.ops.base import LinearOp, Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(LinearOp):
+    """y = W x + b on the last axis: `(batch, ..., inputs)` to `(batch, ..., outputs)`.
+
+    weight: `(outputs, inputs)`; bias: `(outputs,)` or None.
+    """
+
+    kind = "affine"
+    # 1: the entries of W may be differences of stored weights, each rounded once (`class_differences`).
+    extra_roundings = 1
+
+    weight: Tensor
+    bias: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.weight.dim() != 2:
+            raise ValueError(f"affine weight must be a matrix, got shape {tuple(self.weight.shape)}")
+        if self.bias is not None and tuple(self.bias.shape) != (self.weight.shape[0],):
+            raise ValueError(f"affine bias {tuple(self.bias.shape)} does not fit {self.weight.shape[0]} outputs")
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        (shape,) = shapes
+        if not shape or shape[-1] != self.weight.shape[1]:
+            raise ValueError(f"affine takes {self.weight.shape[1]} values on the last axis, got shape {shape}")
+        return (*shape[:-1], int(self.weight.shape[0]))
+
+    def fan_in(self) -> int:
+        return int(self.weight.shape[1])
+
+    def evaluate(self, *x: Tensor) -> Tensor:
+        return functional.linear(x[0], self.weight, self.bias)
+
+    def apply(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weight)
+
+    @cached_property
+    def _absolute_weight(self) -> Tensor:
+        return self.weight.abs() * self.inflation(self.weight.dtype)
+
+    @cached_property
+    def _error_bias(self) -> Tensor:
+        error = self.inflated_bias(self.bias, self.weight.dtype, self.weight.device)
+        return error.expand(self.weight.shape[0]).contiguous()
+
+    def error_radius(self, t: Tensor) -> Tensor:
+        return functional.linear(t, self._absolute_weight, self._error_bias)
+
+    def class_differences(self, reference: int) -> "Affine":
+        """Return the map to y_reference - y_k for every output k (row `reference` is zero).
+
+        Rounding a difference of weights once is covered by the error bound (`extra_roundings`) of intervals in the
+        same dtype: cast to float64 first, as differences rounded in float32 prove nothing after a cast.
+        """
+        weight = self.weight[reference] - self.weight
+        bias = None if self.bias is None else self.bias[reference] - self.bias
+        return Affine(weight, bias)

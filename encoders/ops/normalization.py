@@ -1,0 +1,70 @@
+"""Batch normalisation at inference: a fixed affine map for each channel."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from encoders.box import Box
+from encoders.ops.base import Op, Shape
+from encoders.rounding import gamma, tiny
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNorm(Op):
+    """y = (x - mean) / sqrt(variance + epsilon) * scale + shift, for each channel (first axis).
+
+    All four tensors have shape `(channels,)`. The op is not folded into the layer before it: folding rounds the
+    weights, and an interval through the two ops is as tight.
+    """
+
+    kind = "batch-norm"
+
+    mean: Tensor
+    variance: Tensor
+    scale: Tensor
+    shift: Tensor
+    epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        shapes = {tuple(t.shape) for t in (self.mean, self.variance, self.scale, self.shift)}
+        if len(shapes) != 1 or self.mean.dim() != 1:
+            raise ValueError(f"batch-norm statistics must be vectors of one length, got {sorted(shapes)}")
+        square = self.variance + self.epsilon
+        if not self.epsilon >= 0 or not bool(((self.variance >= 0) & (square > 0) & (square < torch.inf)).all()):
+            raise ValueError("batch-norm needs epsilon >= 0, variance >= 0 and 0 < variance + epsilon < infinity")
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        if not shapes[0] or shapes[0][0] != self.mean.shape[0]:
+            raise ValueError(f"batch-norm has {self.mean.shape[0]} channels, got shape {shapes[0]}")
+        return shapes[0]
+
+    def evaluate(self, *x: Tensor) -> Tensor:
+        (value,) = x
+        axes = (-1, *[1] * (value.dim() - 2))
+        deviation = torch.sqrt(self.variance + self.epsilon).reshape(axes)
+        return (value - self.mean.reshape(axes)) / deviation * self.scale.reshape(axes) + self.shift.reshape(axes)
+
+    def interval(self, *boxes: Box) -> Box:
+        """Return the range, which the ends give as the map is monotone, with its rounding error bounded.
+
+        Six roundings precede the last addition, so the product errs by gamma_8 of its own size, and the sum by
+        one rounding more. An underflow of the quotient is multiplied by the scale.
+        """
+        (box,) = boxes
+        axes = (-1, *[1] * (box.lower.dim() - 2))
+        relative = gamma(12, box.dtype)
+        absolute = (16.0 + 4.0 * self.scale.abs().reshape(axes)) * tiny(box.dtype)
+        ends = []
+        for end in (box.lower, box.upper):
+            value = self.evaluate(end)
+            shift = self.shift.reshape(axes)
+            size = (value - shift).abs() + value.abs() + shift.abs()
+            ends.append((value, size * relative + absolute))
+        (first, first_error), (second, second_error) = ends
+        lower = torch.minimum(first - first_error, second - second_error)
+        upper = torch.maximum(first + first_error, second + second_error)
+        return Box.unchecked(
+            lower.nan_to_num(nan=-torch.inf, posinf=torch.finfo(box.dtype).max, neginf=-torch.inf),
+            upper.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=torch.finfo(box.dtype).min),
+        )

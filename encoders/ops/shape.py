@@ -1,0 +1,94 @@
+"""Ops that only move values: reshape, transpose, concatenate, slice. Exact in every view."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from encoders.box import Box
+from encoders.ops.base import Op, Shape
+
+
+class _Rearrangement(Op):
+    """An op whose outputs are copies of inputs: the interval view applies it to both ends."""
+
+    def interval(self, *boxes: Box) -> Box:
+        return Box.unchecked(self.evaluate(*(box.lower for box in boxes)), self.evaluate(*(box.upper for box in boxes)))
+
+
+@dataclass(frozen=True, eq=False)
+class Reshape(_Rearrangement):
+    """The same values in C order under another shape (without the batch); flatten is reshape to one axis."""
+
+    kind = "reshape"
+
+    shape: Shape
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        if math.prod(shapes[0]) != math.prod(self.shape) or min(self.shape, default=1) < 1:
+            raise ValueError(f"reshape: {shapes[0]} does not have the element count of {self.shape}")
+        return self.shape
+
+    def evaluate(self, *x: Tensor) -> Tensor:
+        return x[0].reshape(x[0].shape[0], *self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Transpose(_Rearrangement):
+    """Permuted axes: output axis i is input axis `permutation[i]`, the batch not counted."""
+
+    kind = "transpose"
+
+    permutation: tuple[int, ...]
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        if sorted(self.permutation) != list(range(len(shapes[0]))):
+            raise ValueError(f"transpose: {self.permutation} does not permute the axes of {shapes[0]}")
+        return tuple(shapes[0][axis] for axis in self.permutation)
+
+    def evaluate(self, *x: Tensor) -> Tensor:
+        return x[0].permute(0, *(axis + 1 for axis in self.permutation))
+
+
+@dataclass(frozen=True, eq=False)
+class Concat(_Rearrangement):
+    """Two nodes joined along an axis, the batch not counted. Readers chain it for more than two."""
+
+    kind = "concat"
+    arity = 2
+
+    axis: int
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        first, second = shapes
+        rest = [tuple(n for i, n in enumerate(shape) if i != self.axis) for shape in shapes]
+        if not 0 <= self.axis < len(first) or len(first) != len(second) or rest[0] != rest[1]:
+            raise ValueError(f"concat: {first} and {second} do not join along axis {self.axis}")
+        return tuple(n + second[i] if i == self.axis else n for i, n in enumerate(first))
+
+    def evaluate(self, *x: Tensor) -> Tensor:
+        return torch.cat(x, dim=self.axis + 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Slice(_Rearrangement):
+    """Every `step`-th value from `start` to before `stop` along an axis, the batch not counted; step >= 1."""
+
+    kind = "slice"
+
+    axis: int
+    start: int
+    stop: int
+    step: int = 1
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        (shape,) = shapes
+        if not 0 <= self.axis < len(shape) or self.step < 1 or not 0 <= self.start < self.stop <= shape[self.axis]:
+            raise ValueError(f"slice {self.start}:{self.stop}:{self.step} along axis {self.axis} does not fit {shape}")
+        length = len(range(self.start, self.stop, self.step))
+        return tuple(length if i == self.axis else n for i, n in enumerate(shape))
+
+    def evaluate(self, *x: Tensor) -> Tensor:
+        index: list[slice] = [slice(None)] * (self.axis + 1)
+        return x[0][(*index, slice(self.start, self.stop, self.step))]

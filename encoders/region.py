@@ -1,0 +1,163 @@
+"""Balls around inputs, cut to a domain: the regions that robustness is asked over."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from encoders.box import Box
+from encoders.rounding import add_down, add_up, next_up
+
+Norm = Literal["inf", "2", "1"]
+NORMS: tuple[str, ...] = get_args(Norm)
+
+# By how much of the radius a point is pulled in, in turn, until rounding leaves it inside.
+PULLS = (0.0, 2.0**-48, 2.0**-40, 2.0**-32, 2.0**-24, 2.0**-16)
+
+
+@dataclass(frozen=True, eq=False)
+class BallRegion:
+    """The closed balls of a norm around a batch of centres, cut to the domain.
+
+    centre: `(batch, *shape)` float64 and inside the domain; radius: `(batch,)` float64, >= 0; domain: (least,
+    greatest) value of every coordinate, or None; norm: of the difference to the centre, over all coordinates.
+
+    Membership is conservative: a point accepted truly lies in ball and domain. In the inf-norm it is decided on
+    the stored bounds `lower` and `upper`, which are rounded *inward*: every float point in them truly lies in the
+    ball. In the other norms they bound the box around the ball, and the distance, rounded up, is compared with the
+    radius. Proofs use `enclosure`, rounded *outward*, which holds the whole ball.
+    """
+
+    centre: Tensor
+    radius: Tensor
+    domain: tuple[float, float] | None = None
+    norm: Norm = "inf"
+    lower: Tensor = field(init=False)
+    upper: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise ValueError(f"unknown norm {self.norm!r}; supported: {', '.join(NORMS)}")
+        if self.centre.dtype != torch.float64 or self.radius.dtype != torch.float64:
+            raise ValueError("a region is stored in float64")
+        if self.radius.shape != self.centre.shape[:1]:
+            raise ValueError(f"{tuple(self.radius.shape)} radii for {self.centre.shape[0]} centres")
+        if not bool((self.radius >= 0).all()) or not bool(self.radius.isfinite().all()):
+            raise ValueError("a radius must be a finite number that is not negative")
+        if not bool(self.centre.isfinite().all()):
+            raise ValueError("a centre holds NaN or infinity")
+        least, greatest = self.domain or (-math.inf, math.inf)
+        if bool((self.centre < least).any()) or bool((self.centre > greatest).any()):
+            raise ValueError(f"a centre lies outside the domain [{least}, {greatest}]")
+        lower, upper = add_up(self.centre, -self._radii), add_down(self.centre, self._radii)
+        object.__setattr__(self, "lower", lower.clamp(min=least))
+        object.__setattr__(self, "upper", upper.clamp(max=greatest))
+
+    @property
+    def _radii(self) -> Tensor:
+        return self._columns(self.radius).expand_as(self.centre)
+
+    def _columns(self, values: Tensor) -> Tensor:
+        return values.reshape(-1, *[1] * (self.centre.dim() - 1))
+
+    def enclosure(self) -> Box:
+        """Return boxes that contain the balls in real arithmetic."""
+        least, greatest = self.domain or (-math.inf, math.inf)
+        lower, upper = add_down(self.centre, -self._radii), add_up(self.centre, self._radii)
+        return Box(lower.clamp(min=least), upper.clamp(max=greatest))
+
+    def contains(self, points: Tensor) -> Tensor:
+        """Return a mask `(batch,)`: which points lie in their ball and the domain, without tolerance."""
+        exact = points.to(torch.float64)
+        inside = ((self.lower <= exact) & (exact <= self.upper)).flatten(1).all(dim=1)
+        return inside if self.norm == "inf" else inside & (self.distance(points) <= self.radius)
+
+    def clip(self, points: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return points of the balls that `dtype` can hold: those given, the others moved inside.
+
+        In the inf-norm these are the nearest, rounded inward. In the other norms a point outside is clipped to the
+        domain and then pulled towards the centre; project it first to get the nearest. A ball thinner than the
+        spacing of `dtype` falls back to the centre, so centres should be numbers of that dtype.
+        """
+        if points.dtype == dtype and bool(self.contains(points).all()):
+            return points.clone()
+        inside = torch.minimum(torch.maximum(points.to(torch.float64), self.lower), self.upper)
+        if self.norm != "inf":
+            return self._pull_inside(inside, dtype)
+        rounded = inside.to(dtype)
+        widened = rounded.to(torch.float64)
+        down = torch.nextafter(rounded, torch.full_like(rounded, -torch.inf))
+        up = torch.nextafter(rounded, torch.full_like(rounded, torch.inf))
+        rounded = torch.where(widened > self.upper, down, torch.where(widened < self.lower, up, rounded))
+        widened = rounded.to(torch.float64)
+        off = (widened > self.upper) | (widened < self.lower)
+        return torch.where(off, self.centre.to(dtype), rounded)
+
+    def distance(self, points: Tensor) -> Tensor:
+        """Return the distances `(batch,)` from the centres in the norm, rounded up."""
+        exact = points.to(torch.float64)
+        away = torch.maximum(add_up(exact, -self.centre), add_up(self.centre, -exact)).flatten(1)
+        if self.norm == "inf":
+            return away.amax(dim=1)
+        return sum_up(away) if self.norm == "1" else euclidean_up(away)
+
+    def with_radius(self, radius: Tensor | float) -> BallRegion:
+        """Return the balls of another radius around the same centres."""
+        radii = torch.as_tensor(radius, dtype=torch.float64, device=self.centre.device)
+        return BallRegion(self.centre, radii.expand(self.centre.shape[0]).clone(), self.domain, self.norm)
+
+    def __getitem__(self, rows: Tensor | slice) -> BallRegion:
+        """Return the regions of the given batch rows."""
+        return BallRegion(self.centre[rows], self.radius[rows], self.domain, self.norm)
+
+    def _pull_inside(self, points: Tensor, dtype: torch.dtype) -> Tensor:
+        distance = self.distance(points)
+        share = torch.where(distance > self.radius, self.radius / distance, torch.ones_like(distance))
+        result = self._round_inward(points, dtype)
+        for pull in PULLS:
+            outside = ~self.contains(result)
+            if not bool(outside.any()):
+                return result
+            pulled = self.centre + (points - self.centre) * self._columns(share * (1.0 - pull))
+            result = torch.where(self._columns(outside), self._round_inward(pulled, dtype), result)
+        return torch.where(self._columns(~self.contains(result)), self.centre.to(dtype), result)
+
+    def _round_inward(self, points: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the points in `dtype`, each coordinate rounded towards the centre."""
+        rounded = points.to(dtype)
+        widened = rounded.to(torch.float64)
+        away = torch.where(points >= self.centre, widened > points, widened < points)
+        return torch.where(away, torch.nextafter(rounded, self.centre.to(dtype)), rounded)
+
+
+def sum_up(values: Tensor) -> Tensor:
+    """Return upper bounds of the sums `(batch,)` over the second axis of values `(batch, n)`, each step rounded up.
+
+    Summed in pairs, in an order that depends on n alone.
+    """
+    while values.shape[1] > 1:
+        half = values.shape[1] // 2
+        paired = add_up(values[:, :half], values[:, half : 2 * half])
+        values = torch.cat([paired, values[:, 2 * half :]], dim=1)
+    return values.sum(dim=1)
+
+
+def euclidean_up(values: Tensor) -> Tensor:
+    """Return upper bounds of the 2-norms `(batch,)` of non-negative values `(batch, n)`.
+
+    Divided by the greatest value first, so that no square under- or overflows; every step is rounded up.
+    """
+    greatest = values.amax(dim=1, keepdim=True)
+    scaled = values / torch.where(greatest > 0, greatest, 1.0)
+    # x / x is exactly 1, and 0 / x exactly 0.
+    scaled = torch.where((scaled == 0) & (values == 0) | (values == greatest), scaled, next_up(scaled))
+    squares = torch.where((scaled == 0) | (scaled == 1), scaled, next_up(scaled * scaled))
+    total = sum_up(squares)
+    # A sum of exactly 1 is that of a single value that is not zero (a root of 1 need not be: 1 + 2^-52 has it too).
+    least = greatest.squeeze(1)
+    length = torch.where(total == 1, least, next_up(least * next_up(total.sqrt())))
+    return torch.where(least == 0, 0.0, length.nan_to_num(torch.inf, torch.inf))

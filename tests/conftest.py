@@ -1,0 +1,56 @@
+"""Shared pieces: small networks with known answers, and where the optional data lie."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from encoders import Network, Node
+from encoders.network import INPUT
+from encoders.ops import Affine, Mwd, Op, Relu
+
+# Two threads on small tensors wait for each other, most of all beside another busy process.
+torch.set_num_threads(1)
+
+REPOSITORY = Path(__file__).parent.parent
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+
+
+def chain(shape: tuple[int, ...], *ops: Op, dtype: torch.dtype = torch.float32) -> Network:
+    """Return the network that applies the ops in turn."""
+    names = [INPUT, *(f"{i}-{op.kind}" for i, op in enumerate(ops))]
+    return Network(tuple(Node(names[i + 1], op, (names[i],)) for i, op in enumerate(ops)), shape, dtype)
+
+
+def random_relu_network(seed: int, sizes: tuple[int, ...] = (2, 6, 5, 3)) -> Network:
+    """Return a fully connected ReLU network with normal weights whose classes are balanced on [0, 1]^n."""
+    generator = torch.Generator().manual_seed(seed)
+    ops: list[Op] = []
+    for inputs, outputs in pairwise(sizes):
+        weight = torch.randn(outputs, inputs, generator=generator) / inputs**0.5
+        ops += [Affine(weight, 0.3 * torch.randn(outputs, generator=generator)), Relu()]
+    last = ops[-2]
+    assert isinstance(last, Affine) and last.bias is not None
+    outputs = chain((sizes[0],), *ops[:-1]).evaluate(torch.rand(500, sizes[0], generator=generator))
+    return chain((sizes[0],), *ops[:-2], Affine(last.weight, last.bias - outputs.mean(dim=0)))
+
+
+def random_mwd_network(seed: int, sizes: tuple[int, ...] = (2, 6, 5, 3)) -> Network:
+    """Return an MWD network with alternating unit types, the last layer mixed."""
+    generator = torch.Generator().manual_seed(seed)
+    ops: list[Op] = []
+    for layer, (inputs, outputs) in enumerate(pairwise(sizes)):
+        last = layer == len(sizes) - 2
+        negated = torch.rand(outputs, generator=generator) < 0.5 if last else torch.full((outputs,), layer % 2 == 0)
+        weight = 3 * torch.rand(outputs, inputs, generator=generator)
+        ops.append(Mwd(weight, torch.rand(outputs, inputs, generator=generator), negated))
+    return chain((sizes[0],), *ops)
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Return the folder of optional data sets, or skip where it is absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the optional data sets are not here")
+    return SHARED_DATA
