@@ -1,0 +1,168 @@
+"""The command line as scripts and people meet it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from encoders import write_network
+from tests.conftest import random_relu_network
+from verifier.cli import main
+
+
+def verifier(*arguments: object, cwd: Path, **more: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "verifier", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False, **more)
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Return (model, data) files of a small network and 300 inputs, all classified correctly."""
+    network = random_relu_network(0, (5, 10, 8, 3))
+    write_network(network, tmp_path / "model.safetensors")
+    x = torch.rand(300, 5, generator=torch.Generator().manual_seed(0))
+    np.savez(tmp_path / "data.npz", x=x.numpy(), y=network.evaluate(x).argmax(dim=1).numpy())
+    return tmp_path / "model.safetensors", tmp_path / "data.npz"
+
+
+def test_json_is_the_only_thing_on_standard_output(job, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, data = job
+    assert (
+        main(["certify", str(model), "--data", str(data), "--epsilon", "0.01", "2/10", "--limit", "20", "--json"]) == 0
+    )
+    result = json.loads(capsys.readouterr().out)
+    assert {"schema", "command", "model", "digest", "inputs", "correct", "seconds", "records", "results"} <= set(result)
+    assert (result["command"], result["inputs"], result["correct"]) == ("certify", 20, 20)
+    assert [row["epsilon"] for row in result["results"]] == [0.01, 0.2]
+    for row in result["results"]:
+        assert row["certified"] + row["falsified"] + row["open"] == result["correct"]
+        assert row["certified_accuracy_ci95"][0] <= row["certified_accuracy"] <= row["certified_accuracy_ci95"][1]
+    folder = Path(result["records"]).parent
+    assert re.fullmatch(r"runs/certify-[0-9a-f]{12}", folder.as_posix())
+    assert (folder / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((folder / "results.json").read_text())["results"] == result["results"]
+
+
+def test_a_table_is_printed_without_json(job, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, data = job
+    assert main(["certify", str(model), "--data", str(data), "--epsilon", "0.01", "--limit", "5"]) == 0
+    output = capsys.readouterr().out
+    assert "5 of 5 inputs" in output and "certified" in output and "records.jsonl" in output
+
+
+def stop_midway(job, folder: Path, how: signal.Signals, seed: int) -> int:
+    """Start a certification in a process of its own, stop it after its first records, return its exit status."""
+    model, data = job
+    arguments = ["certify", model, "--data", data, "--epsilon", "0.05", "0.1", "--seed", seed, "--out", folder]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "verifier", *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    records = folder / "records.jsonl"
+    while time.monotonic() < deadline and process.poll() is None:
+        if records.exists() and records.stat().st_size > 0:
+            process.send_signal(how)
+            break
+        time.sleep(0.002)
+    process.communicate(timeout=60)
+    return process.returncode
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_run_continues_with_the_same_result(job, tmp_path, how):
+    status = stop_midway(job, tmp_path / "run", how, seed=0)
+    assert status in ((-signal.SIGKILL, 0) if how == signal.SIGKILL else (130, 0))
+    model, data = job
+    common = ["certify", str(model), "--data", str(data), "--epsilon", "0.05", "0.1", "--json"]
+    resumed, fresh = (verifier(*common, "--out", tmp_path / name, cwd=tmp_path) for name in ("run", "fresh"))
+    assert resumed.returncode == fresh.returncode == 0, resumed.stderr
+    assert json.loads(resumed.stdout)["results"] == json.loads(fresh.stdout)["results"]
+    with np.load(tmp_path / "run" / "witnesses.npz") as a, np.load(tmp_path / "fresh" / "witnesses.npz") as b:
+        assert all(np.array_equal(a[name], b[name]) for name in ("index", "x", "distance"))
+    kept = [json.loads(line) for line in (tmp_path / "run" / "records.jsonl").read_text().splitlines()]
+    assert sorted(record["index"] for record in kept) == list(range(300))
+
+
+def test_a_full_disk_stops_with_a_sentence_and_the_run_continues(job, tmp_path):
+    model, data = job
+    arguments = ["certify", model, "--data", data, "--epsilon", "0.05", "--out", tmp_path / "run"]
+    limit = "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)); "
+    code = limit + f"from verifier.cli import main; sys.exit(main({[str(a) for a in arguments]!r}))"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    stopped = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert stopped.returncode == 2
+    assert "File too large" in stopped.stderr and "Traceback" not in stopped.stderr
+    resumed = verifier(*arguments, "--json", cwd=tmp_path)
+    assert json.loads(resumed.stdout)["inputs"] == 300
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["certify", "{model}", "--data", "{data}", "--epsilon", "-0.1"], "not negative"),
+        (["certify", "{model}", "--data", "{data}", "--epsilon", "nan"], "not negative"),
+        (["certify", "{model}", "--data", "{data}", "--epsilon", "1/0"], "not a number"),
+        (["certify", "{model}", "--data", "{data}", "--epsilon", "much"], "not a number"),
+        (["certify", "{model}", "--data", "{data}"], "--epsilon"),
+        (["certify", "{model}", "--data", "nothing", "--epsilon", "0.1"], "nothing"),
+        (["certify", "missing.onnx", "--data", "{data}", "--epsilon", "0.1"], "missing.onnx"),
+        (["certify", "resnet", "--data", "{data}", "--epsilon", "0.1"], "digits-mwd"),
+        (["certify", "{pickle}", "--data", "{data}", "--epsilon", "0.1"], "torch.export"),
+        (["certify", "{truncated}", "--data", "{data}", "--epsilon", "0.1"], "truncated"),
+        (["certify", "{model}", "--data", "digits", "--epsilon", "0.1"], "do not fit"),
+        (["certify", "{model}", "--data", "{data}", "--epsilon", "0.1", "--method", "crown"], "not built yet"),
+        (["certify", "{model}", "--data", "{data}", "--epsilon", "0.1", "--clip", "0.4", "0.5"], "outside"),
+        (["certify", "{model}", "--data", "{data}", "--epsilon", "0.1", "--norm", "3"], "norm"),
+        (["certify", "{model}", "--data", "{data}", "--epsilon", "0.1", "--colour", "blue"], "--colour"),
+        (["show", "missing.pt2"], "missing.pt2"),
+        (["nonsense"], "nonsense"),
+    ],
+)
+def test_bad_input_gets_a_sentence_and_status_2_and_writes_nothing(
+    job, tmp_path, capsys, monkeypatch, arguments, message
+):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    model, data = job
+    (tmp_path / "weights.pth").write_bytes(b"\x80\x04anything")
+    (tmp_path / "truncated.safetensors").write_bytes(model.read_bytes()[:200])
+    paths = {
+        "model": model,
+        "data": data,
+        "pickle": tmp_path / "weights.pth",
+        "truncated": tmp_path / "truncated.safetensors",
+    }
+    try:
+        status = main([argument.format(**paths) for argument in arguments])
+    except SystemExit as exit_:  # argparse leaves by itself
+        status = exit_.code
+    captured = capsys.readouterr()
+    assert status == 2
+    assert message in captured.err
+    assert captured.out == "" and list(folder.iterdir()) == []
+
+
+def test_show_prints_the_graph_and_the_views(capsys):
+    assert main(["show", "digits-mwd"]) == 0
+    output = capsys.readouterr().out
+    assert "mwd" in output and "interval" in output and "digest" in output and "held_out_accuracy" in output
+
+
+def test_help_needs_no_torch_and_names_every_command():
+    result = verifier("--help", cwd=Path.cwd())
+    assert result.returncode == 0
+    assert all(command in result.stdout for command in ("certify", "show"))

@@ -1,0 +1,107 @@
+"""What is asked of an attack: its name, norm, radius and target, checked before any work starts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from encoders.region import NORMS, Norm
+from verifier.attacks import ATTACKS, Attack
+from verifier.attacks.criteria import TARGETS
+from verifier.job import Job
+from verifier.methods import Batch
+from verifier.subject import Subject
+
+# Names of targets that are one class for each input.
+TARGET_NAMES = ("second", "least-likely")
+
+
+@dataclass(frozen=True)
+class AttackRequest:
+    """A checked request. target: a class, one of TARGET_NAMES, or None for any class but the own.
+
+    Raises ValueError with what is supported.
+    """
+
+    name: str
+    norm: str
+    epsilon: float
+    target: int | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in ATTACKS:
+            raise ValueError(f"unknown attack {self.name!r}; supported: {', '.join(ATTACKS)}")
+        supported = ", ".join(self.attack.norms)
+        if self.norm not in self.attack.norms or self.norm not in NORMS:
+            raise ValueError(f"attack {self.name!r} does not support the {self.norm}-norm; it supports: {supported}")
+        if not math.isfinite(self.epsilon) or self.epsilon < 0:
+            raise ValueError(f"epsilon must be a finite number that is not negative, got {self.epsilon}")
+        if self.epsilon == 0 and not self.attack.minimal:
+            minimal = ", ".join(name for name, attack in ATTACKS.items() if attack.minimal)
+            raise ValueError(
+                f"attack {self.name!r} searches the ball of radius epsilon, and that of radius 0 is the input itself; "
+                f"give a positive epsilon, or an attack that minimises the distance: {minimal}"
+            )
+        if isinstance(self.target, str) and self.target not in TARGET_NAMES:
+            raise ValueError(f"unknown target {self.target!r}; supported: a class, {', '.join(TARGET_NAMES)}")
+
+    @property
+    def attack(self) -> Attack:
+        """The attack of this name."""
+        return ATTACKS[self.name]
+
+    @property
+    def checked_norm(self) -> Norm:
+        """The norm, as regions take it."""
+        return cast(Norm, self.norm)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields, plain."""
+        return {"attack": self.name, "norm": self.norm, "epsilon": self.epsilon, "target": self.target}
+
+
+def check_gradient(request: AttackRequest, subject: Subject) -> None:
+    """Raise ValueError if the attack needs a gradient and none reaches the network's input."""
+    if not request.attack.needs_gradient:
+        return
+    network = subject.network
+    x = torch.zeros(1, *network.input_shape, dtype=network.dtype, requires_grad=True)
+    with torch.enable_grad():
+        if network.scores(x).requires_grad:
+            return
+    others = ", ".join(name for name, attack in ATTACKS.items() if not attack.needs_gradient)
+    raise ValueError(
+        f"{subject.name}: no gradient of the outputs reaches the input, and attack {request.name!r} needs one; "
+        f"attacks that ask for outputs only: {others}"
+    )
+
+
+def check_target(request: AttackRequest, job: Job) -> None:
+    """Raise ValueError if the target is no class of the model, or the label of an input that is asked about."""
+    target = request.target
+    if not isinstance(target, int):
+        return
+    if not 0 <= target < job.subject.classes:
+        raise ValueError(f"target {target} is not one of the {job.subject.classes} classes of {job.subject.name}")
+    labels = job.labels(job.indices)
+    if bool((labels == target).any()):
+        first = job.indices[int((labels == target).argmax())]
+        raise ValueError(
+            f"target {target} is the label of input {first} already; choose inputs of other classes with --offset and "
+            f"--limit or a file of their own, or a target that depends on the input: {', '.join(TARGET_NAMES)}"
+        )
+
+
+def choose_targets(request: AttackRequest, batch: Batch) -> Tensor:
+    """Return the target of each input of a batch, `(batch,)`."""
+    if isinstance(request.target, int):
+        return torch.full_like(batch.classes, request.target)
+    choose = TARGETS[str(request.target)]
+    assert choose is not None
+    network = batch.subject.network
+    with torch.no_grad():
+        return choose(network.scores(batch.centres.to(network.dtype)), batch.classes)[:, 0]

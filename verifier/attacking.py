@@ -1,0 +1,320 @@
+"""Attack a saved model: how many correctly classified inputs withstand, and at which distance the others break.
+
+`attack` ties the parts together: model, data, an attack of the table, run folder. A counterexample counts where it is
+confirmed as in `methods.falsify`: replayed in the user's model and unsafe in real arithmetic.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from encoders.region import BallRegion
+from verifier.adversarial_example import AdversarialExample, Exhibit, confidences, write_examples
+from verifier.attack_request import AttackRequest, check_gradient, check_target, choose_targets
+from verifier.attacks import Attack, Proposals, Search
+from verifier.attacks.report import Report
+from verifier.budget import Budget
+from verifier.job import Data, Job, Model, Progress, load_job, opened
+from verifier.methods import Batch, Decision
+from verifier.methods.falsify import FalsifyMethod, own_ties
+from verifier.runs import SCHEMA, Run
+from verifier.targeted import decide_targeted
+
+# Counterexamples that the picture shows.
+GALLERY = 8
+
+# By position in the data: (point, distance).
+Found = dict[int, tuple[np.ndarray, float]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AttackResult:
+    """What `attack` returns.
+
+    robust: correctly classified inputs without a confirmed counterexample at distance <= epsilon. confirmed: inputs
+    with a counterexample at any distance; attacks that minimise the distance also find some beyond epsilon, and the
+    mean and median are over all of them (None without any). execution_only: inputs whose only unsafe point is so by
+    the rounding of the user's model. queries, gradients: evaluations without and with a gradient; vanishing_gradients:
+    share of the attacked inputs whose gradient is zero (None where the attack looked at none).
+    """
+
+    model: str
+    digest: str
+    request: AttackRequest
+    inputs: int
+    correct: int
+    robust: int
+    confirmed: int
+    execution_only: int
+    timed_out: int
+    mean_distance: float | None
+    median_distance: float | None
+    queries: int
+    gradients: int
+    vanishing_gradients: float | None
+    seconds: float
+    records: Path | None
+    adversarial: Path | None
+    examples: dict[int, AdversarialExample]
+    gallery: tuple[Exhibit, ...]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `--json` prints."""
+        plain = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in ("request", "examples", "gallery", "records", "adversarial", "warnings")
+        }
+        paths = {name: None if path is None else str(path) for name, path in self._paths.items()}
+        head = {"schema": SCHEMA, "command": "attack", **self.request.to_json()}
+        accuracy = {"robust_accuracy": self.robust / self.inputs}
+        return {**head, **plain, **accuracy, **paths, "warnings": list(self.warnings)}
+
+    @property
+    def _paths(self) -> dict[str, Path | None]:
+        return {"records": self.records, "adversarial": self.adversarial}
+
+
+def attack(
+    model: Model,
+    data: Data,
+    name: str,
+    epsilon: float,
+    *,
+    norm: str = "inf",
+    target: int | str | None = None,
+    clip: tuple[float, float] | None = None,
+    data_dir: str | Path | None = None,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    limit: int | None = None,
+    offset: int = 0,
+    time_limit: float = math.inf,
+    seed: int = 0,
+    device: str = "auto",
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> AttackResult:
+    """Return how many inputs withstand an attack within epsilon, and the confirmed counterexamples.
+
+    name: of the table `verifier.attacks.ATTACKS`. target: a class, "second" or "least-likely": only counterexamples of
+    that class count. The other arguments are those of `certify`; out: a folder that keeps the run, resumes it and
+    holds adversarial.npz. An attack that minimises the distance looks for the nearest counterexample in the whole
+    domain, the others in the ball of radius epsilon. Raises ValueError with what is wrong before any work starts.
+    """
+    started = time.perf_counter()
+    request = AttackRequest(name, norm, float(epsilon), target)
+    budget_seconds = Budget(time_limit).seconds
+    job = load_job(
+        model, data, "attack", clip=clip, data_dir=data_dir, mean=mean, std=std, limit=limit, offset=offset,
+        seed=seed, device=device,
+    )  # fmt: skip
+    check_gradient(request, job.subject)
+    check_target(request, job)
+    work = _Work(job, request, budget_seconds)
+    with job.threads(), opened(out, {**job.configuration("attack"), **request.to_json()}) as run:
+        records = run.records if run is not None else {}
+        found = run.witnesses() if run is not None else {}
+        for rows in job.batches():
+            if any(not work.complete(records.get(row)) for row in rows):
+                fresh, points = work.attack_batch(rows, records, found)
+                if run is not None:
+                    run.append(fresh, points)
+                records.update({record["index"]: record for record in fresh})
+                found.update(points)
+            if progress is not None:
+                progress(rows[-1] - job.indices[0] + 1, len(job.indices))
+        asked = [records[row] for row in job.indices]
+        result = work.summarise(asked, found, run, time.perf_counter() - started)
+        if run is not None:
+            run.finish(result.to_json())
+    return result
+
+
+class _Watched(Attack):
+    """Another attack, whose reports are kept."""
+
+    def __init__(self, inner: Attack) -> None:
+        self.inner = inner
+        self.report: Report | None = None
+
+    def propose(self, search: Search) -> Tensor:
+        return self.inner.propose(search)
+
+    def run(self, search: Search) -> Proposals:
+        proposals = self.inner.run(search)
+        self.report = proposals.report
+        return proposals
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Work:
+    """The fixed part of an attack: everything but which inputs."""
+
+    job: Job
+    request: AttackRequest
+    seconds_per_input: float
+
+    def complete(self, record: dict[str, Any] | None) -> bool:
+        """Return whether a record is final: broken within epsilon, or not cut short by the clock."""
+        return record is not None and (not record["correct"] or not record["robust"] or record["reason"] is None)
+
+    def attack_batch(
+        self, rows: range, known: dict[int, dict[str, Any]], found: Found
+    ) -> tuple[list[dict[str, Any]], Found]:
+        """Return (records, points) of the rows that are not complete yet."""
+        started = time.perf_counter()
+        open_rows = [row for row in rows if not self.complete(known.get(row))]
+        chosen = [row - rows.start for row in open_rows]
+        points, labels = self.job.points(rows)[chosen], self.job.labels(rows)[chosen]
+        predictions = self.job.subject.execute(points).argmax(axis=1)
+        correct = np.flatnonzero(predictions == labels)
+        budget = Budget(self.seconds_per_input * max(1, len(correct)))
+        answers: list[dict[str, Any]] = []
+        fresh: Found = {}
+        if len(correct):
+            at = [open_rows[i] for i in correct]
+            batch = self.job.batch(points[correct], at, labels[correct])
+            answers, fresh = self._answers(batch, at, budget, found)
+        seconds = (time.perf_counter() - started) / len(open_rows)
+        records = [
+            self.job.record(row, int(label), int(prediction), seconds)
+            for row, label, prediction in zip(open_rows, labels, predictions, strict=True)
+        ]
+        for i, answer in zip(correct, answers, strict=True):
+            records[i] |= answer
+        return records, fresh
+
+    def _answers(
+        self, batch: Batch, rows: list[int], budget: Budget, found: Found
+    ) -> tuple[list[dict[str, Any]], Found]:
+        """Return what to record about correctly classified inputs, and the points that are nearer than those found."""
+        decision, watched = self._decide(batch, budget)
+        fresh = {
+            rows[position]: (witness.point.numpy(), witness.distance)
+            for position, witness in decision.witnesses.items()
+            if rows[position] not in found or witness.distance < found[rows[position]][1]
+        }
+        nearest = {row: fresh.get(row, found.get(row)) for row in rows}
+        predictions = self._predictions({row: value[0] for row, value in nearest.items() if value is not None})
+        answers = []
+        for position, (row, value) in enumerate(nearest.items()):
+            robust = value is None or value[1] > self.request.epsilon
+            witness = decision.witnesses.get(position)
+            answers.append(
+                {
+                    "distance": None if value is None else value[1],
+                    "adversarial": predictions.get(row),
+                    "robust": robust,
+                    "tie": witness is not None and witness.tie,
+                    "execution_only": decision.execution_only.get(position),
+                    **_effort(watched.report, position),
+                    "reason": "time limit" if robust and budget.exhausted else None,
+                }
+            )
+        return answers, fresh
+
+    def _predictions(self, points: dict[int, np.ndarray]) -> dict[int, int]:
+        """Return the classes that the user's model gives to points."""
+        if not points:
+            return {}
+        classes = self.job.subject.execute(np.stack(list(points.values()))).argmax(axis=1)
+        return {row: int(value) for row, value in zip(points, classes, strict=True)}
+
+    def _decide(self, batch: Batch, budget: Budget) -> tuple[Decision, _Watched]:
+        """Return the confirmed counterexamples, and the attack with its report."""
+        watched = _Watched(self.request.attack)
+        region = self._region(batch)
+        if self.request.target is not None:
+            targets = choose_targets(self.request, batch)
+            return decide_targeted(watched, batch, region, targets, budget), watched
+        decision = FalsifyMethod(self.request.name, [watched]).decide(batch, region, budget)
+        # An input that ties with another class is its own counterexample.
+        decision.witnesses.update(own_ties(batch).witnesses)
+        return decision, watched
+
+    def _region(self, batch: Batch) -> BallRegion:
+        """Return the balls to search: those of epsilon, or for a minimal distance all that the domain can hold."""
+        radius = self.request.epsilon
+        if self.request.attack.minimal:
+            count = batch.centres[0].numel()
+            longest = {"inf": 1.0, "2": math.sqrt(count), "1": float(count)}[self.request.norm]
+            # A little more than the diagonal of the domain, lest rounding cut its corners.
+            radius = max(radius, longest * batch.reach * (1.0 + 1e-6))
+        radii = torch.full_like(batch.centres.flatten(1)[:, 0], radius)
+        return BallRegion(batch.centres, radii, batch.domain, self.request.checked_norm)
+
+    def summarise(
+        self, records: Sequence[dict[str, Any]], found: Found, run: Run | None, seconds: float
+    ) -> AttackResult:
+        """Return the counts over the records of the requested inputs; write the counterexamples."""
+        correct = [record for record in records if record["correct"]]
+        broken = [record for record in correct if record["distance"] is not None]
+        examples = {record["index"]: self._example(record, found) for record in broken}
+        path = None if run is None else run.folder / "adversarial.npz"
+        if path is not None:
+            write_examples(path, list(examples.values()), self.job.subject.network.input_shape)
+        distances = [example.distance for example in examples.values()]
+        looked_at = [record["vanishing"] for record in correct if record["vanishing"] is not None]
+        return AttackResult(
+            model=self.job.subject.name,
+            digest=self.job.subject.network.digest,
+            request=self.request,
+            inputs=len(records),
+            correct=len(correct),
+            robust=sum(record["robust"] for record in correct),
+            confirmed=len(broken),
+            execution_only=sum(r["execution_only"] is not None and r["distance"] is None for r in correct),
+            timed_out=sum(record["reason"] is not None for record in correct),
+            mean_distance=statistics.fmean(distances) if distances else None,
+            median_distance=statistics.median(distances) if distances else None,
+            queries=sum(record["queries"] for record in correct),
+            gradients=sum(record["gradients"] for record in correct),
+            vanishing_gradients=statistics.fmean(looked_at) if looked_at else None,
+            seconds=seconds,
+            records=None if run is None else run.records_path,
+            adversarial=path,
+            examples=examples,
+            gallery=self._gallery(list(examples.values())),
+            warnings=self.job.warnings(len(correct), len(records)),
+        )
+
+    def _example(self, record: dict[str, Any], found: Found) -> AdversarialExample:
+        index = record["index"]
+        point, distance = found[index]
+        original = self.job.points(range(index, index + 1))[0].numpy()
+        return AdversarialExample(index, original, point, distance, record["label"], record["adversarial"])
+
+    def _gallery(self, examples: Sequence[AdversarialExample]) -> tuple[Exhibit, ...]:
+        """Return the first counterexamples, those within epsilon first, with the confidences before and after."""
+        first = sorted(examples, key=lambda e: (e.distance > self.request.epsilon, e.index))[:GALLERY]
+        chosen = sorted(first, key=lambda e: e.index)
+        if not chosen:
+            return ()
+        before, after = (
+            confidences(self.job.subject.execute(np.stack(points)))
+            for points in ([e.original for e in chosen], [e.point for e in chosen])
+        )
+        return tuple(Exhibit(e, float(before[i, e.label]), float(after[i, e.prediction])) for i, e in enumerate(chosen))
+
+
+def _effort(report: Report | None, position: int) -> dict[str, Any]:
+    if report is None:
+        return {"queries": 0, "gradients": 0, "vanishing": None}
+    tested = bool(report.tested[position])
+    return {
+        "queries": int(report.queries[position]),
+        "gradients": int(report.gradients[position]),
+        "vanishing": bool(report.vanishing[position]) if tested else None,
+    }

@@ -1,0 +1,94 @@
+"""The regions of a search as a descent needs them: flat, in the dtype of the model, closed under its steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from encoders.region import BallRegion
+from encoders.rounding import next_down, next_up
+from verifier.attacks.geometry import project, steepest
+from verifier.attacks.randomness import ball as unit_ball
+from verifier.attacks.randomness import uniform
+
+# Units of rounding by which the radius of a 2- or 1-ball is smaller than stated: of the radius, for the arithmetic
+# of a projection, and of the largest coordinate, for the rounding of a point. What slips through is clipped later.
+RADIUS_SLACK = 16
+COORDINATE_SLACK = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Ball:
+    """Balls cut to the domain: centre and box `(batch, n)`, radius `(batch,)`, in one floating dtype.
+
+    lower, upper: the box around the ball, cut to the domain. In the inf-norm it is the region itself.
+    """
+
+    centre: Tensor
+    lower: Tensor
+    upper: Tensor
+    radius: Tensor
+    norm: str
+
+    @staticmethod
+    def of(region: BallRegion, dtype: torch.dtype) -> Ball:
+        """Return the regions in `dtype`, rounded inward."""
+        # A copy, also where the dtype is the region's: what starts at the centre may be written to.
+        centre, radius = region.centre.to(dtype, copy=True).flatten(1), region.radius
+        # Rounded inward, but never past the centre: a ball thinner than the spacing of the dtype is its centre.
+        lower, upper = (end.flatten(1).to(dtype) for end in (region.lower, region.upper))
+        lower = torch.where(lower < region.lower.flatten(1), next_up(lower), lower)
+        upper = torch.where(upper > region.upper.flatten(1), next_down(upper), upper)
+        lower, upper = torch.minimum(lower, centre), torch.maximum(upper, centre)
+        if region.norm != "inf":
+            eps = torch.finfo(dtype).eps
+            largest = torch.maximum(lower.abs(), upper.abs()).to(torch.float64).amax(dim=1)
+            # Roundings of coordinates add up like a random walk in the 1-norm, and hardly at all in the 2-norm.
+            walk = centre.shape[1] ** 0.5 if region.norm == "1" else 1.0
+            radius = radius * (1 - RADIUS_SLACK * eps) - COORDINATE_SLACK * eps * walk * largest
+        return Ball(centre, lower, upper, radius.clamp(min=0).to(dtype), region.norm)
+
+    def at(self, rows: Tensor) -> Ball:
+        """Return the balls of the given rows (an index tensor)."""
+        return Ball(self.centre[rows], self.lower[rows], self.upper[rows], self.radius[rows], self.norm)
+
+    def project(self, x: Tensor) -> Tensor:
+        """Return the nearest points of the balls, exact up to rounding."""
+        if self.norm != "inf":
+            delta = x - self.centre
+            caps = torch.where(delta > 0, self.upper - self.centre, self.centre - self.lower)
+            x = self.centre + project(delta, self.radius, self.norm, caps)
+        return torch.minimum(torch.maximum(x, self.lower), self.upper)
+
+    def vertex(self, gradient: Tensor) -> Tensor:
+        """Return the points of the balls with the least <gradient, x>: exact up to rounding."""
+        room = self.room(self.centre, gradient)
+        return self.project(self.centre + steepest(gradient, self.radius, self.norm, room))
+
+    def descend(self, x: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
+        """Return x moved by a steepest step of length `size` `(batch,)`, and projected.
+
+        inf: along the sign. 2: along the gradient, whatever the box, so that on a linear function the fixed points
+        are its minima; a step that heeds the box stops up to a few percent short of them. 1: the coordinates that
+        can still move; one that ignored the box would push a single coordinate for ever.
+        """
+        if self.norm == "inf":
+            moved = torch.addcmul(x, gradient.sign(), size[:, None], value=-1)
+            return torch.minimum(torch.maximum(moved, self.lower), self.upper)
+        room = self.room(x, gradient) if self.norm == "1" else None
+        return self.project(x + steepest(gradient, size, self.norm, room))
+
+    def room(self, x: Tensor, gradient: Tensor) -> Tensor:
+        """Return how far each coordinate can move against the gradient before it leaves the box."""
+        return torch.where(gradient > 0, x - self.lower, self.upper - x).clamp(min=0)
+
+    def random(self, seeds: Tensor, stream: int) -> Tensor:
+        """Return random points: uniform in the ball, then, if the domain cuts it, projected (inf-norm: uniform)."""
+        count = self.centre.shape[1]
+        if self.norm == "inf":
+            share = uniform(seeds, stream, count).to(self.centre.dtype)
+            return self.project(self.lower + share * (self.upper - self.lower))
+        away = unit_ball(seeds, stream, count, self.norm).to(self.centre.dtype)
+        return self.project(self.centre + self.radius[:, None] * away)

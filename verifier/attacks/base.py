@@ -1,0 +1,111 @@
+"""The contract of an attack, and the check that makes misreporting impossible.
+
+An attack only *proposes* points. `Attack.run` clips them to the region in the dtype of the model (rounded
+inward), evaluates them again and keeps a point only where the class margin is not positive. Whether such a point
+is a counterexample is decided later, by replay in the user's model and in real arithmetic.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from encoders.network import Network
+from encoders.region import BallRegion
+from verifier.attacks.criteria import check_targets, shortfalls
+from verifier.attacks.report import Report
+from verifier.budget import Budget
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """What an attack is given: regions `(batch, *shape)`, the classes to leave, and a seed for each input.
+
+    Seeds belong to inputs, not to batches, so that a result does not depend on how inputs were grouped.
+    targets: the classes to reach, or None where any class but the own will do. report: made anew unless given.
+
+    Raises ValueError if a target is the class to leave, or no class of the network.
+    """
+
+    network: Network
+    region: BallRegion
+    classes: Tensor
+    seeds: Sequence[int]
+    budget: Budget
+    targets: Tensor | None = None
+    report: Report | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.targets is not None:
+            check_targets(self.classes, self.targets, int(self.network.output_shape[0]))
+        if self.report is None:
+            object.__setattr__(self, "report", Report.empty(len(self.seeds), self.classes.device))
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    @property
+    def record(self) -> Report:
+        """The report, for those who write to it."""
+        assert self.report is not None
+        return self.report
+
+    def at(self, rows: Tensor) -> "Search":
+        """Return the search over the given rows (an index tensor); it writes to the same report."""
+        seeds = [self.seeds[row] for row in rows.tolist()]
+        targets = None if self.targets is None else self.targets[rows]
+        report = self.record.at(rows)
+        return Search(self.network, self.region[rows], self.classes[rows], seeds, self.budget, targets, report)
+
+    def shortfalls(self, scores: Tensor) -> Tensor:
+        """Return how far scores `(batch, classes)` are from what is searched for, `(batch,)`: reached at <= 0.
+
+        The class margin, or with targets how far the target is behind the best other class.
+        """
+        return shortfalls(scores, self.classes, self.targets)
+
+
+@dataclass(frozen=True, eq=False)
+class Proposals:
+    """Points `(batch, *shape)` in the model's dtype, inside their regions, and a mask of those that look unsafe.
+
+    unsafe: another class than the own, or the target where there is one, wins or ties. report: what it took.
+    """
+
+    points: Tensor
+    unsafe: Tensor
+    report: Report | None = None
+
+
+class Attack(ABC):
+    """A search for unsafe points. Subclasses implement `propose`.
+
+    norms: of the balls it can search. needs_gradient: whether it differentiates the network, or only asks for
+    outputs. minimal: whether it minimises the distance, the radius being only an outer limit.
+    """
+
+    norms: ClassVar[tuple[str, ...]] = ("inf",)
+    needs_gradient: ClassVar[bool] = True
+    minimal: ClassVar[bool] = False
+
+    @abstractmethod
+    def propose(self, search: Search) -> Tensor:
+        """Return one point for each region, in any floating dtype; it need not be inside or unsafe."""
+
+    def run(self, search: Search) -> Proposals:
+        """Return the proposed points, clipped and evaluated anew in the model's dtype.
+
+        Raises ValueError if the attack does not support the norm of the regions.
+        """
+        if search.region.norm not in self.norms:
+            raise ValueError(
+                f"the attack {type(self).__name__} does not support the {search.region.norm}-norm; "
+                f"it supports: {', '.join(self.norms)}"
+            )
+        points = search.region.clip(self.propose(search), search.network.dtype)
+        with torch.no_grad():
+            unsafe = search.shortfalls(search.network.scores(points)) <= 0
+        return Proposals(points, unsafe & search.region.contains(points), search.report)

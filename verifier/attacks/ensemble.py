@@ -1,0 +1,133 @@
+"""The ensemble `auto`: attacks in an order chosen by what the network is, each on what the others left.
+
+First one gradient at the centre tells for which inputs gradients vanish. Then, cheap before dear:
+
+    MWD         pseudogradients and random corners first (a true gradient reaches one input of each unit only)
+    otherwise   a short descent on the margin, which breaks most of what can be broken
+    all         adaptive descents towards the nine nearest classes for a few steps, then towards the nearest one: on the
+                margin, the logit ratio and the cross-entropy, from the centre and from random points, on an MWD
+                network with pseudo- and true gradients in turn
+    the rest    Square (in the 1-norm LocalSearch), with many queries where the gradient vanishes, with few elsewhere
+
+The parts are those of AutoAttack (Croce, Hein 2020), with more starts and fewer steps: where a descent breaks an
+input at all it mostly does so within ten steps, and the class that it reaches is the nearest one by then. The three
+losses find different points: two starts of each find more than six of any.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from encoders.network import Network
+from verifier.attacks.base import Attack, Search
+from verifier.attacks.corners import Corners
+from verifier.attacks.criteria import NEAREST
+from verifier.attacks.descent import Descent
+from verifier.attacks.local_search import LocalSearch
+from verifier.attacks.source import Source, SourceOf, gradient_vanishes, has_pseudogradient, pseudogradient
+from verifier.attacks.square import Square
+from verifier.attacks.steps import Adaptive, Steepest
+
+# Steps of the first descent, and of every descent before it follows one class only.
+QUICK_STEPS = 10
+SCREENING = 8
+
+
+@dataclass(frozen=True)
+class Ensemble(Attack):
+    """Settings: the stated budget, for each input that resists.
+
+    steps: of each adaptive descent; starts: of them for each loss; queries: of the last black-box search;
+    blind_queries: of the one where gradients vanish; corners: random corners of an MWD network. See `cost`.
+    """
+
+    norms: ClassVar[tuple[str, ...]] = ("inf", "2", "1")
+
+    steps: int = 50
+    starts: int = 2
+    queries: int = 500
+    blind_queries: int = 2000
+    corners: int = 100
+
+    def cost(self, network: Network) -> tuple[int, int]:
+        """Return upper bounds of (evaluations with a gradient, without) of one input, the last check left out."""
+        aims, descents = min(int(network.output_shape[0]) - 1, NEAREST), self.starts * len(_losses(network))
+        gradients = 1 + QUICK_STEPS + descents * ((SCREENING + 1) * aims + self.steps)
+        # A descent ranks the classes once, and judges its last point, without a gradient.
+        corners = self.corners if has_pseudogradient(network) else 0
+        return gradients, 1 + 2 * descents + corners + max(self.queries, self.blind_queries)
+
+    def propose(self, search: Search) -> Tensor:
+        """Return for each input the first unsafe point found, else the last one tried with the least margin."""
+        network = search.network
+        best = search.region.clip(search.region.centre, network.dtype)
+        begins = len(search) > 0 and not search.budget.exhausted
+        if not begins:
+            return best
+        vanishing = self._probe(search, best)
+        least = torch.full_like(search.region.radius, torch.inf)
+        for attack, chosen in self._plan(search, vanishing):
+            rows = torch.nonzero(~(least <= 0) & chosen).squeeze(1)
+            if search.budget.exhausted:
+                break
+            if not len(rows):
+                continue
+            part = search.at(rows)
+            points = part.region.clip(attack.propose(part), network.dtype)
+            with torch.no_grad():
+                values = part.shortfalls(network.scores(points)).to(least.dtype)
+            better = values < least[rows]
+            best[rows[better]], least[rows[better]] = points[better], values[better]
+        return best
+
+    def _probe(self, search: Search, centres: Tensor) -> Tensor:
+        """Return where the gradient of the margin vanishes, and report it."""
+        region = search.region
+        vanishing = gradient_vanishes(search.network, centres, search.classes, region.radius, region.norm)
+        search.record.count_gradients(slice(None))
+        search.record.note_gradient(slice(None), vanishing)
+        return vanishing
+
+    def _plan(self, search: Search, vanishing: Tensor) -> Iterator[tuple[Attack, Tensor]]:
+        """Yield (attack, the inputs that it is for)."""
+        everyone, sources = torch.ones_like(vanishing), _sources(search.network)
+        yield Descent(QUICK_STEPS, Steepest(0.25), sources=sources[:1]), everyone
+        if has_pseudogradient(search.network):
+            yield Corners(self.corners), everyone
+        for loss in _losses(search.network):
+            yield self._descent(loss, sources), everyone
+        yield _black_box(self.blind_queries, search.region.norm), vanishing
+        yield _black_box(self.queries, search.region.norm), ~vanishing
+
+    def _descent(self, loss: str, sources: tuple[SourceOf, ...]) -> Descent:
+        return Descent(
+            self.steps,
+            Adaptive(),
+            loss,
+            target="nearest",
+            restarts=self.starts,
+            random_start=loss != "margin",
+            sources=sources,
+            finalists=1,
+            screening=SCREENING,
+        )
+
+
+def _black_box(queries: int, norm: str) -> Attack:
+    if norm in Square.norms:
+        return Square(queries)
+    search = LocalSearch()
+    return replace(search, rounds=max((queries - 1) // search.queries_a_round, 1))
+
+
+def _sources(network: Network) -> tuple[SourceOf, ...]:
+    return (pseudogradient, Source) if has_pseudogradient(network) else (Source,)
+
+
+def _losses(network: Network) -> tuple[str, ...]:
+    # The targeted logit ratio looks at four classes.
+    few = int(network.output_shape[0]) < 4
+    return ("margin", "cross-entropy") if few else ("margin", "logit-ratio", "cross-entropy")

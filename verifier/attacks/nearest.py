@@ -1,0 +1,123 @@
+"""The nearest unsafe point that a minimal-distance attack has met, and the segment search that ends some of them."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from verifier.attacks.base import Search
+from verifier.attacks.criteria import shortfalls
+from verifier.attacks.geometry import lengths
+from verifier.attacks.halfspace import step_to_halfspace
+from verifier.attacks.linearise import Linearisation, linearise
+from verifier.attacks.source import Source
+
+# Boundaries that a projection looks at, and the share by which it goes beyond: enough for float32.
+POLISH_CANDIDATES = 3
+POLISH_OVERSHOOT = 2e-4
+
+
+class Nearest:
+    """For each input the nearest unsafe point offered so far; where there is none, the one with the least shortfall.
+
+    points: `(batch, *shape)` in the model's dtype; distances: `(batch,)`, infinite where nothing unsafe was met.
+    norm: that of the region unless given; "0" counts changed coordinates. margin: by how much another class (or the
+    target) must win; every shortfall is counted from there. Points are clipped to the domain, never to
+    the radius: whether they lie in the ball is the caller's question.
+    """
+
+    def __init__(self, search: Search, norm: str | None = None, margin: float = 0.0) -> None:
+        self.search = search
+        self.margin = margin
+        self.norm = search.region.norm if norm is None else norm
+        self.centre = search.region.centre.to(search.network.dtype)
+        self.least, self.greatest = search.region.domain or (-math.inf, math.inf)
+        self.points = self.centre.clone()
+        self.distances = torch.full_like(search.region.radius, torch.inf, dtype=self.centre.dtype)
+        self.shortfalls = torch.full_like(self.distances, torch.inf)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is a domain with two finite ends."""
+        return math.isfinite(self.least) and math.isfinite(self.greatest)
+
+    @property
+    def found(self) -> Tensor:
+        """A mask `(batch,)` of the inputs with an unsafe point."""
+        return self.distances.isfinite()
+
+    def all_rows(self) -> Tensor:
+        """Return the index of every input."""
+        return torch.arange(len(self.distances), device=self.distances.device)
+
+    def clamp(self, x: Tensor) -> Tensor:
+        """Return the points moved into the domain."""
+        return x.clamp(self.least, self.greatest)
+
+    def rooms(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return how far the coordinates of points may fall and rise in the domain, each `(rows, n)`."""
+        flat = x.flatten(1)
+        return flat - self.least, self.greatest - flat
+
+    def measure(self, rows: Tensor, scores: Tensor) -> Tensor:
+        """Return how far scores of points of the given inputs are from what is searched for: reached at <= 0."""
+        targets = None if self.search.targets is None else self.search.targets[rows]
+        return shortfalls(scores, self.search.classes[rows], targets) + self.margin
+
+    def linearise(self, rows: Tensor, x: Tensor, candidates: int | None) -> Linearisation:
+        """Return the models at points of the given inputs, after offering the points."""
+        targets = None if self.search.targets is None else self.search.targets[rows]
+        model = linearise(Source(self.search.network), x, self.search.classes[rows], targets, candidates)
+        self.search.record.count_gradients(rows)
+        self.search.record.note_gradient(rows, model.vanishing())
+        self.offer(rows, x, model.margins[:, 0] + self.margin)
+        return model
+
+    def evaluate(self, rows: Tensor, x: Tensor) -> Tensor:
+        """Return the shortfalls at points of the given inputs, after offering the points."""
+        with torch.no_grad():
+            values = self.measure(rows, self.search.network.scores(x))
+        self.search.record.count_queries(rows)
+        self.offer(rows, x, values)
+        return values
+
+    def offer(self, rows: Tensor, points: Tensor, values: Tensor) -> None:
+        """Take in points with their shortfalls where they are nearer than all before."""
+        away = lengths((points - self.centre[rows]).flatten(1), self.norm)
+        nearer = (values <= 0) & (away < self.distances[rows])
+        closer = ~self.found[rows] & ~nearer & (values < self.shortfalls[rows])
+        take = nearer | closer
+        self.points[rows[take]] = points[take].detach()
+        self.shortfalls[rows[take]] = values[take].detach()
+        self.distances[rows[nearer]] = away[nearer].detach()
+
+    def polish(self, steps: int) -> None:
+        """Project the inputs on the boundaries linearised at their unsafe points, and keep what is unsafe and nearer.
+
+        On a linear network this is the nearest unsafe point, up to the overshoot.
+        """
+        for _ in range(steps):
+            rows = torch.nonzero(self.found).squeeze(1)
+            if not len(rows) or self.search.budget.exhausted:
+                break
+            model = self.linearise(rows, self.points[rows], POLISH_CANDIDATES)
+            margins, gradients = model.nearest_boundary(self.norm)
+            centre = self.centre[rows]
+            back = ((centre - self.points[rows]).flatten(1) * gradients).sum(dim=1)
+            step = step_to_halfspace(gradients, margins + self.margin + back, *self.rooms(centre), self.norm)
+            self.evaluate(rows, self.clamp(centre + (1.0 + POLISH_OVERSHOOT) * step.reshape_as(centre)))
+
+    def pull(self, steps: int) -> None:
+        """Bisect the segments from the inputs to their unsafe points, down to 2^-steps of each."""
+        rows = torch.nonzero(self.found).squeeze(1)
+        if not len(rows):
+            return
+        centre, far = self.centre[rows], self.points[rows].clone()
+        safe, unsafe = torch.zeros_like(self.distances[rows]), torch.ones_like(self.distances[rows])
+        for _ in range(steps):
+            if self.search.budget.exhausted:
+                break
+            share = (safe + unsafe) / 2
+            middle = self.clamp(centre + share.reshape(-1, *[1] * (far.dim() - 1)) * (far - centre))
+            hit = self.evaluate(rows, middle) <= 0
+            unsafe, safe = torch.where(hit, share, unsafe), torch.where(hit, safe, share)

@@ -1,0 +1,119 @@
+"""Other sources of gradients: replaced in the backward pass (BPDA), or averaged over random draws (EOT).
+
+BPDA (Athalye, Carlini, Wagner 2018): grad f(g(x)) is taken as s'(x)^T (grad f)(g(x)), s standing in for g in the
+backward pass only: f is differentiated at g(x), where the forward pass went. Pallaprolu and Madala (2020) print the
+gradient of f at x; a test keeps both apart. With s the identity it is the straight-through estimator.
+
+EOT (Athalye et al. 2018): the mean over N draws of the gradient of the loss of a randomised network.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from encoders.network import Network
+from encoders.ops import Op
+from verifier.attacks.source import Source
+
+Function = Callable[[Tensor], Tensor]
+# (the network, x (batch, *shape), a random generator) -> scores (batch, classes), another draw at each call
+Randomised = Callable[[Network, Tensor, torch.Generator], Tensor]
+
+
+def identity(x: Tensor) -> Tensor:
+    """Return x: the stand-in of the straight-through estimator."""
+    return x
+
+
+def replace_backward(function: Function, stand_in: Function = identity) -> Function:
+    """Return a function with the values of `function` and the derivative of `stand_in`, both at x."""
+
+    def replaced(x: Tensor) -> Tensor:
+        value: Tensor = _Replaced.apply(x, function, stand_in)  # type: ignore[no-untyped-call]
+        return value
+
+    return replaced
+
+
+class _Replaced(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, function: Function, stand_in: Function) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.stand_in = stand_in
+        value = function(x)
+        # A view of x would be taken for x itself.
+        return value.clone() if value is x else value
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        with torch.enable_grad():
+            x = x.detach().requires_grad_(True)
+            (result,) = torch.autograd.grad(ctx.stand_in(x), x, gradients[0])
+        return result, None, None
+
+
+@dataclass(frozen=True, eq=False)
+class ReplacedSource(Source):
+    """Scores whose ops of the given kinds pass back the derivative of a stand-in: (op, x) -> tensor.
+
+    Only ops with one input can be replaced. A last MWD layer is read at its outputs.
+    """
+
+    stand_ins: Mapping[str, Callable[[Op, Tensor], Tensor]] = field(default_factory=dict)
+
+    def scores(self, x: Tensor) -> Tensor:
+        return self.network.cast(x.dtype, x.device).fold(x, self._step)[0].flatten(1)
+
+    def _step(self, op: Op, values: Sequence[Tensor]) -> Tensor:
+        stand_in = self.stand_ins.get(op.kind)
+        if stand_in is None:
+            return op.evaluate(*values)
+        if len(values) != 1:
+            raise ValueError(f"op {op.kind!r} has {len(values)} inputs; only ops with one can be replaced")
+        return replace_backward(op.evaluate, lambda x: stand_in(op, x))(values[0])
+
+
+@dataclass(frozen=True)
+class Replace:
+    """Makes the source of a network in which kinds of ops are replaced in the backward pass: BPDA."""
+
+    stand_ins: Mapping[str, Callable[[Op, Tensor], Tensor]]
+
+    def __call__(self, network: Network) -> Source:
+        return ReplacedSource(network, stand_ins=self.stand_ins)
+
+
+@dataclass(frozen=True, eq=False)
+class ExpectedSource(Source):
+    """Mean scores and mean loss over fresh draws of a randomised network at each evaluation."""
+
+    forward: Randomised = field(kw_only=True)
+    draws: int = field(kw_only=True)
+    generator: torch.Generator = field(kw_only=True)
+
+    def scores(self, x: Tensor) -> Tensor:
+        return torch.stack([self.forward(self.network, x, self.generator) for _ in range(self.draws)]).mean(dim=0)
+
+    def evaluate(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        drawn = [self.forward(self.network, x, self.generator) for _ in range(self.draws)]
+        losses = torch.stack([loss(scores) for scores in drawn]).mean(dim=0)
+        return torch.stack(drawn).mean(dim=0), losses
+
+
+@dataclass(frozen=True)
+class Expect:
+    """Makes the source of the expectation of a randomised network: EOT. The seed makes a run repeatable."""
+
+    forward: Randomised
+    draws: int
+    seed: int = 0
+
+    def __call__(self, network: Network) -> Source:
+        if self.draws < 1:
+            raise ValueError(f"an expectation needs at least one draw, got {self.draws}")
+        generator = torch.Generator().manual_seed(self.seed)
+        return ExpectedSource(network, forward=self.forward, draws=self.draws, generator=generator)

@@ -1,0 +1,1 @@
+"""Bounds of a network's outputs over a region: what proves."""

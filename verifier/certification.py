@@ -1,0 +1,213 @@
+"""Robustness of a saved model: brackets for its inputs, counted at each requested radius.
+
+`certify` ties the parts together: model, data, method, run folder. It holds no mathematics.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from verifier.budget import Budget
+from verifier.job import Data, Job, Model, Progress, load_job, opened
+from verifier.methods import Findings, find_method
+from verifier.metrics import RobustnessAt, robustness_at
+from verifier.runs import SCHEMA
+from verifier.verdict import Bracket, Outcome, Strength
+
+
+@dataclasses.dataclass(frozen=True)
+class CertifyResult:
+    """What `certify` returns. `brackets` are those of the correctly classified inputs, by index in the data."""
+
+    model: str
+    digest: str
+    inputs: int
+    correct: int
+    seconds: float
+    records: Path | None
+    results: tuple[RobustnessAt, ...]
+    brackets: dict[int, Bracket]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `--json` prints."""
+        return {
+            "schema": SCHEMA,
+            "command": "certify",
+            "model": self.model,
+            "digest": self.digest,
+            "inputs": self.inputs,
+            "correct": self.correct,
+            "seconds": self.seconds,
+            "records": None if self.records is None else str(self.records),
+            "results": [dataclasses.asdict(result) for result in self.results],
+            "warnings": list(self.warnings),
+        }
+
+
+def certify(
+    model: Model,
+    data: Data,
+    epsilons: Sequence[float],
+    *,
+    method: str = "auto",
+    norm: str = "inf",
+    clip: tuple[float, float] | None = None,
+    data_dir: str | Path | None = None,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    limit: int | None = None,
+    offset: int = 0,
+    time_limit: float = math.inf,
+    seed: int = 0,
+    device: str = "auto",
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> CertifyResult:
+    """Return how robust a classifier provably is, and how far attacks break it, at each radius.
+
+    model: a file (.onnx, .pt2, .safetensors), a shipped name, or a torch module. data: a name, a .npz file, a
+    `Dataset`, or arrays (x, y). epsilons: radii in the units of the network's raw input. time_limit: seconds an
+    input. out: a folder that keeps the run and resumes it; "auto" is runs/certify-<digest>; None writes nothing.
+
+    certified counts are proofs in real arithmetic on the stored weights; falsified inputs have a witness that was
+    replayed in the user's model. Raises ValueError with what is wrong before any work starts.
+    """
+    started = time.perf_counter()
+    radii = _check_radii(epsilons)
+    chosen = find_method(method, norm)
+    budget_seconds = Budget(time_limit).seconds
+    job = load_job(
+        model, data, "certify", clip=clip, data_dir=data_dir, mean=mean, std=std, limit=limit, offset=offset,
+        seed=seed, device=device,
+    )  # fmt: skip
+    configuration = {**job.configuration("certify"), "method": chosen.name, "norm": norm}
+    work = _Work(job, radii, chosen.name, norm, budget_seconds)
+    with job.threads(), opened(out, configuration) as run:
+        records = run.records if run is not None else {}
+        for rows in job.batches():
+            if any(not work.complete(records.get(row)) for row in rows):
+                found, witnesses = work.certify_batch(rows, records)
+                if run is not None:
+                    run.append(found, witnesses)
+                records.update({record["index"]: record for record in found})
+            if progress is not None:
+                progress(rows[-1] - job.indices[0] + 1, len(job.indices))
+        path = None if run is None else run.records_path
+        result = work.summarise([records[row] for row in job.indices], path, time.perf_counter() - started)
+        if run is not None:
+            run.finish(result.to_json())
+    return result
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Work:
+    """The fixed part of a certification: everything but which inputs."""
+
+    job: Job
+    epsilons: tuple[float, ...]
+    method: str
+    norm: str
+    seconds_per_input: float
+
+    def complete(self, record: dict[str, Any] | None) -> bool:
+        """Return whether a record answers every requested radius, or records that it was tried in vain."""
+        if record is None:
+            return False
+        if not record["correct"]:
+            return True
+        bracket = bracket_of(record)
+        return all(e in record["tried"] or bracket.at(e) is not Outcome.OPEN for e in self.epsilons)
+
+    def certify_batch(
+        self, rows: range, known: dict[int, dict[str, Any]]
+    ) -> tuple[list[dict[str, Any]], dict[int, tuple[np.ndarray, float]]]:
+        """Return (records, witnesses) of the rows that are not complete yet."""
+        started = time.perf_counter()
+        points = self.job.points(rows)
+        labels = self.job.labels(rows)
+        predictions = self.job.subject.execute(points).argmax(axis=1)
+        correct = np.flatnonzero(predictions == labels)
+        brackets = [bracket_of(known[rows[i]]) if rows[i] in known else Bracket() for i in correct]
+        findings = Findings(brackets)
+        budget = Budget(self.seconds_per_input * max(1, len(correct)))
+        if len(correct):
+            batch = self.job.batch(points[correct], [rows[i] for i in correct], labels[correct])
+            find_method(self.method, self.norm).bracket(batch, self.epsilons, findings, budget)
+        seconds = (time.perf_counter() - started) / len(rows)
+        positions = {int(i): position for position, i in enumerate(correct)}
+        records: list[dict[str, Any]] = []
+        for i, row in enumerate(rows):
+            if self.complete(known.get(row)):
+                continue
+            record = self.job.record(row, int(labels[i]), int(predictions[i]), seconds)
+            if i in positions:
+                record |= self._knowledge(findings, positions[i], known.get(row), budget.exhausted)
+            records.append(record)
+        found = {rows[int(correct[position])]: witness for position, witness in findings.witnesses.items()}
+        return records, {row: (witness.point.numpy(), witness.distance) for row, witness in found.items()}
+
+    def summarise(self, records: Sequence[dict[str, Any]], path: Path | None, seconds: float) -> CertifyResult:
+        """Return the counts over the records of the requested inputs."""
+        brackets = {record["index"]: bracket_of(record) for record in records if record["correct"]}
+        return CertifyResult(
+            model=self.job.subject.name,
+            digest=self.job.subject.network.digest,
+            inputs=len(records),
+            correct=len(brackets),
+            seconds=seconds,
+            records=path,
+            results=tuple(robustness_at(e, list(brackets.values()), len(records)) for e in self.epsilons),
+            brackets=brackets,
+            warnings=self.job.warnings(len(brackets), len(records)),
+        )
+
+    def _knowledge(
+        self, findings: Findings, position: int, known: dict[str, Any] | None, timed_out: bool
+    ) -> dict[str, Any]:
+        bracket = findings.brackets[position]
+        witness = findings.witnesses.get(position)
+        tried = set() if known is None else set(known["tried"])
+        is_open = any(bracket.at(epsilon) is Outcome.OPEN for epsilon in self.epsilons)
+        # What the clock stopped was not tried: the same command takes it up again.
+        tried |= set() if timed_out and is_open else set(self.epsilons)
+        before = known or {}
+        return {
+            "lower": None if bracket.lower == math.inf else bracket.lower,
+            "upper": None if bracket.upper == math.inf else bracket.upper,
+            "lower_method": bracket.lower_method,
+            "upper_method": bracket.upper_method,
+            "strength": str(bracket.strength),
+            "tie": witness.tie if witness is not None else before.get("tie", False),
+            "execution_only": findings.execution_only.get(position, before.get("execution_only")),
+            "tried": sorted(tried),
+            "reason": "time limit" if timed_out and is_open else None,
+        }
+
+
+def bracket_of(record: dict[str, Any]) -> Bracket:
+    """Return the bracket that a record of a correctly classified input holds (null is infinity)."""
+    return Bracket(
+        lower=math.inf if record["lower"] is None else record["lower"],
+        upper=math.inf if record["upper"] is None else record["upper"],
+        lower_method=record["lower_method"],
+        upper_method=record["upper_method"],
+        strength=Strength(record["strength"]),
+    )
+
+
+def _check_radii(epsilons: Sequence[float]) -> tuple[float, ...]:
+    radii = tuple(float(epsilon) for epsilon in epsilons)
+    if not radii:
+        raise ValueError("no epsilon was given")
+    for radius in radii:
+        if not math.isfinite(radius) or radius < 0:
+            raise ValueError(f"epsilon must be a finite number that is not negative, got {radius}")
+    return tuple(sorted(set(radii)))

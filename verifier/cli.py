@@ -1,0 +1,259 @@
+"""The command line: arguments in, one call, a table or JSON out. No logic.
+
+argparse, because `--epsilon 0.05 0.1` takes several values after one option and because help must not wait for
+heavier imports. Exit status: 0 a result was produced, 2 the request cannot be carried out, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from verifier.attacking import AttackResult
+    from verifier.certification import CertifyResult
+
+EXIT_REFUSED = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command continues a run that has a folder", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except (ValueError, TypeError, OSError) as error:
+        if options.debug:
+            raise
+        print(f"verifier {options.command}: {error}", file=sys.stderr)
+        return EXIT_REFUSED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="verifier", description="Prove, measure and improve the robustness of neural networks."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    certify = commands.add_parser("certify", help="robustness of a saved model: certified, falsified, open")
+    _add_certify_options(certify)
+    certify.set_defaults(run=_certify)
+    attack = commands.add_parser("attack", help="search for adversarial inputs: what withstands, how far the rest is")
+    _add_attack_options(attack)
+    attack.set_defaults(run=_attack)
+    train = commands.add_parser("train", help="train a network that certify can read: mwd, relu, sigmoid, lenet")
+    _add_train_options(train)
+    train.set_defaults(run=_train)
+    show = commands.add_parser("show", help="what a model file holds: graph, shapes, weights, views")
+    show.add_argument("model", metavar="MODEL", help="a file (.onnx, .pt2, .safetensors) or a shipped model")
+    show.add_argument("--debug", action="store_true", help="show where an error was raised")
+    show.set_defaults(run=_show)
+    return parser
+
+
+def _add_certify_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--epsilon", required=True, nargs="+", type=_radius, metavar="E", help="radii, raw input units; 8/255 works")
+    add("--method", default="auto", help="interval, or auto: all that are built (default)")
+    _add_job_options(parser)
+
+
+def _add_attack_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--attack", required=True, metavar="NAME", help="fgsm, pgd, deepfool, cw, auto, ...; any other lists them all")
+    add("--epsilon", required=True, type=_radius, metavar="E", help="radius, raw input units; 8/255 works")
+    add("--target", type=_target, metavar="T", help="a class, second or least-likely: count only that class as success")
+    _add_job_options(parser)
+
+
+def _add_job_options(parser: argparse.ArgumentParser) -> None:
+    """Add what every command takes that asks something about the inputs of a data set."""
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a file (.onnx, .pt2, .safetensors), or digits-mwd, digits-relu, digits-conv")
+    add("--data", required=True, metavar="DATA", help="digits, mnist, fashion-mnist, cifar10, or a .npz with x and y")
+    add("--norm", default="inf", help="norm of the ball (default: inf)")
+    add("--clip", nargs=2, type=_number, metavar=("LO", "HI"), help="domain of every input value")
+    add("--mean", nargs="+", type=_number, default=(), metavar="M", help="normalise: subtract, per channel or one")
+    add("--std", nargs="+", type=_number, default=(), metavar="S", help="normalise: then divide")
+    add("--limit", type=int, metavar="N", help="at most N inputs")
+    add("--offset", type=int, default=0, metavar="K", help="start at input K")
+    add("--time-limit", type=float, default=float("inf"), metavar="S", help="seconds an input")
+    add("--device", default="auto", help="auto, cpu or cuda")
+    add("--seed", type=int, default=0, help="seed of the attacks' random starts")
+    add("--data-dir", type=Path, metavar="DIR", help="where the files of named data lie")
+    add("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/<command>-<digest>)")
+    add("--json", action="store_true", help="print one JSON object; progress goes to standard error")
+    add("--debug", action="store_true", help="show where an error was raised")
+
+
+def _add_train_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("network", metavar="NAME", help="mwd, relu, sigmoid or lenet")
+    add("--data", required=True, metavar="DATA", help="digits, mnist, fashion-mnist, cifar10, or a .npz")
+    add("--out", required=True, type=Path, metavar="FILE", help="the .safetensors file to write")
+    add("--epochs", type=int, default=30)
+    add("--hidden", nargs="+", type=int, default=(), metavar="N", help="sizes of the hidden layers")
+    add("--types", nargs="+", default=(), metavar="T", help="mwd: plain, negated or mixed for each layer")
+    add("--batch", type=int, default=100)
+    add("--learning-rate", type=float, metavar="R", help="default: 5 for mwd, 1 for relu and sigmoid, .003 certified")
+    add("--schedule", default="cosine", help="cosine (default) or constant")
+    add("--pseudo-share", type=float, default=1.0, metavar="R", help="mwd: gradients, 1 pseudo (default) to 0 true")
+    add("--attack", metavar="NAME", help="mix in adversarial examples: fgsm, ifgsm or pgd")
+    add("--attack-epsilon", type=_radius, default=0.3, metavar="E")
+    add("--mixing", choices=("batch", "steps"), default="batch", help="one step on both halves, or one on each")
+    add("--certified-epsilon", type=_radius, default=0.0, metavar="E", help="mwd: train on interval ends")
+    add("--certified-share", type=float, default=0.5, metavar="K", help="mwd: share of the interval ends in the loss")
+    add("--start", type=Path, metavar="FILE", help="mwd: start from the weights of this file")
+    add("--limit", type=int, metavar="N", help="use the first N inputs")
+    add("--seed", type=int, default=0)
+    add("--device", default="auto", help="auto, cpu or cuda")
+    add("--data-dir", type=Path, metavar="DIR", help="where the files of named data lie")
+    add("--json", action="store_true", help="print one JSON object; progress goes to standard error")
+    add("--debug", action="store_true", help="show where an error was raised")
+
+
+def _train(options: argparse.Namespace) -> int:
+    from verifier.reports.progress import progress_on_stderr
+    from verifier.training.train import train
+
+    settings = {key: value for key, value in vars(options).items() if key not in ("run", "command", "json", "debug")}
+    name, data, out = (settings.pop(key) for key in ("network", "data", "out"))
+    with progress_on_stderr("train", "batches") as progress:
+        result = train(name, data, out, progress=progress, **settings)
+    if options.json:
+        print(json.dumps({"schema": 1, "command": "train", "out": str(result.out), **result.metadata}))
+    else:
+        best = result.history.best_epoch
+        print(f"{result.out}: best epoch {best + 1}, validation score {result.history.scores[best]:.2%}")
+    return 0
+
+
+def _certify(options: argparse.Namespace) -> int:
+    # Imported here: torch takes seconds to load and --help must not wait for it.
+    from verifier.certification import certify
+    from verifier.reports.progress import progress_on_stderr
+
+    with progress_on_stderr("certify") as progress:
+        result = certify(
+            options.model,
+            options.data,
+            options.epsilon,
+            method=options.method,
+            **_job_options(options),
+            progress=progress,
+        )
+    _report(result, options.json)
+    return 0
+
+
+def _attack(options: argparse.Namespace) -> int:
+    from verifier.attacking import attack
+    from verifier.reports.progress import progress_on_stderr
+
+    with progress_on_stderr("attack") as progress:
+        result = attack(
+            options.model,
+            options.data,
+            options.attack,
+            options.epsilon,
+            target=options.target,
+            **_job_options(options),
+            progress=progress,
+        )
+    _report_attack(result, options.json)
+    return 0
+
+
+def _job_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments that `_add_job_options` reads, by their names in Python, but for model and data."""
+    names = ("norm", "data_dir", "mean", "std", "limit", "offset", "time_limit", "seed", "device")
+    clip = None if options.clip is None else tuple(options.clip)
+    return {name: getattr(options, name) for name in names} | {"clip": clip, "out": options.out or "auto"}
+
+
+def _report_attack(result: AttackResult, as_json: bool) -> None:
+    """Print the result; write the picture beside the records."""
+    from verifier.reports.pictures import adversarial_figure
+
+    assert result.records is not None
+    picture = result.records.parent / "adversarial.png"
+    drawn = adversarial_figure(result, picture)
+    for warning in result.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(result.to_json(), allow_nan=False))
+        return
+    from rich.console import Console
+
+    from verifier.reports.tables import attack_table
+
+    console = Console()
+    console.print(attack_table(result))
+    beside = f", picture in {picture}" if drawn else ""
+    console.print(f"{result.seconds:.1f} s; examples in {result.adversarial}{beside}", soft_wrap=True)
+
+
+def _report(result: CertifyResult, as_json: bool) -> None:
+    """Print the result; write the figure beside the records."""
+    from verifier.reports.figures import accuracy_figure
+
+    assert result.records is not None
+    figure = result.records.parent / "accuracy.png"
+    epsilons = [row.epsilon for row in result.results]
+    accuracy_figure(list(result.brackets.values()), result.inputs, epsilons, figure, result.model)
+    for warning in result.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(result.to_json(), allow_nan=False))
+        return
+    from rich.console import Console
+
+    from verifier.reports.tables import certification_table
+
+    console = Console()
+    console.print(certification_table(result))
+    console.print(f"{result.seconds:.1f} s; records in {result.records}, figure in {figure}", soft_wrap=True)
+
+
+def _show(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from verifier.reports.tables import network_table
+    from verifier.subject import open_model
+
+    network, metadata = open_model(options.model)
+    console = Console()
+    console.print(network_table(network))
+    console.print(
+        f"{network.parameter_count:,} weights, input {network.dtype}, digest {network.digest}", soft_wrap=True
+    )
+    for key, value in metadata.items():
+        console.print(f"{key}: {value}", soft_wrap=True)
+    return 0
+
+
+def _number(text: str) -> float:
+    """Return a number written as 0.1 or 8/255."""
+    try:
+        return float(Fraction(text)) if "/" in text else float(text)
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"not a number: {text!r}") from None
+
+
+def _target(text: str) -> int | str:
+    """Return a class, or the name of a target."""
+    return int(text) if text.isdecimal() else text
+
+
+def _radius(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"epsilon must be a finite number that is not negative, got {text!r}")
+    return value

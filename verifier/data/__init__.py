@@ -1,0 +1,16 @@
+"""Labelled inputs: the named data, `.npz` files and arrays, checked once and read-only from then on.
+
+    load_data       a name (`digits`, `mnist`, `fashion-mnist`, `cifar10`) or a `.npz` file -> Dataset
+    from_arrays     arrays a caller holds -> Dataset
+    Dataset         inputs, labels, the domain they are clipped to, and what was done to them
+    check_labels    whether the labels fit a number of classes
+    DataError       what every refusal raises
+
+Imports no torch; scikit-learn and pooch are imported where they are used. Nothing here ever unpickles.
+"""
+
+from verifier.data.arrays import from_arrays
+from verifier.data.dataset import DataError, Dataset, check_labels
+from verifier.data.load import NAMES, load_data
+
+__all__ = ["NAMES", "DataError", "Dataset", "check_labels", "from_arrays", "load_data"]

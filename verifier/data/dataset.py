@@ -1,0 +1,166 @@
+"""A dataset: inputs, labels and the domain they are clipped to, checked on construction and read-only."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Inputs = NDArray[np.floating[Any]]
+Labels = NDArray[np.int64]
+
+
+class DataError(ValueError):
+    """Data that cannot be found, read or used as asked; the message names the place and the remedy."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Inputs of shape `(n, *shape)`, float32 or float64, with int64 labels `(n,)` where there are any.
+
+    clip is the domain that regions are cut to; every input lies in it, compared exactly as real numbers.
+    note says how the inputs were scaled, reshaped and clipped. The arrays are read-only, so that the digest stays
+    true: give torch a copy (`torch.tensor(dataset.inputs[:k])`), since `torch.from_numpy` warns of such memory.
+
+    Raises DataError if the inputs are empty or not finite or leave the clip, or if the labels do not match them.
+    """
+
+    name: str
+    inputs: Inputs
+    labels: Labels | None
+    clip: tuple[float, float] | None
+    note: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", _read_only(self.inputs))
+        object.__setattr__(self, "clip", _checked_clip(self.clip))
+        _check_inputs(self.name, self.inputs, self.clip)
+        if self.labels is not None:
+            object.__setattr__(self, "labels", _read_only(self.labels))
+            _check_labels_match(self.name, self.labels, len(self.inputs))
+
+    def __len__(self) -> int:
+        """The number of inputs."""
+        return len(self.inputs)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        return self.inputs.shape[1:]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256, in hexadecimal, of the inputs, labels, shape, dtype and clip; not of the name and the note."""
+        sha = hashlib.sha256(repr((self.inputs.shape, str(self.inputs.dtype), self.clip)).encode())
+        for array in (self.inputs, self.labels):
+            sha.update(b"none" if array is None else np.ascontiguousarray(array).data)
+        return sha.hexdigest()
+
+    def fit_to(self, input_shape: Sequence[int]) -> Dataset:
+        """Return the data with inputs of this shape, their elements in C order and nothing transposed.
+
+        The digest covers the shape, so it changes; the note says what was done. Raises DataError if the numbers of
+        elements differ.
+        """
+        shape = tuple(int(size) for size in input_shape)
+        if shape == self.input_shape:
+            return self
+        if min(shape, default=1) < 1 or math.prod(shape) != math.prod(self.input_shape):
+            raise DataError(
+                f"{self.name}: inputs of shape {self.input_shape} ({math.prod(self.input_shape)} elements) do not fit "
+                f"the input shape {shape}"
+            )
+        note = f"{self.note}, reshaped in C order from {self.input_shape} to {shape}"
+        return replace(self, inputs=self.inputs.reshape(len(self), *shape), note=note)
+
+    def indices(self, limit: int | None = None, offset: int = 0) -> range:
+        """Return the positions offset, offset + 1, ...: at most limit of them, fewer where the data end.
+
+        Raises DataError if limit is below 1 or the offset is outside the data.
+        """
+        if limit is not None and limit < 1:
+            raise DataError(f"{self.name}: limit {limit} is below 1")
+        if not 0 <= offset < len(self):
+            raise DataError(f"{self.name}: offset {offset} is outside 0..{len(self) - 1}, the {len(self)} inputs")
+        return range(offset, len(self) if limit is None else min(len(self), offset + limit))
+
+
+def check_labels(dataset: Dataset, classes: int) -> None:
+    """Return nothing; raise DataError naming the first label that is not in range(classes)."""
+    if dataset.labels is None or int(dataset.labels.max()) < classes:
+        return
+    first = int(np.argmax(dataset.labels >= classes))
+    raise DataError(
+        f"{dataset.name}: label {dataset.labels[first]} at index {first} is not one of the {classes} classes "
+        f"0..{classes - 1}"
+    )
+
+
+def clip_words(clip: tuple[float, float] | None) -> str:
+    """Return the words that a note uses for this clip."""
+    if clip is None:
+        return "not clipped"
+    lower, upper = (repr(float(end)).removesuffix(".0") for end in clip)
+    return f"clipped to [{lower}, {upper}]"
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a view that cannot be written to; the caller's own array keeps its flags."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _checked_clip(clip: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Return the clip as two floats; raise DataError unless they are finite and in order."""
+    if clip is None:
+        return None
+    lower, upper = (float(end) for end in clip)
+    if not (math.isfinite(lower) and math.isfinite(upper) and lower < upper):
+        raise DataError(f"clip ({lower}, {upper}) is not a domain: two finite numbers, the lower first")
+    return lower, upper
+
+
+def _check_inputs(name: str, inputs: Inputs, clip: tuple[float, float] | None) -> None:
+    if inputs.dtype not in (np.float32, np.float64):
+        raise DataError(f"{name}: inputs have dtype {inputs.dtype}; float32 and float64 are supported")
+    if inputs.ndim < 2:
+        raise DataError(
+            f"{name}: inputs have shape {inputs.shape}; the first axis counts the inputs, so a single input of n "
+            f"elements has shape (1, n)"
+        )
+    if inputs.size == 0:
+        raise DataError(f"{name}: no data, the inputs have shape {inputs.shape}")
+    # The extremes tell in two passes and no temporary array; a mask is built only to name the culprit.
+    lowest, highest = float(inputs.min()), float(inputs.max())
+    if not (math.isfinite(lowest) and math.isfinite(highest)):
+        raise DataError(f"{name}: inputs must be finite, but {_first(inputs, ~np.isfinite(inputs))}")
+    if clip is not None and (lowest < clip[0] or highest > clip[1]):
+        # float64 ends make NumPy compare exactly; a Python float would be rounded to float32 first.
+        outside = (inputs < np.float64(clip[0])) | (inputs > np.float64(clip[1]))
+        raise DataError(
+            f"{name}: {_first(inputs, outside)} lies outside the clip [{clip[0]}, {clip[1]}]; scale the data or "
+            f"give the domain that they live in"
+        )
+
+
+def _first(inputs: Inputs, mask: NDArray[np.bool_]) -> str:
+    """Return words for the first input element under the mask: its value and its index."""
+    index = tuple(int(i) for i in np.unravel_index(int(np.argmax(mask)), mask.shape))
+    return f"value {float(inputs[index])} at index {index}"
+
+
+def _check_labels_match(name: str, labels: Labels, count: int) -> None:
+    if labels.dtype != np.int64:
+        raise DataError(f"{name}: labels have dtype {labels.dtype}; int64 is supported")
+    if labels.shape != (count,):
+        raise DataError(f"{name}: labels of shape {labels.shape} for {count} inputs; expected ({count},)")
+    if int(labels.min()) < 0:
+        first = int(np.argmax(labels < 0))
+        raise DataError(f"{name}: label {labels[first]} at index {first} is negative")

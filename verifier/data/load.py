@@ -1,0 +1,58 @@
+"""Data by name or by file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from verifier.data.arrays import load_npz
+from verifier.data.cifar import read_cifar10
+from verifier.data.dataset import DataError, Dataset, Inputs, Labels, check_labels, clip_words
+from verifier.data.digits import read_digits
+from verifier.data.idx import read_mnist
+
+NAMES = ("digits", "mnist", "fashion-mnist", "cifar10")
+_CLASSES = 10
+
+
+def load_data(
+    name_or_path: str | Path,
+    *,
+    data_dir: str | Path | None = None,
+    clip: tuple[float, float] | None = None,
+    split: str = "test",
+) -> Dataset:
+    """Return the data of one of NAMES, or of a `.npz` file with the arrays `x` and, if there are labels, `y`.
+
+    Named data are float32, scaled to [0, 1] and clipped to it unless clip says otherwise; a `.npz` is taken as stored
+    and not clipped unless clip is given. split is `test` or `train`; a `.npz` has no split and is read whole either
+    way. data_dir is where the files of named data may lie; those found nowhere are downloaded to the user's cache.
+
+    Raises DataError if the data cannot be found or read, are not what they should be, or leave the clip.
+    """
+    if split not in ("test", "train"):
+        raise DataError(f"split {split!r} is not one of test, train")
+    name = str(name_or_path)
+    if name in NAMES:
+        return _load_named(name, split, data_dir, (0.0, 1.0) if clip is None else clip)
+    path = Path(name_or_path).expanduser()
+    if not path.is_file():
+        raise DataError(f"no data {name!r}: give one of {', '.join(NAMES)}, or an existing .npz file with x and y")
+    if path.suffix != ".npz":
+        raise DataError(f"{path}: not a .npz file; save the arrays with np.savez(file, x=..., y=...)")
+    return load_npz(path, clip)
+
+
+def _load_named(name: str, split: str, data_dir: str | Path | None, clip: tuple[float, float]) -> Dataset:
+    inputs, labels = _read(name, split, data_dir)
+    dataset = Dataset(name, inputs, labels, clip, f"scaled to [0, 1], {clip_words(clip)}")
+    check_labels(dataset, _CLASSES)
+    return dataset
+
+
+def _read(name: str, split: str, data_dir: str | Path | None) -> tuple[Inputs, Labels]:
+    """Return the scaled inputs and the labels."""
+    if name == "digits":
+        return read_digits(split)
+    if name == "cifar10":
+        return read_cifar10(split, data_dir)
+    return read_mnist(name, split, data_dir)

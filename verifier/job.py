@@ -1,0 +1,167 @@
+"""One command's work on a model and data: both loaded and checked against each other, and cut into batches.
+
+`load_job` raises before any work starts; `opened` gives the run folder that keeps the answers. What is asked about
+the inputs is the command's business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from verifier.data import Dataset, check_labels, from_arrays, load_data
+from verifier.methods import Batch
+from verifier.runs import SCHEMA, Run, open_run
+from verifier.subject import Subject, load_subject
+from verifier.threads import threads_for
+
+# Inputs worked on together. Batches start at multiples of it in the data, so that a resumed run repeats them.
+BATCH_SIZE = 64
+
+# What a command takes as a model, and as data.
+Model = str | Path | nn.Module
+Data = str | Path | Dataset | tuple[Any, Any]
+
+# Called after each batch with (inputs done, inputs in all).
+Progress = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Job:
+    """A subject, a dataset with labels that fits it, the seed of all randomness, and the positions asked about."""
+
+    subject: Subject
+    dataset: Dataset
+    seed: int
+    indices: range
+
+    def configuration(self, command: str) -> dict[str, Any]:
+        """Return what identifies a run of the command: everything that changes an answer about one input."""
+        clip = None if self.dataset.clip is None else list(self.dataset.clip)
+        return {
+            "command": command, "model": self.subject.network.digest, "data": self.dataset.digest, "seed": self.seed,
+            "clip": clip,
+        }  # fmt: skip
+
+    def batches(self) -> Iterator[range]:
+        """Yield the parts of the indices between multiples of BATCH_SIZE."""
+        start = self.indices.start
+        while start < self.indices.stop:
+            stop = min(self.indices.stop, (start // BATCH_SIZE + 1) * BATCH_SIZE)
+            yield range(start, stop)
+            start = stop
+
+    def threads(self) -> contextlib.AbstractContextManager[None]:
+        """Return a context that uses as many threads as the work of a batch is worth."""
+        return threads_for(self.subject.network.parameter_count * min(BATCH_SIZE, len(self.indices)))
+
+    def points(self, rows: range) -> Tensor:
+        """Return the inputs as the model takes them: in its dtype, rounded into the domain."""
+        values = torch.tensor(self.dataset.inputs[rows.start : rows.stop])
+        centres = values.to(self.subject.network.dtype)
+        if self.dataset.clip is not None:
+            least, greatest = self.dataset.clip
+            exact = centres.to(torch.float64)
+            up, down = (torch.nextafter(centres, torch.full_like(centres, end)) for end in (math.inf, -math.inf))
+            centres = torch.where(exact < least, up, torch.where(exact > greatest, down, centres))
+        return centres
+
+    def labels(self, rows: range) -> np.ndarray:
+        """Return the labels `(rows,)`."""
+        assert self.dataset.labels is not None
+        return self.dataset.labels[rows.start : rows.stop].copy()
+
+    @property
+    def reach(self) -> float:
+        """The width of the domain, or of all the data where there is none."""
+        if self.dataset.clip is not None:
+            return self.dataset.clip[1] - self.dataset.clip[0]
+        values = self.dataset.inputs
+        return float(values.max()) - float(values.min())
+
+    def batch(self, points: Tensor, rows: Sequence[int], classes: np.ndarray) -> Batch:
+        """Return the batch of some inputs, with seeds that belong to their positions in the data."""
+        seeds = tuple(self.seed * 1_000_000_007 + row for row in rows)
+        centres = points.to(device=self.subject.device, dtype=torch.float64)
+        references = torch.as_tensor(classes).to(self.subject.device)
+        return Batch(self.subject, centres, references, seeds, self.dataset.clip, self.reach)
+
+    def record(self, row: int, label: int, prediction: int, seconds: float) -> dict[str, Any]:
+        """Return the fields that every record of an input starts with."""
+        return {
+            "schema": SCHEMA, "index": row, "label": label, "prediction": prediction,
+            "correct": label == prediction, "model": self.subject.network.digest, "data": self.dataset.digest,
+            "seconds": seconds, "versions": _versions(),
+        }  # fmt: skip
+
+    def warnings(self, correct: int, inputs: int) -> tuple[str, ...]:
+        """Return a warning where fewer inputs are classified correctly than twice chance would."""
+        if correct >= 2 * inputs / self.subject.classes:
+            return ()
+        return (
+            f"accuracy is {correct / inputs:.1%} on {inputs} inputs of {self.subject.classes} "
+            f"classes: scale or layout of the data probably do not match the model ({self.dataset.note})",
+        )
+
+
+def load_job(
+    model: Model,
+    data: Data,
+    command: str,
+    *,
+    clip: tuple[float, float] | None,
+    data_dir: str | Path | None,
+    mean: Sequence[float],
+    std: Sequence[float],
+    limit: int | None,
+    offset: int,
+    seed: int,
+    device: str,
+) -> Job:
+    """Return the job of a command; raise ValueError with what does not fit and what to do."""
+    dataset = _load(data, data_dir, clip)
+    shape = dataset.inputs.shape[1:] if isinstance(model, nn.Module) else None
+    subject = load_subject(model, input_shape=shape, device=device, mean=mean, std=std)
+    dataset = dataset.fit_to(subject.network.input_shape)
+    if dataset.labels is None:
+        raise ValueError(f"{dataset.name} has no labels y; {command} counts correctly classified inputs and needs them")
+    check_labels(dataset, subject.classes)
+    return Job(subject, dataset, seed, dataset.indices(limit, offset))
+
+
+@contextlib.contextmanager
+def opened(out: str | Path | None, configuration: dict[str, Any]) -> Iterator[Run | None]:
+    """Open the run folder: `out`, for "auto" runs/<command>-<digest of the configuration>, for None no folder."""
+    if out is None:
+        yield None
+        return
+    folder = Path(out)
+    if out == "auto":
+        text = json.dumps(configuration, sort_keys=True)
+        folder = Path("runs") / f"{configuration['command']}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    with open_run(folder, configuration) as run:
+        yield run
+
+
+def _load(data: Data, data_dir: str | Path | None, clip: tuple[float, float] | None) -> Dataset:
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, tuple):
+        return from_arrays(data[0], data[1], clip)
+    return load_data(data, data_dir=data_dir, clip=clip)
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("robustness-verifier", "torch", "numpy")}

@@ -1,0 +1,120 @@
+"""The two calls that every method answers, for a batch of inputs.
+
+`decide`: is the ball of this radius safe? `bracket`: where does the robust radius lie? A method declares whether
+it can prove, find, or both, and for which norms.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from encoders.network import Network
+from encoders.region import BallRegion
+from verifier.budget import Budget
+from verifier.subject import Subject
+from verifier.verdict import Bracket, Strength
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Inputs of one subject: centres `(batch, *shape)` float64 on the device, reference classes, seeds.
+
+    reach: the largest radius that is asked about; with a domain, the whole domain lies within it.
+    """
+
+    subject: Subject
+    centres: Tensor
+    classes: Tensor
+    seeds: tuple[int, ...]
+    domain: tuple[float, float] | None
+    reach: float
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def region(self, radius: Tensor | float) -> BallRegion:
+        """Return the balls of a radius (one number, or one for each input) around the centres."""
+        radii = torch.as_tensor(radius, dtype=torch.float64, device=self.centres.device)
+        return BallRegion(self.centres, radii.expand(len(self)).clone(), self.domain)
+
+    def at(self, rows: Tensor) -> Batch:
+        """Return the batch of the given rows (an index tensor)."""
+        seeds = tuple(self.seeds[row] for row in rows.tolist())
+        return Batch(self.subject, self.centres[rows], self.classes[rows], seeds, self.domain, self.reach)
+
+
+@dataclass(frozen=True, eq=False)
+class Witness:
+    """A counterexample that was replayed: the point in the model's dtype and its distance, rounded up.
+
+    tie: the user's model gave the reference class and another the same value.
+    """
+
+    point: Tensor
+    distance: float
+    tie: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What a method says about a batch of regions.
+
+    certified: mask `(batch,)` of proofs. witnesses: by row, only replayed ones. execution_only: by row, the distance
+    of a point that is unsafe in the user's model but not provably so in real arithmetic.
+    """
+
+    certified: Tensor
+    witnesses: dict[int, Witness] = field(default_factory=dict)
+    execution_only: dict[int, float] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Findings:
+    """What is known about the inputs of a batch so far; methods improve it in place."""
+
+    brackets: list[Bracket]
+    witnesses: dict[int, Witness] = field(default_factory=dict)
+    execution_only: dict[int, float] = field(default_factory=dict)
+
+    def add(self, rows: Sequence[int], radius: Sequence[float], decision: Decision, method: Method) -> None:
+        """Take in a decision about the given rows of the batch at the given radii."""
+        for position, row in enumerate(rows):
+            if bool(decision.certified[position]):
+                proved = self.brackets[row].raise_lower(radius[position], method.name, method.strength)
+                self.brackets[row] = proved
+            if position in decision.witnesses:
+                witness = decision.witnesses[position]
+                if witness.distance < self.brackets[row].upper:
+                    self.witnesses[row] = witness
+                self.brackets[row] = self.brackets[row].lower_upper(witness.distance, method.name)
+            if position in decision.execution_only:
+                distance = decision.execution_only[position]
+                self.execution_only[row] = min(distance, self.execution_only.get(row, distance))
+
+
+class Method(ABC):
+    """A way to decide regions. Subclasses implement `decide` and `bracket`."""
+
+    name: str
+    proves: ClassVar[bool]
+    finds: ClassVar[bool]
+    strength: ClassVar[Strength] = Strength.CHECKED
+    norms: ClassVar[tuple[str, ...]] = ("inf",)
+
+    def refusal(self, network: Network) -> str | None:
+        """Return why this method cannot take the network, or None if it can."""
+        return None
+
+    @abstractmethod
+    def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> Decision:
+        """Return proofs and replayed witnesses for the regions; what is neither stays open."""
+
+    @abstractmethod
+    def bracket(self, batch: Batch, epsilons: Sequence[float], findings: Findings, budget: Budget) -> None:
+        """Narrow the brackets in `findings`, the requested radii first."""

@@ -1,0 +1,134 @@
+"""Attacks as a method: search, replay every proposal, and pull each witness towards its input."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from encoders.region import BallRegion
+from verifier.attacks import Attack, Search
+from verifier.bounds.interval import refutes_at
+from verifier.budget import Budget
+from verifier.methods.base import Batch, Decision, Findings, Method, Witness
+from verifier.verdict import Outcome
+
+# Halvings of the segment from an input to its witness: the distance is then within 2^-10 of its least there.
+SEGMENT_STEPS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Replay:
+    """What replaying points shows: masks `(batch,)`.
+
+    executed: the user's model gives another class a value at least as large. real: so it is in real arithmetic,
+    by an enclosure. tie: the user's model gives equal values.
+    """
+
+    executed: Tensor
+    real: Tensor
+    tie: Tensor
+
+
+def replay(batch: Batch, points: Tensor) -> Replay:
+    """Run points `(batch, *shape)` in the user's model and enclose the network's real outputs there."""
+    classes = batch.classes.cpu().numpy()
+    outputs = batch.subject.execute(points)
+    own = outputs[np.arange(len(outputs)), classes]
+    others = outputs.copy()
+    others[np.arange(len(outputs)), classes] = -np.inf
+    best_other = others.max(axis=1)
+    real = refutes_at(batch.subject.network, points, batch.classes).cpu()
+    # A NaN compares as false: such a point is no witness.
+    return Replay(torch.from_numpy(best_other >= own), real, torch.from_numpy(best_other == own))
+
+
+class FalsifyMethod(Method):
+    """Finds by attacks; proves nothing. Attacks run in the given order, each on what the others left."""
+
+    proves = False
+    finds = True
+
+    def __init__(self, name: str, attacks: Sequence[Attack]) -> None:
+        self.name = name
+        self.attacks = tuple(attacks)
+
+    def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> Decision:
+        decision = Decision(torch.zeros(len(batch), dtype=torch.bool))
+        for attack in self.attacks:
+            rows = [row for row in range(len(batch)) if row not in decision.witnesses]
+            if not rows or budget.exhausted:
+                break
+            self._attack(attack, batch, region, torch.tensor(rows, device=batch.centres.device), decision, budget)
+        return decision
+
+    def bracket(self, batch: Batch, epsilons: Sequence[float], findings: Findings, budget: Budget) -> None:
+        """Attack the requested radii in rising order, each where it is still open, after a look for ties at 0."""
+        if not budget.exhausted:
+            findings.add(range(len(batch)), [0.0] * len(batch), own_ties(batch), self)
+        for epsilon in sorted(set(epsilons) - {0.0}):
+            rows = [i for i, bracket in enumerate(findings.brackets) if bracket.at(epsilon) is Outcome.OPEN]
+            if not rows or budget.exhausted:
+                continue
+            part = batch.at(torch.tensor(rows, device=batch.centres.device))
+            findings.add(rows, [epsilon] * len(rows), self.decide(part, part.region(epsilon), budget), self)
+
+    def _attack(
+        self, attack: Attack, batch: Batch, region: BallRegion, rows: Tensor, decision: Decision, budget: Budget
+    ) -> None:
+        part, within = batch.at(rows), region[rows]
+        search = Search(batch.subject.network, within, part.classes, part.seeds, budget)
+        proposals = attack.run(search)
+        hits = torch.nonzero(proposals.unsafe).squeeze(1)
+        if not len(hits):
+            return
+        shown = confirm(part.at(hits), within[hits], proposals.points[hits])
+        indices = rows[hits].tolist()
+        decision.witnesses.update({indices[i]: witness for i, witness in shown.witnesses.items()})
+        decision.execution_only.update({indices[i]: distance for i, distance in shown.execution_only.items()})
+
+
+def confirm(batch: Batch, region: BallRegion, points: Tensor) -> Decision:
+    """Return the witnesses among points of the regions, each replayed and pulled towards its input.
+
+    points: `(batch, *shape)` in the model's dtype, inside their regions.
+    """
+    decision = Decision(torch.zeros(len(batch), dtype=torch.bool))
+    shown = replay(batch, points)
+    inside = region.contains(points).cpu()
+    distances = region.distance(points).tolist()
+    for row in torch.nonzero(shown.executed & ~shown.real & inside).squeeze(1).tolist():
+        decision.execution_only[row] = distances[row]
+    rows = torch.nonzero(shown.executed & shown.real & inside).squeeze(1)
+    if len(rows):
+        chosen = rows.to(points.device)
+        witnesses = shorten(batch.at(chosen), region[chosen], points[chosen])
+        decision.witnesses.update(zip(rows.tolist(), witnesses, strict=True))
+    return decision
+
+
+def own_ties(batch: Batch) -> Decision:
+    """Return the inputs that are counterexamples themselves: another class has at least the same value."""
+    points = batch.region(0.0).clip(batch.centres, batch.subject.network.dtype)
+    shown = replay(batch, points)
+    rows = torch.nonzero(shown.executed & shown.real).squeeze(1).tolist()
+    witnesses = {row: Witness(points[row].cpu(), 0.0, bool(shown.tie[row])) for row in rows}
+    return Decision(torch.zeros(len(batch), dtype=torch.bool), witnesses)
+
+
+def shorten(batch: Batch, region: BallRegion, points: Tensor) -> list[Witness]:
+    """Return witnesses on the segments from the inputs to replayed witnesses, as near as bisection gets them."""
+    best, unsafe = points.clone(), torch.ones(len(points), dtype=torch.float64, device=points.device)
+    safe = torch.zeros_like(unsafe)
+    for _ in range(SEGMENT_STEPS):
+        share = ((safe + unsafe) / 2).reshape(-1, *[1] * (points.dim() - 1))
+        exact = points.to(torch.float64)
+        middle = region.clip(region.centre + share * (exact - region.centre), points.dtype)
+        shown = replay(batch, middle)
+        hit = (shown.executed & shown.real).to(points.device)
+        best[hit] = middle[hit]
+        unsafe, safe = torch.where(hit, share.flatten(), unsafe), torch.where(hit, safe, share.flatten())
+    tie = replay(batch, best).tie
+    distances = region.distance(best).tolist()
+    return [Witness(best[i].cpu(), distances[i], bool(tie[i])) for i in range(len(best))]

@@ -1,0 +1,44 @@
+"""The methods that exist, one after the other, each on what the earlier ones left open."""
+
+from collections.abc import Sequence
+
+import torch
+
+from encoders.network import Network
+from encoders.region import BallRegion
+from verifier.budget import Budget
+from verifier.methods.base import Batch, Decision, Findings, Method
+
+
+class PortfolioMethod(Method):
+    """Runs its stages in order: a later stage sees only inputs that some requested radius leaves open."""
+
+    proves = True
+    finds = True
+
+    def __init__(self, stages: Sequence[Method], name: str = "auto") -> None:
+        self.stages, self.name = tuple(stages), name
+
+    def refusal(self, network: Network) -> str | None:
+        """Return the reason of the stage that the portfolio is named after, if it has one."""
+        return next((stage.refusal(network) for stage in self.stages if stage.name == self.name), None)
+
+    def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> Decision:
+        decision = Decision(torch.zeros(len(batch), dtype=torch.bool))
+        for stage in self._applicable(batch):
+            rows = [i for i in range(len(batch)) if not decision.certified[i] and i not in decision.witnesses]
+            if not rows:
+                break
+            index = torch.tensor(rows, device=batch.centres.device)
+            part = stage.decide(batch.at(index), region[index], budget)
+            decision.certified[rows] = part.certified
+            decision.witnesses.update({rows[i]: witness for i, witness in part.witnesses.items()})
+            decision.execution_only.update({rows[i]: value for i, value in part.execution_only.items()})
+        return decision
+
+    def bracket(self, batch: Batch, epsilons: Sequence[float], findings: Findings, budget: Budget) -> None:
+        for stage in self._applicable(batch):
+            stage.bracket(batch, epsilons, findings, budget)
+
+    def _applicable(self, batch: Batch) -> list[Method]:
+        return [stage for stage in self.stages if stage.refusal(batch.subject.network) is None]

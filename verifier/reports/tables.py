@@ -1,0 +1,73 @@
+"""Tables for the terminal."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from encoders.network import INPUT, Network
+from encoders.ops import VIEWS
+from verifier.attacking import AttackResult
+from verifier.certification import CertifyResult
+
+
+def certification_table(result: CertifyResult) -> Table:
+    """Return one row for each radius: counts over correctly classified inputs, and the accuracies they bound."""
+    title = f"{result.model}: {result.correct} of {result.inputs} inputs classified correctly"
+    table = Table(title=title, title_justify="left")
+    for name in ("epsilon", "certified", "falsified", "open", "certified accuracy (95 %)", "attack accuracy"):
+        table.add_column(name, justify="right")
+    for row in result.results:
+        low, high = row.certified_accuracy_ci95
+        accuracy = f"{row.certified_accuracy:.1%} ({low:.1%} to {high:.1%})"
+        counts = (str(row.certified), str(row.falsified), str(row.open))
+        table.add_row(f"{row.epsilon:g}", *counts, accuracy, f"{row.attack_accuracy:.1%}")
+    return table
+
+
+def attack_table(result: AttackResult) -> Table:
+    """Return one row for the attack: what withstood it, and how far the counterexamples are."""
+    title = f"{result.model}: {result.correct} of {result.inputs} inputs classified correctly"
+    table = Table(title=title, title_justify="left")
+    request = result.request
+    names = ("attack", "norm", "epsilon", "robust", "accuracy", "broken", "mean distance", "median")
+    for name in names:
+        table.add_column(name, justify="left" if name in ("attack", "norm") else "right", overflow="fold")
+    found = str(result.confirmed) + (f" (+{result.execution_only} by rounding only)" if result.execution_only else "")
+    distances = ("" if d is None else f"{d:.4g}" for d in (result.mean_distance, result.median_distance))
+    accuracy = f"{result.robust / result.inputs:.1%}"
+    name = request.name if request.target is None else f"{request.name}, target {request.target}"
+    table.add_row(name, request.norm, f"{request.epsilon:g}", str(result.robust), accuracy, found, *distances)
+    return table
+
+
+def network_table(network: Network) -> Table:
+    """Return one row for each node: op, inputs, output shape, weights, views."""
+    table = Table(title=f"{network.source}", title_justify="left")
+    for name in ("node", "op", "inputs", "shape", "weights", "views"):
+        table.add_column(name, justify="right" if name == "weights" else "left")
+    table.add_row(INPUT, "", "", _shape(network.input_shape), "", "")
+    for node in network.nodes:
+        weights = sum(value.numel() for value in node.op.parameters().values())
+        table.add_row(
+            node.name, node.op.kind, ", ".join(node.inputs), _shape(network.shapes[node.name]),
+            f"{weights:,}" if weights else "", ", ".join(node.op.views()),
+        )  # fmt: skip
+    return table
+
+
+def view_table() -> str:
+    """Return the README's table of ops and views, in Markdown."""
+    from encoders.ops import OPS
+
+    lines = ["| op | " + " | ".join(VIEWS) + " |", "|" + " --- |" * (len(VIEWS) + 1)]
+    for name, op in OPS.items():
+        lines.append(f"| {name} | " + " | ".join("yes" if view in op.views() else "" for view in VIEWS) + " |")
+    return "\n".join(lines)
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape)) or "scalar"
+
+
+if __name__ == "__main__":
+    print(view_table())

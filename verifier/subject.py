@@ -1,0 +1,133 @@
+"""The model under test: its network, the user's own runtime for replay, and where it is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from encoders.formats import open_runtime, read_metadata, read_network
+from encoders.network import INPUT, Network, Node
+from encoders.ops import AddConstant, DivideConstant
+from verifier.zoo import shipped_models
+
+Runtime = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A classifier as graph (`network`) and as the user runs it (`runtime`, numpy in, numpy out).
+
+    `runtime` takes `(batch, *input_shape)` in the network's dtype and returns `(batch, classes)`.
+    """
+
+    name: str
+    network: Network
+    runtime: Runtime
+    device: torch.device
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return int(self.network.output_shape[0])
+
+    def execute(self, points: Tensor | np.ndarray) -> np.ndarray:
+        """Return the outputs `(batch, classes)` of the user's model."""
+        array = points.detach().cpu().numpy() if isinstance(points, Tensor) else points
+        return np.asarray(self.runtime(np.ascontiguousarray(array)))
+
+
+def load_subject(
+    model: str | Path | nn.Module,
+    *,
+    input_shape: Sequence[int] | None = None,
+    device: str = "auto",
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+) -> Subject:
+    """Return the model of a file, of a shipped name, or of a torch module (which needs `input_shape`).
+
+    mean, std: prepend (x - mean) / std, one value or one for each channel; the digest covers it. Raises ValueError
+    with what is wrong and what to do.
+    """
+    if isinstance(model, nn.Module):
+        if input_shape is None:
+            raise ValueError("a torch module does not state its input shape; pass it, without the batch")
+        from encoders.formats.torch_export import from_module, open_module
+
+        network, runtime = from_module(model, tuple(input_shape)), open_module(model, tuple(input_shape))
+        name = type(model).__name__
+    else:
+        path = _locate(model)
+        network, runtime, name = read_network(path), open_runtime(path), str(model)
+    if len(network.output_shape) != 1 or network.output_shape[0] < 2:
+        raise ValueError(
+            f"{name}: a classifier's output is one vector of at least 2 classes, got shape {network.output_shape}"
+        )
+    subject = Subject(name, network, runtime, choose_device(device))
+    return _normalised(subject, mean, std) if len(mean) or len(std) else subject
+
+
+def open_model(model: str | Path) -> tuple[Network, dict[str, Any]]:
+    """Return the network and the metadata of a file or a shipped name."""
+    path = _locate(model)
+    return read_network(path), read_metadata(path)
+
+
+def choose_device(device: str) -> torch.device:
+    """Return the torch device of `auto`, `cpu` or `cuda`; raise ValueError if it is not there."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"unknown device {device!r}; supported: auto, cpu, cuda")
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise ValueError("device cuda was asked for, but torch finds none here; use auto or cpu")
+    return torch.device("cuda" if available and device != "cpu" else "cpu")
+
+
+def _locate(model: str | Path) -> Path:
+    """Return the file of a shipped name or a path; a file of the same name in the working folder wins."""
+    path = Path(model)
+    shipped = shipped_models()
+    if not path.exists() and str(model) in shipped:
+        return shipped[str(model)]
+    if not path.exists() and not path.suffix:
+        raise ValueError(f"no file and no shipped model is called {str(model)!r}; shipped: {', '.join(shipped)}")
+    return path
+
+
+def _normalised(subject: Subject, mean: Sequence[float], std: Sequence[float]) -> Subject:
+    """Return the subject with (x - mean) / std in front, in the graph and in the runtime."""
+    network = subject.network
+    shift, scale = (
+        _per_channel(values, default, network, option)
+        for values, default, option in ((mean, 0.0, "--mean"), (std, 1.0, "--std"))
+    )
+    if not bool((scale > 0).all()):
+        raise ValueError("--std must hold positive numbers")
+    names = ("normalise.mean", "normalise.std")
+    front = (Node(names[0], AddConstant(-shift), (INPUT,)), Node(names[1], DivideConstant(scale), (names[0],)))
+    rest = tuple(
+        replace(node, inputs=tuple(names[1] if name == INPUT else name for name in node.inputs))
+        for node in network.nodes
+    )
+    wrapped = Network((*front, *rest), network.input_shape, network.dtype, network.source)
+    runtime, minus, by = subject.runtime, shift.numpy(), scale.numpy()
+    return replace(subject, network=wrapped, runtime=lambda x: runtime((x - minus) / by))
+
+
+def _per_channel(values: Sequence[float], default: float, network: Network, option: str) -> Tensor:
+    """Return the values as a constant that broadcasts over the network's input."""
+    shape = network.input_shape
+    numbers = torch.tensor(list(values) or [default], dtype=network.dtype)
+    if not bool(numbers.isfinite().all()):
+        raise ValueError(f"{option} must hold finite numbers, got {list(values)}")
+    if len(numbers) == 1:
+        return numbers.reshape([1] * len(shape))
+    if not shape or len(numbers) != shape[0]:
+        raise ValueError(f"{option} takes one value or one for each channel, got {len(numbers)} for shape {shape}")
+    return numbers.reshape(-1, *[1] * (len(shape) - 1))
