@@ -1,0 +1,1 @@
+"""Training: one loop, what is trained as a table of architectures, how as regimes."""

@@ -1,0 +1,110 @@
+"""What can be trained: a name, the modules it stands for, and the paper's loss and optimiser for it.
+
+MWD and sigmoid networks use squared error and AdaDelta, ReLU networks cross-entropy and AdaDelta (Agrawal et al.
+2019, section 7); LeNet uses cross-entropy and Adam.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from encoders.layers import Mwd
+from encoders.layers.mwd import UnitTypes
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def squared_error(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Return the squared distance to the one-hot label: summed over classes, averaged over the batch."""
+    return ((outputs - functional.one_hot(labels, outputs.shape[1])) ** 2).sum(dim=1).mean()
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How a named network is made and what trains it.
+
+    make: takes (input shape, hidden sizes, unit types, number of classes). learning_rate: of the optimiser, at
+    the start.
+    """
+
+    make: Callable[[Sequence[int], Sequence[int], Sequence[str], int], nn.Sequential]
+    hidden: tuple[int, ...]
+    loss: Loss
+    optimiser: Callable[[Iterable[nn.Parameter], float], torch.optim.Optimizer]
+    learning_rate: float
+
+
+def _adadelta(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
+    return torch.optim.Adadelta(parameters, lr=learning_rate)
+
+
+def adam(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
+    """Return Adam with its usual momenta."""
+    return torch.optim.Adam(parameters, lr=learning_rate)
+
+
+def alternating(layers: int) -> tuple[str, ...]:
+    """Return plain and negated in turn, ending with negated: plain, negated, plain, negated for four layers."""
+    return tuple(("negated", "plain")[(layers - 1 - i) % 2] for i in range(layers))
+
+
+def _mwd(shape: Sequence[int], hidden: Sequence[int], types: Sequence[str], classes: int) -> nn.Sequential:
+    sizes = [_vector_size(shape), *hidden, classes]
+    kinds = tuple(types) or alternating(len(sizes) - 1)
+    if len(kinds) != len(sizes) - 1:
+        raise ValueError(f"{len(sizes) - 1} layers need as many unit types, got {len(kinds)}: {' '.join(kinds)}")
+    return nn.Sequential(
+        *(Mwd(n, m, cast(UnitTypes, kind)) for (n, m), kind in zip(pairwise(sizes), kinds, strict=True))
+    )
+
+
+def _fully_connected(activation: type[nn.Module], last: bool) -> Callable[..., nn.Sequential]:
+    def make(shape: Sequence[int], hidden: Sequence[int], types: Sequence[str], classes: int) -> nn.Sequential:
+        if types:
+            raise ValueError("unit types are those of MWD layers; leave them out here")
+        sizes = [_vector_size(shape), *hidden, classes]
+        layers = [layer for n, m in pairwise(sizes) for layer in (nn.Linear(n, m), activation())]
+        return nn.Sequential(*(layers if last else layers[:-1]))
+
+    return make
+
+
+def _lenet(shape: Sequence[int], hidden: Sequence[int], types: Sequence[str], classes: int) -> nn.Sequential:
+    if len(shape) != 3 or types:
+        raise ValueError(f"lenet takes images (channels, height, width) and no unit types, got shape {tuple(shape)}")
+    size = [(((n - 4) // 2) - 4) // 2 for n in shape[1:]]
+    if min(size) < 1:
+        raise ValueError(f"lenet needs images of at least 16 x 16, got {tuple(shape)}")
+    (width,) = hidden
+    return nn.Sequential(
+        nn.Conv2d(shape[0], 20, 5), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(20, 50, 5), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(50 * size[0] * size[1], width), nn.ReLU(), nn.Linear(width, classes),
+    )  # fmt: skip
+
+
+def _vector_size(shape: Sequence[int]) -> int:
+    if len(shape) != 1:
+        raise ValueError(f"this network takes vectors, got inputs of shape {tuple(shape)}")
+    return int(shape[0])
+
+
+# Images are given as vectors to all but the last.
+ARCHITECTURES: dict[str, Architecture] = {
+    "mwd": Architecture(_mwd, (512, 512, 512), squared_error, _adadelta, 5.0),
+    "relu": Architecture(_fully_connected(nn.ReLU, False), (512, 512, 512), functional.cross_entropy, _adadelta, 1.0),
+    "sigmoid": Architecture(_fully_connected(nn.Sigmoid, True), (512, 512, 512), squared_error, _adadelta, 1.0),
+    "lenet": Architecture(_lenet, (500,), functional.cross_entropy, adam, 1e-3),
+}
+
+
+def clamp_parameters(module: nn.Module) -> None:
+    """Move the parameters of every MWD layer into their ranges; to be called after each optimiser step."""
+    for layer in module.modules():
+        if isinstance(layer, Mwd):
+            layer.clamp_parameters()
