@@ -84,7 +84,7 @@ class BallRegion:
         spacing of `dtype` falls back to the centre, so centres should be numbers of that dtype.
         """
         if points.dtype == dtype and bool(self.contains(points).all()):
-            return points.clone()
+            return points.clone(memory_format=torch.contiguous_format)
         inside = torch.minimum(torch.maximum(points.to(torch.float64), self.lower), self.upper)
         if self.norm != "inf":
             return self._pull_inside(inside, dtype)

@@ -120,10 +120,10 @@ def distance_range(lower: Tensor, upper: Tensor, u: Tensor, w: Tensor) -> tuple[
     near, far = (operands.new_unit_lanes(INTEGERS[lower.dtype]) for _ in range(2))
     extent = torch.empty(operands.units // loops.GROUP, 2, dtype=INTEGERS[lower.dtype])
     operands.run_by_groups(loops.range_loop(operands.width), near, far, extent)
-    weight, attractor = (float(end) for end in extent.view(lower.dtype).amax(dim=0))
-    end = float(torch.stack([*lower.detach().aminmax(), *upper.detach().aminmax()]).abs().amax())
-    # Where no difference or term can be infinite or NaN, none was. NaN fails the comparison (but not Python's max).
-    if not (end + attractor) * (1.0 + weight) < torch.finfo(lower.dtype).max:
+    # Where no difference or term can be infinite or NaN, none was. A sum keeps NaN, which Python's max may drop.
+    weight, attractor = extent.view(lower.dtype).amax(dim=0).tolist()
+    size = abs(float(lower.min())) + abs(float(upper.max())) + attractor
+    if not size * (1.0 + weight) < torch.finfo(lower.dtype).max:
         return mwd_reference.distance_range(lower, upper, u, w)
     near, far = (operands.unit_values(lanes.view(lower.dtype)) for lanes in (near, far))
     return near, far

@@ -1,10 +1,11 @@
 """Compiled loops of max-of-weighted-distance units, through numba; no compiler is needed on the user's machine.
 
-The batch is the innermost axis, cut into blocks of `width` lanes, so that the maximum over the inputs is elementwise
-in the innermost loop and vectorises. Loops take PAIR inputs and GROUP units at a time, which share loads of x: x is
-`(blocks, inputs / PAIR, PAIR * width)`, values of units are `(blocks, units / GROUP, GROUP * width)`, u and w
-`(units, inputs)`; the caller pads. Lanes that are used together lie in one row, as each further row would add tests
-for overlap before every innermost loop. A width is a constant of the compiled loop, so that it has no remainder.
+For values, the batch is the innermost axis, cut into blocks of `width` lanes, so that the maximum over the inputs is
+elementwise in the innermost loop and vectorises. Loops take PAIR inputs and GROUP units at a time, which share loads
+of x: x is `(blocks, inputs / PAIR, PAIR * width)`, values of units are `(blocks, units / GROUP, GROUP * width)`, u and
+w `(units, inputs)`; the caller pads. Lanes that are used together lie in one row, as each further row would add tests
+for overlap before every innermost loop. A width is a constant of the compiled loop, so that it has no remainder. For
+pseudogradients the inputs are the innermost axis, for the same reason: they are sums over the batch and the units.
 
 `strict` loops round each operation once (no fast maths, no fused multiply-add) and decide intervals; `fast` loops may
 reorder sums and serve the pseudogradient only. Every loop takes a range of units or inputs that belongs to it alone

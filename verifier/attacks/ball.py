@@ -36,7 +36,8 @@ class Ball:
     def of(region: BallRegion, dtype: torch.dtype) -> Ball:
         """Return the regions in `dtype`, rounded inward."""
         # A copy, also where the dtype is the region's: what starts at the centre may be written to.
-        centre, radius = region.centre.to(dtype, copy=True).flatten(1), region.radius
+        centre = region.centre.to(dtype).flatten(1).clone(memory_format=torch.contiguous_format)
+        radius = region.radius
         # Rounded inward, but never past the centre: a ball thinner than the spacing of the dtype is its centre.
         lower, upper = (end.flatten(1).to(dtype) for end in (region.lower, region.upper))
         lower = torch.where(lower < region.lower.flatten(1), next_up(lower), lower)

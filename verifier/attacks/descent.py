@@ -67,7 +67,8 @@ class Descent(Attack):
                 if not len(rows) or search.budget.exhausted:
                     break
                 points, values = self._descend_to(choices[rows], search, ball, rows, restart, source)
-                better = values < least[rows]
+                # What a single descent leaves is not judged: it has no value to compare.
+                better = (values < least[rows]) | (self.restarts * choices.shape[1] == 1)
                 least[rows[better]], best[rows[better]] = values[better], points[better]
         return best.reshape(search.region.centre.shape)
 
@@ -94,54 +95,57 @@ class Descent(Attack):
             start = part.centre
         else:
             start = part.random(as_seeds([search.seeds[row] for row in jobs.rows.tolist()], rows.device), restart)
-        points, values = self._descend(search, jobs, part, start, source, judge_last=self.restarts * rounds > 1)
+        points, values = self._descend(search, jobs, part, start, source, alone=self.restarts * rounds == 1)
         values, points = values.reshape(rounds, -1), points.reshape(rounds, len(rows), -1)
         least, which = values.min(dim=0)
         return points[which, torch.arange(len(rows), device=rows.device)], least
 
     def _descend(
-        self, search: Search, jobs: Jobs, ball: Ball, x: Tensor, source: Source, judge_last: bool
+        self, search: Search, jobs: Jobs, ball: Ball, x: Tensor, source: Source, alone: bool
     ) -> tuple[Tensor, Tensor]:
-        """Return (best points, their shortfalls) of each job, from the points x; or the last points, not judged."""
+        """Return (best points, their shortfalls) of each job, from the points x.
+
+        alone: there is nothing to compare with, so that it is the last points which count, and nobody judges them.
+        """
         ended = _Ended(jobs.rows, x.clone(), torch.full_like(ball.radius, torch.inf), torch.zeros_like(jobs.rows))
         best, least, going = x, ended.least, torch.arange(len(x), device=x.device)
         walk, broken, spent = self.rule.begin(ball, self.steps), torch.zeros_like(search.classes).bool(), 0
-        for number in range(self.steps + 1):
+        for number in range(self.steps + (not alone)):
             if search.budget.exhausted:
                 break
             last = number == self.steps
-            if last and not judge_last:
-                best = x
-                break
             gradient, losses, missing = self._evaluate(search, jobs, x, source, not last)
             spent += not last
             better = missing < least
-            best, least = torch.where(better[:, None], x, best), torch.where(better, missing, least)
+            best = x if alone else torch.where(better[:, None], x, best)
+            least = missing if alone else torch.where(better, missing, least)
             if last:
                 search.record.count_queries(jobs.rows)
                 break
-            keep = self._keep(jobs, missing, least, broken, number)
-            if keep is not None:
-                ended.write(going, best, least, spent)
+            stay = self._stay(jobs, missing, least, broken, number)
+            if stay is not None:
+                ended.write(going, ~stay, best, least, spent)
+                keep = torch.nonzero(stay).squeeze(1)
+                going, best, least, jobs = going[keep], best[keep], least[keep], jobs.at(keep)
                 if not len(keep):
                     break
-                going, best, least, jobs = going[keep], best[keep], least[keep], jobs.at(keep)
                 walk.keep(keep)
                 x, gradient, losses = x[keep], gradient[keep], losses[keep]
             x = walk.advance(x, gradient, losses)
-        ended.write(going, best, least, spent)
+        if len(going):
+            ended.write(going, torch.ones_like(going).bool(), x if alone else best, least, spent)
         search.record.count_gradients(ended.rows, ended.spent)
         return ended.best, ended.least
 
-    def _keep(self, jobs: Jobs, missing: Tensor, least: Tensor, broken: Tensor, number: int) -> Tensor | None:
-        """Return the positions of the jobs to go on with, None for all; marks the inputs that are broken."""
+    def _stay(self, jobs: Jobs, missing: Tensor, least: Tensor, broken: Tensor, number: int) -> Tensor | None:
+        """Return a mask of the jobs to go on with, None for all; marks the inputs that are broken."""
         screen = bool(self.finalists) and number == self.screening
         reached = missing <= 0
         if not screen and not bool(reached.any()):
             return None
         broken[jobs.rows[reached]] = True
-        keep = torch.nonzero(~broken[jobs.rows]).squeeze(1)
-        return keep[jobs.at(keep).rank(least[keep]) < self.finalists] if screen else keep
+        stay = ~broken[jobs.rows]
+        return stay & (jobs.rank(least) < self.finalists) if screen else stay
 
     def _evaluate(
         self, search: Search, jobs: Jobs, x: Tensor, source: Source, differentiate: bool
@@ -165,9 +169,10 @@ class _Ended:
     least: Tensor
     spent: Tensor
 
-    def write(self, which: Tensor, best: Tensor, least: Tensor, spent: int) -> None:
-        """Store what is known of the given jobs."""
-        self.best[which], self.least[which], self.spent[which] = best, least, spent
+    def write(self, jobs: Tensor, gone: Tensor, best: Tensor, least: Tensor, spent: int) -> None:
+        """Store what is known of those of the given jobs that are marked as gone."""
+        which = jobs[gone]
+        self.best[which], self.least[which], self.spent[which] = best[gone], least[gone], spent
 
 
 @dataclass(frozen=True, eq=False)
