@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_certify_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--epsilon", required=True, nargs="+", type=_radius, metavar="E", help="radii, raw input units; 8/255 works")
-    add("--method", default="auto", help="interval, or auto: all that are built (default)")
+    add("--method", default="auto", help="interval, contraction, or auto: all that apply (default)")
     _add_job_options(parser)
 
 
