@@ -15,6 +15,7 @@ from torch import Tensor
 
 from encoders.box import Box
 from encoders.ops import Mwd, Op, Shape
+from encoders.rounding import check_gradual_underflow
 
 # The name by which nodes refer to the network's input.
 INPUT = "input"
@@ -170,9 +171,14 @@ class Network:
         return network.output.op.scores(before)
 
     def interval(self, box: Box, targets: Sequence[str] | None = None) -> list[Box]:
-        """Return the boxes of the target nodes (default: the output) over a batch of input boxes. Outer."""
+        """Return the boxes of the target nodes (default: the output) over a batch of input boxes. Outer.
+
+        Raises RuntimeError in float64, where boxes are proofs, if subnormal numbers are flushed to zero.
+        """
         if box.shape != tuple(self.input_shape):
             raise ValueError(f"{self.source} takes boxes of shape {tuple(self.input_shape)}, got {box.shape}")
+        if box.dtype == torch.float64:
+            check_gradual_underflow()
         network = self.cast(box.dtype, box.lower.device)
         return network.fold(box, lambda op, boxes: op.interval(*boxes), targets)
 

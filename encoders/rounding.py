@@ -2,9 +2,9 @@
 
 Torch offers no directed rounding, so every function here bounds the error of the nearest result and moves the
 result past it. Error-free transformation: Knuth, TAOCP 2, 4.2.2 (TwoSum). gamma_n: Higham (2002), Lemma 3.1.
-Gradual underflow is assumed, torch's default: after torch.set_flush_denormal(True) a subnormal weight reads as 0,
-which no slack covers once a large number multiplies it. Overflow is covered by `widen` only: other callers test
-for non-finite values.
+Gradual underflow is assumed, torch's default: where subnormal numbers are flushed, a subnormal weight reads as 0,
+which no slack covers once a large number multiplies it; `check_gradual_underflow` refuses to go on there. Overflow
+is covered by `widen` only: other callers test for non-finite values.
 """
 
 import torch
@@ -24,6 +24,18 @@ def unit_roundoff(dtype: torch.dtype) -> float:
 def tiny(dtype: torch.dtype) -> float:
     """Return the smallest normal float, an upper bound of any single underflow error."""
     return float(torch.finfo(dtype).tiny)
+
+
+def check_gradual_underflow() -> None:
+    """Return nothing; raise RuntimeError if this thread flushes subnormal numbers to zero.
+
+    torch.set_flush_denormal(True) does so, and so does loading some libraries that were built with fast maths.
+    """
+    if float(torch.tensor(tiny(torch.float64), dtype=torch.float64) * 0.5) == 0.0:
+        raise RuntimeError(
+            "subnormal numbers are flushed to zero in this process, so no bound can be proved; "
+            "call torch.set_flush_denormal(False) first"
+        )
 
 
 def gamma(count: int, dtype: torch.dtype) -> float:

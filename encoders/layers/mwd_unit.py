@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from encoders.layers.mwd_kernels import max_square_backward, weighted_distance
-from encoders.layers.mwd_reference import pieces
 
-__all__ = ["AttractorExp", "MaxSquare", "attractor_exp", "link", "max_square", "mwd", "pieces"]
+__all__ = ["AttractorExp", "MaxSquare", "attractor_exp", "link", "max_square", "mwd"]
 
 
 class MaxSquare(torch.autograd.Function):

@@ -361,3 +361,19 @@ def test_the_digest_does_not_depend_on_memory_layout() -> None:
     expected = chain(Affine(weight), shape=(4,)).digest
     assert chain(Affine(weight.T.contiguous().T), shape=(4,)).digest == expected
     assert chain(Affine(torch.cat([weight, weight])[:3]), shape=(4,)).digest == expected
+
+
+def test_no_box_is_given_where_subnormal_numbers_are_flushed():
+    # 1e-310 times 1e300 is 1e-10, but reads as 0 there: no slack could cover that.
+    network = chain(Affine(torch.tensor([[1e-310]], dtype=torch.float64)), shape=(1,), dtype=torch.float64)
+    box = Box.point(torch.full((1, 1), 1e300, dtype=torch.float64))
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush subnormal numbers")
+    try:
+        with pytest.raises(RuntimeError, match="flushed to zero"):
+            network.interval(box)
+    finally:
+        torch.set_flush_denormal(False)
+    (range_,) = network.interval(box)
+    # The stored weight is not exactly 1e-310: subnormal numbers have fewer digits.
+    assert Fraction(float(range_.lower)) <= Fraction(1e-310) * Fraction(1e300) <= Fraction(float(range_.upper))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from encoders.ops import Affine
-from encoders.ops.base import Op
+from encoders.ops.base import Op, UnsupportedView
 from tests.conftest import chain, random_relu_network
 from tests.verifier.searches import random_search
 from verifier.attacks.criteria import cross_entropy
@@ -33,7 +33,7 @@ class Staircase(Op):
         return torch.floor(x[0] * self.steps) / self.steps + 0 * x[0]
 
     def interval(self, *boxes):
-        raise NotImplementedError
+        raise UnsupportedView(self, "interval")
 
 
 def straight(op, x):

@@ -17,7 +17,7 @@ from verifier.attacks.ball import Ball
 from verifier.attacks.base import Attack, Search
 from verifier.attacks.criteria import LOSSES, TARGETS, shortfalls
 from verifier.attacks.randomness import as_seeds
-from verifier.attacks.source import Source, SourceOf
+from verifier.attacks.source import Source, SourceMaker
 from verifier.attacks.steps import StepRule
 
 # Descents of some inputs to all of their targets run side by side, so many rows in one batch (or one input).
@@ -42,7 +42,7 @@ class Descent(Attack):
     target: str = "any"
     restarts: int = 1
     random_start: bool = False
-    sources: tuple[SourceOf, ...] = (Source,)
+    sources: tuple[SourceMaker, ...] = (Source,)
     finalists: int = 0
     screening: int = 10
 

@@ -27,7 +27,7 @@ from verifier.attacks.corners import Corners
 from verifier.attacks.criteria import NEAREST
 from verifier.attacks.descent import Descent
 from verifier.attacks.local_search import LocalSearch
-from verifier.attacks.source import Source, SourceOf, gradient_vanishes, has_pseudogradient, pseudogradient
+from verifier.attacks.source import Source, SourceMaker, gradient_vanishes, has_pseudogradient, pseudogradient
 from verifier.attacks.square import Square
 from verifier.attacks.steps import Adaptive, Steepest
 
@@ -102,7 +102,7 @@ class Ensemble(Attack):
         yield _black_box(self.blind_queries, search.region.norm), vanishing
         yield _black_box(self.queries, search.region.norm), ~vanishing
 
-    def _descent(self, loss: str, sources: tuple[SourceOf, ...]) -> Descent:
+    def _descent(self, loss: str, sources: tuple[SourceMaker, ...]) -> Descent:
         return Descent(
             self.steps,
             Adaptive(),
@@ -123,7 +123,7 @@ def _black_box(queries: int, norm: str) -> Attack:
     return replace(search, rounds=max((queries - 1) // search.queries_a_round, 1))
 
 
-def _sources(network: Network) -> tuple[SourceOf, ...]:
+def _sources(network: Network) -> tuple[SourceMaker, ...]:
     return (pseudogradient, Source) if has_pseudogradient(network) else (Source,)
 
 

@@ -14,7 +14,7 @@ from verifier.attacks.ball import Ball
 from verifier.attacks.base import Attack, Search
 from verifier.attacks.criteria import LOSSES
 from verifier.attacks.oracle import ask
-from verifier.attacks.source import Source, SourceOf
+from verifier.attacks.source import Source, SourceMaker
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Growing(Attack):
 
     grid: int = 64
     loss: str = "cross-entropy"
-    source: SourceOf = Source
+    source: SourceMaker = Source
 
     def propose(self, search: Search) -> Tensor:
         """Return for each input the point of the smallest grid radius that is unsafe, else that of the greatest."""

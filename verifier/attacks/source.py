@@ -42,7 +42,7 @@ class Source:
 
 
 # Makes the source of a network.
-SourceOf = Callable[[Network], Source]
+SourceMaker = Callable[[Network], Source]
 
 
 def pseudogradient(network: Network) -> Source:
