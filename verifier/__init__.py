@@ -6,18 +6,35 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from verifier.attacking import AttackResult, attack
     from verifier.certification import CertifyResult, certify
+    from verifier.comparing import CompareResult, compare
+    from verifier.measuring import RobustnessResult, robustness
     from verifier.training.train import TrainResult, train
 
 _HOMES = {
     "AttackResult": "verifier.attacking",
     "CertifyResult": "verifier.certification",
+    "CompareResult": "verifier.comparing",
+    "RobustnessResult": "verifier.measuring",
     "TrainResult": "verifier.training.train",
     "attack": "verifier.attacking",
     "certify": "verifier.certification",
+    "compare": "verifier.comparing",
+    "robustness": "verifier.measuring",
     "train": "verifier.training.train",
 }
 
-__all__ = ["AttackResult", "CertifyResult", "TrainResult", "attack", "certify", "train"]
+__all__ = [
+    "AttackResult",
+    "CertifyResult",
+    "CompareResult",
+    "RobustnessResult",
+    "TrainResult",
+    "attack",
+    "certify",
+    "compare",
+    "robustness",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

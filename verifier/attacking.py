@@ -12,13 +12,13 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from encoders.region import BallRegion
+from encoders.region import NORMS, BallRegion
 from verifier.adversarial_example import AdversarialExample, Exhibit, confidences, write_examples
 from verifier.attack_request import AttackRequest, check_gradient, check_target, choose_targets
 from verifier.attacks import Attack, Proposals, Search
@@ -143,7 +143,9 @@ def attack(
 
 
 class _Watched(Attack):
-    """Another attack, whose reports are kept."""
+    """Another attack, whose reports are kept, and which says itself what norms it supports."""
+
+    norms: ClassVar[tuple[str, ...]] = NORMS
 
     def __init__(self, inner: Attack) -> None:
         self.inner = inner

@@ -22,3 +22,8 @@ class Budget:
     def exhausted(self) -> bool:
         """Whether the time is up; at once for a limit of zero."""
         return time.monotonic() - self.started >= self.seconds
+
+    @property
+    def remaining(self) -> float:
+        """The seconds that are left; not negative."""
+        return max(0.0, self.seconds - (time.monotonic() - self.started))

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from encoders.region import Norm
 from verifier.budget import Budget
 from verifier.job import Data, Job, Model, Progress, load_job, opened
 from verifier.methods import Findings, find_method
@@ -58,7 +59,7 @@ def certify(
     epsilons: Sequence[float],
     *,
     method: str = "auto",
-    norm: str = "inf",
+    norm: Norm = "inf",
     clip: tuple[float, float] | None = None,
     data_dir: str | Path | None = None,
     mean: Sequence[float] = (),
@@ -88,6 +89,9 @@ def certify(
         model, data, "certify", clip=clip, data_dir=data_dir, mean=mean, std=std, limit=limit, offset=offset,
         seed=seed, device=device,
     )  # fmt: skip
+    refusal = chosen.refusal(job.subject.network)
+    if refusal is not None:
+        raise ValueError(refusal)
     configuration = {**job.configuration("certify"), "method": chosen.name, "norm": norm}
     work = _Work(job, radii, chosen.name, norm, budget_seconds)
     with job.threads(), opened(out, configuration) as run:
@@ -114,7 +118,7 @@ class _Work:
     job: Job
     epsilons: tuple[float, ...]
     method: str
-    norm: str
+    norm: Norm
     seconds_per_input: float
 
     def complete(self, record: dict[str, Any] | None) -> bool:
@@ -139,7 +143,7 @@ class _Work:
         findings = Findings(brackets)
         budget = Budget(self.seconds_per_input * max(1, len(correct)))
         if len(correct):
-            batch = self.job.batch(points[correct], [rows[i] for i in correct], labels[correct])
+            batch = self.job.batch(points[correct], [rows[i] for i in correct], labels[correct], self.norm)
             find_method(self.method, self.norm).bracket(batch, self.epsilons, findings, budget)
         seconds = (time.perf_counter() - started) / len(rows)
         positions = {int(i): position for position, i in enumerate(correct)}

@@ -1,7 +1,8 @@
 """The command line: arguments in, one call, a table or JSON out. No logic.
 
 argparse, because `--epsilon 0.05 0.1` takes several values after one option and because help must not wait for
-heavier imports. Exit status: 0 a result was produced, 2 the request cannot be carried out, 130 interrupted.
+heavier imports. Exit status: 0 a result was produced, 1 two methods contradict each other (a bug), 2 the request cannot
+be carried out, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from verifier.attacking import AttackResult
     from verifier.certification import CertifyResult
 
+EXIT_CONTRADICTION = 1
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
 
@@ -48,7 +50,13 @@ def _parser() -> argparse.ArgumentParser:
     attack = commands.add_parser("attack", help="search for adversarial inputs: what withstands, how far the rest is")
     _add_attack_options(attack)
     attack.set_defaults(run=_attack)
-    train = commands.add_parser("train", help="train a network that certify can read: mwd, relu, sigmoid, lenet")
+    robustness = commands.add_parser("robustness", help="adversarial frequency and severity: how often, how badly")
+    _add_robustness_options(robustness)
+    robustness.set_defaults(run=_robustness)
+    compare = commands.add_parser("compare", help="tightness and cost of every method that applies, side by side")
+    _add_compare_options(compare)
+    compare.set_defaults(run=_compare)
+    train = commands.add_parser("train", help="train a network that certify can read: mwd, mwd-conv, relu, ...")
     _add_train_options(train)
     train.set_defaults(run=_train)
     show = commands.add_parser("show", help="what a model file holds: graph, shapes, weights, views")
@@ -61,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_certify_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--epsilon", required=True, nargs="+", type=_radius, metavar="E", help="radii, raw input units; 8/255 works")
-    add("--method", default="auto", help="interval, contraction, or auto: all that apply (default)")
+    add("--method", default="auto", help="interval, lipschitz, contraction, ..., or auto: all that apply (default)")
     _add_job_options(parser)
 
 
@@ -70,6 +78,25 @@ def _add_attack_options(parser: argparse.ArgumentParser) -> None:
     add("--attack", required=True, metavar="NAME", help="fgsm, pgd, deepfool, cw, auto, ...; any other lists them all")
     add("--epsilon", required=True, type=_radius, metavar="E", help="radius, raw input units; 8/255 works")
     add("--target", type=_target, metavar="T", help="a class, second or least-likely: count only that class as success")
+    _add_job_options(parser)
+
+
+def _add_robustness_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--epsilon", required=True, type=_radius, metavar="E", help="radius, raw input units; 20/255 works")
+    add("--method", default="interval", help="what proves (default: interval)")
+    names = "attack, restriction (both by default), restriction-second, restriction-all, or an attack's name"
+    add("--estimator", nargs="+", default=(), dest="estimators", metavar="NAME", help=names)
+    add("--alpha", type=_radius, default=0.0, metavar="A", help="margin that the programs demand")
+    add("--levels", type=int, metavar="N", help="count only points on the grid k/N; 255: whole pixels")
+    add("--solver", default="highs", help="of the programs: highs (default, warm), cvxpy, pulp, cvxpy:NAME, pulp:NAME")
+    _add_job_options(parser)
+
+
+def _add_compare_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--epsilon", required=True, type=_radius, metavar="E", help="radius, raw input units; 8/255 works")
+    add("--method", nargs="+", default=(), dest="methods", metavar="NAME", help="methods to compare (default: all)")
     _add_job_options(parser)
 
 
@@ -95,21 +122,23 @@ def _add_job_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_train_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("network", metavar="NAME", help="mwd, relu, sigmoid or lenet")
+    add("network", metavar="NAME", help="mwd, mwd-conv, relu, sigmoid, lenet or lenet-linear-convolutions")
     add("--data", required=True, metavar="DATA", help="digits, mnist, fashion-mnist, cifar10, or a .npz")
     add("--out", required=True, type=Path, metavar="FILE", help="the .safetensors file to write")
     add("--epochs", type=int, default=30)
     add("--hidden", nargs="+", type=int, default=(), metavar="N", help="sizes of the hidden layers")
     add("--types", nargs="+", default=(), metavar="T", help="mwd: plain, negated or mixed for each layer")
     add("--batch", type=int, default=100)
-    add("--learning-rate", type=float, metavar="R", help="default: 5 for mwd, 1 for relu and sigmoid, .003 certified")
+    add("--learning-rate", type=float, metavar="R", help="default: 5 for mwd, 1 for relu and sigmoid, .01 certified")
     add("--schedule", default="cosine", help="cosine (default) or constant")
     add("--pseudo-share", type=float, default=1.0, metavar="R", help="mwd: gradients, 1 pseudo (default) to 0 true")
+    add("--sharpness", type=_number, metavar="B", help="mwd: of pseudogradients; default: 1, certified 4")
     add("--attack", metavar="NAME", help="mix in adversarial examples: fgsm, ifgsm or pgd")
     add("--attack-epsilon", type=_radius, default=0.3, metavar="E")
     add("--mixing", choices=("batch", "steps"), default="batch", help="one step on both halves, or one on each")
     add("--certified-epsilon", type=_radius, default=0.0, metavar="E", help="mwd: train on interval ends")
     add("--certified-share", type=float, default=0.5, metavar="K", help="mwd: share of the interval ends in the loss")
+    add("--sensitivity-cost", type=_radius, default=0.0, metavar="C", help="mwd: penalise Lipschitz bounds")
     add("--start", type=Path, metavar="FILE", help="mwd: start from the weights of this file")
     add("--limit", type=int, metavar="N", help="use the first N inputs")
     add("--seed", type=int, default=0)
@@ -169,6 +198,81 @@ def _attack(options: argparse.Namespace) -> int:
         )
     _report_attack(result, options.json)
     return 0
+
+
+def _robustness(options: argparse.Namespace) -> int:
+    from verifier.measuring import robustness
+    from verifier.reports.curves import curves_figure, write_curves, write_radii
+    from verifier.reports.progress import progress_on_stderr
+
+    with progress_on_stderr("robustness") as progress:
+        result = robustness(
+            options.model,
+            options.data,
+            options.epsilon,
+            estimators=options.estimators,
+            method=options.method,
+            alpha=options.alpha,
+            levels=options.levels,
+            solver=options.solver,
+            **_job_options(options),
+            progress=progress,
+        )
+    assert result.records is not None
+    folder = result.records.parent
+    write_radii(result, folder / "radii.csv")
+    write_curves(result, folder / "curves.csv")
+    curves_figure(result, folder / "curves.png")
+    for warning in result.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if options.json:
+        print(json.dumps(result.to_json(), allow_nan=False))
+        return 0
+    from rich.console import Console
+
+    from verifier.reports.tables import robustness_table
+
+    console = Console()
+    console.print(robustness_table(result))
+    console.print(f"{result.seconds:.1f} s; records, radii.csv, curves.csv, curves.png in {folder}", soft_wrap=True)
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from verifier.comparing import compare
+    from verifier.reports.comparison import brackets_figure, comparison_table, tightness_figure, write_comparison
+    from verifier.reports.progress import progress_on_stderr
+
+    with progress_on_stderr("compare") as progress:
+        result = compare(
+            options.model,
+            options.data,
+            options.epsilon,
+            methods=options.methods,
+            **_job_options(options),
+            progress=progress,
+        )
+    assert result.records is not None
+    folder = result.records.parent
+    write_comparison(result, folder / "comparison.csv")
+    tightness_figure(result, folder / "tightness.png")
+    brackets_figure(result, folder / "brackets.png")
+    for warning in result.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for index, prover, finder in result.violations:
+        sentence = f"error: input {index}: {prover} proves safe what {finder} breaks; please report"
+        print(f"{sentence}, it is saved in {folder}", file=sys.stderr)
+    if options.json:
+        print(json.dumps(result.to_json(), allow_nan=False))
+    else:
+        from rich.console import Console
+
+        console = Console()
+        console.print(comparison_table(result))
+        for name, reason in result.left_out.items():
+            console.print(f"left out: {name}: {reason}", soft_wrap=True)
+        console.print(f"{result.seconds:.1f} s; records, comparison.csv, two figures in {folder}", soft_wrap=True)
+    return EXIT_CONTRADICTION if result.violations else 0
 
 
 def _job_options(options: argparse.Namespace) -> dict[str, Any]:

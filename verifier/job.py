@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from encoders.region import Norm
 from verifier.data import Dataset, check_labels, from_arrays, load_data
 from verifier.methods import Batch
 from verifier.runs import SCHEMA, Run, open_run
@@ -81,20 +82,22 @@ class Job:
         assert self.dataset.labels is not None
         return self.dataset.labels[rows.start : rows.stop].copy()
 
-    @property
-    def reach(self) -> float:
-        """The width of the domain, or of all the data where there is none."""
-        if self.dataset.clip is not None:
-            return self.dataset.clip[1] - self.dataset.clip[0]
+    def reach(self, norm: Norm) -> float:
+        """Return the greatest distance in the domain, rounded up, or in the box of all the data where there is none."""
         values = self.dataset.inputs
-        return float(values.max()) - float(values.min())
+        least, greatest = self.dataset.clip or (float(values.min()), float(values.max()))
+        count = values[0].size
+        factor = {"inf": 1.0, "2": math.sqrt(count), "1": float(count)}[norm]
+        if norm == "inf":
+            return greatest - least
+        return math.nextafter(math.nextafter((greatest - least) * factor, math.inf), math.inf)
 
-    def batch(self, points: Tensor, rows: Sequence[int], classes: np.ndarray) -> Batch:
+    def batch(self, points: Tensor, rows: Sequence[int], classes: np.ndarray, norm: Norm = "inf") -> Batch:
         """Return the batch of some inputs, with seeds that belong to their positions in the data."""
         seeds = tuple(self.seed * 1_000_000_007 + row for row in rows)
         centres = points.to(device=self.subject.device, dtype=torch.float64)
         references = torch.as_tensor(classes).to(self.subject.device)
-        return Batch(self.subject, centres, references, seeds, self.dataset.clip, self.reach)
+        return Batch(self.subject, centres, references, seeds, self.dataset.clip, self.reach(norm), norm)
 
     def record(self, row: int, label: int, prediction: int, seconds: float) -> dict[str, Any]:
         """Return the fields that every record of an input starts with."""

@@ -11,6 +11,7 @@ import json
 import math
 import types
 import typing
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -131,11 +132,11 @@ def _json(path: Path, header: dict[str, str], key: str) -> dict[str, Any]:
     return value
 
 
-def _fields(path: Path, what: str, found: Any, expected: set[str]) -> None:
-    """Raise ModelFileError unless `found` is an object with exactly the expected keys."""
+def _fields(path: Path, what: str, found: Any, expected: set[str], optional: Set[str] = frozenset()) -> None:
+    """Raise ModelFileError unless `found` is an object with exactly the expected keys, of which some may be missing."""
     if not isinstance(found, dict):
         raise ModelFileError(f"{path}: {what} must be a JSON object, got {found!r}")
-    for word, names in (("unknown", set(found) - expected), ("missing", expected - set(found))):
+    for word, names in (("unknown", set(found) - expected), ("missing", expected - optional - set(found))):
         if names:
             raise ModelFileError(f"{path}: {what}: {min(names)!r} is {word}; expected: {', '.join(sorted(expected))}")
 
@@ -155,8 +156,11 @@ def _node(path: Path, index: int, entry: Any, tensors: dict[str, Tensor]) -> Nod
     hints = typing.get_type_hints(op)
     fields = {field.name: hints[field.name] for field in dataclasses.fields(op)}
     settings = {name for name, hint in fields.items() if not _is_tensor(hint)}
-    _fields(path, f"settings of node {entry['name']!r}", entry["settings"], settings)
-    values = {name: _converted(entry["settings"][name], fields[name], f"{where}: {name}") for name in settings}
+    optional = {name for name in settings if types.NoneType in typing.get_args(fields[name])}
+    _fields(path, f"settings of node {entry['name']!r}", entry["settings"], settings, optional)
+    # Settings that are None are not written.
+    given = sorted(settings & set(entry["settings"]))
+    values = {name: _converted(entry["settings"][name], fields[name], f"{where}: {name}") for name in given}
     for name in set(fields) - settings:
         values[name] = _tensor(tensors.pop(f"{index}.{name}", None), fields[name], f"{where}: tensor {name!r}")
     return Node(entry["name"], _constructed(op, values, where), tuple(inputs))
@@ -183,7 +187,9 @@ def _tensor(value: Tensor | None, hint: Any, where: str) -> Tensor | None:
 
 
 def _converted(value: Any, hint: Any, where: str) -> Any:
-    """Return a JSON value as the annotated type of a setting: int, float, bool, str or a tuple of them."""
+    """Return a JSON value as the annotated type of a setting: int, float, bool, str, a tuple of them, or X | None."""
+    if types.NoneType in typing.get_args(hint):
+        (hint,) = set(typing.get_args(hint)) - {types.NoneType}
     if typing.get_origin(hint) is tuple:
         arguments = typing.get_args(hint)
         if not isinstance(value, list):

@@ -29,7 +29,9 @@ _PAYLOADS = {
     "data/weights/model_weights_config.json": re.compile(r"weight_\d+"),
     "data/constants/model_constants_config.json": re.compile(r"tensor_\d+"),
 }
-_TARGET = re.compile(r"torch\.ops\.(aten\.\w+\.\w+|encoders\.mwd\.default)|_operator\.(getitem|add|mul|floordiv)")
+_TARGET = re.compile(
+    r"torch\.ops\.(aten\.\w+\.\w+|encoders\.mwd(?:_conv2d)?\.default)|_operator\.(getitem|add|mul|floordiv)"
+)
 _SYMBOL = re.compile(r"[su]\d+")
 # Sums and products of symbols and integers as sympy writes them: nothing else that it could call or look up.
 _EXPRESSION = re.compile(
@@ -141,7 +143,8 @@ def _checked_program(path: Path, content: bytes) -> bytes:
             raise
         raise ModelFileError(f"{path}: entry {_MODEL} does not follow the schema: {error!r}") from None
     if unknown:
-        raise ModelFileError(f"{path}: unsupported operators: {', '.join(unknown)}; supported: aten and encoders::mwd")
+        supported = "aten, encoders::mwd, encoders::mwd_conv2d"
+        raise ModelFileError(f"{path}: unsupported operators: {', '.join(unknown)}; supported: {supported}")
     return json.dumps(program).encode()
 
 

@@ -85,6 +85,7 @@ HANDLERS: dict[str, Callable[[TorchNode], Value]] = {
     "aten.unsqueeze.default": moves.unsqueeze,
     "aten.view.default": moves.view,
     "encoders.mwd.default": ops.max_weighted_distance,
+    "encoders.mwd_conv2d.default": ops.convolutional_max_weighted_distance,
 }
 
 # Calls that are evaluated where all inputs are constant. A list, because a file must not choose what runs.

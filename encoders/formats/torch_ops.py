@@ -25,6 +25,7 @@ from encoders.ops import (
     MaxPool2d,
     MultiplyConstant,
     Mwd,
+    MwdConv2d,
     Op,
     Relu,
     Sub,
@@ -147,10 +148,24 @@ def mean(node: TorchNode) -> Value:
 
 def max_weighted_distance(node: TorchNode) -> Value:
     """Return the outputs of a layer of MWD units."""
+    link = "linear" if node.take("linear") else None
+    op = Mwd(node.weight("u"), node.weight("w"), _negated(node), node.optional_weight("bias"), link)
+    return node.emit(op, node.value("x"))
+
+
+def convolutional_max_weighted_distance(node: TorchNode) -> Value:
+    """Return the outputs of a layer of MWD units slid over an image."""
+    x, padding = node.value("x"), _both_sides(node.pair("padding"))
+    node.graph.require_batch(x, 4)
+    return node.emit(MwdConv2d(node.weight("u"), node.weight("w"), _negated(node), node.pair("stride"), padding), x)
+
+
+def _negated(node: TorchNode) -> Tensor:
+    """Return the mask of negated units."""
     negated = node.take("negated")
     if not isinstance(negated, Tensor):
         raise ValueError("negated must be a constant mask")
-    return node.emit(Mwd(node.weight("u"), node.weight("w"), negated.detach().clone()), node.value("x"))
+    return negated.detach().clone()
 
 
 def add(node: TorchNode) -> Value:

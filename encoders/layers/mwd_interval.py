@@ -2,8 +2,8 @@
 
 Over [l, h] the squared distance of a unit ranges over [near^2, far^2] with near_i = u_i max(l_i - w_i, w_i - h_i, 0),
 far_i = u_i max(h_i - w_i, w_i - l_i) and maxima over i. The backward pass gives input i the share
-exp(near_i^2 - near^2), or exp(far_i^2 - far^2), of the feedback: SharedFeedbackMax (Agrawal et al. 2019) applied to
-both ends. It guides training; it proves nothing.
+exp(sharpness (near_i^2 - near^2)), or the same of far, of the feedback: SharedFeedbackMax (Agrawal et al. 2019, with
+sharpness 1) applied to both ends. It guides training; it proves nothing.
 """
 
 from typing import Any
@@ -19,24 +19,34 @@ class IntervalSquares(torch.autograd.Function):
     """(near^2, far^2), each `(batch, units)`, of boxes [lower, upper] `(batch, inputs)`; u, w `(units, inputs)`."""
 
     @staticmethod
-    def forward(ctx: Any, lower: Tensor, upper: Tensor, u: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, lower: Tensor, upper: Tensor, u: Tensor, w: Tensor, sharpness: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
         near, far = _squares(lower, upper, u, w)
         ctx.save_for_backward(lower, upper, u, w, near, far)
+        ctx.sharpness = sharpness
         return near, far
 
     @staticmethod
-    def backward(ctx: Any, *feedback: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, *feedback: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
         lower, upper, u, w, near, far = ctx.saved_tensors
+        # The squares are those of weights root * u over the sharpness, whose shares are the sharp ones.
+        sharpness, root = ctx.sharpness, ctx.sharpness**0.5
+        ends = (near * sharpness, far * sharpness, feedback[0] / sharpness, feedback[1] / sharpness)
         if _compiled(lower):
             from encoders.layers.mwd_interval_numba import backward
 
-            return backward(lower, upper, u, w, near, far, *feedback)
-        return _reference_backward(lower, upper, u, w, near, far, *feedback)
+            grad_lower, grad_upper, grad_u, grad_w = backward(lower, upper, u * root, w, *ends)
+        else:
+            grad_lower, grad_upper, grad_u, grad_w = _reference_backward(lower, upper, u * root, w, *ends)
+        return grad_lower, grad_upper, grad_u * root, grad_w, None
 
 
-def pseudo_interval(lower: Tensor, upper: Tensor, u: Tensor, w: Tensor, negated: Tensor) -> tuple[Tensor, Tensor]:
+def pseudo_interval(
+    lower: Tensor, upper: Tensor, u: Tensor, w: Tensor, negated: Tensor, sharpness: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Return the ends of the outputs' intervals, not rounded outward, with pseudogradients behind both."""
-    near, far = IntervalSquares.apply(lower, upper, u, w)  # type: ignore[no-untyped-call]
+    near, far = IntervalSquares.apply(lower, upper, u, w, sharpness)  # type: ignore[no-untyped-call]
     at_near: Tensor = AttractorExp.apply(near, negated)  # type: ignore[no-untyped-call]
     at_far: Tensor = AttractorExp.apply(far, negated)  # type: ignore[no-untyped-call]
     return torch.where(negated, at_near, at_far), torch.where(negated, at_far, at_near)

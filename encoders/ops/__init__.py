@@ -6,6 +6,7 @@ from encoders.ops.base import VIEWS, LinearOp, Op, Shape, UnsupportedView
 from encoders.ops.convolution import Conv2d
 from encoders.ops.elementwise import Add, AddConstant, DivideConstant, MultiplyConstant, Sub
 from encoders.ops.mwd import Mwd
+from encoders.ops.mwd_convolution import MwdConv2d
 from encoders.ops.normalization import BatchNorm
 from encoders.ops.pooling import AveragePool2d, GlobalAveragePool, MaxPool2d
 from encoders.ops.shape import Concat, Reshape, Slice, Transpose
@@ -32,6 +33,7 @@ OPS: dict[str, type[Op]] = {
     "sigmoid": Sigmoid,
     "tanh": Tanh,
     "mwd": Mwd,
+    "mwd-conv2d": MwdConv2d,
 }
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "MaxPool2d",
     "MultiplyConstant",
     "Mwd",
+    "MwdConv2d",
     "Op",
     "Relu",
     "Reshape",

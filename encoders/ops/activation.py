@@ -8,6 +8,10 @@ from torch.nn import functional
 
 from encoders.box import Box
 from encoders.ops.base import Op, Shape
+from encoders.ops.envelope import ElementwiseEnvelope, Envelope, offsets_at_ends, reach_of
+from encoders.ops.relaxation import Relaxation, exact_hinge, hinge_relaxation, line_relaxation
+from encoders.ops.restriction import Restriction, elementwise_restriction, positive_side
+from encoders.ops.s_shape import s_shape_envelope
 from encoders.rounding import ELEMENTARY_FUNCTION_ULPS, widen
 
 
@@ -27,10 +31,28 @@ class Relu(_Elementwise):
     def evaluate(self, *x: Tensor) -> Tensor:
         return functional.relu(x[0])
 
+    def restrict(self, *x: Tensor, direction: Tensor | None = None, tolerance: float = 0.0) -> Restriction:
+        return elementwise_restriction(positive_side(x[0], direction, tolerance), 0.0)
+
     def interval(self, *boxes: Box) -> Box:
         """Return the exact range; nothing is rounded."""
         (box,) = boxes
         return Box.unchecked(functional.relu(box.lower), functional.relu(box.upper))
+
+    def envelope(self, *boxes: Box, slope: Tensor | None = None) -> Envelope:
+        return _hinge_envelope(self, boxes[0], 0.0, slope)
+
+    def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
+        return _hinge_relaxation(self, boxes[0], 0.0, around)
+
+    def exact(self, *boxes: Box) -> Relaxation:
+        return exact_hinge(boxes[0], 0.0)
+
+    def slope_range(self, box: Box) -> tuple[Tensor, Tensor, Tensor]:
+        return _hinge_slopes(box, 0.0)
+
+    def open_units(self, box: Box) -> Tensor:
+        return (box.lower < 0) & (box.upper > 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +70,9 @@ class LeakyRelu(_Elementwise):
     def evaluate(self, *x: Tensor) -> Tensor:
         return functional.leaky_relu(x[0], self.slope)
 
+    def restrict(self, *x: Tensor, direction: Tensor | None = None, tolerance: float = 0.0) -> Restriction:
+        return elementwise_restriction(positive_side(x[0], direction, tolerance), self.slope)
+
     def interval(self, *boxes: Box) -> Box:
         """Return the range, negative ends widened by the one rounding of the product."""
         (box,) = boxes
@@ -61,6 +86,21 @@ class LeakyRelu(_Elementwise):
             torch.where(box.lower < 0, wide_lower, lower), torch.where(box.upper < 0, wide_upper, upper)
         )
 
+    def envelope(self, *boxes: Box, slope: Tensor | None = None) -> Envelope:
+        return _hinge_envelope(self, boxes[0], self.slope, slope)
+
+    def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
+        return _hinge_relaxation(self, boxes[0], self.slope, around)
+
+    def exact(self, *boxes: Box) -> Relaxation:
+        return exact_hinge(boxes[0], self.slope)
+
+    def slope_range(self, box: Box) -> tuple[Tensor, Tensor, Tensor]:
+        return _hinge_slopes(box, self.slope)
+
+    def open_units(self, box: Box) -> Tensor:
+        return (box.lower < 0) & (box.upper > 0)
+
 
 @dataclass(frozen=True, eq=False)
 class Abs(_Elementwise):
@@ -71,11 +111,29 @@ class Abs(_Elementwise):
     def evaluate(self, *x: Tensor) -> Tensor:
         return x[0].abs()
 
+    def restrict(self, *x: Tensor, direction: Tensor | None = None, tolerance: float = 0.0) -> Restriction:
+        return elementwise_restriction(positive_side(x[0], direction, tolerance), -1.0)
+
     def interval(self, *boxes: Box) -> Box:
         """Return the exact range; nothing is rounded."""
         (box,) = boxes
         lower = torch.maximum(box.lower, -box.upper).clamp(min=0)
         return Box.unchecked(lower, torch.maximum(-box.lower, box.upper))
+
+    def envelope(self, *boxes: Box, slope: Tensor | None = None) -> Envelope:
+        return _hinge_envelope(self, boxes[0], -1.0, slope)
+
+    def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
+        return _hinge_relaxation(self, boxes[0], -1.0, around)
+
+    def exact(self, *boxes: Box) -> Relaxation:
+        return exact_hinge(boxes[0], -1.0)
+
+    def slope_range(self, box: Box) -> tuple[Tensor, Tensor, Tensor]:
+        return _hinge_slopes(box, -1.0)
+
+    def open_units(self, box: Box) -> Tensor:
+        return (box.lower < 0) & (box.upper > 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +149,18 @@ class Sigmoid(_Elementwise):
         """Return the range, widened by the trusted error of the library's sigmoid and cut to [0, 1]."""
         return _monotone(self, boxes[0], 0.0, 1.0)
 
+    def envelope(self, *boxes: Box, slope: Tensor | None = None) -> Envelope:
+        return self._lines(boxes[0])
+
+    def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
+        return line_relaxation(self._lines(boxes[0]))
+
+    def _lines(self, box: Box) -> ElementwiseEnvelope:
+        return s_shape_envelope(self, lambda x: torch.sigmoid(x) * torch.sigmoid(-x), box)
+
+    def open_units(self, box: Box) -> Tensor:
+        return box.lower < box.upper
+
 
 @dataclass(frozen=True, eq=False)
 class Tanh(_Elementwise):
@@ -105,7 +175,63 @@ class Tanh(_Elementwise):
         """Return the range, widened by the trusted error of the library's tanh and cut to [-1, 1]."""
         return _monotone(self, boxes[0], -1.0, 1.0)
 
+    def envelope(self, *boxes: Box, slope: Tensor | None = None) -> Envelope:
+        return self._lines(boxes[0])
+
+    def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
+        return line_relaxation(self._lines(boxes[0]))
+
+    def _lines(self, box: Box) -> ElementwiseEnvelope:
+        return s_shape_envelope(self, lambda x: (1.0 - torch.tanh(x)) * (1.0 + torch.tanh(x)), box)
+
+    def open_units(self, box: Box) -> Tensor:
+        return box.lower < box.upper
+
 
 def _monotone(op: Op, box: Box, least: float, greatest: float) -> Box:
     lower, upper = widen(op.evaluate(box.lower), op.evaluate(box.upper), ELEMENTARY_FUNCTION_ULPS)
     return Box.unchecked(lower.clamp(least, greatest), upper.clamp(least, greatest))
+
+
+def _hinge_slopes(box: Box, left: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (least, greatest, chosen) lower slopes of x for x >= 0, left x below.
+
+    Where the sign is open every slope in [left, 1] is sound, and the chosen one is that of the longer side, which
+    makes the area between the lines smallest (Zhang et al. 2018). Elsewhere there is no choice.
+    """
+    rising, falling = box.lower >= 0, box.upper <= 0
+    one = torch.ones_like(box.lower)
+    least = torch.where(rising, one, left)
+    greatest = torch.where(falling & ~rising, torch.full_like(one, left), one)
+    chosen = torch.where(box.upper > -box.lower, greatest, least)
+    return least, greatest, chosen
+
+
+def _hinge_envelope(op: Op, box: Box, left: float, slope: Tensor | None) -> ElementwiseEnvelope:
+    """Return the envelope of the convex function x for x >= 0, left x below, with -1 <= left <= 1.
+
+    Above: the chord, shifted until it covers both ends. Below: any slope between left and 1 through the origin where
+    the sign is open; where it is known both lines are the function itself.
+    """
+    least, greatest, chosen = _hinge_slopes(box, left)
+    lower_slope = (
+        chosen if slope is None else torch.minimum(torch.maximum(slope, _rows(least, slope)), _rows(greatest, slope))
+    )
+    is_open = least < greatest
+    ends = [op.interval(Box.unchecked(end, end)) for end in (box.lower, box.upper)]
+    chord = (ends[1].upper - ends[0].upper) / (box.upper - box.lower)
+    # An infinite box has no chord: its line is flat, and its offset infinite.
+    chord = torch.where(is_open, chord.nan_to_num(0.0, 0.0, 0.0), least)
+    _, above = offsets_at_ends(ends[0], ends[1], box, chord)
+    zero = torch.zeros_like(above)
+    return ElementwiseEnvelope(lower_slope, zero, chord, torch.where(is_open, above, zero), reach_of(box))
+
+
+def _hinge_relaxation(op: Op, box: Box, left: float, around: Box | None) -> Relaxation:
+    outer = box if around is None else around
+    return hinge_relaxation(_hinge_envelope(op, box, left, None), left, (outer.lower < 0) & (outer.upper > 0))
+
+
+def _rows(units: Tensor, like: Tensor) -> Tensor:
+    """Return `(batch, *shape)` with an axis for rows if `like` has one."""
+    return units.unsqueeze(1) if like.dim() > units.dim() else units

@@ -1,12 +1,16 @@
 """The fully connected layer y = W x + b on the last axis."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
+from scipy.sparse import csr_array, eye_array, kron
 from torch import Tensor
 from torch.nn import functional
 
 from encoders.ops.base import LinearOp, Shape
+from encoders.ops.coefficients import Coefficients
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +45,20 @@ class Affine(LinearOp):
     def evaluate(self, *x: Tensor) -> Tensor:
         return functional.linear(x[0], self.weight, self.bias)
 
+    def fan_out(self) -> int:
+        return int(self.weight.shape[0])
+
     def apply(self, x: Tensor) -> Tensor:
         return functional.linear(x, self.weight)
 
+    def adjoint(self, coefficients: Coefficients, shape: Shape) -> Coefficients:
+        if coefficients.units is not None:
+            return Coefficients(coefficients.values @ self.weight[coefficients.units])
+        return Coefficients(coefficients.full((*shape[:-1], int(self.weight.shape[0]))) @ self.weight)
+
     @cached_property
     def _absolute_weight(self) -> Tensor:
-        return self.weight.abs() * self.inflation(self.weight.dtype)
+        return self.weight.abs()
 
     @cached_property
     def _error_bias(self) -> Tensor:
@@ -54,7 +66,13 @@ class Affine(LinearOp):
         return error.expand(self.weight.shape[0]).contiguous()
 
     def error_radius(self, t: Tensor) -> Tensor:
-        return functional.linear(t, self._absolute_weight, self._error_bias)
+        # Inflating t rather than the weights: a subnormal weight would not grow.
+        return functional.linear(t * self.inflation(t.dtype), self._absolute_weight, self._error_bias)
+
+    def matrix(self, *shapes: Shape) -> csr_array:
+        weight = csr_array(self.weight.to(torch.float64).cpu().numpy())
+        copies = math.prod(shapes[0][:-1])
+        return weight if copies == 1 else csr_array(kron(eye_array(copies), weight))
 
     def class_differences(self, reference: int) -> "Affine":
         """Return the map to y_reference - y_k for every output k (row `reference` is zero).

@@ -14,9 +14,14 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Self
 
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from encoders.box import Box
+from encoders.ops.coefficients import Coefficients, dot_error
+from encoders.ops.envelope import Envelope, LinearEnvelope, reach_of
+from encoders.ops.relaxation import Relaxation, linear_relaxation
+from encoders.ops.restriction import Restriction
 from encoders.rounding import gamma, tiny, unit_roundoff
 
 Shape = tuple[int, ...]
@@ -43,6 +48,10 @@ class Op(ABC):
 
     kind: ClassVar[str]
     arity: ClassVar[int] = 1
+    # Whether the op is an affine function of its inputs: its envelope is then exact.
+    linear: ClassVar[bool] = False
+    # Whether each output depends on one input unit only (of each node), so that intervals through it stay exact.
+    one_to_one: ClassVar[bool] = False
 
     @abstractmethod
     def output_shape(self, *shapes: Shape) -> Shape:
@@ -60,20 +69,46 @@ class Op(ABC):
         float32 boxes guide search, they prove nothing.
         """
 
-    def envelope(self, *boxes: Box, slope: Tensor | None = None) -> Any:
-        """Return one affine lower and one affine upper function over the boxes."""
+    def envelope(self, *boxes: Box, slope: Tensor | None = None) -> Envelope:
+        """Return linear functions below and above the op on the boxes. Outer, rounded outward in float64.
+
+        slope: of the lower function where the op lets one choose it (`slope_range`), `(batch, *shape)` or
+        `(batch, rows, *shape)`; None is the op's own choice. Other ops ignore it.
+        """
         raise UnsupportedView(self, "envelope")
 
-    def relax(self, *arguments: Any) -> Any:
-        """Write convex outer rows."""
+    def slope_range(self, box: Box) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Return (least, greatest, chosen) lower slopes `(batch, *shape)`, any of which is sound; None: no choice."""
+        return None
+
+    def open_units(self, box: Box) -> Tensor:
+        """Return a mask `(batch, *shape)`: for which inputs a tighter box would make the envelope tighter."""
+        return torch.zeros_like(box.lower, dtype=torch.bool)
+
+    def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
+        """Return convex rows between inputs and output that hold on one box each (batch 1). Outer, rounded outward.
+
+        around: a box that holds the (one) input's and whose open units decide which rows exist, so that the rows of
+        nested boxes have one sparsity pattern; None: the box itself.
+        """
         raise UnsupportedView(self, "relax")
 
-    def restrict(self, *arguments: Any) -> Any:
-        """Return the linear piece that is active at a point, and the conditions that keep it."""
+    def restrict(self, *x: Tensor, direction: Tensor | None = None, tolerance: float = 0.0) -> Restriction:
+        """Return the linear piece that is active at x `(batch, *shape)`, and the conditions that keep it.
+
+        direction: in which x moves where it ties; tolerance: how near to a border counts as a tie.
+        """
         raise UnsupportedView(self, "restrict")
 
-    def exact(self, *arguments: Any) -> Any:
-        """Write exact rows with binaries."""
+    def matrix(self, *shapes: Shape) -> csr_array:
+        """Return, for linear ops, the matrix from the flattened inputs side by side to the flattened output.
+
+        float64; the constant part is the value at zero.
+        """
+        raise TypeError(f"op {self.kind!r} is not linear and has no matrix")
+
+    def exact(self, *boxes: Box) -> Relaxation:
+        """Return rows with binaries whose solutions on one box each (batch 1) are exactly y = op(x)."""
         raise UnsupportedView(self, "exact")
 
     @classmethod
@@ -114,6 +149,7 @@ class LinearOp(Op):
     """
 
     bias: Tensor | None
+    linear = True
     # Roundings beyond the n products and n additions of L c + b (an average's division, say).
     extra_roundings: ClassVar[int] = 0
 
@@ -122,12 +158,31 @@ class LinearOp(Op):
         """Return an upper bound of the number of products summed for one output."""
 
     @abstractmethod
+    def fan_out(self) -> int:
+        """Return an upper bound of the number of outputs that one input feeds."""
+
+    @abstractmethod
     def apply(self, x: Tensor) -> Tensor:
         """Return L x, without the bias."""
 
     @abstractmethod
+    def adjoint(self, coefficients: Coefficients, shape: Shape) -> Coefficients:
+        """Return the coefficients c L of the input, of the given shape, in floating point."""
+
+    @abstractmethod
     def error_radius(self, t: Tensor) -> Tensor:
-        """Return an upper bound of rho above, in the float arithmetic at hand, for non-negative t."""
+        """Return an upper bound of rho above, in the float arithmetic at hand, for t of at least 2 tiny."""
+
+    def restrict(self, *x: Tensor, direction: Tensor | None = None, tolerance: float = 0.0) -> Restriction:
+        """Return the op itself, which holds everywhere."""
+        return Restriction(self)
+
+    def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
+        """Return the equations L x - y = -b of the stored weights, exact in float64."""
+        return relaxed_by_matrix(self, *boxes)
+
+    def exact(self, *boxes: Box) -> Relaxation:
+        return self.relax(*boxes)
 
     def inflation(self, dtype: torch.dtype) -> float:
         """Return the leading factor 1 + 2(n+12)u of the error radius."""
@@ -157,6 +212,27 @@ class LinearOp(Op):
         value = self.evaluate(centre)
         radius = self.error_radius(t)
         return ends_around(value, radius)
+
+    def envelope(self, *boxes: Box, slope: Tensor | None = None) -> Envelope:
+        """Return the op itself. An entry of c L errs by gamma_(fan-out + 8) |c| |L|, whatever the order of its sum."""
+        (box,) = boxes
+        shape, reach = box.shape, reach_of(box)
+        outputs = self.fan_out() + self.extra_roundings
+        error = self.error_radius(reach * gamma(outputs + 8, box.dtype) + 2.0 * tiny(box.dtype))
+        total = reach.unsqueeze(-1).flatten(1).sum(dim=1, keepdim=True)
+        slack = (4.0 * outputs + 16.0) * tiny(box.dtype) * (total + 1.0)
+        bias = None
+        if self.bias is not None:
+            bias = self.evaluate(torch.zeros_like(box.lower[:1])).expand_as(error)
+            error = error + dot_error(bias)
+        return LinearEnvelope(lambda c: (self.adjoint(c, shape),), bias, error, slack)
+
+
+def relaxed_by_matrix(op: Op, *boxes: Box) -> Relaxation:
+    """Return the equations of an op whose matrix and value at zero are exact in float64."""
+    shapes = tuple(box.shape for box in boxes)
+    constant = op.evaluate(*(torch.zeros_like(box.lower[:1]) for box in boxes))
+    return linear_relaxation(op.matrix(*shapes), constant.flatten().to(torch.float64).cpu().numpy())
 
 
 def ends_around(value: Tensor, radius: Tensor) -> Box:

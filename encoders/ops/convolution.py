@@ -6,10 +6,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn import functional
 
 from encoders.ops.base import LinearOp, Shape
+from encoders.ops.coefficients import Coefficients, Corner
+from encoders.ops.windows import over_channels, weighted_windows, window_cells
+
+# Bytes of the products of a piece of a transposed convolution.
+TRANSPOSED_BYTES = 2**19
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,12 +67,43 @@ class Conv2d(LinearOp):
     def evaluate(self, *x: Tensor) -> Tensor:
         return self._convolve(x[0], self.weight, self.bias)
 
+    def fan_out(self) -> int:
+        return int(self.weight.shape[0] // self.groups * self.weight.shape[2] * self.weight.shape[3])
+
     def apply(self, x: Tensor) -> Tensor:
         return self._convolve(x, self.weight, None)
 
+    def adjoint(self, coefficients: Coefficients, shape: Shape) -> Coefficients:
+        values, corner = coefficients.values, coefficients.corner or (0, 0)
+        spread = self._transposed(values.flatten(0, 1)).unflatten(0, values.shape[:2])
+        return spread_window(spread, corner, self.stride, self.padding, shape)
+
+    def _transposed(self, x: Tensor) -> Tensor:
+        """Return the transposed convolution `(rows, channels, height, width)`, without padding.
+
+        In float64 on a processor torch runs it one row at a time; products of a few rows that stay in the cache take
+        half the time.
+        """
+        if x.device.type != "cpu" or x.dtype != torch.float64 or self.groups > 1:
+            with plain_products(x):
+                return functional.conv_transpose2d(x, self.weight, None, self.stride, 0, 0, self.groups, self.dilation)
+        kernel = (int(self.weight.shape[2]), int(self.weight.shape[3]))
+        height, width = ((x.shape[i + 2] - 1) * self.stride[i] + (kernel[i] - 1) * self.dilation[i] + 1 for i in (0, 1))
+        weight = self.weight.flatten(1).t()
+        if (height, width) == kernel:
+            return (x.flatten(1) @ weight.t()).view(x.shape[0], -1, *kernel)
+        step = max(1, TRANSPOSED_BYTES // (8 * weight.shape[0] * x.shape[2] * x.shape[3]))
+        parts = [
+            functional.fold(
+                torch.matmul(weight, part.flatten(2)), (height, width), kernel, self.dilation, 0, self.stride
+            )
+            for part in x.split(step)
+        ]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
     @cached_property
     def _absolute_weight(self) -> Tensor:
-        return self.weight.abs() * self.inflation(self.weight.dtype)
+        return self.weight.abs()
 
     @cached_property
     def _error_bias(self) -> Tensor:
@@ -74,18 +111,32 @@ class Conv2d(LinearOp):
         return error.expand(self.weight.shape[0]).contiguous()
 
     def error_radius(self, t: Tensor) -> Tensor:
-        return self._convolve(t, self._absolute_weight, self._error_bias)
+        # Inflating t rather than the weights: a subnormal weight would not grow.
+        return self._convolve(t * self.inflation(t.dtype), self._absolute_weight, self._error_bias)
+
+    def matrix(self, *shapes: Shape) -> csr_array:
+        (shape,) = shapes
+        outputs, group = int(self.weight.shape[0]), int(self.weight.shape[1])
+        kernel = (int(self.weight.shape[2]), int(self.weight.shape[3]))
+        places = window_cells(shape, kernel, self.stride, self.padding, self.dilation)
+        area = shape[1] * shape[2]
+        # Axes: channel, window, cell; then for each output its group's channels side by side.
+        by_channel = over_channels(places, shape[0], area).reshape(shape[0], *places.shape)
+        cells = by_channel.reshape(self.groups, group, *places.shape).transpose(1, 2).flatten(2)
+        cells = cells.repeat_interleave(outputs // self.groups, dim=0)
+        weights = self.weight.to(device="cpu", dtype=torch.float64).flatten(1)[:, None, :].expand(cells.shape)
+        return weighted_windows(cells.flatten(0, 1), weights.flatten(0, 1), shape[0] * area)
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         top, left, bottom, right = self.padding
         if (top, left) != (bottom, right):
             x = functional.pad(x, (left, right, top, bottom))
             top = left = 0
-        with _plain_products(x):
+        with plain_products(x):
             return functional.conv2d(x, weight, bias, self.stride, (top, left), self.dilation, self.groups)
 
 
-def _plain_products(x: Tensor) -> AbstractContextManager[object]:
+def plain_products(x: Tensor) -> AbstractContextManager[object]:
     """Return a context in which a float64 convolution is a sum of products.
 
     The error bound of `LinearOp` does not hold for Winograd and FFT algorithms, which cuDNN may choose.
@@ -94,6 +145,22 @@ def _plain_products(x: Tensor) -> AbstractContextManager[object]:
         flags: Callable[..., AbstractContextManager[object]] = torch.backends.cudnn.flags
         return flags(enabled=False)
     return nullcontext()
+
+
+def spread_window(
+    spread: Tensor, corner: Corner, stride: tuple[int, int], padding: tuple[int, int, int, int], shape: Shape
+) -> Coefficients:
+    """Return the coefficients that a sliding window's adjoint gives, cut to the input.
+
+    spread: `(..., height, width)`, the adjoint of the outputs from `corner` on, padded places included.
+    """
+    top, left = (corner[i] * stride[i] - padding[i] for i in (0, 1))
+    rows = slice(max(0, -top), min(spread.shape[-2], shape[1] - top))
+    columns = slice(max(0, -left), min(spread.shape[-1], shape[2] - left))
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        # Outputs that see padding alone depend on nothing: one cell with zeros stands for that.
+        return Coefficients(torch.zeros_like(spread[..., :1, :1]), (0, 0))
+    return Coefficients(spread[..., rows, columns], (max(0, top), max(0, left)))
 
 
 def sliding_output(

@@ -1,12 +1,20 @@
 """Sums of two nodes, and arithmetic with stored constants. Each is rounded once and widened by one float."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.sparse import csr_array, diags_array, eye_array, hstack
 from torch import Tensor
 
 from encoders.box import Box
-from encoders.ops.base import Op, Shape
+from encoders.ops.base import Op, Shape, relaxed_by_matrix
+from encoders.ops.coefficients import Coefficients, dot_error, underflow_slack
+from encoders.ops.envelope import ElementwiseEnvelope, Envelope, LinearEnvelope, offsets_at_ends, reach_of
+from encoders.ops.relaxation import Relaxation, linear_relaxation
+from encoders.ops.restriction import Restriction
 from encoders.rounding import widen
 
 
@@ -37,11 +45,16 @@ def _rounded(lower: Tensor, upper: Tensor) -> Box:
     )
 
 
+def _diagonal(factor: Tensor, shape: Shape) -> csr_array:
+    return csr_array(diags_array(factor.to(torch.float64).expand(shape).flatten().cpu().numpy().astype(np.float64)))
+
+
 @dataclass(frozen=True, eq=False)
 class Add(Op):
     """y = a + b, two nodes of one shape (a residual connection)."""
 
     kind = "add"
+    linear = True
     arity = 2
 
     def output_shape(self, *shapes: Shape) -> Shape:
@@ -50,9 +63,25 @@ class Add(Op):
     def evaluate(self, *x: Tensor) -> Tensor:
         return x[0] + x[1]
 
+    def restrict(self, *x: Tensor, direction: Tensor | None = None, tolerance: float = 0.0) -> Restriction:
+        return Restriction(self)
+
+    def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
+        return relaxed_by_matrix(self, *boxes)
+
+    def exact(self, *boxes: Box) -> Relaxation:
+        return self.relax(*boxes)
+
+    def matrix(self, *shapes: Shape) -> csr_array:
+        n = math.prod(shapes[0])
+        return csr_array(hstack([eye_array(n), eye_array(n)]))
+
     def interval(self, *boxes: Box) -> Box:
         a, b = boxes
         return _rounded(a.lower + b.lower, a.upper + b.upper)
+
+    def envelope(self, *boxes: Box, slope: Tensor | None = None) -> Envelope:
+        return _exact_envelope(lambda c: (c, c), boxes[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +89,7 @@ class Sub(Op):
     """y = a - b, two nodes of one shape."""
 
     kind = "sub"
+    linear = True
     arity = 2
 
     def output_shape(self, *shapes: Shape) -> Shape:
@@ -68,9 +98,25 @@ class Sub(Op):
     def evaluate(self, *x: Tensor) -> Tensor:
         return x[0] - x[1]
 
+    def restrict(self, *x: Tensor, direction: Tensor | None = None, tolerance: float = 0.0) -> Restriction:
+        return Restriction(self)
+
+    def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
+        return relaxed_by_matrix(self, *boxes)
+
+    def exact(self, *boxes: Box) -> Relaxation:
+        return self.relax(*boxes)
+
+    def matrix(self, *shapes: Shape) -> csr_array:
+        n = math.prod(shapes[0])
+        return csr_array(hstack([eye_array(n), -eye_array(n)]))
+
     def interval(self, *boxes: Box) -> Box:
         a, b = boxes
         return _rounded(a.lower - b.upper, a.upper - b.lower)
+
+    def envelope(self, *boxes: Box, slope: Tensor | None = None) -> Envelope:
+        return _exact_envelope(lambda c: (c, c.with_values(-c.values)), boxes[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +124,8 @@ class AddConstant(Op):
     """y = x + constant; the constant broadcasts to the shape of x (no batch axis)."""
 
     kind = "add-constant"
+    linear = True
+    one_to_one = True
 
     constant: Tensor
 
@@ -87,9 +135,24 @@ class AddConstant(Op):
     def evaluate(self, *x: Tensor) -> Tensor:
         return x[0] + self.constant
 
+    def restrict(self, *x: Tensor, direction: Tensor | None = None, tolerance: float = 0.0) -> Restriction:
+        return Restriction(self)
+
+    def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
+        return relaxed_by_matrix(self, *boxes)
+
+    def exact(self, *boxes: Box) -> Relaxation:
+        return self.relax(*boxes)
+
+    def matrix(self, *shapes: Shape) -> csr_array:
+        return csr_array(eye_array(math.prod(shapes[0])))
+
     def interval(self, *boxes: Box) -> Box:
         (box,) = boxes
         return _rounded(box.lower + self.constant, box.upper + self.constant)
+
+    def envelope(self, *boxes: Box, slope: Tensor | None = None) -> Envelope:
+        return _exact_envelope(lambda c: (c,), boxes[0], self.constant.expand_as(boxes[0].lower))
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +160,8 @@ class MultiplyConstant(Op):
     """y = x * constant, elementwise; the constant broadcasts to the shape of x (no batch axis)."""
 
     kind = "multiply-constant"
+    linear = True
+    one_to_one = True
 
     constant: Tensor
 
@@ -106,10 +171,26 @@ class MultiplyConstant(Op):
     def evaluate(self, *x: Tensor) -> Tensor:
         return x[0] * self.constant
 
+    def restrict(self, *x: Tensor, direction: Tensor | None = None, tolerance: float = 0.0) -> Restriction:
+        return Restriction(self)
+
+    def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
+        return relaxed_by_matrix(self, *boxes)
+
+    def exact(self, *boxes: Box) -> Relaxation:
+        return self.relax(*boxes)
+
+    def matrix(self, *shapes: Shape) -> csr_array:
+        return _diagonal(self.constant, shapes[0])
+
     def interval(self, *boxes: Box) -> Box:
         (box,) = boxes
         first, second = box.lower * self.constant, box.upper * self.constant
         return _rounded(torch.minimum(first, second), torch.maximum(first, second))
+
+    def envelope(self, *boxes: Box, slope: Tensor | None = None) -> Envelope:
+        line, zero = self.constant.expand_as(boxes[0].lower), torch.zeros_like(boxes[0].lower)
+        return ElementwiseEnvelope(line, zero, line, zero, reach_of(boxes[0]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +202,8 @@ class DivideConstant(Op):
     """
 
     kind = "divide-constant"
+    linear = True
+    one_to_one = True
 
     constant: Tensor
 
@@ -134,7 +217,45 @@ class DivideConstant(Op):
     def evaluate(self, *x: Tensor) -> Tensor:
         return x[0] / self.constant
 
+    def restrict(self, *x: Tensor, direction: Tensor | None = None, tolerance: float = 0.0) -> Restriction:
+        return Restriction(self)
+
+    def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
+        """Return x - constant y = 0: no quotient is rounded."""
+        divisor = self.constant.to(torch.float64).expand(boxes[0].shape).flatten().cpu().numpy()
+        return linear_relaxation(csr_array(eye_array(len(divisor))), np.zeros(1), divisor)
+
+    def exact(self, *boxes: Box) -> Relaxation:
+        return self.relax(*boxes)
+
+    def matrix(self, *shapes: Shape) -> csr_array:
+        return _diagonal(1.0 / self.constant.to(torch.float64), shapes[0])
+
     def interval(self, *boxes: Box) -> Box:
         (box,) = boxes
         first, second = box.lower / self.constant, box.upper / self.constant
         return _rounded(torch.minimum(first, second), torch.maximum(first, second))
+
+    def envelope(self, *boxes: Box, slope: Tensor | None = None) -> Envelope:
+        return line_envelope(self, boxes[0], (1.0 / self.constant).expand_as(boxes[0].lower))
+
+
+def line_envelope(op: Op, box: Box, slope: Tensor) -> ElementwiseEnvelope:
+    """Return the envelope of an affine function of each unit whose slope is a float only nearly.
+
+    What the slope misses is monotone in x, so the ends of the box bound it.
+    """
+    ends = [op.interval(Box.unchecked(end, end)) for end in (box.lower, box.upper)]
+    least, greatest = offsets_at_ends(ends[0], ends[1], box, slope)
+    return ElementwiseEnvelope(slope, least, slope, greatest, reach_of(box))
+
+
+def _exact_envelope(
+    adjoint: Callable[[Coefficients], tuple[Coefficients, ...]], box: Box, constant: Tensor | None = None
+) -> Envelope:
+    """Return the envelope of an op whose coefficients need no rounding."""
+    error = None if constant is None else dot_error(constant)
+    slack = torch.zeros(box.batch, 1, dtype=box.dtype, device=box.lower.device)
+    if constant is not None:
+        slack = slack + underflow_slack(box.shape, box.dtype)
+    return LinearEnvelope(adjoint, constant, error, slack)

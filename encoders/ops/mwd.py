@@ -7,8 +7,12 @@ independently, so z ranges over exactly [near, far] with
 
 and U over [exp(-far^2), exp(-near^2)]. Agrawal, de Alfaro, Helmbold (2019), section 4, print a maximum over i of
 the one-input ranges where the minimum belongs, which is unsound; a test keeps both forms apart.
+
+The exponential is one monotone link of the distance z. With the linear link a unit is bias - z, or bias + z if
+negated: the l_inf-distance neuron of Zhang et al. (2021).
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,20 +20,29 @@ from torch import Tensor
 
 from encoders.box import Box
 from encoders.layers.mwd_kernels import distance_range, weighted_distance
+from encoders.layers.mwd_linear import linear_mwd
 from encoders.layers.mwd_unit import link, max_square, mwd
 from encoders.ops.base import Op, Shape
-from encoders.rounding import ELEMENTARY_FUNCTION_ULPS, tiny, unit_roundoff, widen
+from encoders.ops.envelope import ConstantEnvelope, Envelope
+from encoders.ops.relaxation import Relaxation, no_rows
+from encoders.rounding import ELEMENTARY_FUNCTION_ULPS, add_down, add_up, tiny, unit_roundoff, widen
 
 
 @dataclass(frozen=True, eq=False)
 class Mwd(Op):
-    """A layer of MWD units on vectors. weight u >= 0 and attractor w: `(units, inputs)`; negated: mask `(units,)`."""
+    """A layer of MWD units on vectors. weight u >= 0 and attractor w: `(units, inputs)`; negated: mask `(units,)`.
+
+    link: None for the Gaussian one, or "linear", which alone takes a bias `(units,)`. None stands for the default so
+    that the digests and files of Gaussian networks do not mention it.
+    """
 
     kind = "mwd"
 
     weight: Tensor
     attractor: Tensor
     negated: Tensor
+    bias: Tensor | None = None
+    link: str | None = None
 
     def __post_init__(self) -> None:
         if self.weight.dim() != 2 or self.weight.shape != self.attractor.shape:
@@ -41,6 +54,15 @@ class Mwd(Op):
             raise ValueError(f"mwd needs a boolean mask of {self.weight.shape[0]} units")
         if bool((self.weight < 0).any()):
             raise ValueError("mwd weights must not be negative")
+        if self.link not in (None, "linear"):
+            raise ValueError(f"mwd link {self.link!r} is unknown; supported: linear, or none for the Gaussian one")
+        if self.bias is not None and (not self.has_linear_link or self.bias.shape != self.negated.shape):
+            raise ValueError("an mwd bias needs the linear link and one number for each unit")
+
+    @property
+    def has_linear_link(self) -> bool:
+        """Whether outputs are linear in the distance."""
+        return self.link == "linear"
 
     def output_shape(self, *shapes: Shape) -> Shape:
         if shapes[0] != (self.weight.shape[1],):
@@ -55,10 +77,14 @@ class Mwd(Op):
         return z * z
 
     def evaluate(self, *x: Tensor) -> Tensor:
+        if self.has_linear_link:
+            return linear_mwd(x[0], self.weight, self.attractor, self.negated, self.bias)
         return link(self.squared_distance(x[0]), self.negated)
 
     def evaluate_pseudo(self, x: Tensor) -> Tensor:
         """Return the value with pseudogradients behind it, for attacks and training."""
+        if self.has_linear_link:
+            return linear_mwd(x, self.weight, self.attractor, self.negated, self.bias, pseudo_share=1.0)
         return mwd(x, self.weight, self.attractor, self.negated, pseudo_share=1.0)
 
     def distance_range(self, box: Box) -> tuple[Tensor, Tensor]:
@@ -75,6 +101,8 @@ class Mwd(Op):
 
     def interval(self, *boxes: Box) -> Box:
         near, far = self.distance_range(boxes[0])
+        if self.has_linear_link:
+            return self._linear_box(near, far)
         # exp(-s) errs by the error of s times s itself, so s is rounded outward before the library's function.
         s_near, s_far = _square_range(near, far)
         if not bool(self.negated.all()):
@@ -87,14 +115,25 @@ class Mwd(Op):
         lower, upper = (torch.where(self.negated, b, a) for a, b in zip(plain, flipped, strict=True))
         return _unit_box(lower, upper)
 
+    def envelope(self, *boxes: Box, slope: Tensor | None = None) -> Envelope:
+        """Return the output box: linear functions of a distance's maximum gain next to nothing over it."""
+        return ConstantEnvelope(self.interval(*boxes))
+
+    def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
+        """Return no rows: the output box says as much as linear functions of a distance's maximum."""
+        shape = boxes[0].shape
+        return no_rows(math.prod(shape), math.prod(self.output_shape(shape)))
+
     def scores(self, x: Tensor, pseudo: bool = False) -> Tensor:
         """Return values in the order of the outputs, taken before the last exp; differentiable.
 
         exp(-z^2) is 0 in float32 from z = 10.2 on, where outputs tie and gradients vanish; -z^2 does neither.
         A layer with one type of unit uses +-z^2, a mixed layer the logits ln(y / (1 - y)) = +-ln(exp(z^2) - 1) of
         the outputs y, which resolve both y near 0 and y near 1. They are finite: z^2 below the smallest normal
-        number counts as that.
+        number counts as that. With the linear link scores are the outputs themselves.
         """
+        if self.has_linear_link:
+            return self.evaluate_pseudo(x) if pseudo else self.evaluate(x)
         s = self.squared_distance(x, pseudo)
         if not bool(self.negated.any()):
             return -s
@@ -105,7 +144,10 @@ class Mwd(Op):
 
     def score_box(self, box: Box) -> Box:
         """Return an outer range of `scores` (each taken exactly, unclamped), for comparisons between units only."""
-        s_near, s_far = _square_range(*self.distance_range(box))
+        near, far = self.distance_range(box)
+        if self.has_linear_link:
+            return self._linear_box(near, far)
+        s_near, s_far = _square_range(near, far)
         if not bool(self.negated.any()):
             return Box.unchecked(-s_far, -s_near)
         if bool(self.negated.all()):
@@ -115,6 +157,15 @@ class Mwd(Op):
         slack = 4.0 * ELEMENTARY_FUNCTION_ULPS * unit_roundoff(box.dtype)
         lower, upper = lower - slack, upper + slack
         return Box.unchecked(torch.where(self.negated, lower, -upper), torch.where(self.negated, upper, -lower))
+
+    def _linear_box(self, near: Tensor, far: Tensor) -> Box:
+        """Return the range of the outputs with the linear link, from a range of distances rounded outward."""
+        lower, upper = torch.where(self.negated, near, -far), torch.where(self.negated, far, -near)
+        if self.bias is not None:
+            lower, upper = add_down(lower, self.bias), add_up(upper, self.bias)
+        greatest = torch.finfo(lower.dtype).max
+        # A sum that overflowed inward is beyond the largest float, which is a bound then.
+        return Box.unchecked(lower.clamp(max=greatest), upper.clamp(min=-greatest))
 
 
 def _square_range(near: Tensor, far: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,10 +3,15 @@
 from dataclasses import dataclass
 
 import torch
+from scipy.sparse import csr_array, diags_array
 from torch import Tensor
 
 from encoders.box import Box
 from encoders.ops.base import Op, Shape
+from encoders.ops.elementwise import line_envelope
+from encoders.ops.envelope import ElementwiseEnvelope, Envelope
+from encoders.ops.relaxation import Relaxation, line_relaxation
+from encoders.ops.restriction import Restriction
 from encoders.rounding import gamma, tiny
 
 
@@ -19,6 +24,8 @@ class BatchNorm(Op):
     """
 
     kind = "batch-norm"
+    linear = True
+    one_to_one = True
 
     mean: Tensor
     variance: Tensor
@@ -45,6 +52,18 @@ class BatchNorm(Op):
         deviation = torch.sqrt(self.variance + self.epsilon).reshape(axes)
         return (value - self.mean.reshape(axes)) / deviation * self.scale.reshape(axes) + self.shift.reshape(axes)
 
+    def restrict(self, *x: Tensor, direction: Tensor | None = None, tolerance: float = 0.0) -> Restriction:
+        return Restriction(self)
+
+    def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
+        """Return the line with a float slope, its offset widened by what the slope misses."""
+        return line_relaxation(self._line(boxes[0]), parallel=True)
+
+    def matrix(self, *shapes: Shape) -> csr_array:
+        factor = self.scale.to(torch.float64) / torch.sqrt(self.variance.to(torch.float64) + self.epsilon)
+        axes = (-1, *[1] * (len(shapes[0]) - 1))
+        return csr_array(diags_array(factor.reshape(axes).expand(shapes[0]).flatten().cpu().numpy()))
+
     def interval(self, *boxes: Box) -> Box:
         """Return the range, which the ends give as the map is monotone, with its rounding error bounded.
 
@@ -68,3 +87,11 @@ class BatchNorm(Op):
             lower.nan_to_num(nan=-torch.inf, posinf=torch.finfo(box.dtype).max, neginf=-torch.inf),
             upper.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=torch.finfo(box.dtype).min),
         )
+
+    def envelope(self, *boxes: Box, slope: Tensor | None = None) -> Envelope:
+        return self._line(boxes[0])
+
+    def _line(self, box: Box) -> ElementwiseEnvelope:
+        axes = (-1, *[1] * (box.lower.dim() - 2))
+        factor = (self.scale / torch.sqrt(self.variance + self.epsilon)).reshape(axes)
+        return line_envelope(self, box, factor.expand_as(box.lower))

@@ -1,14 +1,23 @@
 """Average and maximum over sliding windows or whole maps."""
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn import functional
 
 from encoders.box import Box
 from encoders.ops.base import LinearOp, Op, Shape
-from encoders.ops.convolution import sliding_output
+from encoders.ops.coefficients import Coefficients
+from encoders.ops.convolution import plain_products, sliding_output, spread_window
+from encoders.ops.envelope import Envelope, SelectionEnvelope
+from encoders.ops.relaxation import Relaxation, linear_relaxation, window_relaxation
+from encoders.ops.restriction import Restriction, window_restriction
+from encoders.ops.windows import over_channels, weighted_windows, window_cells
+from encoders.rounding import gamma
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,16 +49,57 @@ class AveragePool2d(LinearOp):
     def fan_in(self) -> int:
         return self.kernel[0] * self.kernel[1]
 
+    def fan_out(self) -> int:
+        return self.kernel[0] * self.kernel[1]
+
     def apply(self, x: Tensor) -> Tensor:
         return functional.avg_pool2d(
             x, self.kernel, self.stride, self.padding[:2], count_include_pad=self.count_padding
         )
+
+    def adjoint(self, coefficients: Coefficients, shape: Shape) -> Coefficients:
+        values, corner = coefficients.values, coefficients.corner or (0, 0)
+        shares = values / coefficients.crop(self._divisors(shape, values))
+        if self.kernel == self.stride:
+            spread = shares.repeat_interleave(self.kernel[0], dim=-2).repeat_interleave(self.kernel[1], dim=-1)
+        else:
+            ones = torch.ones(1, 1, *self.kernel, dtype=values.dtype, device=values.device)
+            with plain_products(shares):
+                spread = functional.conv_transpose2d(shares.flatten(0, 2).unsqueeze(1), ones, None, self.stride)
+            spread = spread.squeeze(1).unflatten(0, values.shape[:3])
+        return spread_window(spread, corner, self.stride, self.padding, shape)
+
+    def _divisors(self, shape: Shape, like: Tensor) -> Tensor:
+        """Return how many values each window divides by, `(1, height, width)`."""
+        size = float(self.kernel[0] * self.kernel[1])
+        ones = torch.ones(1, *shape[1:], dtype=like.dtype, device=like.device)
+        inside = functional.avg_pool2d(ones, self.kernel, self.stride, self.padding[:2], count_include_pad=True)
+        return torch.full_like(inside, size) if self.count_padding else (inside * size).round()
 
     def evaluate(self, *x: Tensor) -> Tensor:
         return self.apply(x[0])
 
     def error_radius(self, t: Tensor) -> Tensor:
         return self.apply(t) * self.inflation(t.dtype) + 2.0 * self.absolute_error(t.dtype)
+
+    def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
+        """Return sum of the window - count y = 0, in whole numbers."""
+        shape = boxes[0].shape
+        counts, cells = self._divisors(shape, boxes[0].lower), self._places(shape)
+        sums = weighted_windows(cells, torch.ones(cells.shape, dtype=torch.float64), math.prod(shape))
+        return linear_relaxation(sums, np.zeros(1), counts.expand(shape[0], -1, -1).flatten().cpu().numpy())
+
+    def _places(self, shape: Shape) -> Tensor:
+        return over_channels(window_cells(shape, self.kernel, self.stride, self.padding), shape[0], shape[1] * shape[2])
+
+    def matrix(self, *shapes: Shape) -> csr_array:
+        (shape,) = shapes
+        area = shape[1] * shape[2]
+        cells = self._places(shape)
+        ones = torch.ones((1, *shape), dtype=torch.float64)
+        # What a window of ones sums to, over what it averages to, is the divisor.
+        counts = (cells >= 0).sum(dim=1, keepdim=True) / self.apply(ones).reshape(-1, 1)
+        return weighted_windows(cells, (1.0 / counts).expand(cells.shape), shape[0] * area)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +122,14 @@ class GlobalAveragePool(LinearOp):
     def fan_in(self) -> int:
         return self.size
 
+    def fan_out(self) -> int:
+        return 1
+
+    def adjoint(self, coefficients: Coefficients, shape: Shape) -> Coefficients:
+        kept = (shape[0], *[1] * (len(shape) - 1))
+        values = coefficients.full(kept if self.keep_axes else kept[:1])
+        return Coefficients((values / self.size).reshape(*values.shape[:2], *kept).expand(*values.shape[:2], *shape))
+
     def apply(self, x: Tensor) -> Tensor:
         return x.mean(dim=tuple(range(2, x.dim())), keepdim=self.keep_axes)
 
@@ -80,6 +138,19 @@ class GlobalAveragePool(LinearOp):
 
     def error_radius(self, t: Tensor) -> Tensor:
         return self.apply(t) * self.inflation(t.dtype) + 2.0 * self.absolute_error(t.dtype)
+
+    def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
+        """Return sum of the map - size y = 0, in whole numbers."""
+        channels = boxes[0].shape[0]
+        cells = torch.arange(channels * self.size).reshape(channels, self.size)
+        sums = weighted_windows(cells, torch.ones(cells.shape, dtype=torch.float64), cells.numel())
+        return linear_relaxation(sums, np.zeros(1), float(self.size))
+
+    def matrix(self, *shapes: Shape) -> csr_array:
+        channels = shapes[0][0]
+        cells = torch.arange(channels * self.size).reshape(channels, self.size)
+        weights = torch.full(cells.shape, 1.0 / self.size, dtype=torch.float64)
+        return weighted_windows(cells, weights, cells.numel())
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +188,72 @@ class MaxPool2d(Op):
         """Return the exact range: the maximum is monotone in every input and rounds nothing."""
         (box,) = boxes
         return Box.unchecked(self.evaluate(box.lower), self.evaluate(box.upper))
+
+    def restrict(self, *x: Tensor, direction: Tensor | None = None, tolerance: float = 0.0) -> Restriction:
+        return self._restriction(x[0], direction, tolerance, with_relu=False)
+
+    def restrict_with_relu(self, x: Tensor, direction: Tensor | None, tolerance: float) -> Restriction:
+        """Return the piece of max(0, maximum), which is also the maximum of relus; see `window_restriction`."""
+        return self._restriction(x, direction, tolerance, with_relu=True)
+
+    def _restriction(self, x: Tensor, direction: Tensor | None, tolerance: float, with_relu: bool) -> Restriction:
+        shape = tuple(x.shape[1:])
+        places = window_cells(shape, self.kernel, self.stride, self.padding, self.dilation)
+        cells = over_channels(places, shape[0], shape[1] * shape[2])
+        return window_restriction(x, cells, self.output_shape(shape), direction, tolerance, with_relu)
+
+    def envelope(self, *boxes: Box, slope: Tensor | None = None) -> Envelope:
+        """Return each window's input of the greatest lower end as the function below.
+
+        The one above is the same where that input wins on the whole box, else the greatest upper end.
+        """
+        (box,) = boxes
+        lowers, uppers = self._cells(box.lower), self._cells(box.upper)
+        lower, chosen = lowers.max(dim=-1)
+        upper = uppers.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
+        rival = uppers.scatter(-1, chosen.unsqueeze(-1), -torch.inf).amax(dim=-1)
+        reach = torch.maximum(lower.abs(), upper.abs())
+        error = reach * gamma(self.kernel[0] * self.kernel[1] + 8, box.dtype)
+
+        def scatter(coefficients: Coefficients) -> Coefficients:
+            return self._scatter(coefficients, chosen, box.shape)
+
+        return SelectionEnvelope(scatter, (lower >= rival).to(box.dtype), uppers.amax(dim=-1), error)
+
+    def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
+        (box,) = boxes
+        outer = box if around is None else around
+        places = window_cells(box.shape, self.kernel, self.stride, self.padding, self.dilation)
+        cells = over_channels(places, box.shape[0], box.shape[1] * box.shape[2])
+        ends = (outer.lower.flatten(), outer.upper.flatten())
+        return window_relaxation(box.lower.flatten(), ends, cells)
+
+    def open_units(self, box: Box) -> Tensor:
+        return box.lower < box.upper
+
+    def _cells(self, x: Tensor) -> Tensor:
+        """Return the values of each window `(batch, channels, height, width, cells)`, -inf in the padding."""
+        top, left, bottom, right = self.padding
+        x = functional.pad(x, (left, right, top, bottom), value=-torch.inf)
+        for axis in (0, 1):
+            reach = (self.kernel[axis] - 1) * self.dilation[axis] + 1
+            x = x.unfold(axis + 2, reach, self.stride[axis])
+        return x[..., :: self.dilation[0], :: self.dilation[1]].flatten(4)
+
+    def _scatter(self, coefficients: Coefficients, chosen: Tensor, shape: Shape) -> Coefficients:
+        """Return the coefficients of the input where each output's goes to its chosen cell."""
+        values, corner = coefficients.values, coefficients.corner or (0, 0)
+        cell = coefficients.crop(chosen)
+        extents, places = [], []
+        for axis, step in ((0, cell // self.kernel[1]), (1, cell % self.kernel[1])):
+            count = values.shape[axis - 2]
+            extents.append((count - 1) * self.stride[axis] + (self.kernel[axis] - 1) * self.dilation[axis] + 1)
+            start = torch.arange(count, device=values.device) * self.stride[axis]
+            places.append(step * self.dilation[axis] + (start[:, None] if axis == 0 else start))
+        index = (places[0] * extents[1] + places[1]).flatten(2).unsqueeze(1).expand(*values.shape[:3], -1)
+        spread = torch.zeros(*values.shape[:3], extents[0] * extents[1], dtype=values.dtype, device=values.device)
+        spread = spread.scatter_add(3, index, values.flatten(3)).unflatten(3, extents)
+        return spread_window(spread, corner, self.stride, self.padding, shape)
 
 
 def _check_window(

@@ -1,20 +1,54 @@
 """Ops that only move values: reshape, transpose, concatenate, slice. Exact in every view."""
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from encoders.box import Box
-from encoders.ops.base import Op, Shape
+from encoders.ops.base import Op, Shape, relaxed_by_matrix
+from encoders.ops.coefficients import Coefficients
+from encoders.ops.envelope import Envelope, LinearEnvelope
+from encoders.ops.relaxation import Relaxation
+from encoders.ops.restriction import Restriction, selection_matrix
 
 
 class _Rearrangement(Op):
     """An op whose outputs are copies of inputs: the interval view applies it to both ends."""
 
+    linear = True
+    one_to_one = True
+
     def interval(self, *boxes: Box) -> Box:
         return Box.unchecked(self.evaluate(*(box.lower for box in boxes)), self.evaluate(*(box.upper for box in boxes)))
+
+    @abstractmethod
+    def adjoint(self, coefficients: Coefficients, shapes: tuple[Shape, ...]) -> tuple[Coefficients, ...]:
+        """Return each input's coefficients; shapes: of the inputs. Exact."""
+
+    def envelope(self, *boxes: Box, slope: Tensor | None = None) -> Envelope:
+        shapes = tuple(box.shape for box in boxes)
+        nothing = torch.zeros(boxes[0].batch, 1, dtype=boxes[0].dtype, device=boxes[0].lower.device)
+        return LinearEnvelope(lambda c: self.adjoint(c, shapes), None, None, nothing)
+
+    def restrict(self, *x: Tensor, direction: Tensor | None = None, tolerance: float = 0.0) -> Restriction:
+        return Restriction(self)
+
+    def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
+        return relaxed_by_matrix(self, *boxes)
+
+    def exact(self, *boxes: Box) -> Relaxation:
+        return self.relax(*boxes)
+
+    def matrix(self, *shapes: Shape) -> csr_array:
+        """Return the rows of the identity that the op selects."""
+        sizes = [math.prod(shape) for shape in shapes]
+        starts = [sum(sizes[:i]) for i in range(len(sizes))]
+        places = [torch.arange(a, a + n).reshape(1, *s) for a, n, s in zip(starts, sizes, shapes, strict=True)]
+        return selection_matrix(self.evaluate(*places).flatten().numpy(), sum(sizes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +67,10 @@ class Reshape(_Rearrangement):
     def evaluate(self, *x: Tensor) -> Tensor:
         return x[0].reshape(x[0].shape[0], *self.shape)
 
+    def adjoint(self, coefficients: Coefficients, shapes: tuple[Shape, ...]) -> tuple[Coefficients, ...]:
+        values = coefficients.full(self.shape)
+        return (Coefficients(values.reshape(*values.shape[:2], *shapes[0])),)
+
 
 @dataclass(frozen=True, eq=False)
 class Transpose(_Rearrangement):
@@ -49,6 +87,11 @@ class Transpose(_Rearrangement):
 
     def evaluate(self, *x: Tensor) -> Tensor:
         return x[0].permute(0, *(axis + 1 for axis in self.permutation))
+
+    def adjoint(self, coefficients: Coefficients, shapes: tuple[Shape, ...]) -> tuple[Coefficients, ...]:
+        values = coefficients.full(self.output_shape(*shapes))
+        back = [self.permutation.index(axis) for axis in range(len(self.permutation))]
+        return (Coefficients(values.permute(0, 1, *(axis + 2 for axis in back))),)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +112,13 @@ class Concat(_Rearrangement):
 
     def evaluate(self, *x: Tensor) -> Tensor:
         return torch.cat(x, dim=self.axis + 1)
+
+    def adjoint(self, coefficients: Coefficients, shapes: tuple[Shape, ...]) -> tuple[Coefficients, ...]:
+        values = coefficients.full(self.output_shape(*shapes))
+        first = shapes[0][self.axis]
+        rest = shapes[1][self.axis]
+        axis = self.axis + 2
+        return Coefficients(values.narrow(axis, 0, first)), Coefficients(values.narrow(axis, first, rest))
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,3 +142,9 @@ class Slice(_Rearrangement):
     def evaluate(self, *x: Tensor) -> Tensor:
         index: list[slice] = [slice(None)] * (self.axis + 1)
         return x[0][(*index, slice(self.start, self.stop, self.step))]
+
+    def adjoint(self, coefficients: Coefficients, shapes: tuple[Shape, ...]) -> tuple[Coefficients, ...]:
+        values = coefficients.full(self.output_shape(*shapes))
+        full = torch.zeros(*values.shape[:2], *shapes[0], dtype=values.dtype, device=values.device)
+        places = torch.arange(self.start, self.stop, self.step, device=values.device)
+        return (Coefficients(full.index_copy(self.axis + 2, places, values)),)

@@ -36,6 +36,7 @@ from encoders.ops import (
     MaxPool2d,
     MultiplyConstant,
     Mwd,
+    MwdConv2d,
     Op,
     Relu,
     Reshape,
@@ -81,6 +82,22 @@ def with_zeros(weight: Tensor) -> Tensor:
 def mwd(units: int, inputs: int, negated: list[bool], seed: int) -> Mwd:
     weight, attractor = random(units, inputs, seed=seed).abs(), random(units, inputs, seed=seed + 1)
     return Mwd(with_zeros(weight), attractor, torch.tensor(negated))
+
+
+def linear_mwd(units: int, inputs: int, negated: list[bool], seed: int) -> Mwd:
+    op = mwd(units, inputs, negated, seed)
+    return Mwd(op.weight, op.attractor, op.negated, random(units, seed=seed + 2), "linear")
+
+
+def mwd_conv2d(
+    shape: tuple[int, ...],
+    negated: list[bool],
+    seed: int,
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0),
+) -> MwdConv2d:
+    weight, attractor = random(*shape, seed=seed).abs(), random(*shape, seed=seed + 1)
+    return MwdConv2d(with_zeros(weight), attractor, torch.tensor(negated), stride, padding)
 
 
 @dataclass(frozen=True)
@@ -165,6 +182,13 @@ CASES: dict[str, list[Case]] = {
         Case(mwd(3, 3, [True] * 3, seed=32), ((3,),)),
         Case(mwd(4, 2, [True, False, True, False], seed=34), ((2,),)),
         Case(Mwd(torch.zeros(1, 2, dtype=F64), torch.zeros(1, 2, dtype=F64), torch.tensor([False])), ((2,),)),
+        Case(linear_mwd(4, 3, [True, False, True, False], seed=36), ((3,),)),
+        Case(Mwd(*random(2, 2, 3, seed=38).abs(), torch.tensor([False] * 2), None, "linear"), ((3,),)),
+    ],
+    "mwd-conv2d": [
+        Case(mwd_conv2d((2, 2, 2, 2), [True, False], 40), ((2, 3, 3),)),
+        Case(mwd_conv2d((2, 1, 3, 2), [False, True], 42, (2, 1), (1, 0, 2, 1)), ((1, 4, 3),)),
+        Case(mwd_conv2d((1, 1, 3, 3), [False], 44, (2, 2), (2, 2, 1, 1)), ((1, 2, 2),)),
     ],
 }
 ROWS = [pytest.param(case, id=f"{kind}-{i}") for kind, cases in CASES.items() for i, case in enumerate(cases)]
@@ -222,7 +246,7 @@ def points_of(boxes: tuple[Box, ...], count: int, seed: int) -> Iterator[tuple[T
 # ------------------------------------------------------------------------------------------------- the oracle
 
 Exact = np.ndarray[Any, Any]
-IRRATIONAL = ("batch-norm", "sigmoid", "tanh", "mwd")
+IRRATIONAL = ("batch-norm", "sigmoid", "tanh", "mwd", "mwd-conv2d")
 
 
 def exact_numbers(x: Tensor, number: Callable[[float], Any]) -> Exact:
@@ -373,6 +397,21 @@ def exact_value(op: Op, x: tuple[Exact, ...], number: Callable[[float], Any]) ->
             return np.vectorize(sigmoid, otypes=[object])(x[0])
         case Tanh():
             return np.vectorize(mpmath.tanh, otypes=[object])(x[0])
+        case MwdConv2d():
+            return np.array(
+                [
+                    [
+                        [exact_value(one, (x[0][c, i, j],), number)[0] for (one, c, i, j) in row]
+                        for row in unit_windows(op, unit, x[0].shape)
+                    ]
+                    for unit in range(len(op.negated))
+                ],
+                dtype=object,
+            )
+        case Mwd(link="linear"):
+            z = abs(weights(op.weight) * (x[0] - weights(op.attractor))).max(axis=1)
+            bias = 0 * z if op.bias is None else weights(op.bias)
+            return np.where(op.negated.numpy(), z, -z) + bias
         case Mwd():
             s = (abs(weights(op.weight) * (x[0] - weights(op.attractor))).max(axis=1)) ** 2
             links = [one_minus_exponential if negated else exponential for negated in op.negated.tolist()]
@@ -380,8 +419,21 @@ def exact_value(op: Op, x: tuple[Exact, ...], number: Callable[[float], Any]) ->
     raise AssertionError(f"no oracle for {op.kind}")
 
 
+def unit_windows(op: MwdConv2d, unit: int, shape: tuple[int, ...]) -> list[list[tuple[Mwd, list[int], Any, Any]]]:
+    """Return for each position the dense unit of the places on the image, and their (channels, rows, columns)."""
+    result = []
+    for row in windows(shape, op.kernel, op.stride, op.padding):
+        result.append([])
+        for window in row:
+            places = [(c, *place) for c in range(op.weight.shape[1]) for place in window]
+            c, a, b, i, j = (list(part) for part in zip(*places, strict=True))
+            weight, attractor = op.weight[unit, c, a, b][None], op.attractor[unit, c, a, b][None]
+            result[-1].append((Mwd(weight, attractor, op.negated[unit : unit + 1]), c, i, j))
+    return result
+
+
 def is_linear(op: Op) -> bool:
-    return not isinstance(op, Relu | LeakyRelu | Abs | Sigmoid | Tanh | MaxPool2d | Mwd)
+    return not isinstance(op, Relu | LeakyRelu | Abs | Sigmoid | Tanh | MaxPool2d | Mwd | MwdConv2d)
 
 
 def number_for(op: Op) -> Callable[[float], Any]:
@@ -441,6 +493,19 @@ def exact_ranges(case: Case, boxes: tuple[Box, ...]) -> list[Range]:
             lower, upper = inner, np.maximum(abs(low[0]), abs(high[0]))
         elif isinstance(op, Mwd):
             lower, upper = brute_force_mwd(op, low[0], high[0])
+            if op.bias is not None:
+                # The bias and the distance are the operands.
+                size = np.maximum(abs(lower), abs(upper)) + 2 * abs(exact_numbers(op.bias, number))
+                result.append(Range(list(lower), list(upper), list(size)))
+                continue
+        elif isinstance(op, MwdConv2d):
+            ends = [
+                brute_force_mwd(one, low[0][c, i, j], high[0][c, i, j])
+                for unit in range(len(op.negated))
+                for row in unit_windows(op, unit, low[0].shape)
+                for one, c, i, j in row
+            ]
+            lower, upper = (np.concatenate(part) for part in zip(*ends, strict=True))
         else:
             lower, upper = (exact_value(op, tuple(ends), number) for ends in (low, high))
         lower, upper = lower.reshape(-1), upper.reshape(-1)
@@ -456,7 +521,9 @@ def brute_force_mwd(op: Mwd, low: Exact, high: Exact) -> tuple[Exact, Exact]:
     values: list[list[Any]] = [[] for _ in range(len(op.negated))]
     for unit in range(len(op.negated)):
         attractor = exact_numbers(op.attractor[unit], mpmath.mpf)
-        one = Mwd(op.weight[unit : unit + 1], op.attractor[unit : unit + 1], op.negated[unit : unit + 1])
+        own = slice(unit, unit + 1)
+        bias = None if op.bias is None else op.bias[own]
+        one = Mwd(op.weight[own], op.attractor[own], op.negated[own], bias, op.link)
         options = [
             {left, right, min(max(w, left), right)}
             for left, right, w in zip(low.tolist(), high.tolist(), attractor.tolist(), strict=True)
@@ -742,6 +809,8 @@ MISFITS: list[tuple[Op, tuple[tuple[int, ...], ...]]] = [
     (GlobalAveragePool(4), ((2, 5),)),
     (MaxPool2d((3, 3), (1, 1)), ((1, 2, 2),)),
     (Mwd(torch.ones(2, 3), torch.ones(2, 3), torch.tensor([True, False])), ((2,),)),
+    (MwdConv2d(torch.ones(2, 1, 3, 3), torch.ones(2, 1, 3, 3), torch.tensor([True, False])), ((2, 5, 5),)),
+    (MwdConv2d(torch.ones(2, 1, 3, 3), torch.ones(2, 1, 3, 3), torch.tensor([True, False])), ((1, 2, 5),)),
 ]
 
 
@@ -765,6 +834,13 @@ WRONG_SETTINGS: list[Callable[[], Op]] = [
     lambda: MaxPool2d((2, 2), (1, 1), (2, 0, 0, 0)),
     lambda: Mwd(-torch.ones(1, 2), torch.ones(1, 2), torch.tensor([True])),
     lambda: Mwd(torch.ones(1, 2), torch.ones(1, 2), torch.tensor([1])),
+    lambda: Mwd(torch.ones(1, 2), torch.ones(1, 2), torch.tensor([True]), None, "cubic"),
+    lambda: Mwd(torch.ones(1, 2), torch.ones(1, 2), torch.tensor([True]), torch.ones(1)),
+    lambda: Mwd(torch.ones(1, 2), torch.ones(1, 2), torch.tensor([True]), torch.ones(2), "linear"),
+    lambda: MwdConv2d(torch.ones(1, 2), torch.ones(1, 2), torch.tensor([True])),
+    lambda: MwdConv2d(-torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2), torch.tensor([True])),
+    lambda: MwdConv2d(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2), torch.tensor([True]), (0, 1)),
+    lambda: MwdConv2d(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2), torch.tensor([True]), (1, 1), (2, 0, 0, 0)),
 ]
 
 

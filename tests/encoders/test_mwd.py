@@ -341,6 +341,21 @@ def test_the_pseudogradient_equals_its_formula(seed: int) -> None:
         torch.testing.assert_close(ours, formula, rtol=ROUNDING, atol=ROUNDING)
 
 
+@pytest.mark.parametrize("seed", [22, 32])
+def test_sharp_pseudogradients_follow_the_formula_and_leave_the_value(seed: int) -> None:
+    x, u, w, negated, feedback = problem(seed)
+    leaves = [t.clone().requires_grad_() for t in (x, u, w)]
+    y = mwd(*leaves, negated, 1.0, 4.0)
+    assert torch.equal(y, mwd(x, u, w, negated))
+    t = u * (x[:, None] - w)
+    s = (t**2).amax(dim=-1)
+    towards_s = feedback * torch.where(negated, 1.0, -1.0) / torch.sqrt(1.0 + s)
+    towards_t = towards_s[:, :, None] * torch.exp(4.0 * (t**2 - s[:, :, None])) * 2.0 * t
+    expected = (towards_t * u).sum(dim=1), (towards_t * (x[:, None] - w)).sum(dim=0), (-towards_t * u).sum(dim=0)
+    for ours, formula in zip(torch.autograd.grad(y, leaves, feedback), expected, strict=True):
+        torch.testing.assert_close(ours, formula, rtol=ROUNDING, atol=ROUNDING)
+
+
 def test_pseudo_derivatives_by_hand() -> None:
     # s = 3: forward exp(-3), backward -1 / sqrt(4) = -1/2; negated 1 - exp(-3) and 1/2.
     s = torch.tensor([[3.0, 3.0]], dtype=F64, requires_grad=True)

@@ -21,9 +21,9 @@ def case(seed: int, dtype: torch.dtype = torch.float64, batch: int = 7, inputs: 
     return lower, upper, u, torch.rand(units, inputs, generator=generator, dtype=dtype)
 
 
-def gradients(arguments, feedback):
+def gradients(arguments, feedback, sharpness):
     leaves = [t.clone().requires_grad_() for t in arguments]
-    outputs = IntervalSquares.apply(*leaves)
+    outputs = IntervalSquares.apply(*leaves, sharpness)
     return torch.autograd.grad(outputs, leaves, feedback)
 
 
@@ -39,7 +39,8 @@ def test_values_are_those_of_the_interval_view(seed):
 
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_pseudogradients_follow_the_formula(monkeypatch, compiled, dtype):
+@pytest.mark.parametrize("sharpness", [1.0, 4.0])
+def test_pseudogradients_follow_the_formula(monkeypatch, compiled, dtype, sharpness):
     if not compiled:
         monkeypatch.setattr(mwd_interval, "_compiled", lambda x: False)
     arguments = case(1, dtype)
@@ -50,12 +51,12 @@ def test_pseudogradients_follow_the_formula(monkeypatch, compiled, dtype):
     near = (u * torch.maximum(above, -below).clamp(min=0)) ** 2
     far = (u * torch.maximum(below, -above)) ** 2
     total = sum(
-        (torch.exp(square - square.amax(-1, keepdim=True)).detach() * square * back[:, :, None]).sum()
+        (torch.exp(sharpness * (square - square.amax(-1, keepdim=True))).detach() * square * back[:, :, None]).sum()
         for square, back in ((near, feedback[0]), (far, feedback[1]))
     )
     expected = torch.autograd.grad(total, (lower, upper, u, w))
     tolerance = SHARE_TOLERANCE if compiled else 1e-5
-    for value, wanted in zip(gradients(arguments, feedback), expected, strict=True):
+    for value, wanted in zip(gradients(arguments, feedback, sharpness), expected, strict=True):
         assert float((value - wanted).abs().max()) <= tolerance * float(wanted.abs().max())
 
 

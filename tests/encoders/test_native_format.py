@@ -30,6 +30,7 @@ from encoders.ops import (
     MaxPool2d,
     MultiplyConstant,
     Mwd,
+    MwdConv2d,
     Op,
     Relu,
     Reshape,
@@ -66,6 +67,12 @@ EXAMPLES: dict[str, tuple[tuple[int, ...], Op]] = {
     "sigmoid": ((4,), Sigmoid()),
     "tanh": ((4,), Tanh()),
     "mwd": ((4,), Mwd(torch.rand(3, 4), torch.rand(3, 4), torch.tensor([True, False, True]))),
+    "mwd-conv2d": (
+        (2, 5, 4),
+        MwdConv2d(
+            torch.rand(3, 2, 3, 2), torch.rand(3, 2, 3, 2), torch.tensor([True, False, True]), (2, 1), (1, 0, 2, 1)
+        ),
+    ),
 }
 
 
@@ -95,6 +102,18 @@ def test_a_round_trip_keeps_everything(kind: str, tmp_path: Path) -> None:
             assert torch.equal(value, after.op.parameters()[name])
     assert read_metadata(path) == metadata
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_the_link_of_mwd_units_is_written_where_it_is_not_the_default(tmp_path: Path) -> None:
+    gaussian = example("mwd").output.op
+    assert gaussian.settings() == {}
+    linear = Mwd(gaussian.weight, gaussian.attractor, gaussian.negated, torch.rand(3), "linear")
+    networks = [chain((4,), op) for op in (gaussian, linear)]
+    for network in networks:
+        write_network(network, tmp_path / "a.safetensors")
+        read = read_network(tmp_path / "a.safetensors")
+        assert read.digest == network.digest and read.output.op.link == network.output.op.link
+    assert networks[0].digest != networks[1].digest
 
 
 def test_shared_and_transposed_weights_are_written_as_values(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from encoders import read_network
 from encoders.formats import open_runtime
 from encoders.formats.errors import ModelFileError
 from encoders.formats.torch_export import convert, from_module, open_module
-from encoders.layers import Mwd
+from encoders.layers import Mwd, MwdConv2d
 from tests.encoders.test_native_format import EXAMPLES
 
 # Agreement of two evaluations of the same formulas by the same library, batched differently.
@@ -66,6 +66,12 @@ class Residual(nn.Module):
 MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "residual": (Residual, (3, 8, 8)),
     "mwd": (lambda: nn.Sequential(nn.Flatten(), Mwd(4, 6, "mixed"), Mwd(6, 3, "negated")), (2, 2)),
+    "mwd images": (
+        lambda: nn.Sequential(
+            MwdConv2d(2, 3, (3, 2), (2, 1), (2, 1), "mixed"), nn.Flatten(), Mwd(72, 3, "mixed", link="linear")
+        ),
+        (2, 6, 5),
+    ),
     "activations": (
         lambda: nn.Sequential(
             nn.Linear(4, 5),
@@ -135,7 +141,7 @@ def test_a_module_is_read_with_its_values(name: str) -> None:
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["batch 1", "any batch"])
 @pytest.mark.parametrize("decomposed", [False, True], ids=["as exported", "decomposed"])
-@pytest.mark.parametrize("name", ["residual", "mwd", "windows"])
+@pytest.mark.parametrize("name", ["residual", "mwd", "mwd images", "windows"])
 def test_both_dialects_of_a_file_read_as_the_same_network(
     name: str, decomposed: bool, dynamic: bool, tmp_path: Path
 ) -> None:
@@ -151,7 +157,7 @@ def test_both_dialects_of_a_file_read_as_the_same_network(
     assert np.allclose(runtime(x.numpy()), read.evaluate(x), rtol=0, atol=TOLERANCE[network.dtype])
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name not in ("residual", "mwd", "windows")])
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in ("residual", "mwd", "mwd images", "windows")])
 def test_a_decomposed_program_has_the_values_of_the_module(name: str) -> None:
     model, shape = module(name)
     dtype = from_module(model, shape).dtype

@@ -1,5 +1,6 @@
 """The half-space step against linear and quadratic programming, and the boundary search that is built on it."""
 
+import dataclasses
 import math
 
 import pytest
@@ -8,7 +9,9 @@ import torch
 from encoders.ops import Affine
 from tests.conftest import chain, random_relu_network
 from tests.verifier.searches import best_length, digits_search, length, random_search, search_of
+from verifier.attacks import nearest
 from verifier.attacks.boundary_search import BoundarySearch
+from verifier.attacks.carlini_wagner import CarliniWagner
 from verifier.attacks.deepfool import DeepFool
 from verifier.attacks.halfspace import step_to_halfspace
 from verifier.attacks.nearest import Nearest
@@ -89,3 +92,40 @@ def test_restarts_only_improve():
     search = random_search(random_relu_network(5, (6, 12, 4)), 20, 2.0, norm="2")
     once, often = (search.region.distance(BoundarySearch(restarts=n).run(search).points) for n in (1, 4))
     assert bool((often <= once * (1 + 1e-6)).all())
+
+
+@pytest.mark.parametrize("attack", [DeepFool(), BoundarySearch(10), CarliniWagner(steps=60)])
+def test_where_true_gradients_fail_on_an_mwd_network_pseudogradients_go_on(attack, monkeypatch):
+    search = digits_search("digits-mwd", "inf", 20)
+    assert bool(attack.run(search).unsafe.all())
+    monkeypatch.setattr(nearest, "has_pseudogradient", lambda network: False)
+    assert not bool(attack.run(digits_search("digits-mwd", "inf", 20)).unsafe.all())
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_sweep_over_the_nearest_classes_only_adds(norm):
+    search = digits_search("digits-conv", norm, 15)
+    alone, swept = (search.region.distance(BoundarySearch(15, sweep=n).run(search).points) for n in (0, 2))
+    # Up to what the projections at the end make of different points.
+    assert bool((swept <= alone * 1.02).all())
+    assert float((swept / alone).log().mean()) < 0
+
+
+def test_a_sweep_aims_at_nothing_but_the_target_that_is_asked_for():
+    search = digits_search("digits-relu", "2", 5)
+    targets = (search.classes + 1) % 10
+    aimed = dataclasses.replace(search, targets=targets, report=None)
+    found = BoundarySearch(15, sweep=2).run(aimed)
+    assert bool((search.network.scores(found.points).argmax(dim=1) == targets)[found.unsafe].all())
+    assert torch.equal(found.points, BoundarySearch(15).run(dataclasses.replace(aimed, report=None)).points)
+
+
+def test_points_that_only_the_grouping_of_inputs_makes_unsafe_are_moved_beyond_the_boundary():
+    search = random_search(random_relu_network(0, (9, 10, 8, 3)), 90, 3.0, norm="2")
+    found = Nearest(search)
+    DeepFool().approach(found)
+    # All of them back on the boundary, give or take a rounding.
+    found.pull(30)
+    found.secure()
+    values = found.measure(found.all_rows(), search.network.scores(found.points))
+    assert bool(found.found.all()) and bool((values <= 0).all())

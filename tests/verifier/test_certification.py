@@ -13,7 +13,7 @@ from encoders.layers import Mwd
 from tests.conftest import random_relu_network
 from verifier import certify
 from verifier.data import from_arrays, load_data
-from verifier.methods import METHODS, PLANNED_METHODS
+from verifier.methods import METHODS
 from verifier.verdict import Outcome
 from verifier.zoo import shipped_models
 
@@ -129,10 +129,11 @@ def test_zero_seconds_leave_inputs_open_and_a_later_run_decides_them(small, tmp_
     assert resumed.results[0].certified > 0
 
 
-def test_interval_alone_finds_nothing_and_agrees_with_auto_on_proofs(small):
+def test_interval_alone_finds_nothing_and_proves_no_more_than_auto(small):
     path, data = small
     alone, auto = (certify(path, data, [0.01, 0.1], method=method) for method in ("interval", "auto"))
-    assert [row.certified for row in alone.results] == [row.certified for row in auto.results]
+    assert all(a.certified <= b.certified for a, b in zip(alone.results, auto.results, strict=True))
+    assert any(a.certified < b.certified for a, b in zip(alone.results, auto.results, strict=True))
     assert all(row.falsified == 0 for row in alone.results)
 
 
@@ -176,8 +177,8 @@ def test_normalisation_in_front_is_part_of_the_model(small, tmp_path):
     assert scaled.correct == plain.correct
 
 
-@pytest.mark.parametrize("method", [*PLANNED_METHODS, "nonsense"])
-def test_methods_that_do_not_exist_are_refused_by_name(small, method):
+def test_methods_that_do_not_exist_are_refused_by_name(small):
+    method = "nonsense"
     with pytest.raises(ValueError, match=f"'{method}'.*{', '.join(METHODS)}"):
         certify(*small, [0.1], method=method)
 
@@ -186,7 +187,7 @@ def test_methods_that_do_not_exist_are_refused_by_name(small, method):
     ("arguments", "message"),
     [
         ({"epsilons": []}, "no epsilon"), ({"epsilons": [-0.1]}, "not negative"),
-        ({"epsilons": [math.nan]}, "finite"), ({"norm": "2"}, "does not support the 2-norm"),
+        ({"epsilons": [math.nan]}, "finite"), ({"norm": "2", "method": "contraction"}, "does not support the 2-norm"),
         ({"device": "tpu"}, "unknown device"), ({"limit": 0}, "limit"), ({"offset": 90}, "offset"),
         ({"time_limit": -1.0}, "time limit"), ({"std": [0.0]}, "positive"), ({"mean": [0.0, 1.0]}, "one value"),
         ({"clip": (0.4, 0.6)}, "clip|outside"),

@@ -123,7 +123,7 @@ def test_a_full_disk_stops_with_a_sentence_and_the_run_continues(job, tmp_path):
         (["certify", "{pickle}", "--data", "{data}", "--epsilon", "0.1"], "torch.export"),
         (["certify", "{truncated}", "--data", "{data}", "--epsilon", "0.1"], "truncated"),
         (["certify", "{model}", "--data", "digits", "--epsilon", "0.1"], "do not fit"),
-        (["certify", "{model}", "--data", "{data}", "--epsilon", "0.1", "--method", "crown"], "not built yet"),
+        (["certify", "{model}", "--data", "{data}", "--epsilon", "0.1", "--method", "nonsense"], "unknown method"),
         (["certify", "{model}", "--data", "{data}", "--epsilon", "0.1", "--clip", "0.4", "0.5"], "outside"),
         (["certify", "{model}", "--data", "{data}", "--epsilon", "0.1", "--norm", "3"], "norm"),
         (["certify", "{model}", "--data", "{data}", "--epsilon", "0.1", "--colour", "blue"], "--colour"),

@@ -2,25 +2,30 @@
 
 from itertools import product
 
+import mpmath
 import numpy as np
 import pytest
 import torch
 
 from encoders import Box
-from encoders.ops import Mwd, Relu
+from encoders.ops import Mwd, MwdConv2d, Relu, Reshape
 from encoders.satisfiability import Formula, assignment_of, formula_to_network
 from tests.conftest import chain, random_mwd_network, random_relu_network
 from verifier.bounds.interval import compare_classes
+from verifier.bounds.mwd_chain import dense_layers
 from verifier.budget import Budget
 from verifier.methods import METHODS, Batch
 from verifier.methods.base import Findings
-from verifier.methods.contraction import mwd_layers
+from verifier.methods.contraction import ContractionMethod
 from verifier.subject import Subject
 from verifier.verdict import Bracket, Outcome
 
 pytest.importorskip("numba")
 
 from verifier.bounds import contraction
+from verifier.bounds.contraction_threshold import mirrored_down, mirrored_up
+
+F64 = torch.float64
 
 
 def uniform_network(seed: int, sizes: tuple[int, ...], last_negated: bool):
@@ -31,9 +36,44 @@ def uniform_network(seed: int, sizes: tuple[int, ...], last_negated: bool):
     return chain((sizes[0],), *front, final)
 
 
+def network_of(kind: str, seed: int, sizes: tuple[int, ...]):
+    """Return a random network: `<link>-<types of the last layer>`, with classes that are about balanced.
+
+    Linear ones have mixed types and biases in the first layer and Gaussian links in between.
+    """
+    link, types = kind.split("-")
+    if link == "gaussian" and types != "mixed":
+        return uniform_network(seed, sizes, types == "negated")
+    network = random_mwd_network(seed, sizes)
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(500, sizes[0], generator=generator)
+    first, *middle, last = [node.op for node in network.nodes]
+    if link == "linear":
+        mask = torch.arange(len(first.negated)) % 2 == 0
+        first = Mwd(
+            first.weight / 2, 2 * first.attractor - 0.5, mask, torch.randn(len(mask), generator=generator), link
+        )
+    negated = (
+        torch.arange(len(last.negated)) % 2 == 0
+        if types == "mixed"
+        else torch.full_like(last.negated, types == "negated")
+    )
+    before = chain((sizes[0],), first, *middle).evaluate(x)
+    if link == "linear":
+        last = Mwd(last.weight, last.attractor, negated, None, link)
+        last = Mwd(last.weight, last.attractor, negated, -last.evaluate(before).median(dim=0).values, link)
+    else:
+        # exp(-z^2) = 1 - exp(-z^2) at z = 0.83.
+        middle_distance = Mwd(last.weight, last.attractor, negated).squared_distance(before).sqrt().median(dim=0).values
+        last = Mwd(last.weight * (0.83 / middle_distance)[:, None], last.attractor, negated)
+    return chain((sizes[0],), first, *middle, last)
+
+
+KINDS = ["gaussian-plain", "gaussian-negated", "gaussian-mixed", "linear-plain", "linear-negated", "linear-mixed"]
+
+
 def packed(network):
-    layers = mwd_layers(network)
-    return contraction.pack([(op.weight.numpy(), op.attractor.numpy(), op.negated.numpy()) for op in layers])
+    return contraction.pack(dense_layers(network, "contraction"))
 
 
 def batch_of(network, centres, classes):
@@ -41,10 +81,10 @@ def batch_of(network, centres, classes):
     return Batch(subject, centres.to(torch.float64), classes, tuple(range(len(centres))), (0.0, 1.0), 1.0)
 
 
-@pytest.mark.parametrize("last_negated", [False, True])
-@pytest.mark.parametrize("seed", range(15))
-def test_no_answer_is_contradicted_by_a_dense_grid(seed, last_negated):
-    network = uniform_network(seed, (2, 8, 6, 3), last_negated)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(18))
+def test_no_answer_is_contradicted_by_a_dense_grid(seed, kind):
+    network = network_of(kind, seed, (2, 8, 6, 3))
     generator = torch.Generator().manual_seed(seed)
     axes = torch.linspace(0, 1, 61, dtype=torch.float64)
     for _ in range(6):
@@ -71,9 +111,10 @@ def test_no_answer_is_contradicted_by_a_dense_grid(seed, last_negated):
             assert answer.code in (contraction.REFUTED, contraction.FOUND)  # two dimensions are always decided
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_an_attacked_input_is_never_refuted_in_more_dimensions(seed):
-    network = uniform_network(seed, (8, 12, 10, 4), seed % 2 == 0)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(5))
+def test_an_attacked_input_is_never_refuted_in_more_dimensions(seed, kind):
+    network = network_of(kind, seed, (8, 12, 10, 4))
     generator = torch.Generator().manual_seed(seed)
     centres = torch.rand(12, 8, generator=generator, dtype=torch.float64)
     classes = network.scores(centres).argmax(dim=1)
@@ -95,23 +136,26 @@ def test_an_attacked_input_is_never_refuted_in_more_dimensions(seed):
                 assert answer.code != contraction.REFUTED
 
 
-def test_it_proves_whatever_intervals_prove_and_more():
-    network = uniform_network(3, (4, 10, 8, 3), True)
-    centres = torch.rand(200, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    classes = network.scores(centres).argmax(dim=1)
-    boxes = Box((centres - 0.1).clamp(0, 1), (centres + 0.1).clamp(0, 1))
-    wins = compare_classes(network, boxes, classes).wins
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_proves_whatever_intervals_prove_and_more(kind):
     more = 0
-    for row, other in product(range(len(centres)), range(3)):
-        if other == int(classes[row]):
-            continue
-        code = contraction.search(
-            packed(network), boxes.lower[row].numpy(), boxes.upper[row].numpy(), int(classes[row]), other, 500
-        ).code
-        if wins[row, other]:
-            assert code == contraction.REFUTED
-        more += int(code == contraction.REFUTED and not wins[row, other])
-    assert more > 0
+    for seed in (3, 4, 5):
+        network = network_of(kind, seed, (4, 10, 8, 3))
+        weights = packed(network)
+        centres = torch.rand(70, 4, generator=torch.Generator().manual_seed(seed), dtype=F64)
+        classes = network.scores(centres).argmax(dim=1)
+        boxes = Box((centres - 0.1).clamp(0, 1), (centres + 0.1).clamp(0, 1))
+        wins = compare_classes(network, boxes, classes).wins
+        for row, other in product(range(len(centres)), range(3)):
+            if other == int(classes[row]):
+                continue
+            lower, upper = boxes.lower[row].numpy(), boxes.upper[row].numpy()
+            code = contraction.search(weights, lower, upper, int(classes[row]), other, 500).code
+            if wins[row, other]:
+                assert code == contraction.REFUTED
+            more += int(code == contraction.REFUTED and not wins[row, other])
+    # Intervals are nearly exact on small random networks of linear links.
+    assert more > 0 or kind.startswith("linear")
 
 
 @pytest.mark.parametrize("seed", range(200))
@@ -146,6 +190,48 @@ def test_a_budget_of_nodes_stops_without_a_verdict():
     assert answer.nodes == 1
 
 
+@pytest.mark.parametrize("exponent", [-200, -20, -3, -1, 0, 0.3, 0.7, 1, 1.4, 2, 50])
+def test_the_mirror_of_a_distance_is_enclosed_tightly(exponent):
+    # exp(-mirror^2) = 1 - exp(-z^2).
+    z = float(np.float64(10.0) ** exponent)
+    with mpmath.workdps(400):
+        exact = mpmath.sqrt(-mpmath.log(-mpmath.expm1(-(mpmath.mpf(z) ** 2)))) if z < 1e10 else mpmath.mpf(0)
+        low, high = mirrored_down(z), mirrored_up(z)
+        assert low <= exact <= high
+        if 1e-100 < z < 20:
+            # The error of exp(-s) is s times that of s.
+            assert high - low <= 1e-12 * (1 + z * z) * exact + 1e-149
+    assert mirrored_up(0.0) == np.inf and mirrored_down(np.inf) == 0.0
+
+
+def test_convolutional_layers_are_searched_as_dense_ones():
+    generator = torch.Generator().manual_seed(7)
+    weight, attractor = (torch.rand(3, 1, 2, 2, generator=generator) for _ in range(2))
+    first = MwdConv2d(2 * weight, attractor, torch.tensor([True, False, True]), (1, 1), (1, 1, 0, 0))
+    last = uniform_network(8, (6, 3), True).output.op
+    network = chain(
+        (1, 2, 2),
+        first,
+        Reshape((12,)),
+        Mwd(torch.cat([last.weight] * 2, 1), torch.cat([last.attractor] * 2, 1), last.negated),
+    )
+    assert METHODS["contraction"].refusal(network) is None
+    centres = torch.rand(30, 1, 2, 2, generator=generator)
+    batch = batch_of(network, centres, network.evaluate(centres).argmax(dim=1))
+    decision = ContractionMethod().decide(batch, batch.region(0.15), Budget())
+    region = batch.region(0.15)
+    proved = 0
+    for row in range(30):
+        points = region.lower[row] + torch.rand(3000, 1, 2, 2, generator=generator, dtype=F64).round() * (
+            region.upper[row] - region.lower[row]
+        )
+        broken = bool((network.scores(points).argmax(dim=1) != batch.classes[row]).any())
+        assert not (broken and bool(decision.certified[row]))
+        assert broken <= (row in decision.witnesses)
+        proved += bool(decision.certified[row])
+    assert 0 < proved < 30
+
+
 def test_the_method_closes_brackets_from_both_sides():
     network = uniform_network(5, (3, 10, 8, 3), False)
     centres = torch.rand(20, 3, generator=torch.Generator().manual_seed(5))
@@ -164,10 +250,19 @@ def test_other_networks_are_refused_by_node():
         chain((2,), *[n.op for n in uniform_network(0, (2, 3), True).nodes], Relu())
     )
     assert "affine" in METHODS["contraction"].refusal(random_relu_network(0))
-    mixed = chain((2,), Mwd(torch.ones(2, 2), torch.zeros(2, 2), torch.tensor([True, False])))
-    assert "one type of unit" in METHODS["contraction"].refusal(mixed)
+    weights = torch.ones(2, 1, 2, 2), torch.zeros(2, 1, 2, 2), torch.tensor([True, False])
+    convolution = chain((1, 2, 2), MwdConv2d(*weights), Reshape((2,)))
+    assert "last layer of kind mwd; node '1-reshape'" in METHODS["contraction"].refusal(convolution)
+    huge = chain((1, 200, 200), MwdConv2d(*weights))
+    assert "a dense layer of 3,168,080,000 weights" in METHODS["contraction"].refusal(huge)
 
 
 def test_weights_that_could_overflow_are_refused():
+    ones_and_zeros = torch.ones(2, 2), torch.zeros(2, 2), torch.zeros(2).bool()
     with pytest.raises(ValueError, match="below 1e\\+100"):
-        contraction.pack([(np.full((2, 2), 1e200), np.zeros((2, 2)), np.zeros(2, dtype=bool))])
+        contraction.pack([Mwd(torch.full((2, 2), 1e200, dtype=F64), torch.zeros(2, 2), torch.zeros(2).bool())])
+    linear = Mwd(torch.ones(2, 2), torch.zeros(2, 2), torch.zeros(2).bool(), torch.full((2,), 1e26), "linear")
+    with pytest.raises(ValueError, match="below 1e\\+25"):
+        contraction.pack([linear] * 3)
+    with pytest.raises(ValueError, match="boxes within"):
+        contraction.search(contraction.pack([Mwd(*ones_and_zeros)]), np.zeros(2), np.full(2, 1e101), 0, 1, 1)

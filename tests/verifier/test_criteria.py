@@ -10,7 +10,16 @@ from encoders import BallRegion
 from encoders.ops import Affine
 from tests.conftest import chain, random_relu_network
 from verifier.attacks import Search
-from verifier.attacks.criteria import LOSSES, TARGETS, cross_entropy, logit_ratio, margin, margins, shortfalls
+from verifier.attacks.criteria import (
+    LOSSES,
+    TARGETS,
+    cross_entropy,
+    logit_ratio,
+    margin,
+    margins,
+    shortfalls,
+    slopes,
+)
 from verifier.attacks.descent import Descent
 from verifier.attacks.steps import Steepest
 from verifier.budget import Budget
@@ -138,3 +147,24 @@ def test_unknown_losses_and_targets_are_refused():
         Descent(1, Steepest(1.0), loss="hinge")
     with pytest.raises(ValueError, match="unknown target 'first'; supported: any"):
         Descent(1, Steepest(1.0), target="first")
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("aimed", [False, True])
+def test_slopes_are_the_gradients_of_the_losses_up_to_a_positive_factor(name, aimed):
+    generator = torch.Generator().manual_seed(4)
+    scores = (3 * torch.randn(50, 5, generator=generator, dtype=torch.float64)).requires_grad_(True)
+    own, target = torch.zeros(50).long(), torch.full((50,), 3) if aimed else None
+    (expected,) = torch.autograd.grad(LOSSES[name](scores, own, target).sum(), scores)
+    given = slopes(name, scores.detach(), own, target)
+    if name == "cross-entropy":
+        # Of the log odds: larger by 1 / (1 - softmax) of the class that counts.
+        expected = expected / (1 - scores.softmax(dim=1)[:, 3 if aimed else 0, None])
+    assert torch.allclose(given, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_the_slope_of_the_cross_entropy_survives_where_the_softmax_rounds_to_one():
+    scores = torch.tensor([[500.0, 1.0, 0.0]])
+    assert float(scores.softmax(dim=1)[0, 0]) == 1.0
+    share = float(torch.tensor([1.0, 0.0]).softmax(dim=0)[0])
+    assert slopes("cross-entropy", scores, torch.tensor([0]))[0].tolist() == pytest.approx([1, -share, share - 1])

@@ -107,6 +107,15 @@ def test_without_any_gradient_it_stays_at_the_input():
     assert search.record.gradients.tolist() == [1] * 3
 
 
+@pytest.mark.parametrize("norm", ["inf", "2", "1"])
+def test_clipped_steps_come_to_a_boundary_as_well_and_not_farther_in_the_mean(norm):
+    search = digits_search("digits-conv", norm, 30)
+    heeding, clipped = (DeepFool(clipped_steps=n, projections=2, segment_steps=8).run(search) for n in (0, 5))
+    assert bool(heeding.unsafe.all()) and bool(clipped.unsafe.all())
+    ratio = search.region.distance(clipped.points) / search.region.distance(heeding.points)
+    assert float(ratio.log().mean()) <= 1e-6
+
+
 def test_candidates_limit_the_rows_and_not_the_answer_here():
     search = random_search(random_relu_network(3, (6, 12, 10, 5)), 20, 2.0, norm="2")
     few, all_classes = (DeepFool(candidates=n).propose(search) for n in (4, 10))

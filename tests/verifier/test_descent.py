@@ -271,3 +271,17 @@ def test_targets_of_a_search_come_before_those_of_the_attack():
     assert bool(found.unsafe.any())
     winners = network.scores(found.points).argmax(dim=1)
     assert torch.equal(winners[found.unsafe], search.targets[found.unsafe])
+
+
+def test_a_descent_that_goes_on_takes_all_its_steps_and_goes_further():
+    network = random_relu_network(2, (6, 16, 4))
+    search = random_search(network, 30, 0.3)
+    least = []
+    for stop in (True, False):
+        attack = Descent(15, Steepest(0.1), until_broken=stop)
+        given = dataclasses.replace(search, report=None)
+        found = attack.run(given)
+        least.append(given.shortfalls(network.scores(found.points)))
+        assert bool((given.record.gradients == 15).all()) != stop
+    assert float(least[1].mean()) < float(least[0].mean())
+    assert bool((least[0] <= 0).any())

@@ -7,8 +7,8 @@ from scipy import stats
 from scipy.optimize import linprog, minimize
 
 from encoders import BallRegion
-from verifier.attacks.ball import Ball
-from verifier.attacks.geometry import lengths, project, steepest
+from verifier.attacks.ball import Ball, contains
+from verifier.attacks.geometry import lengths, project, project_into_box, steepest, stretch_into_box
 from verifier.attacks.randomness import as_seeds, ball, integers, signs, uniform
 
 NORMS = ("1", "1.5", "2", "3", "inf")
@@ -153,6 +153,35 @@ def test_the_balls_of_a_search_lie_in_its_regions(norm, dtype):
         assert float(region.contains(x).double().mean()) >= 0.99
         assert bool(region.contains(region.clip(x, dtype)).all())
         assert torch.allclose(region.clip(x, dtype), x, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("norm", ["1", "2", "inf"])
+def test_the_quick_test_of_membership_says_what_the_region_says(norm, dtype):
+    generator = torch.Generator().manual_seed(9)
+    centre = torch.rand(2000, 30, generator=generator).to(torch.float64)
+    radius = torch.rand(2000, generator=generator, dtype=torch.float64)
+    radius[:20] = 0.0
+    radius[20:40] = 1e-120
+    region = BallRegion(centre, radius, (0.0, 1.0), norm)
+    ball_of = Ball.of(region, dtype)
+    away = ball_of.vertex(torch.randn(2000, 30, generator=generator).to(dtype)) - ball_of.centre
+    # Inside, on the edge give or take a few roundings, outside; and not a number.
+    eps = torch.finfo(dtype).eps
+    for share in (0.0, 0.9, 1 - 64 * eps, 1 - eps, 1.0, 1 + eps, 1 + 64 * eps, 1.1, torch.nan):
+        points = ball_of.centre + share * away
+        assert torch.equal(contains(region, points), region.contains(points))
+
+
+def test_points_are_projected_where_squares_are_tiny_or_the_box_has_no_room():
+    lower, upper = (
+        torch.tensor([[0.0, -1.0], [0.0, 0.0], [-1.0, -1.0]]),
+        torch.tensor([[0.0, 1.0], [0.0, 0.0], [1.0, 1.0]]),
+    )
+    radius = torch.tensor([0.5, 0.5, 0.5])
+    v = torch.tensor([[9.0, -3.0], [1.0, 1.0], [0.0, 0.0]])
+    assert project_into_box(v, radius, lower, upper).tolist() == [[0.0, -0.5], [0.0, 0.0], [0.0, 0.0]]
+    assert stretch_into_box(1e-30 * v, radius, lower, upper).tolist() == [[0.0, -0.5], [0.0, 0.0], [0.0, 0.0]]
 
 
 def test_random_numbers_belong_to_seeds():

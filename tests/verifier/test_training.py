@@ -6,14 +6,18 @@ import torch
 from torch import nn
 
 from encoders import read_network
-from encoders.layers import Mwd
+from encoders.formats.torch_export import from_module
+from encoders.layers import Mwd, MwdConv2d
 from encoders.layers.mwd import ATTRACTOR_RANGE, WEIGHT_RANGE
 from verifier import certify, train
+from verifier.bounds.lipschitz import distance_sensitivities
+from verifier.bounds.mwd_chain import dense_layers
 from verifier.cli import main
 from verifier.data import from_arrays, load_data
 from verifier.training.architectures import ARCHITECTURES, alternating, squared_error
 from verifier.training.interval_regime import IntervalEnds
 from verifier.training.regimes import ADVERSARIAL_SETTINGS, Adversarial, Clean
+from verifier.training.sensitivity_regime import output_sensitivity
 from verifier.training.trainer import Plan, Trainer
 
 
@@ -178,6 +182,44 @@ def test_adversarial_training_is_trained_with(tmp_path):
     assert result.metadata["attack"] == ["fgsm", 0.3, "batch"]
 
 
+def test_convolutional_networks_train_plainly_and_on_interval_ends(tmp_path):
+    digits = load_data("digits")
+    plain = train("mwd-conv", "digits", tmp_path / "a.safetensors", epochs=12, hidden=(6, 24))
+    kinds = [node.op.kind for node in read_network(plain.out).nodes]
+    assert kinds == ["reshape", "mwd-conv2d", "reshape", "mwd", "mwd"]
+    certified = train(
+        "mwd-conv", "digits", tmp_path / "b.safetensors", epochs=4, hidden=(6, 24), start=plain.out,
+        certified_epsilon=0.1,
+    )  # fmt: skip
+    counts = [certify(r.out, digits, [0.1], method="interval").results[0].certified for r in (plain, certified)]
+    assert counts[1] > counts[0]
+    with pytest.raises(ValueError, match="takes images"):
+        ARCHITECTURES["mwd-conv"].make((7,), (4, 8), (), 10)
+
+
+def test_the_sensitivity_of_a_module_is_the_certified_bound_and_shares_its_feedback():
+    module = nn.Sequential(MwdConv2d(1, 3, 2), nn.Flatten(), Mwd(12, 5), Mwd(5, 4, link="linear"))
+    s = output_sensitivity(module)
+    layers = dense_layers(from_module(module, (1, 3, 3)), "lipschitz")
+    assert torch.allclose(s.double(), distance_sensitivities(layers), rtol=1e-5)
+    s.mean().backward()
+    assert all(bool((layer.u.grad > 0).any()) for layer in module if not isinstance(layer, nn.Flatten))
+    with pytest.raises(TypeError, match="Linear"):
+        output_sensitivity(nn.Sequential(nn.Linear(2, 2)))
+
+
+def test_the_sensitivity_cost_trains_smaller_lipschitz_constants(tmp_path):
+    digits = load_data("digits")
+    results = [
+        train("mwd", "digits", tmp_path / f"{cost}.safetensors", epochs=16, hidden=(32,), sensitivity_cost=cost)
+        for cost in (0.0, 0.3)
+    ]
+    bounds = [distance_sensitivities(dense_layers(read_network(r.out), "lipschitz")).mean() for r in results]
+    assert bounds[1] < 0.7 * bounds[0]
+    counts = [certify(r.out, digits, [0.1], method="lipschitz").results[0].certified for r in results]
+    assert counts[1] > counts[0]
+
+
 def test_layer_types_alternate_and_end_negated():
     assert alternating(4) == ("plain", "negated", "plain", "negated")
     assert alternating(3) == ("negated", "plain", "negated")
@@ -191,7 +233,10 @@ def test_layer_types_alternate_and_end_negated():
         ({"name": "relu", "certified_epsilon": 0.1}, "mwd networks only"), ({"schedule": "steps"}, "schedule"),
         ({"types": ("plain", "sideways")}, "sideways"), ({"name": "lenet"}, "images"),
         ({"learning_rate": -1.0}, "positive"), ({"attack": "cw"}, "fgsm, ifgsm, pgd"),
-        ({"certified_share": 1.5}, "certified_share"),
+        ({"certified_share": 1.5}, "certified_share"), ({"sharpness": 0.0}, "sharpness must be positive"),
+        ({"name": "mwd-conv", "hidden": (4, 8)}, "do not fit images"),
+        ({"name": "relu", "sensitivity_cost": 0.1}, "mwd networks only"), ({"sensitivity_cost": -1.0}, "negative"),
+        ({"sensitivity_cost": 1.0, "certified_epsilon": 0.1}, "without certified epsilon"),
         ({"attack": "fgsm", "certified_epsilon": 0.1}, "without a certified epsilon"),
     ],
 )  # fmt: skip

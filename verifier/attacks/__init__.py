@@ -34,10 +34,10 @@ ATTACKS: dict[str, Attack] = {
     "adv-loss": LinearisedLoss(),
     "adv-loss-sign": LinearisedLoss(sign=True),
     "lbfgs": Lbfgs(),
-    "deepfool": DeepFool(segment_steps=8),
+    "deepfool": DeepFool(clipped_steps=5, projections=2, segment_steps=8),
     "cw": CarliniWagner(),
     "cw-l0": FewestCoordinates(),
-    "fab": BoundarySearch(restarts=3),
+    "fab": BoundarySearch(restarts=3, sweep=2),
 }
 
 __all__ = ["ATTACKS", "Attack", "Proposals", "Search"]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from encoders.network import Network
 from encoders.region import BallRegion
+from verifier.attacks.ball import contains
 from verifier.attacks.criteria import check_targets, shortfalls
 from verifier.attacks.report import Report
 from verifier.budget import Budget
@@ -105,7 +106,26 @@ class Attack(ABC):
                 f"the attack {type(self).__name__} does not support the {search.region.norm}-norm; "
                 f"it supports: {', '.join(self.norms)}"
             )
-        points = search.region.clip(self.propose(search), search.network.dtype)
+        points, inside = clip(search.region, self.propose(search), search.network.dtype)
         with torch.no_grad():
             unsafe = search.shortfalls(search.network.scores(points)) <= 0
-        return Proposals(points, unsafe & search.region.contains(points), search.report)
+        return Proposals(points, unsafe & inside, search.report)
+
+
+def clip(region: BallRegion, points: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return (points of the balls in `dtype`, a mask of those for which the region confirms it).
+
+    As `BallRegion.clip`, which is asked only for rows that are not inside yet.
+    """
+    if points.dtype != dtype:
+        points = region.clip(points, dtype)
+        return points, contains(region, points)
+    inside = contains(region, points)
+    # The caller's own memory, which an attack may have returned, is not written to.
+    points = points.clone(memory_format=torch.contiguous_format)
+    if not bool(inside.all()):
+        rows = torch.nonzero(~inside).squeeze(1)
+        part = region[rows]
+        points[rows] = part.clip(points[rows], dtype)
+        inside[rows] = part.contains(points[rows])
+    return points, inside

@@ -11,34 +11,36 @@ to the nearest unsafe point end the search. The radius of the ball plays no part
 half of it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from verifier.attacks.base import Attack, Search
+from verifier.attacks.criteria import all_labels
 from verifier.attacks.geometry import lengths
 from verifier.attacks.halfspace import step_to_halfspace
-from verifier.attacks.nearest import Nearest
+from verifier.attacks.nearest import Nearest, NearestAttack
 from verifier.attacks.randomness import as_seeds, ball
 
 
 @dataclass(frozen=True)
-class BoundarySearch(Attack):
+class BoundarySearch(NearestAttack):
     """Settings of the search.
 
     steps: linearisations in a restart; restarts: the first from the input, the others from random points within half
-    the distance known; lean: alpha_max; overshoot: eta; back: beta; candidates: how many of the best other classes
-    are looked at; projections: of the input on the boundary linearised at the nearest point, at the end; segment_steps:
-    halvings of the last segment.
+    the distance known; sweep: how many of the best other classes are then aimed at, each in a run of its own from the
+    input (their targeted version); lean: alpha_max; overshoot: eta; back: beta; candidates: how many of the best other
+    classes are looked at; projections: of the input on the boundary linearised at the nearest point, at the end;
+    segment_steps: halvings of the last segment.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("inf", "2", "1")
-    minimal: ClassVar[bool] = True
 
     steps: int = 50
     restarts: int = 1
+    sweep: int = 0
     lean: float = 0.1
     overshoot: float = 1.05
     back: float = 0.9
@@ -46,24 +48,31 @@ class BoundarySearch(Attack):
     projections: int = 2
     segment_steps: int = 10
 
-    def propose(self, search: Search) -> Tensor:
-        """Return the nearest unsafe point met for each input, else the one with the least margin."""
-        nearest = Nearest(search)
+    def approach(self, nearest: Nearest) -> None:
         for restart in range(self.restarts):
-            if search.budget.exhausted:
-                break
-            self._run(nearest, nearest.centre if restart == 0 else self._start(nearest, restart))
+            self._run(nearest, nearest.centre if restart == 0 else self._start(nearest, restart), None)
+        for aims in self._sweep(nearest):
+            self._run(nearest, nearest.centre, aims)
         nearest.polish(self.projections)
         nearest.pull(self.segment_steps)
-        return nearest.points
 
-    def _run(self, nearest: Nearest, x: Tensor) -> None:
-        """Search from the given points, all inputs together."""
+    def _sweep(self, nearest: Nearest) -> Iterator[Tensor]:
+        """Yield the classes to aim at, one for each input, the nearest first; none where the search has targets."""
+        search = nearest.search
+        if not self.sweep or search.targets is not None or search.budget.exhausted or not len(search):
+            return
+        with torch.no_grad():
+            scores = search.network.scores(nearest.centre)
+        search.record.count_queries(nearest.all_rows())
+        yield from all_labels(scores, search.classes)[:, : self.sweep].unbind(dim=1)
+
+    def _run(self, nearest: Nearest, x: Tensor, aims: Tensor | None) -> None:
+        """Search from the given points, all inputs together; aims: the classes whose boundary alone counts."""
         rows = nearest.all_rows()
         for _ in range(self.steps):
             if not len(rows) or nearest.search.budget.exhausted:
                 break
-            model = nearest.linearise(rows, x, self.candidates)
+            model = nearest.linearise(rows, x, self.candidates, None if aims is None else aims[rows])
             # Without any gradient there is no next step; at distance 0 there is nothing left to find.
             going = torch.nonzero(~model.vanishing() & (nearest.distances[rows] > 0)).squeeze(1)
             margins, gradients = (part[going] for part in model.nearest_boundary(nearest.norm))

@@ -17,9 +17,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from verifier.attacks.base import Attack, Search
+from verifier.attacks.base import Search
 from verifier.attacks.geometry import lengths
-from verifier.attacks.nearest import Nearest
+from verifier.attacks.nearest import Nearest, NearestAttack
 from verifier.attacks.penalty_descent import Problem, minimise
 
 # The next tau as a share of the nearest distance known, until it fails.
@@ -39,7 +39,7 @@ CHANCES = 2
 
 
 @dataclass(frozen=True)
-class CarliniWagner(Attack):
+class CarliniWagner(NearestAttack):
     """Settings, and the attacks in the 2-norm and the inf-norm.
 
     searches: values of c, or of tau; steps: of Adam in each; rate: of Adam; constant: the first c; kappa: by how much
@@ -48,7 +48,6 @@ class CarliniWagner(Attack):
     """
 
     norms: ClassVar[tuple[str, ...]] = ("inf", "2")
-    minimal: ClassVar[bool] = True
 
     searches: int = 9
     steps: int = 100
@@ -58,9 +57,10 @@ class CarliniWagner(Attack):
     projections: int = 2
     segment_steps: int = 10
 
-    def propose(self, search: Search) -> Tensor:
-        """Return the nearest unsafe point met for each input, else the one with the least margin."""
-        nearest = Nearest(search, margin=self.kappa)
+    def begin(self, search: Search) -> Nearest:
+        return Nearest(search, margin=self.kappa)
+
+    def approach(self, nearest: Nearest) -> None:
         if nearest.norm == "2":
             self._search_constant(nearest, self.searches)
         else:
@@ -68,7 +68,10 @@ class CarliniWagner(Attack):
             self._search_threshold(nearest)
         nearest.polish(self.projections)
         nearest.pull(self.segment_steps)
-        return nearest.points
+
+    def retry(self, nearest: Nearest) -> None:
+        # Adam does not ask for the scale of a gradient.
+        self.approach(nearest)
 
     def _search_constant(self, nearest: Nearest, searches: int) -> Tensor:
         """Run the 2-norm attack; return for each input the least c that met an unsafe point, else the last."""
@@ -120,9 +123,11 @@ class FewestCoordinates(CarliniWagner):
 
     rounds: int = 60
 
-    def propose(self, search: Search) -> Tensor:
-        """Return the unsafe point with the fewest changed coordinates met for each input."""
-        nearest = Nearest(search, norm="0", margin=self.kappa)
+    def begin(self, search: Search) -> Nearest:
+        return Nearest(search, norm="0", margin=self.kappa)
+
+    def approach(self, nearest: Nearest) -> None:
+        search = nearest.search
         constants = self._search_constant(nearest, self.searches)
         rows = torch.nonzero(nearest.found).squeeze(1)
         constants, chances = constants[rows], torch.full_like(rows, CHANCES)
@@ -139,7 +144,6 @@ class FewestCoordinates(CarliniWagner):
             constants = torch.where(unsafe, constants, GROWTH * constants)
             going = torch.nonzero((chances > 0) & movable.flatten(1).any(dim=1)).squeeze(1)
             rows, movable, constants, chances = rows[going], movable[going], constants[going], chances[going]
-        return nearest.points
 
     def _worth_moving(self, nearest: Nearest, rows: Tensor, movable: Tensor) -> Tensor:
         """Return the mask without the coordinates whose change counts least at the points known."""

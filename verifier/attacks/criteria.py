@@ -57,6 +57,26 @@ def cross_entropy(scores: Tensor, classes: Tensor, targets: Tensor | None = None
     return functional.softplus(_odds(scores, targets))
 
 
+def slopes(name: str, scores: Tensor, classes: Tensor, targets: Tensor | None = None) -> Tensor:
+    """Return the gradients `(batch, classes)` of a row of `LOSSES` by the scores.
+
+    In closed form for the margin and the cross-entropy: a backward pass through ten small operations costs a small
+    network as much as its own. Of the cross-entropy it is the gradient divided by 1 - softmax_c (of t with targets),
+    that of the log odds ln(softmax_c / (1 - softmax_c)): steps look at directions, and this one never underflows.
+    """
+    if name not in ("margin", "cross-entropy"):
+        with torch.enable_grad():
+            leaf = scores.detach().requires_grad_(True)
+            (result,) = torch.autograd.grad(LOSSES[name](leaf, classes, targets).sum(), leaf)
+        return result
+    aim = classes if targets is None else targets
+    if name == "margin":
+        other = _without(scores, classes).argmax(dim=1) if targets is None else targets
+        return torch.zeros_like(scores).scatter_(1, classes[:, None], 1.0).scatter_(1, other[:, None], -1.0)
+    shares = _without(scores, aim).softmax(dim=1).scatter_(1, aim[:, None], -1.0)
+    return shares if targets is not None else shares.neg_()
+
+
 def logit_ratio(scores: Tensor, classes: Tensor, targets: Tensor | None = None) -> Tensor:
     """Return the margin over a difference of the largest scores, which no scaling of the scores changes.
 

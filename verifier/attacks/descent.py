@@ -1,7 +1,7 @@
 """One descent, many attacks: a loss, what it aims at, a step rule, starts and sources of gradients.
 
-From the centre or from random points of the ball, x moves by its step rule until the input is broken; the best
-point of all steps is proposed. One forward pass serves loss and success, and broken inputs are not evaluated again.
+From the centre or from random points of the ball, x moves by its step rule until the input is broken. One forward pass
+serves loss and success, and broken inputs are not evaluated again.
 FGSM, I-FGSM, MI-FGSM, PGD and APGD are rows of the table `ATTACKS`, by their settings.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from verifier.attacks.ball import Ball
 from verifier.attacks.base import Attack, Search
-from verifier.attacks.criteria import LOSSES, TARGETS, shortfalls
+from verifier.attacks.criteria import LOSSES, TARGETS, shortfalls, slopes
 from verifier.attacks.randomness import as_seeds
 from verifier.attacks.source import Source, SourceMaker
 from verifier.attacks.steps import StepRule
@@ -31,7 +31,8 @@ class Descent(Attack):
     steps: updates of each descent; rule: how it moves; loss, target: rows of `LOSSES` and `TARGETS` (a search that
     names its own targets overrides `target`); restarts: the first from the centre unless `random_start`; sources:
     what is differentiated, in turn over the restarts; finalists: if positive, only so many targets of an input, those
-    that are nearest after `screening` steps, are followed to the end.
+    that are nearest after `screening` steps, are followed to the end; until_broken: whether a descent ends where its
+    input breaks, or takes all its steps, which makes the network surer of the wrong class.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("inf", "2", "1")
@@ -45,6 +46,7 @@ class Descent(Attack):
     sources: tuple[SourceMaker, ...] = (Source,)
     finalists: int = 0
     screening: int = 10
+    until_broken: bool = True
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
@@ -53,12 +55,12 @@ class Descent(Attack):
             raise ValueError(f"unknown target {self.target!r}; supported: {', '.join(TARGETS)}")
 
     def propose(self, search: Search) -> Tensor:
-        """Return for each input the first point found that is unsafe, else the one that comes nearest to it.
+        """Return for each input the first point found that is unsafe, else the last of the descent that ended nearest.
 
-        Of a single descent that found nothing the last point is returned, which is left to the base class to judge.
+        The last point of a single descent is left to the base class to judge.
         """
         ball = Ball.of(search.region, search.network.dtype)
-        best, least = ball.centre.clone(), torch.full_like(ball.radius, torch.inf)
+        best, least = ball.centre, torch.full_like(ball.radius, torch.inf)
         choices = self._choices(search, ball)
         inputs_at_once = max(1, JOINT_ROWS // choices.shape[1])
         for restart in range(self.restarts):
@@ -68,8 +70,10 @@ class Descent(Attack):
                     break
                 points, values = self._descend_to(choices[rows], search, ball, rows, restart, source)
                 # What a single descent leaves is not judged: it has no value to compare.
-                better = (values < least[rows]) | (self.restarts * choices.shape[1] == 1)
-                least[rows[better]], best[rows[better]] = values[better], points[better]
+                alone = self.restarts * choices.shape[1] == 1
+                better = slice(None) if alone else torch.nonzero(values < least[rows]).squeeze(1)
+                least = least.index_copy(0, rows[better], values[better])
+                best = best.index_copy(0, rows[better], points[better])
         return best.reshape(search.region.centre.shape)
 
     def _choices(self, search: Search, ball: Ball) -> Tensor:
@@ -87,15 +91,18 @@ class Descent(Attack):
     def _descend_to(
         self, targets: Tensor, search: Search, ball: Ball, rows: Tensor, restart: int, source: Source
     ) -> tuple[Tensor, Tensor]:
-        """Return (best points, their shortfalls) of descents from the given rows to their targets, side by side."""
+        """Return (points, their shortfalls) of the best descents from the given rows to their targets, side by side."""
         rounds = targets.shape[1]
         jobs = Jobs.of(search, rows.repeat(rounds), targets.T.flatten())
-        part = ball.at(jobs.rows)
+        # Rows are in order and unlike: as many as inputs are all of them.
+        part = ball if len(jobs.rows) == len(ball.radius) and rounds == 1 else ball.at(jobs.rows)
         if restart == 0 and not self.random_start:
             start = part.centre
         else:
-            start = part.random(as_seeds([search.seeds[row] for row in jobs.rows.tolist()], rows.device), restart)
+            start = part.random(as_seeds(search.seeds, rows.device)[jobs.rows], restart)
         points, values = self._descend(search, jobs, part, start, source, alone=self.restarts * rounds == 1)
+        if rounds == 1:
+            return points, values
         values, points = values.reshape(rounds, -1), points.reshape(rounds, len(rows), -1)
         least, which = values.min(dim=0)
         return points[which, torch.arange(len(rows), device=rows.device)], least
@@ -103,44 +110,48 @@ class Descent(Attack):
     def _descend(
         self, search: Search, jobs: Jobs, ball: Ball, x: Tensor, source: Source, alone: bool
     ) -> tuple[Tensor, Tensor]:
-        """Return (best points, their shortfalls) of each job, from the points x.
+        """Return (last points, their shortfalls) of each job, from the points x; a job ends where its input breaks.
 
-        alone: there is nothing to compare with, so that it is the last points which count, and nobody judges them.
+        alone: there is nothing to compare with, and nobody judges the last points here.
         """
-        ended = _Ended(jobs.rows, x.clone(), torch.full_like(ball.radius, torch.inf), torch.zeros_like(jobs.rows))
-        best, least, going = x, ended.least, torch.arange(len(x), device=x.device)
+        ended = _Ended(x.clone(), torch.full_like(ball.radius, torch.inf), torch.zeros_like(jobs.rows))
+        missing = least = ended.missing.clone()
+        everyone, going = jobs.rows, torch.arange(len(x), device=x.device)
         walk, broken, spent = self.rule.begin(ball, self.steps), torch.zeros_like(search.classes).bool(), 0
         for number in range(self.steps + (not alone)):
             if search.budget.exhausted:
                 break
             last = number == self.steps
-            gradient, losses, missing = self._evaluate(search, jobs, x, source, not last)
-            spent += not last
-            better = missing < least
-            best = x if alone else torch.where(better[:, None], x, best)
-            least = missing if alone else torch.where(better, missing, least)
+            scores, gradient = self._evaluate(search, jobs, x, source, not last)
+            missing = shortfalls(scores, jobs.classes, jobs.goals)
             if last:
                 search.record.count_queries(jobs.rows)
                 break
+            spent += 1
+            least = torch.minimum(least, missing) if self.finalists else missing
+            losses = LOSSES[self.loss](scores, jobs.classes, jobs.targets) if self.rule.needs_losses else missing
             stay = self._stay(jobs, missing, least, broken, number)
             if stay is not None:
-                ended.write(going, ~stay, best, least, spent)
-                keep = torch.nonzero(stay).squeeze(1)
-                going, best, least, jobs = going[keep], best[keep], least[keep], jobs.at(keep)
+                gone, keep = (torch.nonzero(mask).squeeze(1) for mask in (~stay, stay))
+                ended.write(going[gone], x.index_select(0, gone), missing[gone], spent)
                 if not len(keep):
+                    going = keep
                     break
+                going, least, x, missing, gradient, losses = (
+                    part.index_select(0, keep) for part in (going, least, x, missing, gradient, losses)
+                )
+                jobs = jobs.at(keep)
                 walk.keep(keep)
-                x, gradient, losses = x[keep], gradient[keep], losses[keep]
             x = walk.advance(x, gradient, losses)
         if len(going):
-            ended.write(going, torch.ones_like(going).bool(), x if alone else best, least, spent)
-        search.record.count_gradients(ended.rows, ended.spent)
-        return ended.best, ended.least
+            ended.write(going, x, missing, spent)
+        search.record.count_gradients(everyone, ended.spent)
+        return ended.points, ended.missing
 
     def _stay(self, jobs: Jobs, missing: Tensor, least: Tensor, broken: Tensor, number: int) -> Tensor | None:
         """Return a mask of the jobs to go on with, None for all; marks the inputs that are broken."""
         screen = bool(self.finalists) and number == self.screening
-        reached = missing <= 0
+        reached = (missing <= 0) & self.until_broken
         if not screen and not bool(reached.any()):
             return None
         broken[jobs.rows[reached]] = True
@@ -149,30 +160,29 @@ class Descent(Attack):
 
     def _evaluate(
         self, search: Search, jobs: Jobs, x: Tensor, source: Source, differentiate: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (gradients, or x itself unless asked for, losses, shortfalls) at x, from one forward pass."""
-        loss = LOSSES[self.loss]
-        x = x.detach().requires_grad_(differentiate)
-        with torch.set_grad_enabled(differentiate):
-            image = x.reshape(-1, *search.region.centre.shape[1:])
-            scores, losses = source.evaluate(image, lambda z: loss(z, jobs.classes, jobs.targets))
-        gradient = torch.autograd.grad(losses.sum(), x)[0] if differentiate else x
-        return gradient, losses.detach(), shortfalls(scores.detach(), jobs.classes, jobs.goals)
+    ) -> tuple[Tensor, Tensor]:
+        """Return (scores, gradients of the loss or x itself unless asked for) at x, from one forward pass."""
+        image = x.reshape(-1, *search.region.centre.shape[1:])
+        if not differentiate:
+            with torch.no_grad():
+                return source.scores(image), x
+        scores, gradient = source.differentiate(image, lambda z: slopes(self.loss, z, jobs.classes, jobs.targets))
+        return scores, gradient.flatten(1)
 
 
 @dataclass(frozen=True, eq=False)
 class _Ended:
-    """What came of each job: the best point, its shortfall, and the gradients spent."""
+    """What came of each job: the last point, its shortfall, and the gradients spent."""
 
-    rows: Tensor
-    best: Tensor
-    least: Tensor
+    points: Tensor
+    missing: Tensor
     spent: Tensor
 
-    def write(self, jobs: Tensor, gone: Tensor, best: Tensor, least: Tensor, spent: int) -> None:
-        """Store what is known of those of the given jobs that are marked as gone."""
-        which = jobs[gone]
-        self.best[which], self.least[which], self.spent[which] = best[gone], least[gone], spent
+    def write(self, jobs: Tensor, points: Tensor, missing: Tensor, spent: int) -> None:
+        """Store what is known of the given jobs (an index tensor)."""
+        self.points.index_copy_(0, jobs, points)
+        self.missing.index_copy_(0, jobs, missing)
+        self.spent.index_fill_(0, jobs, spent)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,8 +206,8 @@ class Jobs:
 
     def at(self, keep: Tensor) -> Jobs:
         """Return the given jobs."""
-        targets, goals = (None if part is None else part[keep] for part in (self.targets, self.goals))
-        return Jobs(self.rows[keep], self.classes[keep], targets, goals)
+        targets, goals = (None if part is None else part.index_select(0, keep) for part in (self.targets, self.goals))
+        return Jobs(self.rows.index_select(0, keep), self.classes.index_select(0, keep), targets, goals)
 
     def rank(self, values: Tensor) -> Tensor:
         """Return for each job how many jobs of the same input have a lower value."""

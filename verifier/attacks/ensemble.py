@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from encoders.network import Network
-from verifier.attacks.base import Attack, Search
+from verifier.attacks.base import Attack, Search, clip
 from verifier.attacks.corners import Corners
 from verifier.attacks.criteria import NEAREST
 from verifier.attacks.descent import Descent
@@ -76,7 +76,7 @@ class Ensemble(Attack):
             if not len(rows):
                 continue
             part = search.at(rows)
-            points = part.region.clip(attack.propose(part), network.dtype)
+            points, _ = clip(part.region, attack.propose(part), network.dtype)
             with torch.no_grad():
                 values = part.shortfalls(network.scores(points)).to(least.dtype)
             better = values < least[rows]

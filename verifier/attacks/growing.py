@@ -12,7 +12,7 @@ from torch import Tensor
 
 from verifier.attacks.ball import Ball
 from verifier.attacks.base import Attack, Search
-from verifier.attacks.criteria import LOSSES
+from verifier.attacks.criteria import slopes
 from verifier.attacks.oracle import ask
 from verifier.attacks.source import Source, SourceMaker
 
@@ -46,11 +46,9 @@ class Growing(Attack):
         return best.reshape(shape)
 
     def _gradient(self, search: Search, centre: Tensor) -> Tensor:
-        x = centre.clone().requires_grad_(True)
-        with torch.enable_grad():
-            image = x.reshape(search.region.centre.shape)
-            loss = LOSSES[self.loss]
-            _, losses = self.source(search.network).evaluate(image, lambda z: loss(z, search.classes, search.targets))
-            (gradient,) = torch.autograd.grad(losses.sum(), x)
+        _, gradient = self.source(search.network).differentiate(
+            centre.reshape(search.region.centre.shape),
+            lambda scores: slopes(self.loss, scores, search.classes, search.targets),
+        )
         search.record.count_gradients(slice(None))
-        return gradient
+        return gradient.flatten(1)

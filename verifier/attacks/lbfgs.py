@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from verifier.attacks.base import Attack, Search
-from verifier.attacks.nearest import Nearest
+from verifier.attacks.base import Search
+from verifier.attacks.nearest import Nearest, NearestAttack
 
 Vector = NDArray[np.float64]
 # (r (n,)) -> (loss, gradient (n,))
@@ -58,7 +58,7 @@ def split(loss: Loss, constant: float) -> Loss:
 
 
 @dataclass(frozen=True)
-class Lbfgs(Attack):
+class Lbfgs(NearestAttack):
     """Settings. steps: iterations of each minimisation; targets: how many of the best other classes are tried.
 
     alpha: by how much the other class is to win, in scores; projections: of the input on the boundary linearised at the
@@ -66,7 +66,6 @@ class Lbfgs(Attack):
     """
 
     norms: ClassVar[tuple[str, ...]] = ("inf", "2", "1")
-    minimal: ClassVar[bool] = True
 
     steps: int = 30
     targets: int = 2
@@ -74,21 +73,21 @@ class Lbfgs(Attack):
     projections: int = 2
     segment_steps: int = 10
 
-    def propose(self, search: Search) -> Tensor:
-        """Return the nearest unsafe point met for each input, else the one with the least margin."""
+    def begin(self, search: Search) -> Nearest:
+        return Nearest(search, margin=self.alpha)
+
+    def approach(self, nearest: Nearest) -> None:
         from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-        nearest = Nearest(search, margin=self.alpha)
         # L-BFGS-B solves tiny systems with BLAS, whose second thread spins: 3 ms a step on a busy machine, not 0.1.
         with threadpool_limits(limits=1, user_api="blas"):
             for row in nearest.all_rows().tolist():
                 for target in self._targets(nearest, row):
-                    if search.budget.exhausted:
+                    if nearest.search.budget.exhausted:
                         break
                     _Line(self, nearest, row, target).search()
         nearest.polish(self.projections)
         nearest.pull(self.segment_steps)
-        return nearest.points
 
     def _targets(self, nearest: Nearest, row: int) -> list[int]:
         search = nearest.search
@@ -180,7 +179,7 @@ class _Line:
         """Return the cross-entropy of the target and its gradient."""
         x = self._point(r).requires_grad_()
         with torch.enable_grad():
-            scores = self.nearest.search.network.scores(x)
+            scores = self.nearest.source.scores(x)
             loss = functional.cross_entropy(scores, self.target)
             (gradient,) = torch.autograd.grad(loss, x)
         self.nearest.search.record.count_gradients(self.row)

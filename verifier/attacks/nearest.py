@@ -1,20 +1,31 @@
 """The nearest unsafe point that a minimal-distance attack has met, and the segment search that ends some of them."""
 
 import math
+from abc import abstractmethod
+from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from verifier.attacks.base import Search
+from verifier.attacks.base import Attack, Search
 from verifier.attacks.criteria import shortfalls
+from verifier.attacks.descent import Descent
 from verifier.attacks.geometry import lengths
 from verifier.attacks.halfspace import step_to_halfspace
 from verifier.attacks.linearise import Linearisation, linearise
-from verifier.attacks.source import Source
+from verifier.attacks.source import Source, has_pseudogradient, pseudogradient
+from verifier.attacks.steps import Steepest
 
 # Boundaries that a projection looks at, and the share by which it goes beyond: enough for float32.
 POLISH_CANDIDATES = 3
 POLISH_OVERSHOOT = 2e-4
+# Balls of these shares of the radius are searched in turn on pseudogradients, by so many steps of a tenth.
+RETRY_SHARES = tuple(2.0**-k for k in range(5, -1, -1))
+RETRY_STEPS = 20
+RETRY_HALVINGS = 10
+# By how much a step is lengthened whose end is unsafe only by the rounding of one grouping of inputs, in turn.
+SECURING_SHARES = (1e-6, 1e-5, 1e-4, 1e-3)
 
 
 class Nearest:
@@ -22,12 +33,13 @@ class Nearest:
 
     points: `(batch, *shape)` in the model's dtype; distances: `(batch,)`, infinite where nothing unsafe was met.
     norm: that of the region unless given; "0" counts changed coordinates. margin: by how much another class (or the
-    target) must win; every shortfall is counted from there. Points are clipped to the domain, never to
-    the radius: whether they lie in the ball is the caller's question.
+    target) must win; every shortfall is counted from there. source: what is differentiated. Points are clipped to the
+    domain, never to the radius: whether they lie in the ball is the caller's question.
     """
 
     def __init__(self, search: Search, norm: str | None = None, margin: float = 0.0) -> None:
         self.search = search
+        self.source = Source(search.network)
         self.margin = margin
         self.norm = search.region.norm if norm is None else norm
         self.centre = search.region.centre.to(search.network.dtype)
@@ -64,13 +76,17 @@ class Nearest:
         targets = None if self.search.targets is None else self.search.targets[rows]
         return shortfalls(scores, self.search.classes[rows], targets) + self.margin
 
-    def linearise(self, rows: Tensor, x: Tensor, candidates: int | None) -> Linearisation:
-        """Return the models at points of the given inputs, after offering the points."""
-        targets = None if self.search.targets is None else self.search.targets[rows]
-        model = linearise(Source(self.search.network), x, self.search.classes[rows], targets, candidates)
+    def linearise(self, rows: Tensor, x: Tensor, candidates: int | None, aims: Tensor | None = None) -> Linearisation:
+        """Return the models at points of the given inputs, after offering the points.
+
+        aims: classes `(rows,)` whose boundary alone is looked at; those of the search where it has targets.
+        """
+        if self.search.targets is not None:
+            aims = self.search.targets[rows]
+        model = linearise(self.source, x, self.search.classes[rows], aims, candidates)
         self.search.record.count_gradients(rows)
         self.search.record.note_gradient(rows, model.vanishing())
-        self.offer(rows, x, model.margins[:, 0] + self.margin)
+        self.offer(rows, x, self.measure(rows, model.scores))
         return model
 
     def evaluate(self, rows: Tensor, x: Tensor) -> Tensor:
@@ -121,3 +137,68 @@ class Nearest:
             middle = self.clamp(centre + share.reshape(-1, *[1] * (far.dim() - 1)) * (far - centre))
             hit = self.evaluate(rows, middle) <= 0
             unsafe, safe = torch.where(hit, share, unsafe), torch.where(hit, safe, share)
+
+    def secure(self) -> None:
+        """Go a little beyond unsafe points that are safe when all inputs are evaluated together.
+
+        Points on a boundary change sides by the rounding of products, which depends on how inputs are grouped; the base
+        class judges all of them together.
+        """
+        for share in SECURING_SHARES:
+            if not bool(self.found.any()) or self.search.budget.exhausted:
+                break
+            with torch.no_grad():
+                values = self.measure(self.all_rows(), self.search.network.scores(self.points))
+            self.search.record.count_queries(self.all_rows())
+            rows = torch.nonzero(self.found & ~(values <= 0)).squeeze(1)
+            if not len(rows):
+                break
+            centre = self.centre[rows]
+            self.points[rows] = self.clamp(centre + (1.0 + share) * (self.points[rows] - centre))
+
+
+class NearestAttack(Attack):
+    """An attack that minimises the distance. Subclasses implement `approach`.
+
+    Where it found nothing on a network with MWD layers, whose true gradients reach one input of each unit only, it goes
+    on with pseudogradients.
+    """
+
+    minimal: ClassVar[bool] = True
+
+    @abstractmethod
+    def approach(self, nearest: Nearest) -> None:
+        """Offer unsafe points to `nearest`, which names the inputs and what is differentiated."""
+
+    def begin(self, search: Search) -> Nearest:
+        """Return what `approach` is given; attacks with a distance of their own make it here."""
+        return Nearest(search)
+
+    def retry(self, nearest: Nearest) -> None:
+        """Offer points found by descents on pseudogradients in growing balls, and by bisection of the segments to them.
+
+        Pseudogradients have directions, but no scale: they are sums over the inputs of a unit where only the largest
+        counts, so that steps to a linearised boundary would be far too short.
+        """
+        search, descent = nearest.search, Descent(RETRY_STEPS, Steepest(0.1), sources=(pseudogradient,))
+        for share in RETRY_SHARES:
+            rows = torch.nonzero(~nearest.found).squeeze(1)
+            if not len(rows) or search.budget.exhausted:
+                break
+            part = search.at(rows)
+            part = replace(part, region=part.region.with_radius(share * part.region.radius))
+            nearest.evaluate(rows, nearest.clamp(descent.propose(part)))
+        nearest.pull(RETRY_HALVINGS)
+
+    def propose(self, search: Search) -> Tensor:
+        """Return the nearest unsafe point met for each input, else the one with the least margin."""
+        nearest = self.begin(search)
+        self.approach(nearest)
+        rows = torch.nonzero(~nearest.found).squeeze(1)
+        if has_pseudogradient(search.network) and len(rows) and not search.budget.exhausted:
+            again = self.begin(search.at(rows))
+            again.source = pseudogradient(search.network)
+            self.retry(again)
+            nearest.offer(rows, again.points, again.shortfalls)
+        nearest.secure()
+        return nearest.points

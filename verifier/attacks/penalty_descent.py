@@ -89,7 +89,7 @@ def _evaluate(problem: Problem, positions: Tensor, w: Tensor) -> tuple[Tensor, T
     x = _decode(nearest, w)
     if problem.movable is not None:
         x = torch.where(problem.movable[positions], x, centre)
-    shortfall = nearest.measure(rows, nearest.search.network.scores(x))
+    shortfall = nearest.measure(rows, nearest.source.scores(x))
     nearest.search.record.count_gradients(rows)
     nearest.offer(rows, x, shortfall)
     distortion = problem.distortion((x - centre).flatten(1), positions)

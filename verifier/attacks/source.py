@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from encoders.network import Network
-from encoders.ops import Mwd, Op
+from encoders.ops import Mwd, MwdConv2d, Op
 from verifier.attacks.criteria import margins
 
 # A gradient vanishes if following it over the whole ball promises less than this share of what is missing.
@@ -35,10 +35,16 @@ class Source:
         (before,) = cast.fold(x, _pseudo_step, cast.output.inputs)
         return cast.output.op.scores(before, pseudo=True)
 
-    def evaluate(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """Return (scores, losses `(batch,)`), for success and for the gradient, of one forward pass."""
-        scores = self.scores(x)
-        return scores, loss(scores)
+    def differentiate(self, x: Tensor, slopes: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Return (scores, gradients at x `(batch, *shape)`), of one forward pass for success and for the gradient.
+
+        slopes: of the loss by the scores, given the scores, both `(batch, classes)`.
+        """
+        with torch.enable_grad():
+            x = x.detach().requires_grad_(True)
+            scores = self.scores(x)
+            (gradient,) = torch.autograd.grad(scores, x, slopes(scores.detach()))
+        return scores.detach(), gradient
 
 
 # Makes the source of a network.
@@ -52,7 +58,7 @@ def pseudogradient(network: Network) -> Source:
 
 def has_pseudogradient(network: Network) -> bool:
     """Return whether any layer of the network has one."""
-    return any(isinstance(node.op, Mwd) for node in network.nodes)
+    return any(isinstance(node.op, Mwd | MwdConv2d) for node in network.nodes)
 
 
 def gradient_vanishes(network: Network, x: Tensor, classes: Tensor, reach: Tensor, norm: str) -> Tensor:
@@ -72,4 +78,4 @@ def gradient_vanishes(network: Network, x: Tensor, classes: Tensor, reach: Tenso
 
 
 def _pseudo_step(op: Op, values: Sequence[Tensor]) -> Tensor:
-    return op.evaluate_pseudo(*values) if isinstance(op, Mwd) else op.evaluate(*values)
+    return op.evaluate_pseudo(*values) if isinstance(op, Mwd | MwdConv2d) else op.evaluate(*values)

@@ -19,9 +19,14 @@ from verifier.attacks.randomness import as_seeds, signs, uniform
 
 # After these numbers of 10,000 queries the share of changed pixels is halved (their appendix B).
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+# Queries with the widest windows, as in a search of 10,000; the schedule that is scaled to 1,000 has one of them. On a
+# 784-256-256-10 network that left 73 of 180 inputs in the 2-norm, and 118 in the inf-norm, instead of 61 and 114.
+WIDEST_QUERIES = 10
 # Tiles along each side of the first perturbation in the 2-norm, and its narrowest window.
 TILES = 5
 NARROWEST = 3
+# Queries whose random numbers are drawn together: one at a time they took a fifth of the search.
+DRAWN_AT_ONCE = 64
 # Keeps 0 / 0 out of the directions of empty windows.
 TINY = 1e-12
 
@@ -45,6 +50,9 @@ class Square(Attack):
         if search.budget.exhausted or not len(rows):
             return best.reshape(shape)
         stripes, move = (_stripes, _repaint) if ball.norm == "inf" else (_tiles, _shift_budget)
+        # Random numbers of a query: the corners of one or two windows, and the sides of the channels.
+        wanted = picture.channels + (2 if ball.norm == "inf" else 5)
+        numbers = torch.empty(len(rows), 0, wanted, dtype=torch.float64, device=best.device)
         x = stripes(ball, picture, seeds)
         values = ask(search, rows, x)
         for number in range(1, self.queries):
@@ -52,9 +60,14 @@ class Square(Attack):
             if len(going) < len(rows):
                 best[rows] = x
                 rows, seeds, ball, x, values = rows[going], seeds[going], ball.at(going), x[going], values[going]
+                numbers = numbers[going]
             if not len(rows) or search.budget.exhausted:
                 break
-            candidate = move(ball, picture, x, seeds, number, share_at(self.share, number / self.queries))
+            spent = max(number - WIDEST_QUERIES, 0)
+            block, place = divmod(number - 1, DRAWN_AT_ONCE)
+            if place == 0:
+                numbers = uniform(seeds, 1 + block, DRAWN_AT_ONCE * wanted).reshape(-1, DRAWN_AT_ONCE, wanted)
+            candidate = move(ball, picture, x, numbers[:, place], share_at(self.share, spent / self.queries))
             found = ask(search, rows, candidate)
             better = found < values
             x, values = torch.where(better[:, None], candidate, x), torch.where(better, found, values)
@@ -73,10 +86,9 @@ def _stripes(ball: Ball, picture: Picture, seeds: Tensor) -> Tensor:
     return torch.where(up, ball.upper, ball.lower)
 
 
-def _repaint(ball: Ball, picture: Picture, x: Tensor, seeds: Tensor, number: int, share: float) -> Tensor:
+def _repaint(ball: Ball, picture: Picture, x: Tensor, numbers: Tensor, share: float) -> Tensor:
     """Return x with one window at ends of the ball, a side for each channel, and not the same as x."""
     height, width = picture.window(share)
-    numbers = uniform(seeds, number, 2 + picture.channels)
     pixels = picture.spread(picture.indices(numbers[:, :2], height, width))
     up = (numbers[:, 2:] > 0.5)[:, :, None]
     lower, upper, now = (picture.split(t).gather(2, pixels) for t in (ball.lower, ball.upper, x))
@@ -98,10 +110,9 @@ def _tiles(ball: Ball, picture: Picture, seeds: Tensor) -> Tensor:
     return _on_sphere(ball, delta.flatten(1))
 
 
-def _shift_budget(ball: Ball, picture: Picture, x: Tensor, seeds: Tensor, number: int, share: float) -> Tensor:
+def _shift_budget(ball: Ball, picture: Picture, x: Tensor, numbers: Tensor, share: float) -> Tensor:
     """Return points whose first window got the budget of both, and what was unspent."""
     height, width = picture.window(share, NARROWEST)
-    numbers = uniform(seeds, number, 5 + picture.channels)
     first, second = (
         picture.spread(picture.indices(places, height, width)) for places in (numbers[:, :2], numbers[:, 2:4])
     )

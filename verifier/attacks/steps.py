@@ -13,11 +13,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from verifier.attacks.ball import Ball
+
+
+def replace_rows(old: Tensor, new: Tensor, rows: Tensor) -> Tensor:
+    """Return `old` with the given rows (an index tensor) of `new`; neither is written to.
+
+    A `where` over the rows takes ten times as long.
+    """
+    if len(rows) == len(old):
+        return new
+    return old.index_copy(0, rows, new.index_select(0, rows)) if len(rows) else old
 
 
 class Walk(ABC):
@@ -34,12 +45,14 @@ class Walk(ABC):
         """Drop all but the given rows (an index tensor)."""
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
-                setattr(self, name, value[rows])
+                setattr(self, name, value.index_select(0, rows))
         self.ball = self.ball.at(rows)
 
 
 class StepRule(ABC):
-    """The settings of a walk."""
+    """The settings of a walk. needs_losses: whether it looks at them, or at gradients only."""
+
+    needs_losses: ClassVar[bool] = False
 
     @abstractmethod
     def begin(self, ball: Ball, steps: int) -> Walk:
@@ -117,6 +130,8 @@ class Adaptive(StepRule):
     progress: a step length is kept while at least this share of its steps lower the loss.
     """
 
+    needs_losses: ClassVar[bool] = True
+
     length: float = 2.0
     inertia: float = 0.75
     progress: float = 0.75
@@ -148,10 +163,10 @@ class _AdaptiveWalk(Walk):
         self.best = self.best_gradient = self.before = ball.centre
 
     def advance(self, x: Tensor, gradient: Tensor, losses: Tensor) -> Tensor:
-        better = losses < self.best_loss
-        self.best_loss = torch.where(better, losses, self.best_loss)
-        self.best = torch.where(better[:, None], x, self.best)
-        self.best_gradient = torch.where(better[:, None], gradient, self.best_gradient)
+        better = torch.nonzero(losses < self.best_loss).squeeze(1)
+        self.best_loss = replace_rows(self.best_loss, losses, better)
+        self.best = replace_rows(self.best, x, better)
+        self.best_gradient = replace_rows(self.best_gradient, gradient, better)
         first = self.number == 0
         if first:
             self.before = x
@@ -176,9 +191,9 @@ class _AdaptiveWalk(Walk):
         self.size = torch.where(self.halved, self.size / 2, self.size)
         self.loss_at_look, self.last_look = self.best_loss, self.number
         self.falls = torch.zeros_like(self.falls)
-        back = self.halved[:, None]
-        x, gradient = torch.where(back, self.best, x), torch.where(back, self.best_gradient, gradient)
+        back = torch.nonzero(self.halved).squeeze(1)
+        x, gradient = replace_rows(x, self.best, back), replace_rows(gradient, self.best_gradient, back)
         # A return to the best point is no movement.
-        self.before = torch.where(back, x, self.before)
+        self.before = replace_rows(self.before, x, back)
         self.last_loss = torch.where(self.halved, self.best_loss, self.last_loss)
         return x, gradient

@@ -89,7 +89,7 @@ class Replace:
 
 @dataclass(frozen=True, eq=False)
 class ExpectedSource(Source):
-    """Mean scores and mean loss over fresh draws of a randomised network at each evaluation."""
+    """Mean scores, and the gradient of the mean loss, over fresh draws of a randomised network at each evaluation."""
 
     forward: Randomised = field(kw_only=True)
     draws: int = field(kw_only=True)
@@ -98,10 +98,12 @@ class ExpectedSource(Source):
     def scores(self, x: Tensor) -> Tensor:
         return torch.stack([self.forward(self.network, x, self.generator) for _ in range(self.draws)]).mean(dim=0)
 
-    def evaluate(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        drawn = [self.forward(self.network, x, self.generator) for _ in range(self.draws)]
-        losses = torch.stack([loss(scores) for scores in drawn]).mean(dim=0)
-        return torch.stack(drawn).mean(dim=0), losses
+    def differentiate(self, x: Tensor, slopes: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_(True)
+            drawn = [self.forward(self.network, x, self.generator) for _ in range(self.draws)]
+            (gradient,) = torch.autograd.grad(drawn, x, [slopes(scores.detach()) / self.draws for scores in drawn])
+        return torch.stack(drawn).mean(dim=0).detach(), gradient
 
 
 @dataclass(frozen=True)

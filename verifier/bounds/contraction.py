@@ -9,16 +9,21 @@ become false). The midpoint of every node is evaluated as an attack. No publishe
 the scheme is that of interval constraint solvers (Benhamou et al. 1999) and of lazy clause generation.
 
 Direction: `REFUTED` is a proof in real arithmetic: every bound is moved outward by more than its rounding error.
-Compiled by numba, float64. Covers chains of MWD layers whose last layer has one type of unit.
+Compiled by numba, float64. Covers chains of MWD layers with Gaussian and linear links, the last layer's units of one
+type or mixed (`contraction_threshold`).
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 
+from encoders.ops import Mwd
 from verifier.bounds.contraction_rules import (
+    LINEAR,
+    NEGATED,
     Array,
     backward_unit,
     distance_at_least,
@@ -26,7 +31,15 @@ from verifier.bounds.contraction_rules import (
     distance_range,
     link_lower,
     link_upper,
+    link_value,
     literals,
+)
+from verifier.bounds.contraction_threshold import (
+    compared_pair,
+    coordinate_down,
+    coordinate_range,
+    high_distances,
+    low_distances,
 )
 
 REFUTED, FOUND, STOPPED, UNDECIDED = 0, 1, 2, 3
@@ -45,15 +58,21 @@ LARGEST = 1e100
 
 @dataclass(frozen=True, eq=False)
 class PackedNetwork:
-    """The weights of a chain of MWD layers, flat: layer l has units[l] rows of inputs[l] columns at offset[l]."""
+    """The weights of a chain of MWD layers, flat: layer l has units[l] rows of inputs[l] columns at offset[l].
+
+    kind (see `contraction_rules`) and bias: of each unit, those of layer l from unit_offset[l] on. limit: of weights
+    and boxes, so that no number in the search can overflow.
+    """
 
     weight: Array
     attractor: Array
-    negated: Array
+    kind: Array
+    bias: Array
     units: Array
     inputs: Array
     offset: Array
-    negated_offset: Array
+    unit_offset: Array
+    limit: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,22 +84,27 @@ class Answer:
     point: Array
 
 
-def pack(layers: list[tuple[Array, Array, Array]]) -> PackedNetwork:
-    """Return the layers (weight, attractor, negated), each in float64, as flat arrays."""
-    # Within this range no product or square below can overflow.
-    largest = max(float(np.abs(part).max(initial=0.0)) for layer in layers for part in layer[:2])
-    if not largest < LARGEST:
-        raise ValueError(f"contraction takes weights below {LARGEST:g} in size, got {largest:g}")
-    sizes = [weight.shape for weight, _, _ in layers]
-    lengths = [m * n for m, n in sizes]
+def pack(layers: Sequence[Mwd]) -> PackedNetwork:
+    """Return the layers as flat arrays; raise ValueError if their weights are so large that numbers could overflow."""
+    linear = any(op.has_linear_link for op in layers)
+    # Outputs of linear links grow from layer to layer, at most by the factor 3 limit; those of others lie in [0, 1].
+    limit = LARGEST ** (1.0 / (len(layers) + 1)) if linear else LARGEST
+    biases = [op.negated.double() * 0.0 if op.bias is None else op.bias for op in layers]
+    parts = [part for op, bias in zip(layers, biases, strict=True) for part in (op.weight, op.attractor, bias)]
+    largest = max(float(part.abs().max()) for part in parts)
+    if not largest < limit:
+        raise ValueError(f"contraction takes weights below {limit:g} in size, got {largest:g}")
+    sizes = [op.weight.shape for op in layers]
     return PackedNetwork(
-        weight=np.concatenate([np.asarray(u, dtype=np.float64).ravel() for u, _, _ in layers]),
-        attractor=np.concatenate([np.asarray(w, dtype=np.float64).ravel() for _, w, _ in layers]),
-        negated=np.concatenate([np.asarray(g, dtype=np.bool_) for _, _, g in layers]),
+        weight=np.concatenate([op.weight.double().cpu().numpy().ravel() for op in layers]),
+        attractor=np.concatenate([op.attractor.double().cpu().numpy().ravel() for op in layers]),
+        kind=np.concatenate([op.negated.long().cpu().numpy() * NEGATED + op.has_linear_link * LINEAR for op in layers]),
+        bias=np.concatenate([bias.double().cpu().numpy() for bias in biases]),
         units=np.array([m for m, _ in sizes], dtype=np.int64),
         inputs=np.array([n for _, n in sizes], dtype=np.int64),
-        offset=np.cumsum([0, *lengths])[:-1].astype(np.int64),
-        negated_offset=np.cumsum([0, *[m for m, _ in sizes]])[:-1].astype(np.int64),
+        offset=np.cumsum([0, *[m * n for m, n in sizes]])[:-1].astype(np.int64),
+        unit_offset=np.cumsum([0, *[m for m, _ in sizes]])[:-1].astype(np.int64),
+        limit=limit,
     )
 
 
@@ -89,22 +113,19 @@ def search(network: PackedNetwork, lower: Array, upper: Array, reference: int, o
 
     nodes: how many boxes may be examined before the search is STOPPED.
     """
-    if not (np.abs(lower).max() < LARGEST and np.abs(upper).max() < LARGEST):
-        raise ValueError(f"contraction takes boxes within +-{LARGEST:g}")
-    last_negated = network.negated[network.negated_offset[-1] :]
-    if last_negated.any() != last_negated.all():
-        raise ValueError("contraction needs a last MWD layer with one type of unit")
-    # A larger distance is a larger output in a negated layer: there the other class must be far.
-    low, high = (reference, other) if last_negated.all() else (other, reference)
+    if not (np.abs(lower).max() < network.limit and np.abs(upper).max() < network.limit):
+        raise ValueError(f"contraction takes boxes within +-{network.limit:g}")
+    last = slice(int(network.unit_offset[-1]), None)
+    pair, shifts = compared_pair(network.kind[last], network.bias[last], reference, other)
     code, used, point = _search(
-        network.weight, network.attractor, network.negated, network.units, network.inputs, network.offset,
-        network.negated_offset, lower, upper, low, high, nodes,
+        network.weight, network.attractor, network.kind, network.bias, network.units, network.inputs, network.offset,
+        network.unit_offset, lower, upper, pair, shifts, nodes,
     )  # fmt: skip
     return Answer(int(code), int(used), point)
 
 
 @njit(cache=True)
-def _forward(weight, attractor, negated, units, inputs, offset, negated_offset, starts, lower, upper, near_of, far_of):  # type: ignore[no-untyped-def]
+def _forward(weight, attractor, kind, bias, units, inputs, offset, unit_offset, starts, lower, upper, near_of, far_of):  # type: ignore[no-untyped-def]
     """Intersect every hidden range with the image of the one below; return False if one becomes empty.
 
     near_of, far_of: filled with the distance range of each hidden unit, at the unit's place among the values.
@@ -118,25 +139,27 @@ def _forward(weight, attractor, negated, units, inputs, offset, negated_offset, 
                 weight[row : row + n], attractor[row : row + n], lower[a : a + n], upper[a : a + n]
             )
             near_of[b + j], far_of[b + j] = near, far
-            flag = negated[negated_offset[layer] + j]
-            lower[b + j] = max(lower[b + j], link_lower(far, near, flag))
-            upper[b + j] = min(upper[b + j], link_upper(far, near, flag))
+            unit = unit_offset[layer] + j
+            lower[b + j] = max(lower[b + j], link_lower(far, near, kind[unit], bias[unit]))
+            upper[b + j] = min(upper[b + j], link_upper(far, near, kind[unit], bias[unit]))
             if lower[b + j] > upper[b + j]:
                 return False
     return True
 
 
 @njit(cache=True)
-def _contract(weight, attractor, negated, units, inputs, offset, negated_offset, starts, lower, upper, tau, low, high):  # type: ignore[no-untyped-def]
+def _contract(  # type: ignore[no-untyped-def]
+    weight, attractor, kind, bias, units, inputs, offset, unit_offset, starts, lower, upper, tau, pair, shifts
+):
     """Contract a node in place; return False if it is refuted. tau: its range, an array of two."""
     last = units.shape[0] - 1
     n = inputs[last]
     a = starts[last]
-    row_low, row_high = offset[last] + low * n, offset[last] + high * n
+    row_low, row_high = offset[last] + pair[0] * n, offset[last] + pair[1] * n
     near_of, far_of = np.zeros(lower.shape[0]), np.zeros(lower.shape[0])
     for _ in range(SWEEPS):
         if not _forward(
-            weight, attractor, negated, units, inputs, offset, negated_offset, starts, lower, upper, near_of, far_of
+            weight, attractor, kind, bias, units, inputs, offset, unit_offset, starts, lower, upper, near_of, far_of
         ):
             return False
         low_near, low_far = distance_range(
@@ -145,16 +168,21 @@ def _contract(weight, attractor, negated, units, inputs, offset, negated_offset,
         high_near, high_far = distance_range(
             weight[row_high : row_high + n], attractor[row_high : row_high + n], lower[a : a + n], upper[a : a + n]
         )
-        tau[0], tau[1] = max(tau[0], low_near), min(tau[1], high_far)
+        # Some tau in [d_low, d_high] is d_low itself, so tau need not exceed the greatest d_low.
+        least, greatest = coordinate_range(low_near, low_far, pair[2], shifts[0])
+        _least, highest = coordinate_range(high_near, high_far, pair[3], shifts[1])
+        tau[0], tau[1] = max(tau[0], least), min(tau[1], greatest, highest)
         if tau[0] > tau[1]:
             return False
+        at_least, at_most = low_distances(tau[1], pair[2], shifts[0])
         moved = backward_unit(
             weight[row_low : row_low + n], attractor[row_low : row_low + n], lower[a : a + n], upper[a : a + n],
-            0.0, tau[1], low_near, low_far,
+            at_least, at_most, low_near, low_far,
         )  # fmt: skip
+        at_least, at_most = high_distances(tau[0], pair[3], shifts[1])
         step = backward_unit(
             weight[row_high : row_high + n], attractor[row_high : row_high + n], lower[a : a + n], upper[a : a + n],
-            tau[0], math.inf, high_near, high_far,
+            at_least, at_most, high_near, high_far,
         )  # fmt: skip
         if moved < 0.0 or step < 0.0:
             return False
@@ -163,11 +191,11 @@ def _contract(weight, attractor, negated, units, inputs, offset, negated_offset,
             m, c, d = inputs[layer], starts[layer], starts[layer + 1]
             for j in range(units[layer]):
                 row = offset[layer] + j * m
-                flag = negated[negated_offset[layer] + j]
+                unit = unit_offset[layer] + j
                 step = backward_unit(
                     weight[row : row + m], attractor[row : row + m], lower[c : c + m], upper[c : c + m],
-                    distance_at_least(lower[d + j], upper[d + j], flag),
-                    distance_at_most(lower[d + j], upper[d + j], flag), near_of[d + j], far_of[d + j],
+                    distance_at_least(lower[d + j], upper[d + j], kind[unit], bias[unit]),
+                    distance_at_most(lower[d + j], upper[d + j], kind[unit], bias[unit]), near_of[d + j], far_of[d + j],
                 )  # fmt: skip
                 if step < 0.0:
                     return False
@@ -178,8 +206,8 @@ def _contract(weight, attractor, negated, units, inputs, offset, negated_offset,
 
 
 @njit(cache=True)
-def _evaluate(weight, attractor, negated, units, inputs, offset, negated_offset, starts, lower, upper, low, high):  # type: ignore[no-untyped-def]
-    """Return z_low - z_high at the midpoint of the pixels, in plain float64: <= 0 looks unsafe."""
+def _evaluate(weight, attractor, kind, bias, units, inputs, offset, unit_offset, starts, lower, upper, pair, shifts):  # type: ignore[no-untyped-def]
+    """Return d_low - d_high at the midpoint of the pixels, in plain float64: <= 0 looks unsafe."""
     values = 0.5 * (lower[: inputs[0]] + upper[: inputs[0]])
     last = units.shape[0] - 1
     for layer in range(last):
@@ -188,18 +216,18 @@ def _evaluate(weight, attractor, negated, units, inputs, offset, negated_offset,
         for j in range(units[layer]):
             row = offset[layer] + j * n
             near, _far = distance_range(weight[row : row + n], attractor[row : row + n], values, values)
-            s = near * near
-            result[j] = -math.expm1(-s) if negated[negated_offset[layer] + j] else math.exp(-s)
+            unit = unit_offset[layer] + j
+            result[j] = link_value(near, kind[unit], bias[unit])
         values = result
     n = inputs[last]
-    row_low, row_high = offset[last] + low * n, offset[last] + high * n
+    row_low, row_high = offset[last] + pair[0] * n, offset[last] + pair[1] * n
     z_low, _far = distance_range(weight[row_low : row_low + n], attractor[row_low : row_low + n], values, values)
     z_high, _far = distance_range(weight[row_high : row_high + n], attractor[row_high : row_high + n], values, values)
-    return z_low - z_high
+    return coordinate_down(z_low, pair[2], shifts[0]) - coordinate_down(z_high, pair[3], shifts[1])
 
 
 @njit(cache=True)
-def _choose(weight, attractor, negated, units, inputs, offset, negated_offset, starts, lower, upper, tau, high):  # type: ignore[no-untyped-def]
+def _choose(weight, attractor, kind, bias, units, inputs, offset, unit_offset, starts, lower, upper, tau, pair, shifts):  # type: ignore[no-untyped-def]
     """Return (layer, literal, threshold) of the unsatisfied clause with the fewest literals, nearest the output.
 
     layer -1: every clause holds on the whole node.
@@ -209,15 +237,17 @@ def _choose(weight, attractor, negated, units, inputs, offset, negated_offset, s
     for layer in range(last, -1, -1):
         n, a = inputs[layer], starts[layer]
         for j in range(units[layer]):
-            if layer == last and j != high:
+            if layer == last and j != pair[0] and j != pair[1]:
                 continue
             row = offset[layer] + j * n
             u, w, lo, hi = weight[row : row + n], attractor[row : row + n], lower[a : a + n], upper[a : a + n]
-            if layer == last:
-                bound = tau[0]
+            if layer == last and j == pair[0]:
+                bound, _at_most = low_distances(tau[1], pair[2], shifts[0])
+            elif layer == last:
+                bound, _at_most = high_distances(tau[0], pair[3], shifts[1])
             else:
-                b = starts[layer + 1] + j
-                bound = distance_at_least(lower[b], upper[b], negated[negated_offset[layer] + j])
+                b, unit = starts[layer + 1] + j, unit_offset[layer] + j
+                bound = distance_at_least(lower[b], upper[b], kind[unit], bias[unit])
             near, _far = distance_range(u, w, lo, hi)
             if near >= bound * (1.0 - 1e-9) - DELTA:
                 continue
@@ -230,17 +260,20 @@ def _choose(weight, attractor, negated, units, inputs, offset, negated_offset, s
 
 
 @njit(cache=True)
-def _search(weight, attractor, negated, units, inputs, offset, negated_offset, box_lower, box_upper, low, high, limit):  # type: ignore[no-untyped-def]
+def _search(  # type: ignore[no-untyped-def]
+    weight, attractor, kind, bias, units, inputs, offset, unit_offset, box_lower, box_upper, pair, shifts, limit
+):
     """Depth-first search over nodes; see `search`."""
     layers = units.shape[0]
     starts = np.zeros(layers, dtype=np.int64)
     for layer in range(1, layers):
         starts[layer] = starts[layer - 1] + inputs[layer - 1]
     size = starts[layers - 1] + inputs[layers - 1]
-    stack_lower, stack_upper = np.zeros((MAXIMUM_DEPTH + 2, size)), np.ones((MAXIMUM_DEPTH + 2, size))
-    stack_tau = np.zeros((MAXIMUM_DEPTH + 2, 2))
+    stack_lower, stack_upper = np.empty((MAXIMUM_DEPTH + 2, size)), np.empty((MAXIMUM_DEPTH + 2, size))
+    stack_tau = np.empty((MAXIMUM_DEPTH + 2, 2))
+    stack_lower[0], stack_upper[0] = -math.inf, math.inf
     stack_lower[0, : inputs[0]], stack_upper[0, : inputs[0]] = box_lower, box_upper
-    stack_tau[0, 1] = math.inf
+    stack_tau[0, 0], stack_tau[0, 1] = -math.inf, math.inf
     depth, nodes, first_range, undecided = 1, 0, -1.0, False
     point = 0.5 * (box_lower + box_upper)
     while depth > 0:
@@ -250,12 +283,12 @@ def _search(weight, attractor, negated, units, inputs, offset, negated_offset, b
         depth -= 1
         lower, upper, tau = stack_lower[depth].copy(), stack_upper[depth].copy(), stack_tau[depth].copy()
         if not _contract(
-            weight, attractor, negated, units, inputs, offset, negated_offset, starts, lower, upper, tau, low, high
+            weight, attractor, kind, bias, units, inputs, offset, unit_offset, starts, lower, upper, tau, pair, shifts
         ):
             continue
         if (
             _evaluate(
-                weight, attractor, negated, units, inputs, offset, negated_offset, starts, lower, upper, low, high
+                weight, attractor, kind, bias, units, inputs, offset, unit_offset, starts, lower, upper, pair, shifts
             )
             <= 0.0
         ):
@@ -263,7 +296,7 @@ def _search(weight, attractor, negated, units, inputs, offset, negated_offset, b
         if first_range < 0.0:
             first_range = tau[1] - tau[0]
         layer, literal, threshold = _choose(
-            weight, attractor, negated, units, inputs, offset, negated_offset, starts, lower, upper, tau, high
+            weight, attractor, kind, bias, units, inputs, offset, unit_offset, starts, lower, upper, tau, pair, shifts
         )
         wide = tau[1] - tau[0] > TAU_SHARE * first_range
         if depth + 2 > MAXIMUM_DEPTH or (layer < 0 and tau[1] - tau[0] <= DELTA):

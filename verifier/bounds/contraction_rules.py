@@ -1,8 +1,9 @@
 """What one MWD unit says about its inputs and its output, for `contraction`: compiled, and rounded outward.
 
-A unit has z = max_i u_i |y_i - w_i| and the output exp(-z^2), or one minus that if negated. {z <= b} is a box of
-inputs, {z >= a} a clause over them (DESIGN of this project). Every bound is moved outward by PAD and TINY, which cover
-all roundings here; literals are numbered +(i+1) for y_i >= threshold and -(i+1) for y_i <= threshold.
+A unit has z = max_i u_i |y_i - w_i| and a monotone link of it as output: exp(-z^2), or one minus that if negated;
+with the linear link bias - z, or bias + z if negated. {z <= b} is a box of inputs, {z >= a} a clause over them
+(DESIGN of this project). Every bound is moved outward by PAD and TINY, which cover all roundings here; literals are
+numbered +(i+1) for y_i >= threshold and -(i+1) for y_i <= threshold. `kind` is NEGATED, LINEAR, both or 0.
 """
 
 import math
@@ -16,13 +17,30 @@ PAD = 16 * 2.0**-52
 # Absolute outward move, far above every underflow error.
 TINY = 1e-300
 
+# Bits of a unit's kind.
+NEGATED, LINEAR = 1, 2
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @njit(cache=True)
-def link_lower(z_far: float, z_near: float, negated: bool) -> float:
+def sum_down(a: float, b: float) -> float:
+    """Return a lower bound of a + b; a may be infinite, b is finite."""
+    return a if math.isinf(a) else a + b - (PAD * (abs(a) + abs(b)) + TINY)
+
+
+@njit(cache=True)
+def sum_up(a: float, b: float) -> float:
+    """Return an upper bound of a + b; a may be infinite, b is finite."""
+    return -sum_down(-a, -b)
+
+
+@njit(cache=True)
+def link_lower(z_far: float, z_near: float, kind: int, bias: float) -> float:
     """Return a lower bound of the output over z in [z_near, z_far]."""
-    if negated:
+    if kind & LINEAR:
+        return sum_down(z_near if kind & NEGATED else -z_far, bias)
+    if kind & NEGATED:
         s = z_near * z_near * (1.0 - PAD)
         return max(0.0, -math.expm1(-s) * (1.0 - PAD) - TINY)
     s = z_far * z_far * (1.0 + PAD) + TINY
@@ -30,9 +48,11 @@ def link_lower(z_far: float, z_near: float, negated: bool) -> float:
 
 
 @njit(cache=True)
-def link_upper(z_far: float, z_near: float, negated: bool) -> float:
+def link_upper(z_far: float, z_near: float, kind: int, bias: float) -> float:
     """Return an upper bound of the output over z in [z_near, z_far]."""
-    if negated:
+    if kind & LINEAR:
+        return sum_up(z_far if kind & NEGATED else -z_near, bias)
+    if kind & NEGATED:
         s = z_far * z_far * (1.0 + PAD) + TINY
         return min(1.0, -math.expm1(-s) * (1.0 + PAD) + TINY)
     s = z_near * z_near * (1.0 - PAD)
@@ -40,17 +60,29 @@ def link_upper(z_far: float, z_near: float, negated: bool) -> float:
 
 
 @njit(cache=True)
-def distance_at_most(low: float, high: float, negated: bool) -> float:
+def link_value(z: float, kind: int, bias: float) -> float:
+    """Return the output at z, rounded to nearest."""
+    if kind & LINEAR:
+        return bias + (z if kind & NEGATED else -z)
+    return -math.expm1(-z * z) if kind & NEGATED else math.exp(-z * z)
+
+
+@njit(cache=True)
+def distance_at_most(low: float, high: float, kind: int, bias: float) -> float:
     """Return an upper bound of z given that the output lies in [low, high]."""
-    if negated:
+    if kind & LINEAR:
+        return sum_up(high, -bias) if kind & NEGATED else sum_up(-low, bias)
+    if kind & NEGATED:
         return math.inf if high >= 1.0 else math.sqrt(-math.log1p(-high)) * (1.0 + PAD) + TINY
     return math.inf if low <= 0.0 else math.sqrt(-math.log(low)) * (1.0 + PAD) + TINY
 
 
 @njit(cache=True)
-def distance_at_least(low: float, high: float, negated: bool) -> float:
+def distance_at_least(low: float, high: float, kind: int, bias: float) -> float:
     """Return a lower bound of z given that the output lies in [low, high]."""
-    if negated:
+    if kind & LINEAR:
+        return max(0.0, sum_down(low, -bias) if kind & NEGATED else sum_down(-high, bias))
+    if kind & NEGATED:
         return 0.0 if low <= 0.0 else max(0.0, math.sqrt(-math.log1p(-min(low, 1.0 - 2.0**-53))) * (1.0 - PAD) - TINY)
     return 0.0 if high >= 1.0 else max(0.0, math.sqrt(-math.log(max(high, TINY))) * (1.0 - PAD) - TINY)
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from encoders.network import Network
-from encoders.region import BallRegion
+from encoders.region import BallRegion, Norm
 from verifier.budget import Budget
 from verifier.subject import Subject
 from verifier.verdict import Bracket, Strength
@@ -25,7 +25,7 @@ from verifier.verdict import Bracket, Strength
 class Batch:
     """Inputs of one subject: centres `(batch, *shape)` float64 on the device, reference classes, seeds.
 
-    reach: the largest radius that is asked about; with a domain, the whole domain lies within it.
+    reach: the largest radius that is asked about; with a domain, the whole domain lies within it. norm: of the balls.
     """
 
     subject: Subject
@@ -34,6 +34,7 @@ class Batch:
     seeds: tuple[int, ...]
     domain: tuple[float, float] | None
     reach: float
+    norm: Norm = "inf"
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -41,12 +42,12 @@ class Batch:
     def region(self, radius: Tensor | float) -> BallRegion:
         """Return the balls of a radius (one number, or one for each input) around the centres."""
         radii = torch.as_tensor(radius, dtype=torch.float64, device=self.centres.device)
-        return BallRegion(self.centres, radii.expand(len(self)).clone(), self.domain)
+        return BallRegion(self.centres, radii.expand(len(self)).clone(), self.domain, self.norm)
 
     def at(self, rows: Tensor) -> Batch:
         """Return the batch of the given rows (an index tensor)."""
         seeds = tuple(self.seeds[row] for row in rows.tolist())
-        return Batch(self.subject, self.centres[rows], self.classes[rows], seeds, self.domain, self.reach)
+        return replace(self, centres=self.centres[rows], classes=self.classes[rows], seeds=seeds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +73,14 @@ class Decision:
     certified: Tensor
     witnesses: dict[int, Witness] = field(default_factory=dict)
     execution_only: dict[int, float] = field(default_factory=dict)
+
+    def take(self, row: int, other: Decision) -> None:
+        """Take in a decision about one input as that of the given row."""
+        self.certified[row] |= other.certified[0]
+        if 0 in other.witnesses:
+            self.witnesses[row] = other.witnesses[0]
+        if 0 in other.execution_only:
+            self.execution_only[row] = other.execution_only[0]
 
 
 @dataclass(eq=False)

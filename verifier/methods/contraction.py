@@ -5,35 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from encoders.network import INPUT, Network
-from encoders.ops import Mwd, Reshape
+from encoders.network import Network
 from encoders.region import BallRegion
 from verifier.bounds.interval import compare_classes
+from verifier.bounds.mwd_chain import chain_refusal, dense_layers
 from verifier.budget import Budget
 from verifier.methods.base import Batch, Decision, Findings, Method
 from verifier.methods.falsify import confirm
 from verifier.verdict import Outcome
-
-
-def mwd_layers(network: Network) -> list[Mwd]:
-    """Return the layers of a chain of MWD layers; raise ValueError naming the first node that is none.
-
-    Reshapes in front are allowed: the layers then see the input in C order.
-    """
-    layers: list[Mwd] = []
-    previous = INPUT
-    for node in network.nodes:
-        if node.inputs != (previous,) or not isinstance(node.op, Mwd | Reshape) or (layers and node.op.kind != "mwd"):
-            raise ValueError(
-                f"method 'contraction' takes a chain of MWD layers; node {node.name!r} is {node.op.kind}. "
-                "Methods for other networks: interval, auto"
-            )
-        previous = node.name
-        if isinstance(node.op, Mwd):
-            layers.append(node.op)
-    if not layers or bool(layers[-1].negated.any()) != bool(layers[-1].negated.all()):
-        raise ValueError("method 'contraction' takes a last MWD layer with one type of unit, plain or negated")
-    return layers
 
 
 class ContractionMethod(Method):
@@ -48,11 +27,7 @@ class ContractionMethod(Method):
         self.refinements = refinements
 
     def refusal(self, network: Network) -> str | None:
-        try:
-            mwd_layers(network)
-        except ValueError as error:
-            return str(error)
-        return None
+        return chain_refusal(network, self.name)
 
     def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> Decision:
         decision = Decision(torch.zeros(len(batch), dtype=torch.bool))
@@ -104,12 +79,7 @@ class _Search:
         from verifier.bounds import contraction
 
         self.engine, self.nodes = contraction, nodes
-        self.packed = contraction.pack(
-            [
-                (op.weight.cpu().numpy(), op.attractor.cpu().numpy(), op.negated.cpu().numpy())
-                for op in mwd_layers(network)
-            ]
-        )
+        self.packed = contraction.pack(dense_layers(network, ContractionMethod.name))
 
     def decide(
         self, lower: np.ndarray, upper: np.ndarray, reference: int, rivals: np.ndarray, budget: Budget

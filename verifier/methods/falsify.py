@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from encoders.region import BallRegion
+from encoders.region import NORMS, BallRegion
 from verifier.attacks import Attack, Search
 from verifier.bounds.interval import refutes_at
 from verifier.budget import Budget
@@ -49,6 +49,7 @@ class FalsifyMethod(Method):
 
     proves = False
     finds = True
+    norms = NORMS
 
     def __init__(self, name: str, attacks: Sequence[Attack]) -> None:
         self.name = name
@@ -57,6 +58,8 @@ class FalsifyMethod(Method):
     def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> Decision:
         decision = Decision(torch.zeros(len(batch), dtype=torch.bool))
         for attack in self.attacks:
+            if region.norm not in attack.norms:
+                continue
             rows = [row for row in range(len(batch)) if row not in decision.witnesses]
             if not rows or budget.exhausted:
                 break

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from encoders.network import Network
-from encoders.region import BallRegion
+from encoders.region import NORMS, BallRegion
 from verifier.budget import Budget
 from verifier.methods.base import Batch, Decision, Findings, Method
 
@@ -18,6 +18,9 @@ class PortfolioMethod(Method):
 
     def __init__(self, stages: Sequence[Method], name: str = "auto") -> None:
         self.stages, self.name = tuple(stages), name
+        named = [stage for stage in stages if stage.name == name] or stages
+        # A ClassVar of single methods; of a portfolio it follows from the stages.
+        self.norms = tuple(norm for norm in NORMS if any(norm in stage.norms for stage in named))  # type: ignore[misc]
 
     def refusal(self, network: Network) -> str | None:
         """Return the reason of the stage that the portfolio is named after, if it has one."""
@@ -41,4 +44,5 @@ class PortfolioMethod(Method):
             stage.bracket(batch, epsilons, findings, budget)
 
     def _applicable(self, batch: Batch) -> list[Method]:
-        return [stage for stage in self.stages if stage.refusal(batch.subject.network) is None]
+        stages = [stage for stage in self.stages if batch.norm in stage.norms]
+        return [stage for stage in stages if stage.refusal(batch.subject.network) is None]

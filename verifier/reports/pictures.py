@@ -1,6 +1,7 @@
 """Counterexamples as a picture: original, adversarial, and their difference, scaled by a factor that is stated."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -24,6 +25,13 @@ def adversarial_figure(result: AttackResult, path: Path) -> bool:
     if not exhibits:
         path.unlink(missing_ok=True)
         return False
+    request = result.request
+    exhibit_grid(exhibits, f"{result.model}, {request.name}, {request.norm}-norm", path)
+    return True
+
+
+def exhibit_grid(exhibits: Sequence[Exhibit], title: str, path: Path, classes: Sequence[str] = ()) -> None:
+    """Write one row of three pictures for each exhibit, all of them image-shaped; classes: their names, or numbers."""
     import matplotlib.pyplot as plt
 
     low, high = _range(exhibits)
@@ -31,12 +39,10 @@ def adversarial_figure(result: AttackResult, path: Path) -> bool:
     size = (3 * 2.1, 2.35 * len(exhibits) + 0.5)
     figure, grid = plt.subplots(len(exhibits), 3, figsize=size, layout="constrained", squeeze=False)
     for axes, exhibit in zip(grid, exhibits, strict=True):
-        _draw_row(axes, exhibit, low, high, factor)
-    request = result.request
-    figure.suptitle(f"{result.model}, {request.name}, {request.norm}-norm, difference x {factor:g}", fontsize=10)
+        _draw_row(axes, exhibit, low, high, factor, classes)
+    figure.suptitle(f"{title}, difference x {factor:g}", fontsize=10)
     figure.savefig(path, dpi=120)
     plt.close(figure)
-    return True
 
 
 def as_picture(x: np.ndarray) -> np.ndarray | None:
@@ -59,7 +65,7 @@ def as_picture(x: np.ndarray) -> np.ndarray | None:
     return values
 
 
-def difference_factor(exhibits: list[Exhibit], width: float) -> float:
+def difference_factor(exhibits: Sequence[Exhibit], width: float) -> float:
     """Return the largest of 1, 2, 5, 10, ... that keeps every scaled difference within half the width of the range."""
     largest = max(float(np.abs(_difference(exhibit)).max()) for exhibit in exhibits)
     if largest == 0 or 0.5 * width / largest < 1:
@@ -69,25 +75,32 @@ def difference_factor(exhibits: list[Exhibit], width: float) -> float:
     return max(step * power for step in (1.0, 2.0, 5.0) if step * power <= wanted * (1 + 1e-12))
 
 
+def name_of(label: int, classes: Sequence[str]) -> str:
+    """Return the name of a class, its number where it has none."""
+    return classes[label] if label < len(classes) else str(label)
+
+
 def _difference(exhibit: Exhibit) -> np.ndarray:
     example = exhibit.example
     return np.asarray(example.point, dtype=np.float64) - np.asarray(example.original, dtype=np.float64)
 
 
-def _range(exhibits: list[Exhibit]) -> tuple[float, float]:
+def _range(exhibits: Sequence[Exhibit]) -> tuple[float, float]:
     """Return (black, white): [0, 1] where all values lie in it, else their extremes."""
     values = np.stack([x for e in exhibits for x in (e.example.original, e.example.point)])
     low, high = float(values.min()), float(values.max())
     return (0.0, 1.0) if low >= 0 and high <= 1 else (low, max(high, low + 1e-12))
 
 
-def _draw_row(axes: np.ndarray, exhibit: Exhibit, low: float, high: float, factor: float) -> None:
+def _draw_row(
+    axes: np.ndarray, exhibit: Exhibit, low: float, high: float, factor: float, classes: Sequence[str]
+) -> None:
     example = exhibit.example
     middle = (low + high) / 2
     values = (example.original, example.point, middle + factor * _difference(exhibit))
     captions = (
-        f"{example.label} ({exhibit.confidence_before:.1%})",
-        f"{example.prediction} ({exhibit.confidence_after:.1%})",
+        f"{name_of(example.label, classes)} ({exhibit.confidence_before:.1%})",
+        f"{name_of(example.prediction, classes)} ({exhibit.confidence_after:.1%})",
         f"distance {example.distance:.3g}",
     )
     for place, name, x, caption in zip(axes, COLUMNS, values, captions, strict=True):

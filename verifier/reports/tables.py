@@ -8,6 +8,7 @@ from encoders.network import INPUT, Network
 from encoders.ops import VIEWS
 from verifier.attacking import AttackResult
 from verifier.certification import CertifyResult
+from verifier.measuring import RobustnessResult
 
 
 def certification_table(result: CertifyResult) -> Table:
@@ -37,6 +38,22 @@ def attack_table(result: AttackResult) -> Table:
     accuracy = f"{result.robust / result.inputs:.1%}"
     name = request.name if request.target is None else f"{request.name}, target {request.target}"
     table.add_row(name, request.norm, f"{request.epsilon:g}", str(result.robust), accuracy, found, *distances)
+    return table
+
+
+def robustness_table(result: RobustnessResult) -> Table:
+    """Return one row for the brackets, which hold the truth, and one for each estimator at its word."""
+    title = f"{result.model}: {result.inputs} inputs, {result.correct} classified correctly, epsilon {result.epsilon:g}"
+    table = Table(title=title, title_justify="left")
+    for name in ("", "frequency", "(95 %)", "severity", "unresolved", "median seconds"):
+        table.add_column(name, justify="right" if name else "left", no_wrap=not name)
+    phi, mu = result.frequency, result.severity
+    interval = "" if phi.ci95 is None else f"{phi.ci95[0]:.2%} to {phi.ci95[1]:.2%}"
+    size = mu.reason or f"{mu.lower:.4g} to {mu.upper:.4g}"
+    table.add_row("truth", f"{phi.lower:.2%} to {phi.upper:.2%}", interval, size, f"{result.unresolved:.2%}", "")
+    for name, row in result.estimators.items():
+        size = "none found" if row.severity is None else f"{row.severity:.4g}"
+        table.add_row(name, f"{row.frequency:.2%}", "", size, f"{row.unresolved:.2%}", f"{row.median_seconds:.3f}")
     return table
 
 

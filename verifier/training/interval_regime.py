@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from encoders.layers import Mwd
-from encoders.layers.mwd_interval import pseudo_interval
+from encoders.layers import Mwd, MwdConv2d
 from verifier.training.architectures import squared_error
 
 RAMP = 0.6
@@ -36,9 +35,12 @@ class IntervalEnds:
         if self.domain is not None:
             lower, upper = lower.clamp(min=self.domain[0]), upper.clamp(max=self.domain[1])
         for layer in module.children():
-            if not isinstance(layer, Mwd):
+            if isinstance(layer, nn.Flatten | nn.Unflatten):
+                lower, upper = layer(lower), layer(upper)
+            elif isinstance(layer, Mwd | MwdConv2d):
+                lower, upper = layer.pseudo_interval(lower, upper)
+            else:
                 raise TypeError(f"interval training takes a chain of MWD layers, got {type(layer).__name__}")
-            lower, upper = pseudo_interval(lower, upper, layer.u, layer.w, layer.negated)
         target = functional.one_hot(y, lower.shape[1]).to(x.dtype)
         worst = torch.where(target.bool(), lower, upper)
         clean = squared_error(module(x), y)

@@ -1,0 +1,145 @@
+"""What linear bounds prove about a reference class: lower bounds of y_c - y_k over a region, for every rival k.
+
+Intervals come first; linear bounds, then optimised lower slopes (alpha-CROWN: Xu et al. 2021), only see what is open.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from encoders.network import Network
+from encoders.ops import Mwd
+from encoders.region import BallRegion
+from verifier.bounds.interval import compare_classes
+from verifier.bounds.linear import CPU_PIECE_BYTES, LinearBounds
+from verifier.bounds.slopes import SlopeSearch, optimised_slopes
+
+
+@dataclass(frozen=True, eq=False)
+class Margins:
+    """What is known of a batch: lower bounds of the margins, and proposals for an attack.
+
+    lower: `(batch, classes)` float64 bounds of y_c - y_k, infinite where intervals decide and for c itself; all of a
+    row positive is a proof. points: `(batch, rows, *input_shape)`, the minimisers of the linear functions of open
+    rivals, or None.
+    """
+
+    lower: Tensor
+    points: Tensor | None
+
+    @property
+    def proved(self) -> Tensor:
+        """A mask `(batch,)`: the reference class strictly wins everywhere in the region. OUTER: true is a proof."""
+        return (self.lower > 0).all(dim=1)
+
+
+def linear_margins(
+    network: Network,
+    region: BallRegion,
+    classes: Tensor,
+    search: SlopeSearch | None = None,
+    wins: Tensor | None = None,
+) -> Margins:
+    """Return the margins of classes `(batch,)` over the regions by linear bounds, rigorous in float64.
+
+    search: how long to optimise slopes where the ops' own choice leaves a rival open; None: not at all. wins: what
+    intervals prove, `(batch, classes)`, where it is known.
+    """
+    if wins is None:
+        wins = compare_classes(network, region.enclosure(), classes).wins
+    lower = torch.full(wins.shape, torch.inf, dtype=torch.float64, device=classes.device)
+    if bool(wins.all()):
+        return Margins(lower, None)
+    bounds = LinearBounds(network, region)
+    if isinstance(network.output.op, Mwd):
+        # The last layer is compared by distances: what the tightened boxes in front of it give.
+        return Margins(torch.where(_wins_by_score(bounds, classes), torch.inf, -torch.inf), None)
+    rivals = _open_rivals(wins)
+    rows = _class_differences(classes, rivals, wins.shape[1])
+    minimum = bounds.minimise(rows, with_points=True)
+    found = minimum.bound
+    # A rival that intervals refuted needs no proof, and a row that repeats one none either.
+    needed = ~wins.gather(1, rivals)
+    if search is not None and search.reach < torch.inf:
+        centre = (rows * network.evaluate(region.centre).unsqueeze(1)).sum(dim=2)
+        needed &= ((found > -search.reach * centre) | ~needed).all(dim=1, keepdim=True)
+    if search is not None and bool((needed & (found <= 0)).any()):
+        slopes = optimised_slopes(bounds, rows, needed, search)
+        if slopes:
+            targets = [target for target, _ in slopes]
+            again = LinearBounds(network, region, slopes=slopes, boxes=bounds.boxes, tighten=targets)
+            minimum = again.minimise(rows, with_points=True)
+            found = torch.maximum(found, minimum.bound)
+    lower = torch.where(wins, lower, lower.scatter(1, rivals, found))
+    return Margins(lower, minimum.points)
+
+
+def in_pieces(work: Callable[..., Margins], network: Network, region: BallRegion, classes: Tensor) -> Margins:
+    """Return the margins of a batch, worked on in pieces that fit.
+
+    work: called as `linear_margins` is. On a processor a piece is small enough for the cache, for larger networks one
+    input, whose inactive units are left out. On another device it is the batch; a piece that its memory cannot hold is
+    halved, with a warning.
+    """
+    size = len(classes)
+    if region.centre.device.type == "cpu":
+        width = max(math.prod(shape) for shape in network.shapes.values())
+        size = max(1, min(size, CPU_PIECE_BYTES // (16 * width**2)))
+    # Intervals of the whole batch are products of matrices; those of single inputs would read every weight again.
+    wins = compare_classes(network, region.enclosure(), classes).wins
+    done: list[Margins] = []
+    start = 0
+    while start < len(classes):
+        part = slice(start, start + size)
+        try:
+            done.append(work(network, region[part], classes[part], wins=wins[part]))
+            start += size
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            size = (size + 1) // 2
+            warnings.warn(f"linear bounds: the device's memory is too small, going on with {size} inputs", stacklevel=2)
+    return _joined(done, region)
+
+
+def _joined(done: Sequence[Margins], region: BallRegion) -> Margins:
+    """Return the margins of all pieces; where a piece has fewer points than another, centres fill up."""
+    lower = torch.cat([margins.lower for margins in done])
+    most = max((margins.points.shape[1] for margins in done if margins.points is not None), default=0)
+    if most == 0:
+        return Margins(lower, None)
+    points = region.centre.unsqueeze(1).repeat(1, most, *[1] * (region.centre.dim() - 1))
+    start = 0
+    for margins in done:
+        batch = len(margins.lower)
+        if margins.points is not None:
+            points[start : start + batch, : margins.points.shape[1]] = margins.points
+        start += batch
+    return Margins(lower, points)
+
+
+def _open_rivals(wins: Tensor) -> Tensor:
+    """Return classes `(batch, rows)` that cover every rival not refuted; surplus rows hold others."""
+    count = int((~wins).sum(dim=1).max())
+    return (~wins).to(torch.uint8).topk(count, dim=1).indices
+
+
+def _class_differences(classes: Tensor, rivals: Tensor, count: int) -> Tensor:
+    """Return rows `(batch, rows, classes)` with y_c - y_k = row . y."""
+    own = functional.one_hot(classes, count).unsqueeze(1)
+    return (own - functional.one_hot(rivals, count)).to(torch.float64)
+
+
+def _wins_by_score(bounds: LinearBounds, classes: Tensor) -> Tensor:
+    node = bounds.network.output
+    assert isinstance(node.op, Mwd)
+    scores = node.op.score_box(bounds.boxes[node.inputs[0]])
+    wins = scores.lower.gather(1, classes[:, None]) > scores.upper
+    return wins | functional.one_hot(classes, wins.shape[1]).bool()

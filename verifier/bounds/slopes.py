@@ -1,0 +1,127 @@
+"""Optimised slopes (alpha-CROWN: Xu et al. 2021): the line below an open unit is chosen by gradient ascent.
+
+Every slope in its range gives a sound bound, so the search runs in float32 and proves nothing: whoever uses the slopes
+computes the bound again, rigorously. One optimiser holds all slopes: those of the pass from the
+outputs, one for each row and unit, and those of the passes that bound hidden units, one for each unit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from encoders.box import Box
+from verifier.bounds.linear import LinearBounds
+from verifier.budget import Budget
+
+# Bytes of the coefficients of one step beyond which hidden units keep their boxes: autograd keeps them all.
+HIDDEN_SLOPES_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class SlopeSearch:
+    """How long to optimise: steps of Adam with a decaying rate, within a budget.
+
+    reach: inputs are left alone that have a bound further below zero than this many times the margin at their centre.
+    Slopes seldom close half of what a bound loses, so 1 skips searches that would be in vain.
+    """
+
+    steps: int = 20
+    learning_rate: float = 0.25
+    decay: float = 0.95
+    reach: float = math.inf
+    budget: Budget = field(default_factory=Budget)
+
+
+def optimised_slopes(
+    bounds: LinearBounds, rows: Tensor, needed: Tensor, search: SlopeSearch
+) -> dict[tuple[str, str], Tensor]:
+    """Return the slopes of the best step, in float64; empty where nothing can be chosen.
+
+    bounds: of the ops' own choice. rows: `(batch, rows, *output_shape)`; needed: mask `(batch, rows)` of those whose
+    least value should become positive. The search stops early once all are.
+    Hidden units are bounded again where the passes fit into HIDDEN_SLOPES_BYTES; elsewhere their boxes stay.
+    """
+    choices = _choices(bounds)
+    if not choices:
+        return {}
+    targets = _affordable_targets(bounds)
+    parameters = _start(bounds, choices, targets, rows.shape[1])
+    boxes = {name: Box(box.lower.to(torch.float32), box.upper.to(torch.float32)) for name, box in bounds.boxes.items()}
+    optimiser = torch.optim.Adam(parameters.values(), lr=search.learning_rate)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, search.decay)
+    best = torch.full((rows.shape[0],), -torch.inf, device=rows.device)
+    chosen = {name: value.detach().clone() for name, value in parameters.items()}
+    for _ in range(search.steps):
+        if search.budget.exhausted:
+            break
+        trial = LinearBounds(
+            bounds.network, bounds.region, slopes=parameters, boxes=boxes, tighten=targets, dtype=torch.float32,
+            piece_bytes=HIDDEN_SLOPES_BYTES,
+        )  # fmt: skip
+        least = trial.minimise(rows.to(torch.float32)).bound
+        # What is proved already counts no more; an input improves when the sum of what it lacks does.
+        lacking = torch.where(needed, least, torch.inf).clamp(max=0.0)
+        score = lacking.detach().nan_to_num(-torch.inf, 0.0, -torch.inf).sum(dim=1)
+        better = score > best
+        best = torch.where(better, score, best)
+        for name, value in parameters.items():
+            mask = better.reshape(-1, *[1] * (value.dim() - 1))
+            chosen[name] = torch.where(mask, value.detach(), chosen[name])
+        if bool((score >= 0).all()):
+            break
+        optimiser.zero_grad()
+        loss = -lacking.sum()
+        if not bool(loss.isfinite()):
+            break
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        with torch.no_grad():
+            for (_, op), value in parameters.items():
+                ends = [end.to(torch.float32) for end in choices[op][:2]]
+                least_slope, greatest_slope = (e.unsqueeze(1) if value.dim() > e.dim() else e for e in ends)
+                value.copy_(torch.minimum(torch.maximum(value, least_slope), greatest_slope))
+    return {name: value.to(torch.float64) for name, value in chosen.items()}
+
+
+def _choices(bounds: LinearBounds) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    """Return (least, greatest, chosen) lower slopes of the nodes that have units with a choice."""
+    choices = {}
+    for node in bounds.network.nodes:
+        if len(node.inputs) == 1:
+            found = node.op.slope_range(bounds.boxes[node.inputs[0]])
+            if found is not None and bool((found[0] < found[1]).any()):
+                choices[node.name] = found
+    return choices
+
+
+def _affordable_targets(bounds: LinearBounds) -> tuple[str, ...]:
+    """Return the nodes whose hidden units may be bounded again in each step, those with the fewest bytes first."""
+    costs = sorted((cost, name) for name, cost in bounds.pass_bytes().items())
+    targets, total = [], 0
+    for cost, name in costs:
+        total += cost
+        if total <= HIDDEN_SLOPES_BYTES:
+            targets.append(name)
+    return tuple(targets)
+
+
+def _start(
+    bounds: LinearBounds, choices: dict[str, tuple[Tensor, Tensor, Tensor]], targets: Sequence[str], rows: int
+) -> dict[tuple[str, str], Tensor]:
+    """Return the parameters at the ops' own choice, by (node whose units are bounded, node of the op)."""
+    order = {node.name: i for i, node in enumerate(bounds.network.nodes)}
+    output = bounds.network.output.name
+    parameters = {}
+    for name, (_, _, chosen) in choices.items():
+        value = chosen.to(torch.float32)
+        parameters[output, name] = value.unsqueeze(1).repeat(1, rows, *[1] * (value.dim() - 1)).requires_grad_()
+        for target in targets:
+            if order[name] < order[target]:
+                parameters[target, name] = value.clone().requires_grad_()
+    return parameters

@@ -1,0 +1,277 @@
+"""How tight every method is on one model and what it costs, side by side (the tables of Salman et al. 2019).
+
+Each method works alone, on the same inputs and the same ball: how far does it move each end of the bracket? What one
+method proves and another finds must not contradict each other; every pair is checked for every input.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from encoders.files import replacing
+from encoders.region import Norm
+from verifier.attacks import ATTACKS
+from verifier.budget import Budget
+from verifier.certification import bracket_of
+from verifier.job import Data, Job, Model, Progress, load_job, opened
+from verifier.methods import METHODS, Findings, Method, find_method
+from verifier.methods.falsify import FalsifyMethod
+from verifier.runs import SCHEMA
+from verifier.verdict import Bracket, Outcome
+
+# What is compared: the methods, and the attacks alone.
+COMPARED: dict[str, Method] = {"attack": FalsifyMethod("attack", [ATTACKS["pgd"], ATTACKS["auto"]]), **METHODS}
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparedMethod:
+    """One row. Means are of the ends cut to [0, epsilon]; gap_closed is the share of the gap between the lower ends of
+    intervals and the least upper ends of all methods that the method's lower ends close, None where there is no gap.
+    """
+
+    method: str
+    direction: str
+    certified: int
+    falsified: int
+    mean_lower: float
+    mean_upper: float
+    gap_closed: float | None
+    median_seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareResult:
+    """What `compare` returns. brackets: by method, in the order of `indices`. violations: (index, prover, finder)."""
+
+    model: str
+    digest: str
+    inputs: int
+    correct: int
+    epsilon: float
+    norm: str
+    seconds: float
+    rows: tuple[ComparedMethod, ...]
+    left_out: dict[str, str]
+    violations: tuple[tuple[int, str, str], ...]
+    indices: tuple[int, ...]
+    brackets: Mapping[str, tuple[Bracket, ...]]
+    records: Path | None
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `--json` prints."""
+        return {
+            "schema": SCHEMA,
+            "command": "compare",
+            "model": self.model,
+            "digest": self.digest,
+            "inputs": self.inputs,
+            "correct": self.correct,
+            "epsilon": self.epsilon,
+            "norm": self.norm,
+            "seconds": self.seconds,
+            "violations": [list(violation) for violation in self.violations],
+            "rows": [dataclasses.asdict(row) for row in self.rows],
+            "left_out": self.left_out,
+            "records": None if self.records is None else str(self.records),
+            "warnings": list(self.warnings),
+        }
+
+
+def compare(
+    model: Model,
+    data: Data,
+    epsilon: float,
+    *,
+    methods: Sequence[str] = (),
+    norm: Norm = "inf",
+    clip: tuple[float, float] | None = None,
+    data_dir: str | Path | None = None,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    limit: int | None = None,
+    offset: int = 0,
+    time_limit: float = math.inf,
+    seed: int = 0,
+    device: str = "auto",
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> CompareResult:
+    """Return how tight and how fast each method is at one radius, on all inputs, against the *predicted* class.
+
+    methods: names to compare, default all that apply to the network and the norm; those left out are named with the
+    reason. time_limit: seconds an input and method. Further arguments as `certify`. Raises ValueError with what is
+    wrong before any work starts; a contradiction between two methods is returned in `violations`, never hidden.
+    """
+    started = time.perf_counter()
+    if not math.isfinite(epsilon) or epsilon < 0:
+        raise ValueError(f"epsilon must be a finite number that is not negative, got {epsilon}")
+    seconds_per_input = Budget(time_limit).seconds
+    job = load_job(
+        model, data, "compare", clip=clip, data_dir=data_dir, mean=mean, std=std, limit=limit, offset=offset,
+        seed=seed, device=device,
+    )  # fmt: skip
+    chosen, left_out = _choose(methods, norm, job)
+    configuration = {**job.configuration("compare"), "norm": norm, "epsilon": epsilon}
+    work = _Work(job, float(epsilon), norm, tuple(chosen), seconds_per_input)
+    with job.threads(), opened(out, configuration) as run:
+        records = run.records if run is not None else {}
+        for rows in job.batches():
+            missing = [name for name in chosen if any(name not in _answers(records.get(row)) for row in rows)]
+            if missing:
+                found, witnesses = work.compare_batch(rows, missing, records)
+                if run is not None:
+                    run.append(found, witnesses)
+                records.update({record["index"]: record for record in found})
+            if progress is not None:
+                progress(rows[-1] - job.indices[0] + 1, len(job.indices))
+        path = None if run is None else run.records_path
+        result = work.summarise([records[row] for row in job.indices], left_out, path, time.perf_counter() - started)
+        if run is not None:
+            if result.violations:
+                _save_inputs(job, result, run.folder / "violations.npz")
+            run.finish(result.to_json())
+    return result
+
+
+def _choose(methods: Sequence[str], norm: str, job: Job) -> tuple[list[str], dict[str, str]]:
+    """Return (names to compare, reasons of those that do not apply); raise ValueError for a name asked for in vain."""
+    left_out: dict[str, str] = {}
+    for name, method in COMPARED.items():
+        reason = method.refusal(job.subject.network)
+        if norm not in method.norms:
+            reason = f"does not support the {norm}-norm"
+        if reason is not None:
+            left_out[name] = reason
+    for name in methods:
+        if name not in COMPARED:
+            find_method(name, norm)
+        if name in left_out:
+            raise ValueError(f"method {name!r}: {left_out[name]}")
+    chosen = [name for name in COMPARED if name not in left_out and (not methods or name in methods)]
+    return chosen, {name: reason for name, reason in left_out.items() if not methods}
+
+
+def _answers(record: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return what a record holds of each method."""
+    return {} if record is None else record["methods"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Work:
+    """The fixed part of a comparison: everything but which inputs."""
+
+    job: Job
+    epsilon: float
+    norm: Norm
+    methods: tuple[str, ...]
+    seconds_per_input: float
+
+    def compare_batch(
+        self, rows: range, methods: Sequence[str], known: Mapping[int, Mapping[str, Any]]
+    ) -> tuple[list[dict[str, Any]], dict[int, tuple[np.ndarray, float]]]:
+        """Return (records, nearest witnesses) after each method has worked on the batch alone."""
+        points, labels = self.job.points(rows), self.job.labels(rows)
+        predictions = self.job.subject.execute(points).argmax(axis=1)
+        batch = self.job.batch(points, list(rows), predictions, self.norm)
+        records = [
+            self.job.record(row, int(labels[i]), int(predictions[i]), 0.0) | {"methods": dict(_answers(known.get(row)))}
+            for i, row in enumerate(rows)
+        ]
+        witnesses: dict[int, tuple[np.ndarray, float]] = {}
+        for name in methods:
+            started = time.perf_counter()
+            findings = Findings([Bracket() for _ in rows])
+            budget = Budget(self.seconds_per_input * len(rows))
+            COMPARED[name].bracket(batch, [self.epsilon], findings, budget)
+            seconds = (time.perf_counter() - started) / len(rows)
+            for i, record in enumerate(records):
+                bracket = findings.brackets[i]
+                record["seconds"] += seconds
+                record["methods"][name] = {
+                    "lower": None if bracket.lower == math.inf else bracket.lower,
+                    "upper": None if bracket.upper == math.inf else bracket.upper,
+                    "lower_method": bracket.lower_method,
+                    "upper_method": bracket.upper_method,
+                    "strength": str(bracket.strength),
+                    "seconds": seconds,
+                }
+            for i, witness in findings.witnesses.items():
+                if rows[i] not in witnesses or witness.distance < witnesses[rows[i]][1]:
+                    witnesses[rows[i]] = (witness.point.numpy(), witness.distance)
+        return records, witnesses
+
+    def summarise(
+        self, records: Sequence[dict[str, Any]], left_out: dict[str, str], path: Path | None, seconds: float
+    ) -> CompareResult:
+        """Return one row for each method over the records of the requested inputs."""
+        brackets = {name: tuple(bracket_of(r["methods"][name]) for r in records) for name in self.methods}
+        least_upper = np.min([[self._cut(b.upper) for b in found] for found in brackets.values()], axis=0)
+        # Without the interval method in the comparison the gap starts at zero.
+        base = [self._cut(b.lower) for b in brackets["interval"]] if "interval" in brackets else [0.0] * len(records)
+        gap = float(np.sum(least_upper - np.array(base)))
+        rows = []
+        for name, found in brackets.items():
+            lower = np.array([self._cut(b.lower) for b in found])
+            gained = float(np.sum(lower - np.array(base)))
+            method = COMPARED[name]
+            rows.append(
+                ComparedMethod(
+                    method=name,
+                    direction="both" if method.proves and method.finds else "proves" if method.proves else "finds",
+                    certified=sum(b.at(self.epsilon) is Outcome.CERTIFIED for b in found),
+                    falsified=sum(b.at(self.epsilon) is Outcome.FALSIFIED for b in found),
+                    mean_lower=float(lower.mean()),
+                    mean_upper=float(np.mean([self._cut(b.upper) for b in found])),
+                    gap_closed=max(0.0, gained / gap) if method.proves and gap > 0 else None,
+                    median_seconds=statistics.median(r["methods"][name]["seconds"] for r in records),
+                )
+            )
+        correct = sum(record["correct"] for record in records)
+        return CompareResult(
+            model=self.job.subject.name,
+            digest=self.job.subject.network.digest,
+            inputs=len(records),
+            correct=correct,
+            epsilon=self.epsilon,
+            norm=self.norm,
+            seconds=seconds,
+            rows=tuple(rows),
+            left_out=left_out,
+            violations=violations(tuple(record["index"] for record in records), brackets),
+            indices=tuple(record["index"] for record in records),
+            brackets=brackets,
+            records=path,
+            warnings=self.job.warnings(correct, len(records)),
+        )
+
+    def _cut(self, end: float) -> float:
+        """Return an end of a bracket cut to [0, epsilon]."""
+        return min(max(end, 0.0), self.epsilon)
+
+
+def violations(indices: Sequence[int], brackets: Mapping[str, Sequence[Bracket]]) -> tuple[tuple[int, str, str], ...]:
+    """Return (index, prover, finder) wherever one method proves safe what another breaks: lower >= upper."""
+    return tuple(
+        (index, prover, finder)
+        for prover, proofs in brackets.items()
+        for finder, finds in brackets.items()
+        for index, proof, found in zip(indices, proofs, finds, strict=True)
+        if proof.lower >= found.upper and not proof.lower == found.upper == math.inf
+    )
+
+
+def _save_inputs(job: Job, result: CompareResult, path: Path) -> None:
+    """Write the inputs that two methods contradict each other on."""
+    indices = sorted({index for index, _, _ in result.violations})
+    points = np.stack([job.points(range(i, i + 1)).numpy()[0] for i in indices])
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, index=np.array(indices), x=points)

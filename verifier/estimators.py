@@ -1,0 +1,155 @@
+"""Estimators of robust radii by name: each finds an upper bound, the distance of a replayed counterexample, or nothing.
+
+    attack              short descents at the radius, and projections on the nearest boundary where they broke
+    restriction         the linear program in the regions of what `attack` found (Bastani et al. 2016, moved there)
+    restriction-second  the program in the input's own region, second label: the estimator of the paper
+    restriction-all     the same for all labels
+    any attack's name   that attack alone, at the radius (fgsm, pgd, lbfgs: the paper's baselines)
+
+What an estimator does not find within the radius it counts as robust, which is no proof.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+
+from encoders.network import Network
+from verifier.attacks import ATTACKS
+from verifier.budget import Budget
+from verifier.methods import Batch, Findings, Method, Witness
+from verifier.methods.falsify import FalsifyMethod
+from verifier.methods.restriction import BEYOND, RestrictionMethod, Targets
+from verifier.restriction.answer import Outcome
+from verifier.solvers import find_solver
+from verifier.verdict import Bracket
+
+PROGRAMS = ("restriction", "restriction-second", "restriction-all")
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """What an estimator says about one input: a witness or None, how it went, and the seconds it took."""
+
+    witness: Witness | None
+    outcome: str
+    seconds: float
+
+    @property
+    def radius(self) -> float:
+        """The distance of the witness; infinite without one."""
+        return math.inf if self.witness is None else self.witness.distance
+
+
+@dataclass(frozen=True)
+class Estimators:
+    """The chosen estimators and their settings: margin, grid and solver of the programs (`RestrictionMethod`)."""
+
+    names: tuple[str, ...]
+    alpha: float = 0.0
+    levels: int | None = None
+    solver: str = "highs"
+
+    def __post_init__(self) -> None:
+        known = ("attack", *PROGRAMS, *(name for name in ATTACKS if name != "auto"))
+        unknown = [name for name in self.names if name not in known]
+        if unknown or not self.names:
+            raise ValueError(f"unknown estimator {', '.join(unknown) or 'list (empty)'}; supported: {', '.join(known)}")
+        if not self.alpha >= 0 or not math.isfinite(self.alpha):
+            raise ValueError(f"alpha must be a finite number that is not negative, got {self.alpha}")
+        if self.levels is not None and self.levels < 1:
+            raise ValueError(f"a grid needs at least 1 level, got {self.levels}")
+        find_solver(self.solver)
+
+    def refuse(self, network: Network) -> None:
+        """Raise ValueError if an estimator cannot take the network, with those that can."""
+        refusal = RestrictionMethod().refusal(network)
+        if refusal is not None and any(name in PROGRAMS for name in self.names):
+            raise ValueError(f"{refusal}; estimators that apply: attack and the names of attacks")
+
+    def run(self, batch: Batch, epsilon: float, budget: Budget) -> dict[str, list[Estimate]]:
+        """Return an estimate for each input of the batch under each name."""
+        results: dict[str, list[Estimate]] = {}
+        base: tuple[Findings, list[Estimate]] | None = None
+        for name in self.names:
+            if name in ("attack", "restriction") and base is None:
+                base = self._attack(RestrictionMethod().attack, batch, [epsilon, BEYOND * epsilon], budget)
+            if name == "attack":
+                assert base is not None
+                results[name] = base[1]
+            elif name == "restriction":
+                assert base is not None
+                results[name] = self._pulled(batch, epsilon, base, budget)
+            elif name in PROGRAMS:
+                results[name] = self._own(batch, name, epsilon, budget)
+            else:
+                method = FalsifyMethod(name, [ATTACKS[name]])
+                results[name] = self._attack(method, batch, [epsilon], budget)[1]
+        return results
+
+    def _attack(
+        self, method: Method, batch: Batch, radii: Sequence[float], budget: Budget
+    ) -> tuple[Findings, list[Estimate]]:
+        started = time.perf_counter()
+        findings = Findings([Bracket() for _ in range(len(batch))])
+        method.bracket(batch, [min(radius, batch.reach) for radius in radii], findings, budget)
+        share = (time.perf_counter() - started) / len(batch)
+        stopped = Outcome.STOPPED if budget.exhausted else Outcome.BEYOND
+        found = [findings.witnesses.get(row) for row in range(len(batch))]
+        return findings, [Estimate(w, str(stopped if w is None else Outcome.FOUND), share) for w in found]
+
+    def _pulled(
+        self, batch: Batch, epsilon: float, base: tuple[Findings, list[Estimate]], budget: Budget
+    ) -> list[Estimate]:
+        method = RestrictionMethod(alpha=self.alpha, levels=self.levels, solver=self.solver)
+
+        def one(row: int) -> Estimate:
+            before, started = base[1][row], time.perf_counter()
+            witness = None if self.levels is not None and before.radius > 0.0 else before.witness
+            if not budget.exhausted:
+                pulled = method.pull_row(batch, row, base[0], epsilon, budget)
+                witness = pulled if pulled is not None else witness
+            outcome = Outcome.FOUND if witness is not None else Outcome(before.outcome)
+            if before.witness is not None and witness is None:
+                outcome = Outcome.STOPPED if budget.exhausted else Outcome.BEYOND
+            return Estimate(witness, str(outcome), before.seconds + time.perf_counter() - started)
+
+        return in_threads(one, len(batch))
+
+    def _own(self, batch: Batch, name: str, epsilon: float, budget: Budget) -> list[Estimate]:
+        targets: Targets = "all" if name == "restriction-all" else "second"
+        method = RestrictionMethod("input", targets, alpha=self.alpha, levels=self.levels, solver=self.solver)
+
+        def one(row: int) -> Estimate:
+            started = time.perf_counter()
+            alone = batch.at(torch.tensor([row], device=batch.centres.device))
+            witness, outcome = (None, Outcome.STOPPED) if budget.exhausted else method.own(alone, epsilon, budget)
+            word = "not replayed" if outcome is Outcome.FOUND and witness is None else str(outcome)
+            return Estimate(witness, word, time.perf_counter() - started)
+
+        return in_threads(one, len(batch))
+
+
+def in_threads(work: Callable[[int], Estimate], count: int) -> list[Estimate]:
+    """Return work(0), ..., work(count - 1), one thread for each core: solving an LP holds no lock."""
+    workers, before = max(1, min(count, os.cpu_count() or 1)), torch.get_num_threads()
+    # Each thread computes on one core: torch's own threads would only wait for each other.
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        results = list(pool.map(work, range(count)))
+    torch.set_num_threads(before)
+    return results
+
+
+def take_in(findings: Findings, name: str, estimates: Sequence[Estimate]) -> None:
+    """Lower the upper ends of the brackets by the witnesses of an estimator."""
+    for row, estimate in enumerate(estimates):
+        witness = estimate.witness
+        if witness is not None and witness.distance < findings.brackets[row].upper:
+            findings.witnesses[row] = witness
+            findings.brackets[row] = findings.brackets[row].lower_upper(witness.distance, name)

@@ -1,0 +1,128 @@
+"""Exact answers: branch and bound over signs for networks of relus, contraction with branching for MWD networks."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from encoders.network import Network
+from encoders.region import BallRegion
+from verifier.bounds.interval import compare_classes
+from verifier.bounds.lp import size_refusal
+from verifier.bounds.mwd_chain import chain_refusal
+from verifier.bounds.splitting import SplitSearch, split_refusal
+from verifier.budget import Budget
+from verifier.methods.base import Batch, Decision, Findings, Method
+from verifier.methods.bisection import bisect_brackets
+from verifier.methods.contraction import ContractionMethod
+from verifier.methods.crown import try_points
+from verifier.methods.restriction import RestrictionMethod
+
+# Boxes that contraction examines for each class: in practice until it is done.
+CONTRACTION_NODES = 1_000_000
+
+
+class ExactMethod(Method):
+    """Proves and finds until nothing is open but ties within rounding, if the time lasts.
+
+    parts: of a ball, for each class, at most; gap: brackets with a witness are closed to this width, by at most
+    `refinements` further decisions.
+    """
+
+    name = "exact"
+    proves = True
+    finds = True
+
+    def __init__(self, parts: int = 20_000, gap: float = 1e-4, refinements: int = 4) -> None:
+        self.parts, self.gap, self.refinements = parts, gap, refinements
+        self._contraction = ContractionMethod(CONTRACTION_NODES, refinements)
+        self._pull = RestrictionMethod()
+
+    def refusal(self, network: Network) -> str | None:
+        if chain_refusal(network, self.name) is None:
+            return None
+        node = split_refusal(network)
+        if node is not None:
+            return (
+                f"method {self.name!r} takes networks of affine ops with relu, leaky-relu and abs, or of MWD layers; "
+                f"node {node.name!r} ({node.op.kind}) is neither. Methods for such networks: lp, crown, auto"
+            )
+        return size_refusal(network, self.name)
+
+    def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> Decision:
+        decision = Decision(torch.zeros(len(batch), dtype=torch.bool))
+        network = batch.subject.network
+        if chain_refusal(network, self.name) is None:
+            return self._contraction.decide(batch, region, budget)
+        wins = compare_classes(network, region.enclosure(), batch.classes).wins.cpu()
+        for row in range(len(batch)):
+            if budget.exhausted:
+                break
+            index = torch.tensor([row], device=batch.centres.device)
+            # What easy inputs leave of their time goes to the later ones.
+            share = Budget(budget.remaining / (len(batch) - row) if math.isfinite(budget.seconds) else math.inf)
+            rivals = torch.nonzero(~wins[row]).squeeze(1).tolist()
+            decision.take(row, self._decide_one(batch.at(index), region[index], rivals, share))
+        return decision
+
+    def bracket(self, batch: Batch, epsilons: Sequence[float], findings: Findings, budget: Budget) -> None:
+        """Decide the requested radii that are open in rising order, then close the brackets that have a witness.
+
+        Each witness is pulled to the nearest of its linear region first: mostly the ball just short of it is safe then,
+        so that one decision closes the bracket. Where it is not, that and the middle are asked about in turn.
+        """
+        if chain_refusal(batch.subject.network, self.name) is None:
+            self._contraction.bracket(batch, epsilons, findings, budget)
+            return
+        bisect_brackets(self, batch, [0.0, *epsilons], findings, budget, 0)
+        failed = torch.full((len(batch),), math.inf, dtype=torch.float64)
+        pulled: dict[int, float] = {}
+        for number in range(self.refinements):
+            self._pull_in(batch, pulled, findings, budget)
+            ends = [(bracket.lower, bracket.upper) for bracket in findings.brackets]
+            lower, upper = torch.tensor(ends, dtype=torch.float64).unbind(1)
+            end = torch.minimum(upper, failed)
+            rows = torch.nonzero((lower >= 0.0) & upper.isfinite() & (end - lower > self.gap)).squeeze(1)
+            if not len(rows) or budget.exhausted:
+                return
+            short = upper - 0.99 * self.gap
+            ask_short = (short < end) & (number % 2 == 0)
+            radii = torch.where(ask_short, short, (lower + end) / 2)[rows]
+            part = batch.at(rows.to(batch.centres.device))
+            decision = self.decide(part, part.region(radii.to(batch.centres.device)), budget)
+            findings.add(rows.tolist(), radii.tolist(), decision, self)
+            failed[rows] = torch.where(decision.certified, failed[rows], torch.minimum(failed[rows], radii))
+
+    def _pull_in(self, batch: Batch, pulled: dict[int, float], findings: Findings, budget: Budget) -> None:
+        """Pull every witness that is new since the last time; pulled: the distances of those that are not."""
+        for row, witness in list(findings.witnesses.items()):
+            if pulled.get(row) == witness.distance or findings.brackets[row].lower < 0.0:
+                continue
+            found = self._pull.pull_row(batch, row, findings, math.inf, budget)
+            if found is not None:
+                shown = Decision(torch.zeros(1, dtype=torch.bool), {0: found})
+                findings.add([row], [math.inf], shown, self)
+            pulled[row] = findings.witnesses[row].distance
+
+    def _decide_one(self, one: Batch, region: BallRegion, rivals: list[int], budget: Budget) -> Decision:
+        shown = Decision(torch.zeros(1, dtype=torch.bool))
+        ball = BallRegion(region.centre.cpu(), region.radius.cpu(), region.domain, region.norm)
+
+        def attack(points: Tensor) -> bool:
+            try_points(one, region, points.unsqueeze(0).to(region.centre), shown)
+            return bool(shown.witnesses)
+
+        if not rivals:
+            return Decision(torch.ones(1, dtype=torch.bool))
+        network = one.subject.network
+        search = SplitSearch(network, ball, attack, budget, self.parts)
+        rows = torch.zeros(len(rivals), network.output_shape[0], dtype=torch.float64)
+        rows[:, int(one.classes[0])] = 1.0
+        rows[torch.arange(len(rivals)), torch.tensor(rivals)] = -1.0
+        # The class that linear bounds say is nearest comes first: a counterexample ends the search.
+        for number in search.least(rows).argsort().tolist():
+            answer = search.decide(rows[number].numpy())
+            if answer.found or not answer.proved:
+                return shown
+        return Decision(torch.ones(1, dtype=torch.bool))

@@ -1,0 +1,106 @@
+"""What a solver answers: three separate facts, so that "stopped" can never be read as "infeasible"."""
+
+from __future__ import annotations
+
+import enum
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from scipy.sparse import csr_array, vstack
+
+from encoders.linear_model import LinearModel
+
+
+class Termination(enum.StrEnum):
+    """Why a solver stopped."""
+
+    OPTIMAL = "optimal"
+    INFEASIBLE = "infeasible"
+    UNBOUNDED = "unbounded"
+    CUTOFF = "cutoff"  # the optimum is at least the value that the caller named
+    STOPPED = "stopped"  # a limit, an inaccurate end, or a failure; nothing is known about feasibility
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """What is known after a solver stopped.
+
+    termination: why. primal: a point of the model within the solver's tolerance, or None. row_dual: multipliers, the
+    change of the optimum with each row's end, or None. bound: a proved lower bound of the minimum, in float64 (from
+    the multipliers by weak duality, infinity on the solver's word that the model is infeasible). stats: the solver's
+    own words and counts. ray: multipliers that refute all points of an infeasible model (Farkas), or None.
+    """
+
+    termination: Termination
+    primal: np.ndarray | None = None
+    row_dual: np.ndarray | None = None
+    bound: float = -math.inf
+    stats: dict[str, Any] = field(default_factory=dict)
+    ray: np.ndarray | None = None
+
+
+class Solver(ABC):
+    """A backend that takes a finished model and solves it once.
+
+    integers: whether it takes integer columns. Its library is imported on first use.
+    """
+
+    name: str
+    integers: ClassVar[bool] = False
+
+    @abstractmethod
+    def missing(self) -> str | None:
+        """Return what is not installed, or None if the solver can run here."""
+
+    @abstractmethod
+    def solve(self, model: LinearModel, seconds: float = math.inf) -> Solution:
+        """Return what is known after at most about `seconds`."""
+
+    def stopped_before_start(self, model: LinearModel, seconds: float) -> Solution | None:
+        """Return the answer to a request without time; raise ValueError for integers that are not supported."""
+        if model.integer.any() and not self.integers:
+            raise ValueError(f"solver {self.name!r} takes no integer columns; use highs or pulp")
+        if seconds <= 0:
+            return Solution(Termination.STOPPED, stats={"status": "no time was given"})
+        return None
+
+
+class GrowingModel(Protocol):
+    """A model that takes more rows and is solved again."""
+
+    def add_rows(self, rows: csr_array, lower: np.ndarray, upper: np.ndarray) -> None:
+        """Add rows `(k, columns)` with their ends."""
+
+    def solve(self, seconds: float = math.inf, cutoff: float = math.inf) -> Solution:
+        """Return what is known after at most about `seconds`, or once the minimum is known to be >= cutoff."""
+
+
+class ColdModel:
+    """A growing model for any solver: each solve starts anew, and the cutoff is looked at afterwards."""
+
+    def __init__(self, model: LinearModel, solver: Solver) -> None:
+        self.model, self.solver = model, solver
+
+    def add_rows(self, rows: csr_array, lower: np.ndarray, upper: np.ndarray) -> None:
+        """Add rows `(k, columns)` with their ends."""
+        self.model = with_rows(self.model, rows, lower, upper)
+
+    def solve(self, seconds: float = math.inf, cutoff: float = math.inf) -> Solution:
+        """Return the answer of the solver, CUTOFF where it proves a minimum of at least the cutoff."""
+        solution = self.solver.solve(self.model, seconds)
+        if solution.termination is Termination.OPTIMAL and solution.bound >= cutoff:
+            return replace(solution, termination=Termination.CUTOFF)
+        return solution
+
+
+def with_rows(model: LinearModel, rows: csr_array, lower: np.ndarray, upper: np.ndarray) -> LinearModel:
+    """Return the model with more rows at its end."""
+    return replace(
+        model,
+        A=csr_array(vstack([model.A, rows], format="csr")),
+        row_lower=np.concatenate([model.row_lower, lower]),
+        row_upper=np.concatenate([model.row_upper, upper]),
+    )

@@ -1,0 +1,185 @@
+"""HiGHS through its own interface, and a warm model that grows by rows (Huangfu, Hall 2018).
+
+Known traps (versions up to 1.15): `threads` is never set, as changing it inside one process makes run() fail silently;
+the clock behind `time_limit` runs on over the solves of one object; an LP's `objective_bound` may only be used with
+the dual simplex, and not on MIPs, where it returns a wrong optimum.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from encoders.linear_model import LinearModel
+from verifier.solvers.base import Solution, Solver, Termination, with_rows
+
+if TYPE_CHECKING:
+    import highspy
+
+
+class HighsSolver(Solver):
+    """HiGHS: LP by the dual simplex or by an interior point method ("ipm"), MIP by branch and bound."""
+
+    integers = True
+
+    def __init__(self, method: str = "simplex") -> None:
+        self.method = method
+        self.name = "highs" if method == "simplex" else f"highs-{method}"
+
+    def missing(self) -> str | None:
+        return None if importlib.util.find_spec("highspy") else "the package highspy"
+
+    def solve(self, model: LinearModel, seconds: float = math.inf) -> Solution:
+        early = self.stopped_before_start(model, seconds)
+        return early if early is not None else WarmModel(model, True, self.method).solve(seconds)
+
+
+class WarmModel:
+    """One HiGHS model that keeps its basis while rows are added and bounds change.
+
+    Solves resume from the last basis, which adding rows and changing bounds leaves dual feasible. scale: whether HiGHS
+    scales rows and columns.
+    """
+
+    def __init__(self, model: LinearModel, presolve: bool = False, method: str = "simplex", scale: bool = True) -> None:
+        import highspy
+
+        self._library = highspy
+        self._highs = highspy.Highs()
+        self._set(output_flag=False, presolve="choose" if presolve else "off", parallel="off")
+        if not model.integer.any():
+            self._set(solver=method, simplex_strategy=1)
+        if not scale:
+            self._set(simplex_scale_strategy=0)
+        self.model = model
+        self._pass(model)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows now in the model."""
+        return self.model.rows
+
+    def add_rows(self, rows: csr_array, lower: np.ndarray, upper: np.ndarray) -> None:
+        """Add rows `(k, columns)`; the basis is kept."""
+        _check(
+            self._highs.addRows(
+                rows.shape[0], lower, upper, rows.nnz, rows.indptr[:-1].astype(np.int32),
+                rows.indices.astype(np.int32), rows.data,
+            ),
+            "addRows",
+        )  # fmt: skip
+        self.model = with_rows(self.model, rows, lower, upper)
+
+    def change_column_bounds(self, columns: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> None:
+        """Give the columns (indices) other bounds; the basis is kept."""
+        old = self.model
+        col_lower, col_upper = old.col_lower.copy(), old.col_upper.copy()
+        col_lower[columns], col_upper[columns] = lower, upper
+        # The constructor checks the new bounds before HiGHS sees them.
+        self.model = replace(old, col_lower=col_lower, col_upper=col_upper)
+        indices = columns.astype(np.int32)
+        _check(self._highs.changeColsBounds(len(indices), indices, lower, upper), "changeColsBounds")
+
+    def change_cost(self, cost: np.ndarray) -> None:
+        """Minimise another linear function; the basis is kept."""
+        old = self.model
+        self.model = LinearModel(
+            cost, old.A, old.row_lower, old.row_upper, old.col_lower, old.col_upper, old.direction, old.integer
+        )
+        columns = np.arange(old.columns, dtype=np.int32)
+        _check(self._highs.changeColsCost(len(columns), columns, cost), "changeColsCost")
+
+    def change_model(self, model: LinearModel) -> None:
+        """Take a model with the same sparsity pattern in place of the old one; the basis is kept.
+
+        Only what differs is handed over: a whole model costs HiGHS's interface as long as solving it again.
+        """
+        old, self.model = self.model, model
+        if not (np.array_equal(old.A.indptr, model.A.indptr) and np.array_equal(old.A.indices, model.A.indices)):
+            raise ValueError("a warm model can only be changed to one of the same sparsity pattern")
+        # The library's type stubs lack the first of the two.
+        changes = {"row": self._highs.changeRowsBounds, "col": self._highs.changeColsBounds}  # type: ignore[attr-defined]
+        for part, change in changes.items():
+            ends = [(getattr(m, f"{part}_lower"), getattr(m, f"{part}_upper")) for m in (old, model)]
+            places = np.flatnonzero((ends[0][0] != ends[1][0]) | (ends[0][1] != ends[1][1])).astype(np.int32)
+            if len(places):
+                _check(change(len(places), places, ends[1][0][places], ends[1][1][places]), f"change of {part} bounds")
+        if not np.array_equal(old.cost, model.cost):
+            self.change_cost(model.cost)
+        entries = np.flatnonzero(old.A.data != model.A.data)
+        rows = np.searchsorted(model.A.indptr, entries, side="right") - 1
+        values = zip(rows.tolist(), model.A.indices[entries].tolist(), model.A.data[entries].tolist(), strict=True)
+        for row, column, value in values:
+            _check(self._highs.changeCoeff(row, column, value), "changeCoeff")
+
+    def solve(self, seconds: float = math.inf, cutoff: float = math.inf) -> Solution:
+        """Return what is known after at most about `seconds`; LPs stop once the minimum is known to be >= cutoff."""
+        if seconds <= 0:
+            return Solution(Termination.STOPPED, stats={"status": "no time was given"})
+        limit = math.inf if math.isinf(seconds) else self._highs.getRunTime() + seconds
+        self._set(time_limit=limit)
+        if not self.model.integer.any():
+            self._set(objective_bound=cutoff)
+        self._highs.run()
+        return self._solution()
+
+    def _set(self, **options: Any) -> None:
+        for name, value in options.items():
+            _check(self._highs.setOptionValue(name, value), f"option {name}")
+
+    def _pass(self, model: LinearModel) -> None:
+        library = self._library
+        lp: highspy.HighsLp = library.HighsLp()
+        lp.num_col_, lp.num_row_ = model.columns, model.rows
+        lp.col_cost_, lp.col_lower_, lp.col_upper_ = model.cost, model.col_lower, model.col_upper
+        lp.row_lower_, lp.row_upper_ = model.row_lower, model.row_upper
+        matrix = lp.a_matrix_
+        matrix.format_ = library.MatrixFormat.kRowwise
+        matrix.num_col_, matrix.num_row_ = model.columns, model.rows
+        matrix.start_, matrix.index_, matrix.value_ = model.A.indptr, model.A.indices, model.A.data
+        if model.integer.any():
+            kinds = (library.HighsVarType.kContinuous, library.HighsVarType.kInteger)
+            lp.integrality_ = [kinds[int(flag)] for flag in model.integer]
+        _check(self._highs.passModel(lp), "passModel")
+
+    def _solution(self) -> Solution:
+        status, library, model = self._highs.getModelStatus(), self._library, self.model
+        kind = library.HighsModelStatus
+        info, found = self._highs.getInfo(), self._highs.getSolution()
+        is_mip = bool(model.integer.any())
+        stats = {
+            "status": self._highs.modelStatusToString(status),
+            "iterations": info.simplex_iteration_count,
+            "seconds": self._highs.getRunTime(),
+        }
+        primal = None
+        if info.primal_solution_status == library.SolutionStatus.kSolutionStatusFeasible and found.value_valid:
+            primal = np.array(found.col_value)
+        dual = np.array(found.row_dual) if found.dual_valid and not is_mip else None
+        bound = -math.inf if dual is None else model.dual_bound(dual)
+        if is_mip and math.isfinite(info.mip_dual_bound):
+            bound = float(info.mip_dual_bound)
+        terminations = {
+            kind.kOptimal: Termination.OPTIMAL,
+            kind.kInfeasible: Termination.INFEASIBLE,
+            kind.kUnbounded: Termination.UNBOUNDED,
+            kind.kObjectiveBound: Termination.CUTOFF,
+        }
+        termination = terminations.get(status, Termination.STOPPED)
+        ray = None
+        if termination is Termination.INFEASIBLE:
+            primal, bound = None, math.inf
+            if not is_mip:
+                _, exists, values = self._highs.getDualRay()  # type: ignore[attr-defined]
+                ray = np.array(values) if exists else None
+        return Solution(termination, primal, dual, bound, stats, ray)
+
+
+def _check(status: Any, call: str) -> None:
+    if getattr(status, "name", "") == "kError":
+        raise RuntimeError(f"HiGHS refused {call}; the model holds something that it cannot take")
