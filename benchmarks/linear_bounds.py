@@ -27,7 +27,7 @@ from verifier.bounds.slopes import SlopeSearch
 from verifier.data import load_data
 from verifier.subject import open_model
 
-PAIRS = 3
+PAIRS = 5
 
 
 def plain_linear(self: LinearEnvelope, coefficients: Coefficients) -> Below:

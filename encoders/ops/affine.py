@@ -53,7 +53,7 @@ class Affine(LinearOp):
 
     def adjoint(self, coefficients: Coefficients, shape: Shape) -> Coefficients:
         if coefficients.units is not None:
-            return Coefficients(coefficients.values @ self.weight[coefficients.units])
+            return Coefficients(coefficients.values @ self.weight.index_select(0, coefficients.units))
         return Coefficients(coefficients.full((*shape[:-1], int(self.weight.shape[0]))) @ self.weight)
 
     @cached_property

@@ -43,7 +43,7 @@ class Coefficients:
     def crop(self, x: Tensor) -> Tensor:
         """Return the part of `(..., *shape)` that the values stand for."""
         if self.units is not None:
-            return x[..., self.units]
+            return x.index_select(-1, self.units)
         if self.corner is None:
             return x
         (top, left), (height, width) = self.corner, self.values.shape[-2:]
@@ -53,7 +53,7 @@ class Coefficients:
         """Return the part with the given units of a shape with one axis."""
         if self.units is not None or self.corner is not None:
             return self
-        return Coefficients(self.values[..., units], None, units)
+        return Coefficients(self.values.index_select(-1, units), None, units)
 
     def full(self, shape: Shape) -> Tensor:
         """Return the values `(batch, rows, *shape)`, zeros included."""

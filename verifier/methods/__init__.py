@@ -39,6 +39,7 @@ METHODS: dict[str, Method] = {
             ContractionMethod(refinements=0),
             CrownMethod("crown", refinements=0),
             CrownMethod("alpha-crown", steps=SLOPE_STEPS, refinements=0, reach=1.0),
+            ExactMethod(parts=200, refinements=0, hinges=500),
         ]
     ),
 }

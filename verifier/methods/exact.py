@@ -11,7 +11,7 @@ from encoders.region import BallRegion
 from verifier.bounds.interval import compare_classes
 from verifier.bounds.lp import size_refusal
 from verifier.bounds.mwd_chain import chain_refusal
-from verifier.bounds.splitting import SplitSearch, split_refusal
+from verifier.bounds.splitting import SplitSearch, hinge_sources, split_refusal
 from verifier.budget import Budget
 from verifier.methods.base import Batch, Decision, Findings, Method
 from verifier.methods.bisection import bisect_brackets
@@ -27,27 +27,31 @@ class ExactMethod(Method):
     """Proves and finds until nothing is open but ties within rounding, if the time lasts.
 
     parts: of a ball, for each class, at most; gap: brackets with a witness are closed to this width, by at most
-    `refinements` further decisions.
+    `refinements` further decisions. hinges: a network with more hinge units, or of MWD layers, is refused; None takes
+    any. That is for a portfolio, where contraction has done its work and a large network would take minutes an input.
     """
 
     name = "exact"
     proves = True
     finds = True
 
-    def __init__(self, parts: int = 20_000, gap: float = 1e-4, refinements: int = 4) -> None:
-        self.parts, self.gap, self.refinements = parts, gap, refinements
+    def __init__(self, parts: int = 20_000, gap: float = 1e-4, refinements: int = 4, hinges: int | None = None) -> None:
+        self.parts, self.gap, self.refinements, self.hinges = parts, gap, refinements, hinges
         self._contraction = ContractionMethod(CONTRACTION_NODES, refinements)
         self._pull = RestrictionMethod()
 
     def refusal(self, network: Network) -> str | None:
         if chain_refusal(network, self.name) is None:
-            return None
+            return None if self.hinges is None else "contraction decides networks of MWD layers"
         node = split_refusal(network)
         if node is not None:
             return (
                 f"method {self.name!r} takes networks of affine ops with relu, leaky-relu and abs, or of MWD layers; "
                 f"node {node.name!r} ({node.op.kind}) is neither. Methods for such networks: lp, crown, auto"
             )
+        units = sum(math.prod(network.shapes[name]) for name in hinge_sources(network))
+        if self.hinges is not None and units > self.hinges:
+            return f"{units} hinge units are more than the {self.hinges} of a portfolio"
         return size_refusal(network, self.name)
 
     def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> Decision:
