@@ -173,7 +173,7 @@ def figure3(experiment: Experiment) -> None:
     }
     for attack in ("fgsm", "ifgsm", "pgd"):
         network = experiment.network(
-            "relu", 0, attack=attack, mixing=experiment.options.mixing, epochs=min(10, experiment.options.epochs)
+            "relu", 0, attack=attack, mixing=experiment.options.mixing, epochs=experiment.options.adversarial_epochs
         )
         curves[f"relu({attack}) attacked"] = strongest(experiment, network)
     finish(experiment, "figure3", curves, "MWD beside adversarially trained ReLU networks")
@@ -209,6 +209,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--inputs", type=int, default=1000)
+    parser.add_argument("--adversarial-epochs", type=int, default=10, help="figure3: of the ReLU networks")
     parser.add_argument("--mixing", choices=("batch", "steps"), default="batch")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "robustness-verifier" / "models")
     parser.add_argument("--out", type=Path, default=Path("runs") / "mwd-paper")
