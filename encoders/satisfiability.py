@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,6 +78,19 @@ def read_dimacs(path: str | Path) -> Formula:
     if clause or len(clauses) != header[1]:
         raise ValueError(f"{path}: {header[1]} clauses announced, {len(clauses)} found, each ending with 0")
     return Formula(header[0], tuple(clauses))
+
+
+def random_formula(variables: int, clauses: int, seed: int) -> Formula:
+    """Return a random formula with three different variables in each clause; with 4.3 clauses a variable it is hardest.
+
+    (Mitchell, Selman, Levesque 1992.)
+    """
+    if variables < 3:
+        raise ValueError(f"clauses of three different variables need three, got {variables}")
+    generator = np.random.default_rng(seed)
+    places = np.array([generator.choice(variables, 3, replace=False) + 1 for _ in range(clauses)])
+    literals = places * generator.choice([-1, 1], size=places.shape)
+    return Formula(variables, tuple(tuple(clause) for clause in literals.tolist()))
 
 
 def formula_to_network(formula: Formula) -> Network:

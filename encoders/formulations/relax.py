@@ -1,6 +1,7 @@
 """A network as the rows of its ops on boxes: convex (OUTER: Ehlers 2017; Salman et al. 2019) or with binaries (EXACT).
 
 Columns are the input and the values of every node; a node that only moves values shares the columns of what it moves.
+Then come, node by node, auxiliary values and binaries of the view `exact`.
 Every row holds in real arithmetic (see `encoders.ops.relaxation`) and every column is bounded by its node's box, so
 what a dual bound over these arrays proves, rounded outward, is proved about the network.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -18,7 +20,20 @@ from scipy.sparse import csr_array
 from encoders.box import Box
 from encoders.linear_model import Direction, LinearModel
 from encoders.network import INPUT, Network
-from encoders.ops import Concat, LinearOp, MaxPool2d, Reshape, Slice, Transpose
+from encoders.ops import (
+    Abs,
+    Concat,
+    LeakyRelu,
+    LinearOp,
+    MaxPool2d,
+    Mwd,
+    MwdConv2d,
+    Op,
+    Relu,
+    Reshape,
+    Slice,
+    Transpose,
+)
 from encoders.ops.relaxation import Relaxation
 
 MOVES = (Concat, Reshape, Slice, Transpose)
@@ -28,8 +43,8 @@ MOVES = (Concat, Reshape, Slice, Transpose)
 class RelaxedNetwork:
     """The rows of a network on boxes of all its nodes (batch 1, float64); made by `relax` or `encode_exactly`.
 
-    columns: of each node's flattened value. relaxations: of the nodes that have rows, over their own columns. starts:
-    the first row of each of them.
+    columns: of each node's flattened value. relaxations: of the nodes that have rows, over all columns. starts: the
+    first row of each of them. view: of the ops, whose rows these are.
     """
 
     network: Network
@@ -44,6 +59,20 @@ class RelaxedNetwork:
     col_lower: np.ndarray
     col_upper: np.ndarray
     integer: np.ndarray
+    view: str = "relax"
+
+    @property
+    def binaries(self) -> int:
+        """How many columns must be 0 or 1: one for each open hinge, several for an open window or a curve."""
+        return int(self.integer.sum())
+
+    @property
+    def gaps(self) -> dict[str, float]:
+        """By node, how far its value may lie from the op at the values that it reads; only those that are not exact.
+
+        Each is about one op alone: what it does to later nodes is theirs to pass on. More segments make it smaller.
+        """
+        return {name: found.gap for name, found in self.relaxations.items() if found.gap > 0}
 
     @property
     def is_empty(self) -> bool:
@@ -60,7 +89,7 @@ class RelaxedNetwork:
 
     def within(self, boxes: Mapping[str, Box]) -> RelaxedNetwork:
         """Return the convex rows on smaller boxes, of the same sparsity pattern: a basis of one serves the other."""
-        if self.direction is not Direction.OUTER:
+        if self.view != "relax":
             raise ValueError("only convex rows keep their pattern on smaller boxes; encode the network again")
         relaxations = dict(self.relaxations)
         nodes = {node.name: node for node in self.network.nodes}
@@ -91,16 +120,22 @@ def relax(network: Network, boxes: Mapping[str, Box]) -> RelaxedNetwork:
     return _encode(network, boxes, "relax")
 
 
-def encode_exactly(network: Network, boxes: Mapping[str, Box]) -> RelaxedNetwork:
-    """Return rows with binaries whose solutions are the values of a network cast to float64 on the boxes. EXACT.
+def encode_exactly(network: Network, boxes: Mapping[str, Box], segments: int = 4) -> RelaxedNetwork:
+    """Return rows with binaries whose solutions are the values of a network cast to float64 on the boxes.
 
-    Units whose sign the boxes decide get no binary (Tjeng et al. 2019). Raises ValueError naming all nodes without the
-    view `exact`.
+    EXACT, or OUTER where an op declares a gap (`RelaxedNetwork.gaps`): then bounds prove as before, but points are only
+    proposals; where a replay fails, more segments (parts of a curve) bring the rows nearer to the network. Units
+    whose sign, and windows whose winner, the boxes decide get no binary (Tjeng et al. 2019). Raises ValueError naming
+    all nodes without the view `exact`.
     """
-    return _encode(network, boxes, "exact")
+    if segments < 1:
+        raise ValueError(f"a curve needs at least one segment, got {segments}")
+    return _encode(network, boxes, "exact", {"segments": segments})
 
 
-def _encode(network: Network, boxes: Mapping[str, Box], view: str) -> RelaxedNetwork:
+def _encode(
+    network: Network, boxes: Mapping[str, Box], view: str, options: Mapping[str, int] = MappingProxyType({})
+) -> RelaxedNetwork:
     refused = [node for node in network.nodes if view not in node.op.views()]
     if refused:
         names = ", ".join(f"{node.name!r} ({node.op.kind})" for node in refused)
@@ -108,15 +143,42 @@ def _encode(network: Network, boxes: Mapping[str, Box], view: str) -> RelaxedNet
     columns, continuous = _columns(network)
     found: dict[str, Relaxation] = {}
     own: dict[str, np.ndarray] = {}
+    # The columns behind those of the nodes: of each node auxiliary values, then binaries.
+    extra = [(np.zeros(0), np.zeros(0), np.zeros(0, dtype=bool))]
     count = continuous
     for node in network.nodes:
         inputs = np.concatenate([columns[name] for name in node.inputs])
         if isinstance(node.op, MOVES) and _is_moved(node.name, columns, inputs):
             continue
-        made: Relaxation = getattr(node.op, view)(*(boxes[name] for name in node.inputs))
+        made: Relaxation = getattr(node.op, view)(*(boxes[name] for name in node.inputs), **options)
+        ends = (np.zeros(0), np.zeros(0)) if made.auxiliary is None else made.auxiliary
+        lower, upper = (np.append(end, np.full(made.binaries, v)) for end, v in zip(ends, (0.0, 1.0), strict=True))
+        extra.append((lower, upper, np.arange(len(lower)) >= len(ends[0])))
         found[node.name] = made
-        own[node.name] = np.concatenate([inputs, columns[node.name], np.arange(count, count + made.binaries)])
-        count += made.binaries
+        parts = (inputs, columns[node.name], np.arange(count, count + len(lower)))
+        own[node.name] = np.concatenate(parts).astype(np.int32)
+        count += len(lower)
+    relaxations, starts = _placed(found, own, count)
+    blocks = [made.matrix for made in relaxations.values()]
+    row_lower, row_upper = (
+        np.concatenate([getattr(made, side) for made in relaxations.values()]) for side in ("lower", "upper")
+    )
+    data, indices = (np.concatenate([getattr(block, part) for block in blocks]) for part in ("data", "indices"))
+    sizes = np.concatenate([np.diff(block.indptr) for block in blocks])
+    A = csr_array((data, indices, np.concatenate([[0], np.cumsum(sizes)])), shape=(len(row_lower), count))
+    col_lower, col_upper = _column_bounds(columns, boxes, count)
+    col_lower[continuous:], col_upper[continuous:], is_binary = (np.concatenate(p) for p in zip(*extra, strict=True))
+    is_exact = view == "exact" and all(made.gap == 0 for made in relaxations.values())
+    return RelaxedNetwork(
+        network, boxes, columns, relaxations, starts, Direction.EXACT if is_exact else Direction.OUTER, A,
+        row_lower, row_upper, col_lower, col_upper, np.append(np.zeros(continuous, dtype=bool), is_binary), view,
+    )  # fmt: skip
+
+
+def _placed(
+    found: Mapping[str, Relaxation], own: Mapping[str, np.ndarray], count: int
+) -> tuple[dict[str, Relaxation], dict[str, int]]:
+    """Return the relaxations over all columns in place of each node's own, and the first row of each."""
     relaxations: dict[str, Relaxation] = {}
     starts, rows = {}, 0
     for name, made in found.items():
@@ -128,32 +190,43 @@ def _encode(network: Network, boxes: Mapping[str, Box], view: str) -> RelaxedNet
         relaxations[name] = replace(made, matrix=placed)
         starts[name] = rows
         rows += placed.shape[0]
-    blocks = [made.matrix for made in relaxations.values()]
-    ends = [np.concatenate([getattr(made, side) for made in relaxations.values()]) for side in ("lower", "upper")]
-    data, indices = (np.concatenate([getattr(block, part) for block in blocks]) for part in ("data", "indices"))
-    sizes = np.concatenate([np.diff(block.indptr) for block in blocks])
-    A = csr_array((data, indices, np.concatenate([[0], np.cumsum(sizes)])), shape=(rows, count))
-    lower, upper = _column_bounds(columns, boxes, count)
-    direction = Direction.EXACT if view == "exact" else Direction.OUTER
-    return RelaxedNetwork(
-        network, boxes, columns, relaxations, starts, direction, A, ends[0], ends[1], lower, upper,
-        np.arange(count) >= continuous,
-    )  # fmt: skip
+    return relaxations, starts
 
 
-def estimate(network: Network) -> tuple[int, int]:
-    """Return upper estimates of (rows, entries) of the relaxation, without building it."""
+def estimate(network: Network, view: str = "relax", segments: int = 4) -> tuple[int, int]:
+    """Return upper estimates of (rows, entries) of the rows of a view, `relax` or `exact`, without building them.
+
+    Of the view `exact` as if every unit, window and literal were open and every curve cut into all segments.
+    """
     rows, entries = 0, 0
     for node in network.nodes:
         outputs = math.prod(network.shapes[node.name])
         if isinstance(node.op, LinearOp):
-            rows, entries = rows + outputs, entries + outputs * (node.op.fan_in() + 1)
+            more = (outputs, outputs * (node.op.fan_in() + 1))
+        elif view == "exact" and not node.op.linear:
+            more = _exact_size(node.op, outputs, segments)
         elif isinstance(node.op, MaxPool2d):
             cells = math.prod(node.op.kernel)
-            rows, entries = rows + outputs * (cells + 1), entries + outputs * (3 * cells + 1)
+            more = (outputs * (cells + 1), outputs * (3 * cells + 1))
         else:
-            rows, entries = rows + 3 * outputs, entries + 6 * outputs
+            more = (3 * outputs, 6 * outputs)
+        rows, entries = rows + more[0], entries + more[1]
     return rows, entries
+
+
+def _exact_size(op: Op, outputs: int, segments: int) -> tuple[int, int]:
+    """Return upper estimates of (rows, entries) of a non-linear op in the view `exact`; any other op as a curve."""
+    curves = (outputs * (2 * segments + 6), outputs * (12 * segments + 5))
+    if isinstance(op, Relu | LeakyRelu | Abs):
+        return 4 * outputs, 10 * outputs
+    if isinstance(op, MaxPool2d):
+        cells = math.prod(op.kernel)
+        return outputs * (2 * cells + 3), outputs * (9 * cells + 2)
+    if isinstance(op, Mwd | MwdConv2d):
+        # Of each weight and sign a row above with 2 entries, one below with 3, and the literal among those of its unit.
+        weights = outputs * op.weight[0].numel()
+        return 4 * weights + outputs + curves[0], 12 * weights + curves[1]
+    return curves
 
 
 def _columns(network: Network) -> tuple[dict[str, np.ndarray], int]:
@@ -180,10 +253,8 @@ def _is_moved(name: str, columns: Mapping[str, np.ndarray], inputs: np.ndarray) 
 def _column_bounds(
     columns: Mapping[str, np.ndarray], boxes: Mapping[str, Box], count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the bounds of all columns: the intersection over the nodes that share one, and 0 and 1 of binaries."""
+    """Return the bounds of all columns of nodes: the intersection over the nodes that share one."""
     lower, upper = np.full(count, -np.inf), np.full(count, np.inf)
-    continuous = 1 + max(int(places.max()) for places in columns.values())
-    lower[continuous:], upper[continuous:] = 0.0, 1.0
     for name, places in columns.items():
         box = boxes[name]
         lower[places] = np.maximum(lower[places], box.lower.flatten().cpu().numpy())

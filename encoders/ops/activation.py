@@ -1,6 +1,7 @@
 """Activation functions. All but abs are non-decreasing, so the ends of a box give the exact range."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch.nn import functional
 from encoders.box import Box
 from encoders.ops.base import Op, Shape
 from encoders.ops.envelope import ElementwiseEnvelope, Envelope, offsets_at_ends, reach_of
+from encoders.ops.piecewise import piecewise
 from encoders.ops.relaxation import Relaxation, exact_hinge, hinge_relaxation, line_relaxation
 from encoders.ops.restriction import Restriction, elementwise_restriction, positive_side
 from encoders.ops.s_shape import s_shape_envelope
@@ -45,7 +47,7 @@ class Relu(_Elementwise):
     def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
         return _hinge_relaxation(self, boxes[0], 0.0, around)
 
-    def exact(self, *boxes: Box) -> Relaxation:
+    def exact(self, *boxes: Box, segments: int = 1) -> Relaxation:
         return exact_hinge(boxes[0], 0.0)
 
     def slope_range(self, box: Box) -> tuple[Tensor, Tensor, Tensor]:
@@ -92,7 +94,7 @@ class LeakyRelu(_Elementwise):
     def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
         return _hinge_relaxation(self, boxes[0], self.slope, around)
 
-    def exact(self, *boxes: Box) -> Relaxation:
+    def exact(self, *boxes: Box, segments: int = 1) -> Relaxation:
         return exact_hinge(boxes[0], self.slope)
 
     def slope_range(self, box: Box) -> tuple[Tensor, Tensor, Tensor]:
@@ -126,7 +128,7 @@ class Abs(_Elementwise):
     def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
         return _hinge_relaxation(self, boxes[0], -1.0, around)
 
-    def exact(self, *boxes: Box) -> Relaxation:
+    def exact(self, *boxes: Box, segments: int = 1) -> Relaxation:
         return exact_hinge(boxes[0], -1.0)
 
     def slope_range(self, box: Box) -> tuple[Tensor, Tensor, Tensor]:
@@ -155,8 +157,11 @@ class Sigmoid(_Elementwise):
     def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
         return line_relaxation(self._lines(boxes[0]))
 
-    def _lines(self, box: Box) -> ElementwiseEnvelope:
-        return s_shape_envelope(self, lambda x: torch.sigmoid(x) * torch.sigmoid(-x), box)
+    def exact(self, *boxes: Box, segments: int = 1) -> Relaxation:
+        return piecewise(self.interval, partial(self._lines, thin=True), _sigmoid_derivative, boxes[0], segments)
+
+    def _lines(self, box: Box, thin: bool = False) -> ElementwiseEnvelope:
+        return s_shape_envelope(self, _sigmoid_derivative, box, thin)
 
     def open_units(self, box: Box) -> Tensor:
         return box.lower < box.upper
@@ -181,11 +186,22 @@ class Tanh(_Elementwise):
     def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
         return line_relaxation(self._lines(boxes[0]))
 
-    def _lines(self, box: Box) -> ElementwiseEnvelope:
-        return s_shape_envelope(self, lambda x: (1.0 - torch.tanh(x)) * (1.0 + torch.tanh(x)), box)
+    def exact(self, *boxes: Box, segments: int = 1) -> Relaxation:
+        return piecewise(self.interval, partial(self._lines, thin=True), _tanh_derivative, boxes[0], segments)
+
+    def _lines(self, box: Box, thin: bool = False) -> ElementwiseEnvelope:
+        return s_shape_envelope(self, _tanh_derivative, box, thin)
 
     def open_units(self, box: Box) -> Tensor:
         return box.lower < box.upper
+
+
+def _sigmoid_derivative(x: Tensor) -> Tensor:
+    return torch.sigmoid(x) * torch.sigmoid(-x)
+
+
+def _tanh_derivative(x: Tensor) -> Tensor:
+    return (1.0 - torch.tanh(x)) * (1.0 + torch.tanh(x))
 
 
 def _monotone(op: Op, box: Box, least: float, greatest: float) -> Box:

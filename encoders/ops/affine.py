@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from scipy.sparse import csr_array, eye_array, kron
 from torch import Tensor
@@ -70,7 +71,7 @@ class Affine(LinearOp):
         return functional.linear(t * self.inflation(t.dtype), self._absolute_weight, self._error_bias)
 
     def matrix(self, *shapes: Shape) -> csr_array:
-        weight = csr_array(self.weight.to(torch.float64).cpu().numpy())
+        weight = _sparse(self.weight.to(torch.float64).cpu().numpy())
         copies = math.prod(shapes[0][:-1])
         return weight if copies == 1 else csr_array(kron(eye_array(copies), weight))
 
@@ -83,3 +84,11 @@ class Affine(LinearOp):
         weight = self.weight[reference] - self.weight
         bias = None if self.bias is None else self.bias[reference] - self.bias
         return Affine(weight, bias)
+
+
+def _sparse(weight: np.ndarray) -> csr_array:
+    """Return the entries that are not zero, row by row as they lie in memory: scipy's own way sorts them first."""
+    present = weight != 0
+    starts = np.concatenate([[0], np.cumsum(present.sum(axis=1))])
+    columns = np.broadcast_to(np.arange(weight.shape[1], dtype=np.int32), weight.shape)
+    return csr_array((weight[present], columns[present], starts), shape=weight.shape)

@@ -107,8 +107,12 @@ class Op(ABC):
         """
         raise TypeError(f"op {self.kind!r} is not linear and has no matrix")
 
-    def exact(self, *boxes: Box) -> Relaxation:
-        """Return rows with binaries whose solutions on one box each (batch 1) are exactly y = op(x)."""
+    def exact(self, *boxes: Box, segments: int = 1) -> Relaxation:
+        """Return rows with binaries whose solutions on one box each (batch 1) are exactly y = op(x).
+
+        An op that rows cannot hold exactly returns outer rows with a declared gap (`Relaxation.gap`). segments: into
+        how many parts such an op may cut the range of one unit, 1 or more; other ops ignore it.
+        """
         raise UnsupportedView(self, "exact")
 
     @classmethod
@@ -181,7 +185,7 @@ class LinearOp(Op):
         """Return the equations L x - y = -b of the stored weights, exact in float64."""
         return relaxed_by_matrix(self, *boxes)
 
-    def exact(self, *boxes: Box) -> Relaxation:
+    def exact(self, *boxes: Box, segments: int = 1) -> Relaxation:
         return self.relax(*boxes)
 
     def inflation(self, dtype: torch.dtype) -> float:

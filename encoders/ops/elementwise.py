@@ -69,7 +69,7 @@ class Add(Op):
     def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
         return relaxed_by_matrix(self, *boxes)
 
-    def exact(self, *boxes: Box) -> Relaxation:
+    def exact(self, *boxes: Box, segments: int = 1) -> Relaxation:
         return self.relax(*boxes)
 
     def matrix(self, *shapes: Shape) -> csr_array:
@@ -104,7 +104,7 @@ class Sub(Op):
     def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
         return relaxed_by_matrix(self, *boxes)
 
-    def exact(self, *boxes: Box) -> Relaxation:
+    def exact(self, *boxes: Box, segments: int = 1) -> Relaxation:
         return self.relax(*boxes)
 
     def matrix(self, *shapes: Shape) -> csr_array:
@@ -141,7 +141,7 @@ class AddConstant(Op):
     def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
         return relaxed_by_matrix(self, *boxes)
 
-    def exact(self, *boxes: Box) -> Relaxation:
+    def exact(self, *boxes: Box, segments: int = 1) -> Relaxation:
         return self.relax(*boxes)
 
     def matrix(self, *shapes: Shape) -> csr_array:
@@ -177,7 +177,7 @@ class MultiplyConstant(Op):
     def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
         return relaxed_by_matrix(self, *boxes)
 
-    def exact(self, *boxes: Box) -> Relaxation:
+    def exact(self, *boxes: Box, segments: int = 1) -> Relaxation:
         return self.relax(*boxes)
 
     def matrix(self, *shapes: Shape) -> csr_array:
@@ -225,7 +225,7 @@ class DivideConstant(Op):
         divisor = self.constant.to(torch.float64).expand(boxes[0].shape).flatten().cpu().numpy()
         return linear_relaxation(csr_array(eye_array(len(divisor))), np.zeros(1), divisor)
 
-    def exact(self, *boxes: Box) -> Relaxation:
+    def exact(self, *boxes: Box, segments: int = 1) -> Relaxation:
         return self.relax(*boxes)
 
     def matrix(self, *shapes: Shape) -> csr_array:

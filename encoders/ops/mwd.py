@@ -24,6 +24,7 @@ from encoders.layers.mwd_linear import linear_mwd
 from encoders.layers.mwd_unit import link, max_square, mwd
 from encoders.ops.base import Op, Shape
 from encoders.ops.envelope import ConstantEnvelope, Envelope
+from encoders.ops.mwd_exact import exact_mwd
 from encoders.ops.relaxation import Relaxation, no_rows
 from encoders.rounding import ELEMENTARY_FUNCTION_ULPS, add_down, add_up, tiny, unit_roundoff, widen
 
@@ -123,6 +124,10 @@ class Mwd(Op):
         """Return no rows: the output box says as much as linear functions of a distance's maximum."""
         shape = boxes[0].shape
         return no_rows(math.prod(shape), math.prod(self.output_shape(shape)))
+
+    def exact(self, *boxes: Box, segments: int = 1) -> Relaxation:
+        """Return rows with binaries by way of the distances; OUTER, the Gaussian link has a gap. For small layers."""
+        return exact_mwd(self, boxes[0], segments)
 
     def scores(self, x: Tensor, pseudo: bool = False) -> Tensor:
         """Return values in the order of the outputs, taken before the last exp; differentiable.

@@ -12,6 +12,7 @@ from encoders.ops.base import Op, Shape
 from encoders.ops.convolution import sliding_output
 from encoders.ops.envelope import ConstantEnvelope, Envelope
 from encoders.ops.mwd import Mwd
+from encoders.ops.mwd_exact import check_size, exact_mwd
 from encoders.ops.relaxation import Relaxation, no_rows
 
 
@@ -86,6 +87,13 @@ class MwdConv2d(Op):
         """Return no rows: the output box says as much as linear functions of a distance's maximum."""
         shape = boxes[0].shape
         return no_rows(math.prod(shape), math.prod(self.output_shape(shape)))
+
+    def exact(self, *boxes: Box, segments: int = 1) -> Relaxation:
+        """Return the rows of the dense layer that does the same, as that does."""
+        shape = boxes[0].shape
+        check_size(math.prod(self.output_shape(shape)), math.prod(shape))
+        flat = Box.unchecked(boxes[0].lower.flatten(1), boxes[0].upper.flatten(1))
+        return exact_mwd(self.as_dense(shape), flat, segments)
 
     def as_dense(self, shape: Shape) -> Mwd:
         """Return the same function of flat inputs of a shape as one dense layer, in C order on both sides.

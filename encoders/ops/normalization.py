@@ -1,6 +1,6 @@
 """Batch normalisation at inference: a fixed affine map for each channel."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from scipy.sparse import csr_array, diags_array
@@ -12,7 +12,7 @@ from encoders.ops.elementwise import line_envelope
 from encoders.ops.envelope import ElementwiseEnvelope, Envelope
 from encoders.ops.relaxation import Relaxation, line_relaxation
 from encoders.ops.restriction import Restriction
-from encoders.rounding import gamma, tiny
+from encoders.rounding import gamma, next_up, tiny
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +58,12 @@ class BatchNorm(Op):
     def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
         """Return the line with a float slope, its offset widened by what the slope misses."""
         return line_relaxation(self._line(boxes[0]), parallel=True)
+
+    def exact(self, *boxes: Box, segments: int = 1) -> Relaxation:
+        """Return the same row; its gap is that rounding error, as the slope is not a float."""
+        line = self._line(boxes[0])
+        gap = next_up(line.upper_offset - line.lower_offset).nan_to_num(torch.inf).max()
+        return replace(line_relaxation(line, parallel=True), gap=float(gap))
 
     def matrix(self, *shapes: Shape) -> csr_array:
         factor = self.scale.to(torch.float64) / torch.sqrt(self.variance.to(torch.float64) + self.epsilon)

@@ -14,6 +14,7 @@ from encoders.ops.base import LinearOp, Op, Shape
 from encoders.ops.coefficients import Coefficients
 from encoders.ops.convolution import plain_products, sliding_output, spread_window
 from encoders.ops.envelope import Envelope, SelectionEnvelope
+from encoders.ops.exact_window import exact_window
 from encoders.ops.relaxation import Relaxation, linear_relaxation, window_relaxation
 from encoders.ops.restriction import Restriction, window_restriction
 from encoders.ops.windows import over_channels, weighted_windows, window_cells
@@ -198,9 +199,7 @@ class MaxPool2d(Op):
 
     def _restriction(self, x: Tensor, direction: Tensor | None, tolerance: float, with_relu: bool) -> Restriction:
         shape = tuple(x.shape[1:])
-        places = window_cells(shape, self.kernel, self.stride, self.padding, self.dilation)
-        cells = over_channels(places, shape[0], shape[1] * shape[2])
-        return window_restriction(x, cells, self.output_shape(shape), direction, tolerance, with_relu)
+        return window_restriction(x, self._places(shape), self.output_shape(shape), direction, tolerance, with_relu)
 
     def envelope(self, *boxes: Box, slope: Tensor | None = None) -> Envelope:
         """Return each window's input of the greatest lower end as the function below.
@@ -223,13 +222,21 @@ class MaxPool2d(Op):
     def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
         (box,) = boxes
         outer = box if around is None else around
-        places = window_cells(box.shape, self.kernel, self.stride, self.padding, self.dilation)
-        cells = over_channels(places, box.shape[0], box.shape[1] * box.shape[2])
         ends = (outer.lower.flatten(), outer.upper.flatten())
-        return window_relaxation(box.lower.flatten(), ends, cells)
+        return window_relaxation(box.lower.flatten(), ends, self._places(box.shape))
+
+    def exact(self, *boxes: Box, segments: int = 1) -> Relaxation:
+        (box,) = boxes
+        lower, upper = (end.flatten().cpu().numpy() for end in (box.lower, box.upper))
+        return exact_window(lower, upper, self._places(box.shape).numpy())
 
     def open_units(self, box: Box) -> Tensor:
         return box.lower < box.upper
+
+    def _places(self, shape: Shape) -> Tensor:
+        """Return the places `(windows, cells)` in the flattened input, -1 in the padding."""
+        cells = window_cells(shape, self.kernel, self.stride, self.padding, self.dilation)
+        return over_channels(cells, shape[0], shape[1] * shape[2])
 
     def _cells(self, x: Tensor) -> Tensor:
         """Return the values of each window `(batch, channels, height, width, cells)`, -inf in the padding."""

@@ -7,13 +7,13 @@ are equations. Ranges of single values are no rows: the boxes of the nodes hold 
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array, diags_array, hstack, vstack
+from scipy.sparse import coo_array, csr_array
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -23,11 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Relaxation:
-    """Rows lower <= matrix [x; y; b] <= upper.
+    """Rows lower <= matrix [x; y; a; b] <= upper.
 
-    Columns: the flattened inputs side by side, the flattened output, binaries. lines: (rows, units) of the lines above
-    open hinges, whose ends depend on the box; None for other ops. binaries: how many columns b there are, each 0 or 1;
-    only of the view `exact`.
+    Columns: the flattened inputs side by side, the flattened output, auxiliary values, binaries. lines: (rows, units)
+    of the lines above open hinges, whose ends depend on the box; None for other ops.
+
+    Only of the view `exact`: binaries: how many columns b there are, each 0 or 1. auxiliary: the (lower, upper) ends of
+    the columns a, which are continuous. gap: how far y may lie from op(x) at most in a solution with whole binaries
+    that keeps x in the box; 0 where the rows hold nothing but y = op(x).
     """
 
     matrix: csr_array
@@ -35,13 +38,49 @@ class Relaxation:
     upper: np.ndarray
     lines: tuple[np.ndarray, np.ndarray] | None = None
     binaries: int = 0
+    auxiliary: tuple[np.ndarray, np.ndarray] | None = None
+    gap: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A block of rows: how many, their entries as arrays (row of the block, column, value), their ends."""
+
+    count: int
+    entries: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray | float]]
+    lower: np.ndarray | float
+    upper: np.ndarray | float
+
+
+def assembled(blocks: list[Rows], columns: int) -> tuple[csr_array, np.ndarray, np.ndarray]:
+    """Return (matrix, lower, upper) of blocks under each other; entries that are zero are kept."""
+    starts = np.concatenate([[0], np.cumsum([block.count for block in blocks])])
+    parts = [
+        (row + start, column, np.broadcast_to(value, row.shape))
+        for block, start in zip(blocks, starts[:-1], strict=True)
+        for row, column, value in block.entries
+    ]
+    row, column, value = (np.concatenate(part) for part in zip(*parts, strict=True))
+    lower, upper = (
+        np.concatenate([np.broadcast_to(getattr(block, side), (block.count,)) for block in blocks])
+        for side in ("lower", "upper")
+    )
+    matrix = csr_array(coo_array((value, (row, column)), shape=(int(starts[-1]), columns)))
+    return matrix, lower, upper
 
 
 def linear_relaxation(matrix: csr_array, constant: np.ndarray, divisor: np.ndarray | float = 1.0) -> Relaxation:
     """Return the equations matrix x - divisor y = -constant, all of it exact."""
-    outputs = matrix.shape[0]
-    scale = np.broadcast_to(np.asarray(divisor, dtype=np.float64), (outputs,))
-    rows = csr_array(hstack([matrix, -diags_array(scale)], format="csr"), dtype=np.float64)
+    outputs, inputs = matrix.shape
+    # The entry of y goes to the end of each row: joining matrices would sort all entries again.
+    starts = matrix.indptr + np.arange(outputs + 1, dtype=matrix.indptr.dtype)
+    last = starts[1:] - 1
+    data, columns = np.empty(starts[-1]), np.empty(starts[-1], dtype=matrix.indices.dtype)
+    inner = np.ones(len(data), dtype=bool)
+    inner[last] = False
+    data[inner], columns[inner] = matrix.data, matrix.indices
+    data[last], columns[last] = -np.asarray(divisor, dtype=np.float64), inputs + np.arange(outputs)
+    rows = csr_array((data, columns, starts), shape=(outputs, inputs + outputs))
     end = -np.broadcast_to(np.asarray(constant, dtype=np.float64), (outputs,))
     return Relaxation(rows, end, end)
 
@@ -96,24 +135,20 @@ def exact_hinge(box: Box, left: float) -> Relaxation:
     lower, upper = _flat(box.lower), _flat(box.upper)
     is_open = (lower < 0) & (upper > 0)
     units, known = np.flatnonzero(is_open), np.flatnonzero(~is_open)
-    slope = np.where(lower >= 0, 1.0, left)
-    count, zero, ones = len(lower), np.zeros(len(units)), np.ones(len(units))
-    free, none = np.full(len(units), np.inf), np.zeros(len(known))
-    above_right = np.nextafter((left - 1.0) * lower[units], np.inf)
-    above_left = np.nextafter((1.0 - left) * upper[units], np.inf)
-    plain = _stacked(count, [
-        (units, ones, -free, zero), (units, left * ones, -free, zero), (known, slope[known], none, none),
-    ])  # fmt: skip
-    # x - y - M b >= -M and left x - y + M b >= 0.
-    switched = _stacked(count, [(units, ones, -above_right, free), (units, left * ones, zero, free)])
-    places = (np.arange(2 * len(units)), np.tile(np.arange(len(units)), 2))
-    binaries = csr_array((np.concatenate([-above_right, above_left]), places), shape=(2 * len(units), len(units)))
-    nothing = csr_array((plain.matrix.shape[0], len(units)), dtype=np.float64)
-    matrix = vstack([hstack([plain.matrix, nothing]), hstack([switched.matrix, binaries])], format="csr")
-    lower_ends, upper_ends = (
-        np.concatenate([getattr(plain, side), getattr(switched, side)]) for side in ("lower", "upper")
-    )
-    return Relaxation(csr_array(matrix), lower_ends, upper_ends, None, len(units))
+    slope = np.where(lower[known] >= 0, 1.0, left)
+    # The difference misses by up to one unit in the last place of the product, the product by half of one.
+    above_right = _two_up((left - 1.0) * lower[units])
+    above_left = _two_up((1.0 - left) * upper[units])
+    count, at, line = len(lower), np.arange(len(units)), np.arange(len(known))
+    y, b = (at, count + units, -1.0), 2 * count + at
+    blocks = [
+        Rows(len(at), [(at, units, 1.0), y], -np.inf, 0.0),
+        Rows(len(at), [(at, units, left), y], -np.inf, 0.0),
+        Rows(len(line), [(line, known, slope), (line, count + known, -1.0)], 0.0, 0.0),
+        Rows(len(at), [(at, units, 1.0), y, (at, b, -above_right)], -above_right, np.inf),
+        Rows(len(at), [(at, units, left), y, (at, b, above_left)], 0.0, np.inf),
+    ]
+    return Relaxation(*assembled(blocks, 2 * count + len(at)), binaries=len(at))
 
 
 def window_relaxation(lower: Tensor, around: tuple[Tensor, Tensor], cells: Tensor) -> Relaxation:
@@ -138,17 +173,35 @@ def window_relaxation(lower: Tensor, around: tuple[Tensor, Tensor], cells: Tenso
     inner[last] = False
     columns[inner] = places[may_win]
     above = csr_array((data, columns, starts), shape=(windows, inputs + windows))
-    values = np.where(may_win, least[places], 0.0)
     greatest = np.where(present, least[places], -np.inf).max(axis=1)
-    # L - sum l, rounded up: fsum is right to half a unit in the last place.
-    constant = [
-        math.nextafter(math.fsum([top, *(-v).tolist()]), math.inf) if np.isfinite(v).all() else math.inf
-        for top, v in zip(greatest.tolist(), values, strict=True)
-    ]
+    constant = sum_up(np.column_stack([greatest, np.where(may_win, -least[places], 0.0)]))
     free = np.full(windows, np.inf)
     matrix = csr_array(_joined(at_least, above))
-    lower_ends = np.concatenate([np.full(len(row), -np.inf), -np.array(constant)])
+    lower_ends = np.concatenate([np.full(len(row), -np.inf), -constant])
     return Relaxation(matrix, lower_ends, np.concatenate([np.zeros(len(row)), free]))
+
+
+def sum_up(values: np.ndarray) -> np.ndarray:
+    """Return an upper bound `(rows,)` of the sums over the second axis, each addition rounded up (TwoSum).
+
+    Infinity where a value is not finite: nothing is claimed there.
+    """
+    total = values[:, 0]
+    with np.errstate(over="ignore", invalid="ignore"):
+        for column in values.T[1:]:
+            nearest = total + column
+            part = nearest - total
+            error = (total - (nearest - part)) + (column - part)
+            # An error that is not a number is that of an overflow.
+            total = np.where(error <= 0, nearest, np.nextafter(nearest, np.inf))
+    bound: np.ndarray = np.where(np.isfinite(values).all(axis=1), total, np.inf)
+    return bound
+
+
+def _two_up(values: np.ndarray) -> np.ndarray:
+    """Return the float after the next one."""
+    moved: np.ndarray = np.nextafter(np.nextafter(values, np.inf), np.inf)
+    return moved
 
 
 def _joined(first: csr_array, second: csr_array) -> csr_array:

@@ -22,12 +22,18 @@ TOUCHING_STEPS = 40
 DERIVATIVE_ROUNDINGS = 128.0
 
 
-def s_shape_envelope(op: Op, derivative: Callable[[Tensor], Tensor], box: Box) -> ElementwiseEnvelope:
-    """Return lines above and below on the box, for f with f(-x) = f(0) * 2 - f(x), increasing, slope at most 1."""
+def s_shape_envelope(
+    op: Op, derivative: Callable[[Tensor], Tensor], box: Box, thin: bool = False
+) -> ElementwiseEnvelope:
+    """Return lines above and below on the box, for f with f(-x) = f(0) * 2 - f(x), increasing, slope at most 1.
+
+    thin: tangents are not steeper than the chord, which makes the greatest distance of the two lines small; else those
+    of concave and convex parts touch in the middle, which makes the mean distance least.
+    """
     mirrored = Box.unchecked(-box.upper, -box.lower)
-    upper_slope, upper_offset = _line_above(op, derivative, box, mirror=False)
+    upper_slope, upper_offset = _line_above(op, derivative, box, False, thin)
     # The line below f is the line above its mirror image -f(-x), mirrored back.
-    lower_slope, negative_offset = _line_above(op, derivative, mirrored, mirror=True)
+    lower_slope, negative_offset = _line_above(op, derivative, mirrored, True, thin)
     return ElementwiseEnvelope(lower_slope, -negative_offset, upper_slope, upper_offset, reach_of(box))
 
 
@@ -39,7 +45,9 @@ def _enclose(op: Op, x: Tensor, mirror: bool) -> Box:
     return Box.unchecked(-values.upper, -values.lower)
 
 
-def _line_above(op: Op, derivative: Callable[[Tensor], Tensor], box: Box, mirror: bool) -> tuple[Tensor, Tensor]:
+def _line_above(
+    op: Op, derivative: Callable[[Tensor], Tensor], box: Box, mirror: bool, thin: bool
+) -> tuple[Tensor, Tensor]:
     """Return (slope, offset) of a line above g on the box; g is convex left of 0 and concave right of it.
 
     A line that is at least g at the left end, and either touches g at a point d >= 0 with g's slope there or passes
@@ -54,7 +62,7 @@ def _line_above(op: Op, derivative: Callable[[Tensor], Tensor], box: Box, mirror
     # The chord serves where g is convex on the box, or ends before a line through the left end would touch it.
     convex = box.upper <= 0
     ends_early = chord <= derivative(box.upper) - missed
-    touching = _touching_point(op, derivative, box, low.upper, mirror)
+    touching = _touching_point(op, derivative, box, low.upper, mirror, chord if thin else None)
     slope = torch.where(convex | ends_early, chord, derivative(touching))
     _, at_ends = offsets_at_ends(low, high, box, slope)
     at = _enclose(op, touching, mirror)
@@ -64,11 +72,14 @@ def _line_above(op: Op, derivative: Callable[[Tensor], Tensor], box: Box, mirror
     return slope, torch.where(convex | ends_early, at_ends, tangent)
 
 
-def _touching_point(op: Op, derivative: Callable[[Tensor], Tensor], box: Box, value: Tensor, mirror: bool) -> Tensor:
+def _touching_point(
+    op: Op, derivative: Callable[[Tensor], Tensor], box: Box, value: Tensor, mirror: bool, chord: Tensor | None
+) -> Tensor:
     """Return a point d >= 0 of the box (anything where it is negative) whose tangent is above g at the left end.
 
     Any d is sound; this one makes the line tight: the middle where g is concave on the box, else the least d whose
-    tangent clears the left end.
+    tangent clears the left end. If the slope of the chord is given, the least d whose tangent is no steeper: g falls
+    back to the chord's right end from there, so that this tangent lies above the chord and clears the left end too.
     """
     least = box.lower.clamp(min=0)
     greatest = torch.maximum(box.upper, least)
@@ -76,6 +87,10 @@ def _touching_point(op: Op, derivative: Callable[[Tensor], Tensor], box: Box, va
     low, high = least, greatest
     for _ in range(TOUCHING_STEPS):
         trial = (low + high) * 0.5
-        clears = _enclose(op, trial, mirror).upper + derivative(trial) * (box.lower - trial) >= value
+        slope = derivative(trial)
+        if chord is None:
+            clears = _enclose(op, trial, mirror).upper + slope * (box.lower - trial) >= value
+        else:
+            clears = slope <= chord
         low, high = torch.where(clears, low, trial), torch.where(clears, trial, high)
-    return torch.where(box.lower >= 0, middle, high).nan_to_num(0.0, 0.0, 0.0)
+    return torch.where((box.lower >= 0) & (chord is None), middle, high).nan_to_num(0.0, 0.0, 0.0)

@@ -40,7 +40,7 @@ class _Rearrangement(Op):
     def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
         return relaxed_by_matrix(self, *boxes)
 
-    def exact(self, *boxes: Box) -> Relaxation:
+    def exact(self, *boxes: Box, segments: int = 1) -> Relaxation:
         return self.relax(*boxes)
 
     def matrix(self, *shapes: Shape) -> csr_array:

@@ -94,30 +94,3 @@ def test_affine_ops_become_equations(case: Case) -> None:
     found = case.op.relax(*(part[1:2] for part in boxes_of(case, "ordinary", seed=305)))
     if case.op.linear and case.op.kind != "batch-norm":
         assert np.array_equal(found.lower, found.upper)
-
-
-@pytest.mark.parametrize("case", [p for p in WITH_RELAX if "exact" in p.values[0].op.views()])
-def test_exact_rows_hold_with_the_right_binaries_and_pin_the_value(case: Case) -> None:
-    boxes = boxes_of(case, "ordinary", seed=306)
-    for index in range(CHECKED):
-        box = tuple(part[index : index + 1] for part in boxes)
-        found = case.op.exact(*box)
-        for x in points_of(box, POINTS, seed=307):
-            flat = np.concatenate([part.flatten().numpy() for part in x])
-            y = case.op.evaluate(*x).flatten().numpy()
-            is_open = ((box[0].lower < 0) & (box[0].upper > 0)).flatten().numpy()
-            side = (x[0].flatten().numpy()[is_open] >= 0).astype(float) if found.binaries else np.zeros(0)
-            for wrong, shift in ((False, 0.0), (True, 0.01), (True, -0.01)):
-                values = found.matrix @ np.concatenate([flat, y + shift, side])
-                size = 1e-9 * (1.0 + np.abs(values).max(initial=0.0))
-                fits = bool((values >= found.lower - size).all() and (values <= found.upper + size).all())
-                assert fits is not wrong
-            if found.binaries:
-                # The other side of a unit away from its kink admits no value.
-                away = np.abs(x[0].flatten().numpy()[is_open]) > 0.05
-                slope = getattr(case.op, "slope", 0.0)
-                for unit in np.flatnonzero(away & (slope < 1.0)):
-                    other = side.copy()
-                    other[unit] = 1.0 - other[unit]
-                    values = found.matrix @ np.concatenate([flat, y, other])
-                    assert (values < found.lower - 1e-9).any() or (values > found.upper + 1e-9).any()

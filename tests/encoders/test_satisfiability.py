@@ -5,7 +5,14 @@ from itertools import product
 import pytest
 import torch
 
-from encoders.satisfiability import RIVAL, Formula, assignment_of, formula_to_network, read_dimacs
+from encoders.satisfiability import (
+    RIVAL,
+    Formula,
+    assignment_of,
+    formula_to_network,
+    random_formula,
+    read_dimacs,
+)
 
 
 def test_corners_win_exactly_where_they_satisfy_the_formula():
@@ -30,6 +37,17 @@ def test_an_unsatisfiable_formula_keeps_its_distance_everywhere():
 
 def test_clauses_that_are_always_true_are_left_out():
     assert formula_to_network(Formula(2, ((1, -1), (2,)))).nodes[0].op.weight.shape == (2, 2)
+
+
+def test_random_formulas_have_clauses_of_three_variables_and_are_those_of_their_seed():
+    formula = random_formula(5, 400, 3)
+    assert formula == random_formula(5, 400, 3) != random_formula(5, 400, 4)
+    assert all(len({abs(literal) for literal in clause}) == 3 for clause in formula.clauses)
+    # Each of the 10 literals is in 3/10 of the clauses: 120, with a standard deviation of 9.
+    counts = [sum(literal in clause for clause in formula.clauses) for literal in (*range(-5, 0), *range(1, 6))]
+    assert min(counts) > 75 and max(counts) < 165
+    with pytest.raises(ValueError, match="got 2"):
+        random_formula(2, 4, 0)
 
 
 def test_dimacs_is_read(tmp_path):
