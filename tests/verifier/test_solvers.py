@@ -27,6 +27,16 @@ CORNER = model([-3, -2], [[1, 1], [1, 3]], [-math.inf, -math.inf], [4, 7], [0, 0
 INFEASIBLE = model([1, 1], [[1, 1], [1, 1]], [3, -math.inf], [math.inf, 2], [0, 0], [9, 9])
 
 
+def hard_model(size: int = 60) -> LinearModel:
+    """Return an integer program that takes minutes: many tight knapsacks with random weights."""
+    random = np.random.default_rng(0)
+    weights = np.round(100 * random.random((size, 2 * size)))
+    return model(
+        -random.random(2 * size), weights, np.full(size, -math.inf), weights.sum(axis=1) / 3, np.zeros(2 * size),
+        np.ones(2 * size), np.ones(2 * size, dtype=bool),
+    )  # fmt: skip
+
+
 @pytest.fixture(params=SOLVERS)
 def solver(request):
     return SOLVERS[request.param]

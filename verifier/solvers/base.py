@@ -21,6 +21,7 @@ class Termination(enum.StrEnum):
     INFEASIBLE = "infeasible"
     UNBOUNDED = "unbounded"
     CUTOFF = "cutoff"  # the optimum is at least the value that the caller named
+    TARGET = "target"  # a point was found whose value is at most the one that the caller named
     STOPPED = "stopped"  # a limit, an inaccurate end, or a failure; nothing is known about feasibility
 
 
@@ -42,6 +43,25 @@ class Solution:
     ray: np.ndarray | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class IntegerSettings:
+    """What a search with integer columns is told besides its model; programs without any take no notice.
+
+    tolerance: on rows and on integrality, None: the solver's own. nodes: at most, None: any number. target: a point of
+    at most this value ends the search. start: a point `(columns,)` to start from. gap: the search may end once bound
+    and point are this close. A solver may ignore the last three.
+    """
+
+    tolerance: float | None = None
+    nodes: int | None = None
+    target: float = -math.inf
+    start: np.ndarray | None = None
+    gap: float = 0.0
+
+
+PLAIN = IntegerSettings()
+
+
 class Solver(ABC):
     """A backend that takes a finished model and solves it once.
 
@@ -56,7 +76,7 @@ class Solver(ABC):
         """Return what is not installed, or None if the solver can run here."""
 
     @abstractmethod
-    def solve(self, model: LinearModel, seconds: float = math.inf) -> Solution:
+    def solve(self, model: LinearModel, seconds: float = math.inf, settings: IntegerSettings = PLAIN) -> Solution:
         """Return what is known after at most about `seconds`."""
 
     def stopped_before_start(self, model: LinearModel, seconds: float) -> Solution | None:

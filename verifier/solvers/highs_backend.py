@@ -16,14 +16,26 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from encoders.linear_model import LinearModel
-from verifier.solvers.base import Solution, Solver, Termination, with_rows
+from verifier.solvers.base import PLAIN, IntegerSettings, Solution, Solver, Termination, with_rows
 
 if TYPE_CHECKING:
     import highspy
 
+HEURISTICS = (
+    "mip_heuristic_run_rins",
+    "mip_heuristic_run_rens",
+    "mip_heuristic_run_root_reduced_cost",
+    "mip_heuristic_run_feasibility_jump",
+)
+# How far the dual bound of a search that calls itself optimal may lie below its point; differences of sums round.
+LEAST_GAP = 1e-9
+
 
 class HighsSolver(Solver):
-    """HiGHS: LP by the dual simplex or by an interior point method ("ipm"), MIP by branch and bound."""
+    """HiGHS: LP by the dual simplex or by an interior point method ("ipm"), MIP by branch and bound.
+
+    A MIP may crash the process (HiGHS 3150): give it to a `WorkerSolver`.
+    """
 
     integers = True
 
@@ -34,9 +46,14 @@ class HighsSolver(Solver):
     def missing(self) -> str | None:
         return None if importlib.util.find_spec("highspy") else "the package highspy"
 
-    def solve(self, model: LinearModel, seconds: float = math.inf) -> Solution:
+    def solve(self, model: LinearModel, seconds: float = math.inf, settings: IntegerSettings = PLAIN) -> Solution:
         early = self.stopped_before_start(model, seconds)
-        return early if early is not None else WarmModel(model, True, self.method).solve(seconds)
+        if early is not None:
+            return early
+        warm = WarmModel(model, True, self.method)
+        if model.integer.any():
+            warm.set_search(settings)
+        return warm.solve(seconds)
 
 
 class WarmModel:
@@ -117,6 +134,25 @@ class WarmModel:
         for row, column, value in values:
             _check(self._highs.changeCoeff(row, column, value), "changeCoeff")
 
+    def set_search(self, settings: IntegerSettings) -> None:
+        """Tell HiGHS how to search among integers: to the end (no relative gap), without primal heuristics.
+
+        Each heuristic is off by its own flag: on networks of 2 x 24 and 3 x 100 units that was 2 to 14 times faster,
+        and `mip_heuristic_effort` = 0 alone changed nothing.
+        """
+        self._set(mip_rel_gap=0.0, mip_abs_gap=max(settings.gap, LEAST_GAP), **dict.fromkeys(HEURISTICS, False))
+        if settings.tolerance is not None:
+            self._set(mip_feasibility_tolerance=settings.tolerance, primal_feasibility_tolerance=settings.tolerance)
+        if settings.nodes is not None:
+            self._set(mip_max_nodes=settings.nodes)
+        if math.isfinite(settings.target):
+            self._set(objective_target=settings.target)
+        if settings.start is not None:
+            start = self._library.HighsSolution()
+            start.col_value, start.value_valid = settings.start.tolist(), True
+            # A start that HiGHS does not take costs nothing but its help.
+            self._highs.setSolution(start)
+
     def solve(self, seconds: float = math.inf, cutoff: float = math.inf) -> Solution:
         """Return what is known after at most about `seconds`; LPs stop once the minimum is known to be >= cutoff."""
         if seconds <= 0:
@@ -157,6 +193,8 @@ class WarmModel:
             "iterations": info.simplex_iteration_count,
             "seconds": self._highs.getRunTime(),
         }
+        if is_mip:
+            stats["nodes"] = int(info.mip_node_count)
         primal = None
         if info.primal_solution_status == library.SolutionStatus.kSolutionStatusFeasible and found.value_valid:
             primal = np.array(found.col_value)
@@ -169,6 +207,7 @@ class WarmModel:
             kind.kInfeasible: Termination.INFEASIBLE,
             kind.kUnbounded: Termination.UNBOUNDED,
             kind.kObjectiveBound: Termination.CUTOFF,
+            kind.kObjectiveTarget: Termination.TARGET,
         }
         termination = terminations.get(status, Termination.STOPPED)
         ray = None
