@@ -79,8 +79,8 @@ def decide(batches: list[Batch], epsilon: float, seconds: float) -> dict[str, ob
     answers: list[SplitAnswer] = []
     ask = SplitSearch.decide
 
-    def noted(self: SplitSearch, row: np.ndarray) -> SplitAnswer:
-        answers.append(ask(self, row))
+    def noted(self: SplitSearch) -> SplitAnswer:
+        answers.append(ask(self))
         return answers[-1]
 
     SplitSearch.decide = noted  # type: ignore[method-assign]

@@ -12,8 +12,8 @@ from tests.conftest import REPOSITORY
 
 # Listed bottom first: an entry imports only entries above it (and itself).
 VERIFIER_ORDER = [
-    "verdict", "budget", "threads", "zoo", "data", "subject", "certificates", "solvers", "bounds", "attacks",
-    "restriction", "methods", "metrics", "runs", "training", "job", "certification", "comparing", "estimators",
+    "verdict", "budget", "threads", "zoo", "data", "subject", "runs", "certificates", "checking", "solvers", "bounds",
+    "attacks", "restriction", "methods", "metrics", "training", "job", "certification", "comparing", "estimators",
     "measuring", "targeted", "attack_request", "adversarial_example", "attacking", "reports", "cli",
 ]  # fmt: skip
 # The command that makes the shipped models trains and is no part of the package's layers.
@@ -52,6 +52,16 @@ def test_solver_libraries_are_imported_by_backends_only():
         roots = {name.split(".")[0] for name in imported_modules(path)}
         if roots & {"highspy", "cvxpy", "pulp"}:
             assert path.name.endswith("_backend.py"), path
+
+
+def test_checking_a_run_loads_no_solver_and_no_bound_code():
+    """Whatever imports what: after a check none of them is among the modules of the process."""
+    program = "import sys, verifier.checking; print(*(name for name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert "verifier.certificates.certificate" in loaded
+    for package in ("verifier.solvers", "verifier.bounds", "verifier.methods", "highspy", "cvxpy", "pulp"):
+        assert not [name for name in loaded if name == package or name.startswith(f"{package}.")], package
 
 
 def test_verifier_imports_only_upwards():

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from verifier.attacking import AttackResult, attack
     from verifier.certification import CertifyResult, certify
+    from verifier.checking import CheckResult, check
     from verifier.comparing import CompareResult, compare
     from verifier.measuring import RobustnessResult, robustness
     from verifier.training.train import TrainResult, train
@@ -13,11 +14,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "AttackResult": "verifier.attacking",
     "CertifyResult": "verifier.certification",
+    "CheckResult": "verifier.checking",
     "CompareResult": "verifier.comparing",
     "RobustnessResult": "verifier.measuring",
     "TrainResult": "verifier.training.train",
     "attack": "verifier.attacking",
     "certify": "verifier.certification",
+    "check": "verifier.checking",
     "compare": "verifier.comparing",
     "robustness": "verifier.measuring",
     "train": "verifier.training.train",
@@ -26,11 +29,13 @@ _HOMES = {
 __all__ = [
     "AttackResult",
     "CertifyResult",
+    "CheckResult",
     "CompareResult",
     "RobustnessResult",
     "TrainResult",
     "attack",
     "certify",
+    "check",
     "compare",
     "robustness",
     "train",

@@ -123,7 +123,7 @@ def attack(
     check_gradient(request, job.subject)
     check_target(request, job)
     work = _Work(job, request, budget_seconds)
-    with job.threads(), opened(out, {**job.configuration("attack"), **request.to_json()}) as run:
+    with job.threads(), opened(out, {**job.configuration("attack"), **request.to_json()}, job.origin) as run:
         records = run.records if run is not None else {}
         found = run.witnesses() if run is not None else {}
         for rows in job.batches():
@@ -180,7 +180,7 @@ class _Work:
         open_rows = [row for row in rows if not self.complete(known.get(row))]
         chosen = [row - rows.start for row in open_rows]
         points, labels = self.job.points(rows)[chosen], self.job.labels(rows)[chosen]
-        predictions = self.job.subject.execute(points).argmax(axis=1)
+        predictions = self.job.subject.predictions(points)
         correct = np.flatnonzero(predictions == labels)
         budget = Budget(self.seconds_per_input * max(1, len(correct)))
         answers: list[dict[str, Any]] = []

@@ -16,8 +16,11 @@ import numpy as np
 
 from encoders.region import Norm
 from verifier.budget import Budget
+from verifier.certificates.certificate import Certificate
+from verifier.certificates.files import write_certificate
 from verifier.job import Data, Job, Model, Progress, load_job, opened
-from verifier.methods import Findings, find_method
+from verifier.methods import Batch, Findings, find_method
+from verifier.methods.exact import certificate_of
 from verifier.metrics import RobustnessAt, robustness_at
 from verifier.runs import SCHEMA
 from verifier.verdict import Bracket, Outcome, Strength
@@ -70,6 +73,7 @@ def certify(
     seed: int = 0,
     device: str = "auto",
     out: str | Path | None = None,
+    certificates: bool | None = None,
     progress: Progress | None = None,
 ) -> CertifyResult:
     """Return how robust a classifier provably is, and how far attacks break it, at each radius.
@@ -77,6 +81,7 @@ def certify(
     model: a file (.onnx, .pt2, .safetensors), a shipped name, or a torch module. data: a name, a .npz file, a
     `Dataset`, or arrays (x, y). epsilons: radii in the units of the network's raw input. time_limit: seconds an
     input. out: a folder that keeps the run and resumes it; "auto" is runs/certify-<digest>; None writes nothing.
+    certificates: whether the run keeps one for every proof, which `check` evaluates again; None: with method exact.
 
     certified counts are proofs in real arithmetic on the stored weights; falsified inputs have a witness that was
     replayed in the user's model. Raises ValueError with what is wrong before any work starts.
@@ -93,12 +98,15 @@ def certify(
     if refusal is not None:
         raise ValueError(refusal)
     configuration = {**job.configuration("certify"), "method": chosen.name, "norm": norm}
-    work = _Work(job, radii, chosen.name, norm, budget_seconds)
-    with job.threads(), opened(out, configuration) as run:
+    if certificates and norm != "inf":
+        raise ValueError(f"certificates are of the inf-norm, not of the {norm}-norm; leave out --certificates")
+    keep = out is not None and norm == "inf" and (chosen.name == "exact" if certificates is None else certificates)
+    work = _Work(job, radii, chosen.name, norm, budget_seconds, keep)
+    with job.threads(), opened(out, configuration, job.origin) as run:
         records = run.records if run is not None else {}
-        for rows in job.batches():
+        for rows in job.batches(chosen.batch_size):
             if any(not work.complete(records.get(row)) for row in rows):
-                found, witnesses = work.certify_batch(rows, records)
+                found, witnesses = work.certify_batch(rows, records, None if run is None else run.certificates)
                 if run is not None:
                     run.append(found, witnesses)
                 records.update({record["index"]: record for record in found})
@@ -120,6 +128,7 @@ class _Work:
     method: str
     norm: Norm
     seconds_per_input: float
+    certificates: bool
 
     def complete(self, record: dict[str, Any] | None) -> bool:
         """Return whether a record answers every requested radius, or records that it was tried in vain."""
@@ -128,20 +137,23 @@ class _Work:
         if not record["correct"]:
             return True
         bracket = bracket_of(record)
+        if self.certificates and bracket.lower >= 0 and not (record.get("certificate") or record.get("no_certificate")):
+            return False
         return all(e in record["tried"] or bracket.at(e) is not Outcome.OPEN for e in self.epsilons)
 
     def certify_batch(
-        self, rows: range, known: dict[int, dict[str, Any]]
+        self, rows: range, known: dict[int, dict[str, Any]], folder: Path | None
     ) -> tuple[list[dict[str, Any]], dict[int, tuple[np.ndarray, float]]]:
-        """Return (records, witnesses) of the rows that are not complete yet."""
+        """Return (records, witnesses) of the rows that are not complete yet; write their certificates."""
         started = time.perf_counter()
         points = self.job.points(rows)
         labels = self.job.labels(rows)
-        predictions = self.job.subject.execute(points).argmax(axis=1)
+        predictions = self.job.subject.predictions(points)
         correct = np.flatnonzero(predictions == labels)
         brackets = [bracket_of(known[rows[i]]) if rows[i] in known else Bracket() for i in correct]
         findings = Findings(brackets)
         budget = Budget(self.seconds_per_input * max(1, len(correct)))
+        batch: Batch | None = None
         if len(correct):
             batch = self.job.batch(points[correct], [rows[i] for i in correct], labels[correct], self.norm)
             find_method(self.method, self.norm).bracket(batch, self.epsilons, findings, budget)
@@ -154,6 +166,8 @@ class _Work:
             record = self.job.record(row, int(labels[i]), int(predictions[i]), seconds)
             if i in positions:
                 record |= self._knowledge(findings, positions[i], known.get(row), budget.exhausted)
+                if self.certificates and batch is not None and folder is not None:
+                    record |= self._certificate(batch, findings, positions[i], row, known.get(row), folder)
             records.append(record)
         found = {rows[int(correct[position])]: witness for position, witness in findings.witnesses.items()}
         return records, {row: (witness.point.numpy(), witness.distance) for row, witness in found.items()}
@@ -179,32 +193,58 @@ class _Work:
         bracket = findings.brackets[position]
         witness = findings.witnesses.get(position)
         tried = set() if known is None else set(known["tried"])
-        is_open = any(bracket.at(epsilon) is Outcome.OPEN for epsilon in self.epsilons)
+        left = [epsilon for epsilon in self.epsilons if bracket.at(epsilon) is Outcome.OPEN]
+        # Where a solver has spoken the method has done what it can, though its word certifies nothing.
+        is_open = any(not bracket.only_trusted_at(epsilon) for epsilon in left)
+        word = f"safe by the word of a solver alone ({bracket.trusted_method})"
+        reason = self._reason(findings, position, timed_out) if is_open else word
         # What the clock stopped was not tried: the same command takes it up again.
         tried |= set() if timed_out and is_open else set(self.epsilons)
         before = known or {}
         return {
-            "lower": None if bracket.lower == math.inf else bracket.lower,
-            "upper": None if bracket.upper == math.inf else bracket.upper,
-            "lower_method": bracket.lower_method,
-            "upper_method": bracket.upper_method,
-            "strength": str(bracket.strength),
+            **bracket.to_record(),
+            "refuted": findings.refuted.get(position, before.get("refuted")),
+            "open_units": findings.open_units.get(position, before.get("open_units")),
             "tie": witness.tie if witness is not None else before.get("tie", False),
             "execution_only": findings.execution_only.get(position, before.get("execution_only")),
             "tried": sorted(tried),
-            "reason": "time limit" if timed_out and is_open else None,
+            "reason": reason if left else None,
         }
+
+    def _reason(self, findings: Findings, position: int, timed_out: bool) -> str | None:
+        """Return why an input is open, as far as anybody knows."""
+        return findings.reasons.get(position, "time limit" if timed_out else None)
+
+    def _certificate(
+        self, batch: Batch, findings: Findings, position: int, row: int, known: dict[str, Any] | None, folder: Path
+    ) -> dict[str, Any]:
+        """Return what the record says of the certificate of an input's lower end, which is written first."""
+        bracket = findings.brackets[position]
+        if bracket.lower < 0:
+            return {}
+        before = known or {}
+        if bracket_of(before).lower == bracket.lower if "lower" in before else False:
+            kept = {name: before[name] for name in ("certificate", "no_certificate") if before.get(name)}
+            if kept:
+                return kept
+        found: Certificate | str | None = findings.certificates.get(position)
+        if found is None:
+            found = certificate_of(batch, position, bracket.lower, Budget(self.seconds_per_input))
+        if isinstance(found, str):
+            return {"no_certificate": found}
+        return {"certificate": write_certificate(found, folder, row)}
 
 
 def bracket_of(record: dict[str, Any]) -> Bracket:
     """Return the bracket that a record of a correctly classified input holds (null is infinity)."""
-    return Bracket(
-        lower=math.inf if record["lower"] is None else record["lower"],
-        upper=math.inf if record["upper"] is None else record["upper"],
-        lower_method=record["lower_method"],
-        upper_method=record["upper_method"],
-        strength=Strength(record["strength"]),
+    lower, upper, trusted = (
+        math.inf if end is None else end for end in (record["lower"], record["upper"], record.get("trusted", -1.0))
     )
+    strength, method = Strength(record["strength"]), record["lower_method"]
+    if strength is Strength.TRUSTED:
+        # Records of before there were trusted ends: the one end they have is only trusted.
+        return Bracket(upper=upper, upper_method=record["upper_method"], trusted=lower, trusted_method=method)
+    return Bracket(lower, upper, method, record["upper_method"], strength, trusted, record.get("trusted_method", ""))
 
 
 def _check_radii(epsilons: Sequence[float]) -> tuple[float, ...]:

@@ -1,8 +1,8 @@
 """The command line: arguments in, one call, a table or JSON out. No logic.
 
 argparse, because `--epsilon 0.05 0.1` takes several values after one option and because help must not wait for
-heavier imports. Exit status: 0 a result was produced, 1 two methods contradict each other (a bug), 2 the request cannot
-be carried out, 130 interrupted.
+heavier imports. Exit status: 0 a result was produced, 1 two methods contradict each other (a bug) or a claim of a run
+does not hold, 2 the request cannot be carried out, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -59,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train a network that certify can read: mwd, mwd-conv, relu, ...")
     _add_train_options(train)
     train.set_defaults(run=_train)
+    check = commands.add_parser("check", help="claims of a run: evaluate its certificates again, replay its witnesses")
+    _add_check_options(check)
+    check.set_defaults(run=_check)
     show = commands.add_parser("show", help="what a model file holds: graph, shapes, weights, views")
     show.add_argument("model", metavar="MODEL", help="a file (.onnx, .pt2, .safetensors) or a shipped model")
     show.add_argument("--debug", action="store_true", help="show where an error was raised")
@@ -69,8 +72,20 @@ def _parser() -> argparse.ArgumentParser:
 def _add_certify_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--epsilon", required=True, nargs="+", type=_radius, metavar="E", help="radii, raw input units; 8/255 works")
-    add("--method", default="auto", help="interval, lipschitz, contraction, ..., or auto: all that apply (default)")
+    add("--method", default="auto", help="interval, crown, lp, exact, milp, ...; auto: all that apply (default)")
+    keep = "keep a certificate of every proof, for `verifier check` (default: with --method exact)"
+    add("--certificates", action=argparse.BooleanOptionalAction, default=None, help=keep)
     _add_job_options(parser)
+
+
+def _add_check_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("folder", metavar="RUN", type=Path, help="the folder of a run")
+    add("--model", metavar="MODEL", help="where the run's model is now (default: where the run found it)")
+    add("--data", metavar="DATA", help="where the run's data are now")
+    add("--data-dir", type=Path, metavar="DIR", help="where the files of named data lie")
+    add("--json", action="store_true", help="print one JSON object; progress goes to standard error")
+    add("--debug", action="store_true", help="show where an error was raised")
 
 
 def _add_attack_options(parser: argparse.ArgumentParser) -> None:
@@ -175,11 +190,32 @@ def _certify(options: argparse.Namespace) -> int:
             options.data,
             options.epsilon,
             method=options.method,
+            certificates=options.certificates,
             **_job_options(options),
             progress=progress,
         )
     _report(result, options.json)
     return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from verifier.checking import check
+    from verifier.reports.progress import progress_on_stderr
+
+    with progress_on_stderr("check") as progress:
+        result = check(
+            options.folder, model=options.model, data=options.data, data_dir=options.data_dir, progress=progress
+        )
+    if options.json:
+        print(json.dumps(result.to_json(), allow_nan=False))
+    else:
+        print(f"{result.certified} certified: {result.checked} by certificates that hold ({result.leaves} leaves)")
+        for reason, count in result.without.items():
+            print(f"{count} without a certificate: {reason}")
+        print(f"{result.witnesses} witnesses replayed; {result.seconds:.1f} s for {result.inputs} records")
+    for index, reason in result.refused:
+        print(f"refused: input {index}: {reason}", file=sys.stderr)
+    return EXIT_CONTRADICTION if result.refused else 0
 
 
 def _attack(options: argparse.Namespace) -> int:

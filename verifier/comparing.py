@@ -29,21 +29,28 @@ from verifier.verdict import Bracket, Outcome
 
 # What is compared: the methods, and the attacks alone.
 COMPARED: dict[str, Method] = {"attack": FalsifyMethod("attack", [ATTACKS["pgd"], ATTACKS["auto"]]), **METHODS}
+# What is compared only by name: it takes as long again and says what another row says.
+BY_NAME = {"milp-cbc": "a second opinion on milp; name it to compare it"}
 
 
 @dataclasses.dataclass(frozen=True)
 class ComparedMethod:
     """One row. Means are of the ends cut to [0, epsilon]; gap_closed is the share of the gap between the lower ends of
     intervals and the least upper ends of all methods that the method's lower ends close, None where there is no gap.
+
+    trusted: inputs that a solver says are safe; they are neither certified nor part of the means. median_open_units:
+    of what the boxes left open of a ball (hinge units; for `milp` binaries), over the inputs where it was counted.
     """
 
     method: str
     direction: str
     certified: int
+    trusted: int
     falsified: int
     mean_lower: float
     mean_upper: float
     gap_closed: float | None
+    median_open_units: float | None
     median_seconds: float
 
 
@@ -107,9 +114,10 @@ def compare(
 ) -> CompareResult:
     """Return how tight and how fast each method is at one radius, on all inputs, against the *predicted* class.
 
-    methods: names to compare, default all that apply to the network and the norm; those left out are named with the
-    reason. time_limit: seconds an input and method. Further arguments as `certify`. Raises ValueError with what is
-    wrong before any work starts; a contradiction between two methods is returned in `violations`, never hidden.
+    methods: names to compare, default all that apply to the network and the norm but second opinions; those left out
+    are named with the reason. time_limit: seconds an input and method. Further arguments as `certify`. Raises
+    ValueError with what is wrong before any work starts; a contradiction between two methods, or between a solver's
+    word and a witness, is returned in `violations`, never hidden.
     """
     started = time.perf_counter()
     if not math.isfinite(epsilon) or epsilon < 0:
@@ -122,7 +130,7 @@ def compare(
     chosen, left_out = _choose(methods, norm, job)
     configuration = {**job.configuration("compare"), "norm": norm, "epsilon": epsilon}
     work = _Work(job, float(epsilon), norm, tuple(chosen), seconds_per_input)
-    with job.threads(), opened(out, configuration) as run:
+    with job.threads(), opened(out, configuration, job.origin) as run:
         records = run.records if run is not None else {}
         for rows in job.batches():
             missing = [name for name in chosen if any(name not in _answers(records.get(row)) for row in rows)]
@@ -156,6 +164,8 @@ def _choose(methods: Sequence[str], norm: str, job: Job) -> tuple[list[str], dic
             find_method(name, norm)
         if name in left_out:
             raise ValueError(f"method {name!r}: {left_out[name]}")
+    if not methods:
+        left_out = {**BY_NAME, **left_out}
     chosen = [name for name in COMPARED if name not in left_out and (not methods or name in methods)]
     return chosen, {name: reason for name, reason in left_out.items() if not methods}
 
@@ -194,14 +204,10 @@ class _Work:
             COMPARED[name].bracket(batch, [self.epsilon], findings, budget)
             seconds = (time.perf_counter() - started) / len(rows)
             for i, record in enumerate(records):
-                bracket = findings.brackets[i]
                 record["seconds"] += seconds
-                record["methods"][name] = {
-                    "lower": None if bracket.lower == math.inf else bracket.lower,
-                    "upper": None if bracket.upper == math.inf else bracket.upper,
-                    "lower_method": bracket.lower_method,
-                    "upper_method": bracket.upper_method,
-                    "strength": str(bracket.strength),
+                record["methods"][name] = findings.brackets[i].to_record() | {
+                    "open_units": findings.open_units.get(i),
+                    "refuted": findings.refuted.get(i),
                     "seconds": seconds,
                 }
             for i, witness in findings.witnesses.items():
@@ -223,19 +229,24 @@ class _Work:
             lower = np.array([self._cut(b.lower) for b in found])
             gained = float(np.sum(lower - np.array(base)))
             method = COMPARED[name]
+            answers = [record["methods"][name] for record in records]
+            units = [answer["open_units"] for answer in answers if answer.get("open_units") is not None]
             rows.append(
                 ComparedMethod(
                     method=name,
                     direction="both" if method.proves and method.finds else "proves" if method.proves else "finds",
                     certified=sum(b.at(self.epsilon) is Outcome.CERTIFIED for b in found),
+                    trusted=sum(b.only_trusted_at(self.epsilon) for b in found),
                     falsified=sum(b.at(self.epsilon) is Outcome.FALSIFIED for b in found),
                     mean_lower=float(lower.mean()),
                     mean_upper=float(np.mean([self._cut(b.upper) for b in found])),
                     gap_closed=max(0.0, gained / gap) if method.proves and gap > 0 else None,
-                    median_seconds=statistics.median(r["methods"][name]["seconds"] for r in records),
+                    median_open_units=statistics.median(units) if units else None,
+                    median_seconds=statistics.median(answer["seconds"] for answer in answers),
                 )
             )
         correct = sum(record["correct"] for record in records)
+        indices = tuple(record["index"] for record in records)
         return CompareResult(
             model=self.job.subject.name,
             digest=self.job.subject.network.digest,
@@ -246,8 +257,8 @@ class _Work:
             seconds=seconds,
             rows=tuple(rows),
             left_out=left_out,
-            violations=violations(tuple(record["index"] for record in records), brackets),
-            indices=tuple(record["index"] for record in records),
+            violations=tuple(dict.fromkeys((*violations(indices, brackets), *_refuted(records, self.methods)))),
+            indices=indices,
             brackets=brackets,
             records=path,
             warnings=self.job.warnings(correct, len(records)),
@@ -259,13 +270,23 @@ class _Work:
 
 
 def violations(indices: Sequence[int], brackets: Mapping[str, Sequence[Bracket]]) -> tuple[tuple[int, str, str], ...]:
-    """Return (index, prover, finder) wherever one method proves safe what another breaks: lower >= upper."""
+    """Return (index, prover, finder) wherever one method says safe what another breaks: lower or trusted >= upper."""
     return tuple(
         (index, prover, finder)
         for prover, proofs in brackets.items()
         for finder, finds in brackets.items()
         for index, proof, found in zip(indices, proofs, finds, strict=True)
-        if proof.lower >= found.upper and not proof.lower == found.upper == math.inf
+        if max(proof.lower, proof.trusted) >= found.upper and not math.isinf(found.upper)
+    )
+
+
+def _refuted(records: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> tuple[tuple[int, str, str], ...]:
+    """Return (index, prover, finder) wherever a method broke itself what a solver had told it is safe."""
+    return tuple(
+        (record["index"], *record["methods"][name]["refuted"])
+        for record in records
+        for name in methods
+        if record["methods"][name].get("refuted")
     )
 
 

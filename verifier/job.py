@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,10 @@ from torch import Tensor, nn
 from encoders.region import Norm
 from verifier.data import Dataset, check_labels, from_arrays, load_data
 from verifier.methods import Batch
+from verifier.methods.base import BATCH_SIZE
 from verifier.runs import SCHEMA, Run, open_run
 from verifier.subject import Subject, load_subject
 from verifier.threads import threads_for
-
-# Inputs worked on together. Batches start at multiples of it in the data, so that a resumed run repeats them.
-BATCH_SIZE = 64
 
 # What a command takes as a model, and as data.
 Model = str | Path | nn.Module
@@ -39,12 +38,16 @@ Progress = Callable[[int, int], None]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Job:
-    """A subject, a dataset with labels that fits it, the seed of all randomness, and the positions asked about."""
+    """A subject, a dataset with labels that fits it, the seed of all randomness, and the positions asked about.
+
+    origin: where model and data came from, for whoever checks the run later; nothing where they were objects.
+    """
 
     subject: Subject
     dataset: Dataset
     seed: int
     indices: range
+    origin: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def configuration(self, command: str) -> dict[str, Any]:
         """Return what identifies a run of the command: everything that changes an answer about one input."""
@@ -54,11 +57,11 @@ class Job:
             "clip": clip,
         }  # fmt: skip
 
-    def batches(self) -> Iterator[range]:
-        """Yield the parts of the indices between multiples of BATCH_SIZE."""
+    def batches(self, size: int = BATCH_SIZE) -> Iterator[range]:
+        """Yield the parts of the indices between multiples of the size."""
         start = self.indices.start
         while start < self.indices.stop:
-            stop = min(self.indices.stop, (start // BATCH_SIZE + 1) * BATCH_SIZE)
+            stop = min(self.indices.stop, (start // size + 1) * size)
             yield range(start, stop)
             start = stop
 
@@ -68,14 +71,7 @@ class Job:
 
     def points(self, rows: range) -> Tensor:
         """Return the inputs as the model takes them: in its dtype, rounded into the domain."""
-        values = torch.tensor(self.dataset.inputs[rows.start : rows.stop])
-        centres = values.to(self.subject.network.dtype)
-        if self.dataset.clip is not None:
-            least, greatest = self.dataset.clip
-            exact = centres.to(torch.float64)
-            up, down = (torch.nextafter(centres, torch.full_like(centres, end)) for end in (math.inf, -math.inf))
-            centres = torch.where(exact < least, up, torch.where(exact > greatest, down, centres))
-        return centres
+        return self.subject.points(self.dataset.inputs[rows.start : rows.stop], self.dataset.clip)
 
     def labels(self, rows: range) -> np.ndarray:
         """Return the labels `(rows,)`."""
@@ -89,7 +85,9 @@ class Job:
         count = values[0].size
         factor = {"inf": 1.0, "2": math.sqrt(count), "1": float(count)}[norm]
         if norm == "inf":
-            return greatest - least
+            width = greatest - least
+            exact = Fraction(width) >= Fraction(greatest) - Fraction(least)
+            return width if exact else math.nextafter(width, math.inf)
         return math.nextafter(math.nextafter((greatest - least) * factor, math.inf), math.inf)
 
     def batch(self, points: Tensor, rows: Sequence[int], classes: np.ndarray, norm: Norm = "inf") -> Batch:
@@ -139,11 +137,13 @@ def load_job(
     if dataset.labels is None:
         raise ValueError(f"{dataset.name} has no labels y; {command} counts correctly classified inputs and needs them")
     check_labels(dataset, subject.classes)
-    return Job(subject, dataset, seed, dataset.indices(limit, offset))
+    return Job(subject, dataset, seed, dataset.indices(limit, offset), _origin(model, data, data_dir, mean, std))
 
 
 @contextlib.contextmanager
-def opened(out: str | Path | None, configuration: dict[str, Any]) -> Iterator[Run | None]:
+def opened(
+    out: str | Path | None, configuration: dict[str, Any], origin: dict[str, Any] | None = None
+) -> Iterator[Run | None]:
     """Open the run folder: `out`, for "auto" runs/<command>-<digest of the configuration>, for None no folder."""
     if out is None:
         yield None
@@ -152,8 +152,21 @@ def opened(out: str | Path | None, configuration: dict[str, Any]) -> Iterator[Ru
     if out == "auto":
         text = json.dumps(configuration, sort_keys=True)
         folder = Path("runs") / f"{configuration['command']}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    with open_run(folder, configuration) as run:
+    with open_run(folder, configuration, origin) as run:
         yield run
+
+
+def _origin(
+    model: Model, data: Data, data_dir: str | Path | None, mean: Sequence[float], std: Sequence[float]
+) -> dict[str, Any]:
+    """Return the arguments that load the model and the data again; files by their full paths."""
+    origin: dict[str, Any] = {"mean": list(mean), "std": list(std)}
+    if isinstance(model, str | Path):
+        origin["model"] = str(Path(model).resolve()) if Path(model).exists() else str(model)
+    if isinstance(data, str | Path):
+        origin["data"] = str(Path(data).resolve()) if Path(data).exists() else str(data)
+        origin["data_dir"] = None if data_dir is None else str(Path(data_dir).resolve())
+    return origin
 
 
 def _load(data: Data, data_dir: str | Path | None, clip: tuple[float, float] | None) -> Dataset:

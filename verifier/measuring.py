@@ -142,7 +142,7 @@ def robustness(
         "alpha": alpha, "levels": levels, "solver": solver,
     }  # fmt: skip
     work = _Work(job, float(epsilon), chosen, prover.name, norm, budget_seconds)
-    with job.threads(), opened(out, configuration) as run:
+    with job.threads(), opened(out, configuration, job.origin) as run:
         records = run.records if run is not None else {}
         for rows in job.batches():
             if any(not work.complete(records.get(row)) for row in rows):
@@ -210,11 +210,7 @@ class _Work:
     def _knowledge(self, bracket: Bracket, estimates: dict[str, Estimate], timed_out: bool) -> dict[str, Any]:
         stopped = timed_out and any(e.outcome == Outcome.STOPPED for e in estimates.values())
         return {
-            "lower": None if bracket.lower == math.inf else bracket.lower,
-            "upper": None if bracket.upper == math.inf else bracket.upper,
-            "lower_method": bracket.lower_method,
-            "upper_method": bracket.upper_method,
-            "strength": str(bracket.strength),
+            **bracket.to_record(),
             "estimators": {
                 name: {"radius": None if math.isinf(e.radius) else e.radius, "outcome": e.outcome, "seconds": e.seconds}
                 for name, e in estimates.items()

@@ -25,8 +25,8 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tu
 class RobustnessAt:
     """What is known at one radius about n inputs, of which `certified + falsified + open` are classified correctly.
 
-    certified counts rigorous and float64 proofs; certified_checked the rigorous ones alone; trusted those that
-    rest on a solver's word and therefore count as open.
+    certified counts rigorous and float64 proofs; certified_checked the rigorous ones alone; trusted those of the open
+    ones that a solver says are safe.
     """
 
     epsilon: float
@@ -47,16 +47,14 @@ def robustness_at(epsilon: float, brackets: Sequence[Bracket], inputs: int) -> R
     """
     outcomes = [bracket.at(epsilon) for bracket in brackets]
     strengths = [b.strength for b, o in zip(brackets, outcomes, strict=True) if o is Outcome.CERTIFIED]
-    trusted = strengths.count(Strength.TRUSTED)
-    certified = len(strengths) - trusted
-    falsified = outcomes.count(Outcome.FALSIFIED)
+    certified, falsified = len(strengths), outcomes.count(Outcome.FALSIFIED)
     return RobustnessAt(
         epsilon=epsilon,
         certified=certified,
         falsified=falsified,
         open=len(brackets) - certified - falsified,
         certified_checked=strengths.count(Strength.CHECKED),
-        trusted=trusted,
+        trusted=sum(bracket.only_trusted_at(epsilon) for bracket in brackets),
         certified_accuracy=certified / inputs,
         certified_accuracy_ci95=clopper_pearson(certified, inputs),
         attack_accuracy=(len(brackets) - falsified) / inputs,

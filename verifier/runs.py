@@ -4,6 +4,7 @@
     records.jsonl    one JSON object a line; for an index the last complete line counts
     witnesses.npz    arrays `index`, `x`, `distance` of the replayed counterexamples
     witnesses/       the same in pieces while the run goes on
+    certificates/    one .npz for each proof that left one; its record names it with its SHA-256
     results.json     the summary that was last printed
 
 Killed at any point, a run continues: a half-written last line is cut off, and witnesses are written before the
@@ -16,7 +17,9 @@ import contextlib
 import fcntl
 import json
 import os
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.certificates = folder / "certificates"
         self.records_path = folder / "records.jsonl"
         self.records: dict[int, dict[str, Any]] = {}
 
@@ -63,10 +67,14 @@ class Run:
         for path in paths:
             if not path.exists():
                 continue
-            with np.load(path, allow_pickle=False) as arrays:
-                for index, x, distance in zip(arrays["index"], arrays["x"], arrays["distance"], strict=True):
-                    if int(index) not in found or distance < found[int(index)][1]:
-                        found[int(index)] = (x, float(distance))
+            try:
+                with np.load(path, allow_pickle=False) as arrays:
+                    stored = [arrays[name] for name in ("index", "x", "distance")]
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, TypeError) as error:
+                raise RunError(f"{path} holds no witnesses: {error}; remove it") from None
+            for index, x, distance in zip(*stored, strict=True):
+                if int(index) not in found or distance < found[int(index)][1]:
+                    found[int(index)] = (x, float(distance))
         return found
 
     def finish(self, results: Mapping[str, Any]) -> None:
@@ -79,12 +87,50 @@ class Run:
             for path in pieces.iterdir():
                 path.unlink()
             pieces.rmdir()
+        self._drop_unnamed_certificates()
         write_atomically(self.folder / "results.json", json.dumps(results, indent=2, allow_nan=False).encode())
+
+    def _drop_unnamed_certificates(self) -> None:
+        """Remove certificates of which no record speaks: those of proofs that later ones have replaced."""
+        if not self.certificates.exists():
+            return
+        named = {
+            Path(record["certificate"]["file"]).name for record in self.records.values() if record.get("certificate")
+        }
+        for path in self.certificates.iterdir():
+            if path.suffix == ".npz" and path.name not in named:
+                path.unlink()
+
+
+@dataclass(frozen=True, eq=False)
+class StoredRun:
+    """What a run folder holds: configuration, records by index, witnesses by index as (point, distance)."""
+
+    configuration: dict[str, Any]
+    records: dict[int, dict[str, Any]]
+    witnesses: dict[int, tuple[np.ndarray, float]]
+
+
+def read_run(folder: Path) -> StoredRun:
+    """Return what a run folder holds, changing nothing. Raises RunError if it holds no run."""
+    path = folder / "run.json"
+    try:
+        configuration = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise RunError(f"{folder} holds no run: there is no {path.name} in it that can be read") from None
+    except ValueError as error:
+        raise RunError(f"{path} cannot be read: {error}") from None
+    if not isinstance(configuration, dict):
+        raise RunError(f"{path} cannot be read: it holds no object")
+    run = Run(folder)
+    return StoredRun(configuration, _complete_records(run.records_path)[0], run.witnesses())
 
 
 @contextlib.contextmanager
-def open_run(folder: Path, configuration: Mapping[str, Any]) -> Iterator[Run]:
+def open_run(folder: Path, configuration: Mapping[str, Any], origin: Mapping[str, Any] | None = None) -> Iterator[Run]:
     """Open or create a run folder for this configuration and lock it against other processes.
+
+    origin: where model and data came from; kept beside the configuration, but another one is no other run.
 
     Raises RunError, with nothing written, if the folder holds another run or something else.
     """
@@ -105,7 +151,8 @@ def open_run(folder: Path, configuration: Mapping[str, Any]) -> Iterator[Run]:
         if path.exists():
             _check_configuration(path, configuration)
         else:
-            write_atomically(path, json.dumps(configuration, indent=2, allow_nan=False).encode())
+            stored = {**configuration, "origin": dict(origin or {})}
+            write_atomically(path, json.dumps(stored, indent=2, allow_nan=False).encode())
         run = Run(folder)
         run.records = _read_records(run.records_path)
         yield run
@@ -129,21 +176,25 @@ def _check_configuration(path: Path, configuration: Mapping[str, Any]) -> None:
 
 def _read_records(path: Path) -> dict[int, dict[str, Any]]:
     """Return the last record of each index; cut off a last line that was not finished."""
-    if not path.exists():
-        return {}
-    content = path.read_bytes()
-    complete = content.rfind(b"\n") + 1
-    if complete < len(content):
+    records, complete = _complete_records(path)
+    if path.exists() and complete < path.stat().st_size:
         with path.open("r+b") as file:
             file.truncate(complete)
+    return records
+
+
+def _complete_records(path: Path) -> tuple[dict[int, dict[str, Any]], int]:
+    """Return the last record of each index, and the length of the lines that are finished."""
+    content = path.read_bytes() if path.exists() else b""
+    complete = content.rfind(b"\n") + 1
     records: dict[int, dict[str, Any]] = {}
     for number, line in enumerate(content[:complete].splitlines(), start=1):
         try:
             record = json.loads(line)
             records[int(record["index"])] = record
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             raise RunError(f"{path}, line {number}: not a record; remove the line or the folder") from None
-    return records
+    return records, complete
 
 
 def _write_witnesses(path: Path, witnesses: Mapping[int, tuple[np.ndarray, float]]) -> None:

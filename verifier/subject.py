@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from encoders.network import INPUT, Network, Node
 from encoders.ops import AddConstant, DivideConstant
 from verifier.zoo import shipped_models
 
+# What a model predicts whose outputs are not finite.
+NO_CLASS = -1
 Runtime = Callable[[np.ndarray], np.ndarray]
 
 
@@ -35,6 +38,21 @@ class Subject:
     def classes(self) -> int:
         """The number of classes."""
         return int(self.network.output_shape[0])
+
+    def predictions(self, points: Tensor | np.ndarray) -> np.ndarray:
+        """Return the class `(batch,)` of the largest output; NO_CLASS where an output is NaN or infinite."""
+        outputs = self.execute(points)
+        return np.where(np.isfinite(outputs).all(axis=1), outputs.argmax(axis=1), NO_CLASS)
+
+    def points(self, inputs: np.ndarray, clip: tuple[float, float] | None) -> Tensor:
+        """Return inputs `(n, *input_shape)` as the model takes them: in its dtype, rounded into the domain."""
+        centres = torch.tensor(inputs).to(self.network.dtype)
+        if clip is not None:
+            least, greatest = clip
+            exact = centres.to(torch.float64)
+            up, down = (torch.nextafter(centres, torch.full_like(centres, end)) for end in (math.inf, -math.inf))
+            centres = torch.where(exact < least, up, torch.where(exact > greatest, down, centres))
+        return centres
 
     def execute(self, points: Tensor | np.ndarray) -> np.ndarray:
         """Return the outputs `(batch, classes)` of the user's model."""

@@ -13,8 +13,8 @@ from encoders.region import BallRegion
 from verifier.attacks import Attack, Search
 from verifier.bounds.interval import proves
 from verifier.budget import Budget
-from verifier.methods import Batch, Decision, Witness
-from verifier.methods.falsify import SEGMENT_STEPS, replay
+from verifier.methods import Batch, Decision
+from verifier.methods.falsify import replay, shorten
 
 
 def decide_targeted(attack: Attack, batch: Batch, region: BallRegion, targets: Tensor, budget: Budget) -> Decision:
@@ -31,9 +31,15 @@ def decide_targeted(attack: Attack, batch: Batch, region: BallRegion, targets: T
     for position in torch.nonzero(executed & ~real).flatten().tolist():
         decision.execution_only[int(hits[position])] = distances[position]
     rows = torch.nonzero(executed & real).squeeze(1).to(hits.device)
-    if len(rows):
-        witnesses = _shorten(part.at(rows), within[rows], wanted[rows], points[rows])
-        decision.witnesses.update(zip(hits[rows].tolist(), witnesses, strict=True))
+    there, aims = part.at(rows), wanted[rows]
+
+    def reached(index: Tensor, at: Tensor) -> Tensor:
+        chosen = index.to(hits.device)
+        return torch.stack(reaches(there.at(chosen), at, aims[chosen])).all(dim=0)
+
+    for row, witness in zip(hits[rows].tolist(), shorten(there, within[rows], points[rows], reached), strict=True):
+        if witness is not None:
+            decision.witnesses[row] = witness
     return decision
 
 
@@ -45,20 +51,3 @@ def reaches(batch: Batch, points: Tensor, targets: Tensor) -> tuple[Tensor, Tens
     executed = left.executed & (~behind.executed | behind.tie)
     box = Box.point(points.to(torch.float64))
     return executed, left.real & proves(batch.subject.network, box, targets).cpu()
-
-
-def _shorten(batch: Batch, region: BallRegion, targets: Tensor, points: Tensor) -> list[Witness]:
-    """Return witnesses on the segments from the inputs to confirmed points, as near as bisection gets them."""
-    best, unsafe = points.clone(), torch.ones(len(points), dtype=torch.float64, device=points.device)
-    safe = torch.zeros_like(unsafe)
-    for _ in range(SEGMENT_STEPS):
-        share = (safe + unsafe) / 2
-        shaped = share.reshape(-1, *[1] * (points.dim() - 1))
-        middle = region.clip(region.centre + shaped * (points.to(torch.float64) - region.centre), points.dtype)
-        executed, real = reaches(batch, middle, targets)
-        hit = (executed & real).to(points.device)
-        best[hit] = middle[hit]
-        unsafe, safe = torch.where(hit, share, unsafe), torch.where(hit, safe, share)
-    tie = replay(batch, best).tie
-    distances = region.distance(best).tolist()
-    return [Witness(best[i].cpu(), distances[i], bool(tie[i])) for i in range(len(best))]

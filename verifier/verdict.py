@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 
 class Strength(enum.StrEnum):
@@ -28,8 +29,10 @@ class Bracket:
     """An interval around the robust radius rho, the distance to the nearest input of another class (or a tie).
 
     lower: nothing unsafe lies within this closed radius; -1 where not even the input itself is known to be safe,
-    infinity where the whole domain is proved safe. upper: distance of a replayed witness, rounded up; infinity
-    where none is known. Raises ValueError on lower >= upper, which would be a contradiction.
+    infinity where the whole domain is proved safe. strength: of that proof, never TRUSTED. upper: distance of a
+    replayed witness, rounded up; infinity where none is known. trusted: the largest radius, above `lower`, for which
+    only a solver vouches, -1 if none: it proves nothing. Raises ValueError on lower >= upper, which would be a
+    contradiction; a witness within `trusted` refutes the solver alone, and cuts that end down.
     """
 
     lower: float = -1.0
@@ -37,28 +40,67 @@ class Bracket:
     lower_method: str = ""
     upper_method: str = ""
     strength: Strength = Strength.CHECKED
+    trusted: float = -1.0
+    trusted_method: str = ""
 
     def __post_init__(self) -> None:
-        if math.isnan(self.lower) or math.isnan(self.upper):
+        if math.isnan(self.lower) or math.isnan(self.upper) or math.isnan(self.trusted):
             raise ValueError("a bracket's end is NaN")
+        if self.strength is Strength.TRUSTED:
+            raise ValueError("a lower end is a proof; what only a solver vouches for is the end `trusted`")
         if self.lower >= self.upper and not self.lower == self.upper == math.inf:
             raise ValueError(
                 f"contradiction: {self.lower_method or 'a proof'} says nothing unsafe within {self.lower!r}, "
                 f"{self.upper_method or 'a witness'} found an unsafe input at {self.upper!r}"
             )
+        if self.trusted >= self.upper and not self.trusted == self.upper == math.inf:
+            raise ValueError(f"the trusted end {self.trusted!r} is not below the witness at {self.upper!r}")
 
     def raise_lower(self, radius: float, method: str, strength: Strength) -> Bracket:
-        """Return the bracket after a proof that the closed ball of this radius is safe."""
+        """Return the bracket after a proof that the closed ball of this radius is safe.
+
+        One that is TRUSTED moves `trusted` alone, and not beyond a witness.
+        """
+        if strength is Strength.TRUSTED:
+            vouched = _short_of(radius, self.upper)
+            if vouched <= max(self.lower, self.trusted):
+                return self
+            return replace(self, trusted=vouched, trusted_method=method)
         if radius <= self.lower:
             return self
-        return replace(self, lower=radius, lower_method=method, strength=strength)
+        trusted = (self.trusted, self.trusted_method) if self.trusted > radius else (-1.0, "")
+        return Bracket(radius, self.upper, method, self.upper_method, strength, *trusted)
 
     def lower_upper(self, radius: float, method: str) -> Bracket:
         """Return the bracket after a replayed witness at this distance (rounded up)."""
-        return self if radius >= self.upper else replace(self, upper=radius, upper_method=method)
+        if radius >= self.upper:
+            return self
+        vouched = _short_of(self.trusted, radius)
+        if vouched <= self.lower or vouched < 0.0:
+            return replace(self, upper=radius, upper_method=method, trusted=-1.0, trusted_method="")
+        return replace(self, upper=radius, upper_method=method, trusted=vouched)
 
     def at(self, epsilon: float) -> Outcome:
-        """Return what the bracket says about the closed ball of radius epsilon."""
+        """Return what the bracket says about the closed ball of radius epsilon; a solver's word is not asked."""
         if self.lower >= epsilon:
             return Outcome.CERTIFIED
         return Outcome.FALSIFIED if self.upper <= epsilon else Outcome.OPEN
+
+    def only_trusted_at(self, epsilon: float) -> bool:
+        """Return whether the closed ball of radius epsilon is open but for a solver that says it is safe."""
+        return self.lower < epsilon <= self.trusted
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the fields of a record that hold the bracket; null is infinity."""
+        ends = {"lower": self.lower, "upper": self.upper, "trusted": self.trusted}
+        return {name: None if end == math.inf else end for name, end in ends.items()} | {
+            "lower_method": self.lower_method,
+            "upper_method": self.upper_method,
+            "trusted_method": self.trusted_method,
+            "strength": str(self.strength),
+        }
+
+
+def _short_of(radius: float, witness: float) -> float:
+    """Return a radius, cut down below the distance of a witness."""
+    return radius if radius < witness or math.isinf(witness) else math.nextafter(witness, -math.inf)

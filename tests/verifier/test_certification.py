@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from torch import nn
 
 from encoders import read_network, write_network
 from encoders.layers import Mwd
-from tests.conftest import random_relu_network
+from tests.conftest import random_mwd_network, random_relu_network
 from verifier import certify
+from verifier.bounds import milp
 from verifier.data import from_arrays, load_data
 from verifier.methods import METHODS
 from verifier.verdict import Outcome
@@ -99,6 +101,60 @@ def test_records_hold_a_bracket_for_each_input(small, tmp_path):
         assert record["correct"] == (record["label"] == record["prediction"])
         if record["correct"]:
             assert record["strength"] == "checked" and record["tried"] == [0.1]
+
+
+def records_of(result) -> list[dict]:
+    return [json.loads(line) for line in result.records.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("method", "attribute", "reason"),
+    [
+        ("exact", "parts", r"^1 parts of the region; \d+ parts are open$"),
+        ("auto", "parts", r"^1 parts of the region; \d+ parts are open$"),
+        ("milp", "nodes", r"^\d+ binaries, more than the 0 of the method"),
+        ("contraction", "nodes", r"^contraction: class \d: limit of 1 boxes"),
+        ("auto", "nodes", r"^contraction: class \d: limit of 1 boxes"),
+    ],
+)
+def test_an_open_input_says_in_its_record_what_its_method_says(tmp_path, monkeypatch, method, attribute, reason):
+    """A limit is set that some input meets, without attacks in front; `auto` hands on what its stages say."""
+    is_mwd = "contraction" in reason
+    network = random_mwd_network(1, (4, 8, 3)) if is_mwd else random_relu_network(3, (6, 40, 40, 40, 3))
+    monkeypatch.setattr(milp, "MOST_BINARIES", 0)
+    for stage in METHODS[method].stages:
+        if stage.name == "attack":
+            monkeypatch.setattr(stage, "bracket", lambda *_: None)
+        if stage.name in ("exact", "milp", "contraction") and hasattr(stage, attribute):
+            monkeypatch.setattr(stage, attribute, 1)
+    write_network(network, tmp_path / "model.safetensors")
+    x = torch.rand(12, *network.input_shape, generator=torch.Generator().manual_seed(0))
+    data = (x.numpy(), network.evaluate(x).argmax(dim=1).numpy())
+    result = certify(tmp_path / "model.safetensors", data, [0.04], method=method, clip=(0, 1), out=tmp_path / "run")
+    records = records_of(result)
+    assert [record["reason"] is None for record in records] == [
+        b.at(0.04) is not Outcome.OPEN for b in result.brackets.values()
+    ]
+    reasons = [record["reason"] for record in records if record["reason"] is not None]
+    assert reasons and all(re.search(reason, found) for found in reasons), reasons
+
+
+def test_what_a_solver_vouches_for_is_kept_apart_in_records_and_not_asked_again(small, tmp_path, monkeypatch):
+    path, (x, _) = small
+    y = read_network(path).evaluate(torch.tensor(x)).argmax(dim=1).numpy()
+    run = {"method": "milp", "clip": (0.0, 1.0), "limit": 40, "out": tmp_path / "run"}
+    result = certify(path, (x, y), [0.01, 0.05], **run)
+    assert [row.certified + row.falsified + row.open for row in result.results] == [40, 40]
+    trusted = [r for r in records_of(result) if result.brackets[r["index"]].only_trusted_at(0.05)]
+    assert len(trusted) == result.results[1].trusted > 0 and result.results[1].open >= len(trusted)
+    for record in trusted:
+        assert record["trusted"] is None or record["trusted"] >= 0.05
+        assert (record["trusted_method"], record["strength"]) == ("milp", "checked")
+        assert record["lower"] < 0.05 and record["lower_method"] != "milp"
+        assert record["reason"] == "safe by the word of a solver alone (milp)" and record["open_units"] > 0
+    monkeypatch.setattr(METHODS["milp"], "bracket", lambda *_: pytest.fail("asked again"))
+    again = certify(path, (x, y), [0.01, 0.05], **run)
+    assert again.brackets == result.brackets and again.results == result.results
 
 
 def test_another_model_data_or_setting_is_refused_and_nothing_changes(small, tmp_path):

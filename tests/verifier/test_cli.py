@@ -61,6 +61,20 @@ def test_a_table_is_printed_without_json(job, tmp_path, capsys, monkeypatch):
     assert "5 of 5 inputs" in output and "certified" in output and "records.jsonl" in output
 
 
+def test_a_table_says_how_many_a_solver_vouches_for(job, tmp_path, capsys):
+    model, data = job
+    arguments = ["certify", model, "--data", data, "--epsilon", "0.05", "--limit", "40", "--clip", "0", "1"]
+    for method in ("milp", "interval"):
+        command = [str(part) for part in (*arguments, "--method", method, "--out", tmp_path / method)]
+        assert main([*command, "--json"]) == 0
+        (row,) = json.loads(capsys.readouterr().out)["results"]
+        assert main(command) == 0
+        output = capsys.readouterr().out
+        assert (row["trusted"] > 0) is (method == "milp")
+        assert (f" {row['open']} ({row['trusted']}) " in output) is (method == "milp")
+        assert ("safe by the word of a solver alone" in " ".join(output.split())) is (method == "milp")
+
+
 def stop_midway(job, folder: Path, how: signal.Signals, seed: int) -> int:
     """Start a certification in a process of its own, stop it after its first records, return its exit status."""
     model, data = job

@@ -1,19 +1,23 @@
 """`compare`: every method on the same inputs, nothing hidden, nothing contradictory."""
 
 import csv
+import dataclasses
+import io
 import json
 import math
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from encoders import write_network
 from tests.conftest import random_relu_network
 from verifier import compare
 from verifier.cli import main
-from verifier.comparing import COMPARED, violations
-from verifier.methods import METHODS
+from verifier.comparing import COMPARED, ComparedMethod, CompareResult, violations
+from verifier.methods import METHODS, Decision
+from verifier.reports.comparison import comparison_table
 from verifier.verdict import Bracket
 
 
@@ -33,14 +37,21 @@ def test_every_method_that_applies_has_a_row_and_the_ends_are_ordered(job, tmp_p
     model, data = job
     result = compare(model, data, 0.05, clip=(0, 1), out=tmp_path / "run")
     assert {row.method for row in result.rows} | set(result.left_out) == set(COMPARED) == {"attack", *METHODS}
+    assert "second opinion on milp" in result.left_out["milp-cbc"]
     assert (result.inputs, result.correct) == (70, 60)
     assert not result.violations
     rows = {row.method: row for row in result.rows}
     assert 0 <= rows["interval"].mean_lower <= rows["crown"].mean_lower <= rows["auto"].mean_upper <= 0.05
     assert rows["interval"].gap_closed == 0 and 0 <= rows["crown"].gap_closed <= 1
     assert rows["attack"].gap_closed is None and rows["attack"].direction == "finds"
+    # The network is small enough that the solver leaves nothing open, and its word is no proof.
+    assert rows["milp"].certified + rows["milp"].trusted == rows["exact"].certified == rows["auto"].certified
+    assert rows["milp"].trusted > 0
+    assert all(row.trusted == 0 for row in result.rows if row.method != "milp")
+    assert rows["milp"].gap_closed < rows["exact"].gap_closed
+    assert {row.method for row in result.rows if row.median_open_units is not None} >= {"lp", "milp", "exact"}
     for row in result.rows:
-        assert row.certified + row.falsified <= result.inputs
+        assert row.certified + row.trusted + row.falsified <= result.inputs
         assert len(result.brackets[row.method]) == 70
 
 
@@ -71,13 +82,67 @@ def test_a_contradiction_is_counted_saved_and_no_success(job, tmp_path, monkeypa
         assert saved["x"].shape[1:] == (5,)
 
 
+def test_a_second_opinion_is_compared_where_it_is_named_and_records_keep_what_was_counted(job, tmp_path):
+    model, data = job
+    names = ["lp", "milp", "milp-cbc"]
+    result = compare(model, data, 0.07, methods=names, limit=15, clip=(0, 1), out=tmp_path / "run")
+    rows = {row.method: row for row in result.rows}
+    assert set(rows) == set(names) and not result.left_out and not result.violations
+    assert rows["milp"].trusted == rows["milp-cbc"].trusted > 0
+    records = [json.loads(line) for line in result.records.read_text().splitlines()]
+    units = [record["methods"]["milp"]["open_units"] for record in records]
+    assert np.median([count for count in units if count is not None]) == rows["milp"].median_open_units
+    again = compare(model, data, 0.07, methods=names, limit=15, clip=(0, 1), out=tmp_path / "run")
+    assert again.brackets == result.brackets
+    assert [b.trusted for b in again.brackets["milp"]] != [-1.0] * 15
+
+
+def test_a_solver_that_a_witness_refutes_is_a_violation_whoever_found_it(job, tmp_path, monkeypatch):
+    """By another method, or by the same one, whose bracket shows nothing of it any more."""
+    model, data = job
+
+    def lie(self, batch, epsilons, findings, budget):
+        everything = Decision(torch.ones(len(batch), dtype=torch.bool))
+        findings.add(range(len(batch)), [1.0] * len(batch), everything, self.stages[-1])
+
+    def lie_and_attack(self, batch, epsilons, findings, budget):
+        lie(self, batch, epsilons, findings, budget)
+        COMPARED["attack"].bracket(batch, epsilons, findings, budget)
+
+    for number, (bracket, finder) in enumerate(((lie, "attack"), (lie_and_attack, "attack"))):
+        monkeypatch.setattr(COMPARED["milp"], "bracket", bracket.__get__(COMPARED["milp"]))
+        names = ["milp", "attack"] if number == 0 else ["milp"]
+        result = compare(model, data, 0.3, methods=names, clip=(0, 1), out=tmp_path / f"run{number}")
+        rows = {row.method: row for row in result.rows}
+        assert rows["milp"].certified == 0 and result.violations
+        assert {violation[1:] for violation in result.violations} == {("milp", finder)}
+        assert len(result.violations) == rows[names[-1]].falsified
+
+
 def test_violations_compare_every_pair():
     brackets = {
         "a": [Bracket(0.2), Bracket(math.inf)],
         "b": [Bracket(0.0, 0.2), Bracket(0.0, 0.5)],
         "c": [Bracket()] * 2,
+        "d": [Bracket(0.0, trusted=0.2), Bracket(0.0, trusted=0.1)],
     }
-    assert violations([7, 8], brackets) == ((7, "a", "b"), (8, "a", "b"))
+    assert violations([7, 8], brackets) == ((7, "a", "b"), (8, "a", "b"), (7, "d", "b"))
+
+
+def test_the_table_fits_a_terminal_and_shows_only_columns_that_say_something():
+    row = ComparedMethod("restriction", "both", 100, 0, 100, 0.003953, 0.004321, 0.9999, None, 0.00021)
+    plain, full = (
+        CompareResult("m", "", 100, 100, 0.05, "inf", 1.0, rows, {}, (), (), {}, None, ())
+        for rows in ((row,), (row, dataclasses.replace(row, trusted=25, median_open_units=123.5)))
+    )
+    texts = []
+    for result in (plain, full):
+        console = Console(width=80, file=io.StringIO())
+        console.print(comparison_table(result))
+        texts.append(console.file.getvalue())
+        assert "…" not in texts[-1]
+    assert "trusted" not in texts[0] and "units" not in texts[0]
+    assert "certifies nothing" in texts[1] and "123.5" in texts[1] and " 25 " in texts[1]
 
 
 def test_the_command_writes_table_and_figures(job, tmp_path, capsys):
@@ -86,7 +151,9 @@ def test_the_command_writes_table_and_figures(job, tmp_path, capsys):
     assert main([*arguments, "--method", "interval", "crown", "attack", "--out", str(tmp_path / "run")]) == 0
     assert "crown" in capsys.readouterr().out
     with (tmp_path / "run" / "comparison.csv").open() as file:
-        assert [row["method"] for row in csv.DictReader(file)] == ["attack", "interval", "crown"]
+        rows = list(csv.DictReader(file))
+    assert [row["method"] for row in rows] == ["attack", "interval", "crown"]
+    assert {"trusted", "median_open_units", "gap_closed"} <= rows[0].keys()
     for name in ("tightness.png", "brackets.png"):
         assert (tmp_path / "run" / name).stat().st_size > 5000
 

@@ -3,14 +3,13 @@
 import math
 from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from encoders import write_network
 from encoders.network import Network
-from encoders.ops import Abs, Affine, LeakyRelu, MaxPool2d, Op, Relu, Reshape
+from encoders.ops import Abs, Affine, LeakyRelu, Op, Relu, Sigmoid
 from tests.conftest import chain, random_mwd_network, random_relu_network
 from tests.verifier.polygons import least_margin
 from verifier import certify
@@ -36,8 +35,12 @@ def hinge_network(seed: int, sizes: tuple[int, ...] = (2, 5, 4, 3)) -> Network:
     return chain((sizes[0],), *ops[:-1])
 
 
+def _subject(network: Network) -> Subject:
+    return Subject("n", network, lambda x: network.evaluate(torch.from_numpy(x)).numpy(), torch.device("cpu"))
+
+
 def batch_of(network: Network, count: int, seed: int) -> Batch:
-    subject = Subject("n", network, lambda x: network.evaluate(torch.from_numpy(x)).numpy(), torch.device("cpu"))
+    subject = _subject(network)
     x = torch.rand(count, *network.input_shape, generator=torch.Generator().manual_seed(seed)).to(F64)
     return Batch(subject, x, network.evaluate(x.float()).argmax(dim=1), tuple(range(count)), (0.0, 1.0), 1.0)
 
@@ -110,20 +113,48 @@ def test_mwd_networks_are_decided_by_contraction():
 
 
 def test_what_it_cannot_decide_is_refused_or_left_open_with_a_reason():
-    pooled = chain((1, 4, 4), MaxPool2d((2, 2), (2, 2)), Reshape((4,)), Affine(torch.randn(2, 4)))
-    assert "max-pool2d" in (ExactMethod().refusal(pooled) or "")
+    curved = chain((4,), Affine(torch.randn(3, 4)), Sigmoid(), Affine(torch.randn(2, 3)))
+    assert "sigmoid" in (ExactMethod().refusal(curved) or "")
     wide = chain((4000,), Affine(torch.zeros(4000, 4000)), Relu(), Affine(torch.zeros(4000, 4000)))
-    assert "entries" in (ExactMethod().refusal(wide) or "")
+    assert "4,000 hinge units" in (ExactMethod().refusal(wide) or "") and "entries" in (
+        ExactMethod().refusal(wide) or ""
+    )
     network = random_relu_network(1, (4, 30, 30, 3))
     batch = batch_of(network, 1, 1)
-    row = np.array([1.0, -1.0, 0.0])
-    search = SplitSearch(network, batch.region(0.3), _never, Budget(), most_parts=1)
-    answer = search.decide(row)
+    winner = int(batch.classes[0])
+    answer = SplitSearch(network, batch.region(0.3), winner, _never, Budget(), most_parts=1).decide()
     assert not answer.proved and not answer.found
     assert "parts of the region" in answer.reason and answer.open_units > 10
-    stopped = SplitSearch(network, batch.region(0.3), _never, Budget(0.0), most_parts=100).decide(row)
+    stopped = SplitSearch(network, batch.region(0.3), winner, _never, Budget(0.0), most_parts=100).decide()
     assert "time limit" in stopped.reason and not stopped.proved
     assert not bool(ExactMethod().decide(batch, batch.region(0.001), Budget(0.0)).certified.any())
+
+
+def test_networks_without_hinges_and_of_huge_weights_get_an_answer_or_a_reason():
+    """A linear network whose blank input ties, and one whose numbers no linear program takes."""
+    torch.manual_seed(0)
+    linear = chain((4,), Affine(torch.randn(3, 4)))
+    blank = Batch(_subject(linear), torch.zeros(1, 4, dtype=F64), torch.zeros(1, dtype=torch.int64), (0,), None, 1.0)
+    decision = ExactMethod().decide(blank, blank.region(0.1), Budget())
+    assert not bool(decision.certified[0]) and (decision.witnesses or "tie" in decision.reasons[0])
+    huge = chain((4,), Affine(torch.randn(6, 4) * 1e20), Relu(), Affine(torch.randn(3, 6)))
+    batch = batch_of(huge, 3, 0)
+    decision = ExactMethod(parts=200).decide(batch, batch.region(0.3), Budget(20.0))
+    for row in range(3):
+        assert bool(decision.certified[row]) or row in decision.witnesses or decision.reasons[row]
+
+
+def test_a_ball_of_ties_ends_soon_and_says_so():
+    """Without biases the input 0 ties in every class: no proof exists, and the search need not visit every piece."""
+    torch.manual_seed(1)
+    network = chain(
+        (4,), Affine(torch.randn(8, 4)), Relu(), Affine(torch.randn(7, 8)), Relu(), Affine(torch.randn(3, 7))
+    )
+    centre = torch.full((1, 4), 0.05, dtype=F64)
+    batch = Batch(_subject(network), centre, network.evaluate(centre.float()).argmax(dim=1), (0,), None, 1.0)
+    search = SplitSearch(network, batch.region(0.06), int(batch.classes[0]), _never, Budget(), most_parts=10**6)
+    answer = search.decide()
+    assert not answer.proved and "tie" in answer.reason and answer.programs <= 16
 
 
 def test_without_attacks_a_counterexample_stays_open_and_is_never_certified():
@@ -136,11 +167,8 @@ def test_without_attacks_a_counterexample_stays_open_and_is_never_certified():
         exact = least_margin(network, ends.lower[0].tolist(), ends.upper[0].tolist(), int(batch.classes[0]))
         if exact > 0:
             continue
-        search = SplitSearch(network, region, _never, Budget(), most_parts=4000)
-        rows = np.eye(3)[int(batch.classes[0])] - np.eye(3)
-        answers = [search.decide(row) for k, row in enumerate(rows) if k != int(batch.classes[0])]
-        assert not all(answer.proved for answer in answers)
-        assert all(answer.proved or "rounding" in answer.reason for answer in answers)
+        answer = SplitSearch(network, region, int(batch.classes[0]), _never, Budget(), most_parts=4000).decide()
+        assert not answer.proved and "rounding" in answer.reason
 
 
 def _never(points: Tensor) -> bool:

@@ -56,6 +56,16 @@ def test_frequency_counts_open_inputs_on_both_sides():
     assert adversarial_frequency(0.3, []).reason == "no inputs"
 
 
+def test_what_a_solver_alone_proves_stays_unresolved():
+    module, data = _module(random_relu_network(5, (5, 10, 8, 3))), data_of(4, 40, 5)
+    common = {"estimators": ["attack"], "clip": (0.0, 1.0)}
+    checked, trusted = (robustness(module, data, 0.1, method=name, **common) for name in ("crown", "milp"))
+    assert any(bracket.only_trusted_at(0.1) for bracket in trusted.brackets)
+    assert (trusted.frequency, trusted.unresolved) == (checked.frequency, checked.unresolved)
+    assert trusted.estimators["attack"].unresolved == checked.estimators["attack"].unresolved > 0
+    assert [b.lower >= 0.1 for b in trusted.brackets] == [b.lower >= 0.1 for b in checked.brackets]
+
+
 def test_an_empty_conditioning_set_is_null_with_a_reason_and_never_zero():
     safe = [Bracket(0.5, math.inf)] * 4
     severity = adversarial_severity(0.3, safe)

@@ -143,6 +143,25 @@ def literals(u: Array, w: Array, lower: Array, upper: Array, bound: float) -> tu
 
 
 @njit(cache=True)
+def satisfied(u: Array, w: Array, lower: Array, upper: Array, bound: float, slack: float) -> bool:
+    """Return whether some literal of {z >= bound} is true on the whole box, its threshold v moved by slack (1 + |v|).
+
+    In units of the inputs, as splits are: a child that makes a literal true then counts as satisfying its clause.
+    """
+    if bound <= 0.0:
+        return True
+    for i in range(u.shape[0]):
+        if u[i] == 0.0:
+            continue
+        reach = bound / u[i]
+        reach -= PAD * (reach + abs(w[i])) + TINY
+        above, below = w[i] + reach, w[i] - reach
+        if lower[i] >= above - slack * (1.0 + abs(above)) or upper[i] <= below + slack * (1.0 + abs(below)):
+            return True
+    return False
+
+
+@njit(cache=True)
 def force(lower: Array, upper: Array, literal: int, threshold: float) -> float:
     """Make a literal true; return the move, or -1 if that leaves nothing."""
     i = abs(literal) - 1

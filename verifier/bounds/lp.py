@@ -79,10 +79,14 @@ class MarginProgram:
 
 @dataclass(frozen=True, eq=False)
 class LpAnswer:
-    """proved: every rival lies strictly below the reference class. points: `(rows, *input_shape)`, proposals."""
+    """proved: every rival lies strictly below the reference class. points: `(rows, *input_shape)`, proposals.
+
+    open_units: how many hinge units have a sign that the boxes leave open.
+    """
 
     proved: bool
     points: Tensor | None
+    open_units: int
 
 
 def lp_margins(network: Network, region: BallRegion, reference: int, rivals: Tensor, budget: Budget) -> LpAnswer:
@@ -95,19 +99,21 @@ def lp_margins(network: Network, region: BallRegion, reference: int, rivals: Ten
     rows[0, :, reference] = 1.0
     rows[0, torch.arange(len(rivals)), rivals] = -1.0
     least = bounds.minimise(rows).bound[0]
-    program = MarginProgram(relax(bounds.network, bounds.boxes))
+    relaxed = relax(bounds.network, bounds.boxes)
+    program = MarginProgram(relaxed)
+    units = sum(len(found.lines[1]) for found in relaxed.relaxations.values() if found.lines is not None)
     points: list[np.ndarray] = []
     for number in least.argsort().tolist():
         if float(least[number]) > 0:
             break
         if budget.exhausted:
-            return LpAnswer(False, _stacked(points, network))
+            return LpAnswer(False, _stacked(points, network), units)
         found = program.minimise(rows[0, number].numpy(), budget.remaining)
         if found.point is not None:
             points.append(found.point)
         if not found.bound > 0:
-            return LpAnswer(False, _stacked(points, network))
-    return LpAnswer(True, None)
+            return LpAnswer(False, _stacked(points, network), units)
+    return LpAnswer(True, None, units)
 
 
 def size_refusal(network: Network, name: str) -> str | None:

@@ -1,209 +1,359 @@
 """Branch and bound over the signs of hinge units: exact answers for networks of relus (Bunel et al. 2018, 2020).
 
-A part of a ball is given by boxes of the values that relus, leaky relus and absolute values read: each split cuts one
-of them at zero, and the two closed halves cover the part. A part is closed by linear bounds whose boxes hold the cuts,
-for many parts at once, or by a linear program over the rows on those boxes; both prove in real arithmetic, and so does
-an empty intersection. The points where bounds end are tried as counterexamples. Where every sign is known the program
-is the network, so only a tie within rounding can stay open.
+A part of a ball is given by the signs of some units; each cut divides it at zero of one unit, and the two closed halves
+cover it. Many parts are bounded at once by ascent in float32 (beta-CROWN: Wang et al. 2021); a part counts as closed
+only once the bound with those numbers has been evaluated with every rounding bounded
+(`verifier.certificates.split_program`). The numbers are kept: with the tree they are a certificate. The points where
+bounds end are tried as counterexamples. Where every sign is known the bound is that of a linear program, which a solver
+gives where ascent does not get there; so only a tie within rounding can stay open.
 """
 
 from __future__ import annotations
 
-import heapq
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from encoders.box import Box
-from encoders.formulations.relax import relax
-from encoders.network import Network, Node
-from encoders.ops import Abs, LeakyRelu, Relu
+from encoders.network import Network
+from encoders.passes import expand_max_pools
 from encoders.region import BallRegion
-from verifier.bounds.linear import LinearBounds
-from verifier.bounds.lp import LpBound, MarginProgram
+from verifier.bounds.dual_ascent import DualAscent, Lines
+from verifier.bounds.parts import Forest, Parts, PartStore
+from verifier.bounds.pieces import solve_piece
+from verifier.bounds.stages import staged, with_known_signs
 from verifier.budget import Budget
+from verifier.certificates.certificate import STEPS, BoxSlopes, Certificate, leaf_bounds
+from verifier.certificates.split_program import SplitProgram
 
-HINGES = (Relu, LeakyRelu, Abs)
-# Parts whose linear bounds are computed side by side.
-BATCH = 16
+# Parts that are bounded side by side.
+BATCH = 256
+# Steps of ascent: for boxes and whole balls, from which all parts start, and for parts.
+ROOT_STEPS, PART_STEPS = 20, 5
+# Parts with so many cuts that are still open take so many more: they lie beside the border of the ball, where what is
+# missing is little, and every cut that is spared counts.
+MORE_STEPS = ((12, 10), (32, 40))
+# Ascent ends once all bounds pass this.
+GOAL = 1e-4
+# A leaf's bound must pass this share of the margin's reach, so that it does on machines that round otherwise, too.
+SLACK = 1e-11
+# Cuts whose halves are bounded before one is chosen, and points that are tried of a batch.
+CANDIDATES, POINTS = 4, 16
+# Steps of descent from each of these points, and by how much they shrink.
+DESCENT_STEPS, DESCENT_DECAY = 10, 0.7
+# So many batches all descend, then one of so many: later they cost a quarter of the time and rarely find anything.
+DESCENTS = 5
+# A point is proposed where its margin in float32 is below this share of the reach.
+NEAR = 1e-6
+# Parts that may be found to be within rounding of a tie before the search ends: the first one rules a proof out.
+MOST_TIES = 16
 TIME = "time limit"
 
 # Tries points `(count, *input_shape)` of the ball; true once one of them is a replayed counterexample.
 Attack = Callable[[Tensor], bool]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SplitAnswer:
-    """proved: no point of the ball makes the row <= 0. found: the attack succeeded. Neither: open, for the reason.
+    """certificate: the class wins on the whole ball. found: the attack succeeded. Neither: open, for the reason.
 
-    parts: how many were bounded; programs: how many linear programs were solved; open_units: at the root.
+    parts: how many were bounded; programs: linear programs solved; open_units: at the root.
     """
 
-    proved: bool
+    certificate: Certificate | None
     found: bool
     reason: str
     parts: int
     programs: int
     open_units: int
 
-
-@dataclass(order=True)
-class _Part:
-    """A part of the ball: its proved bound, a running number, and the boxes of what hinges read (batch 1)."""
-
-    bound: float
-    number: int
-    boxes: Mapping[str, Box] = field(compare=False)
-
-
-def hinge_sources(network: Network) -> list[str]:
-    """Return the nodes whose values hinges read, in order, each once."""
-    return list(dict.fromkeys(node.inputs[0] for node in network.nodes if isinstance(node.op, HINGES)))
-
-
-def split_refusal(network: Network) -> Node | None:
-    """Return the first node that is neither affine nor a hinge, which splitting signs does not make exact."""
-    return next((node for node in network.nodes if not (node.op.linear or isinstance(node.op, HINGES))), None)
+    @property
+    def proved(self) -> bool:
+        """Whether the class strictly wins on the whole ball."""
+        return self.certificate is not None
 
 
 class SplitSearch:
-    """The search over one ball (batch 1, on the processor) for rows of the output that may become <= 0."""
+    """The search over one ball (batch 1, inf-norm, on the processor) for points where another class is as large."""
 
-    def __init__(self, network: Network, region: BallRegion, attack: Attack, budget: Budget, most_parts: int) -> None:
-        self.region, self.attack, self.budget, self.most_parts = region, attack, budget, most_parts
-        root = LinearBounds(network, region)
-        self.network = root.network
-        self.sources = hinge_sources(self.network)
-        self.root = {name: root.boxes[name] for name in self.sources}
-        self.program = MarginProgram(relax(self.network, root.boxes))
-        self.open_units = sum(int(_open(box).sum()) for box in self.root.values())
-        self._bounds = root
-        self._parts = self._programs = 0
+    def __init__(
+        self, network: Network, region: BallRegion, winner: int, attack: Attack, budget: Budget, most_parts: int
+    ) -> None:
+        self.network, self.region, self.winner = expand_max_pools(network), region, winner
+        self.digest = network.digest
+        self.attack, self.budget, self.most_parts = attack, budget, most_parts
+        self.exact_stages = staged(self.network)
+        self.all_stages = self.exact_stages.to(torch.float32)
+        self.rivals = [k for k in range(network.output_shape[0]) if k != winner]
+        self.rows = -np.eye(network.output_shape[0])[self.rivals]
+        self.rows[:, winner] = 1.0
+        self._row_tensor = torch.from_numpy(self.rows).to(torch.float32)
+        self._parts = self._programs = self._batches = 0
 
-    def least(self, rows: Tensor) -> Tensor:
-        """Return the linear bounds `(rows,)` of rows `(rows, outputs)` on the whole ball."""
-        return self._bounds.minimise(rows.unsqueeze(0)).bound[0]
+    def decide(self) -> SplitAnswer:
+        """Return whether the class is above every other on the whole ball."""
+        for steps in (0, ROOT_STEPS):
+            # Boxes that are worth ascent are made where the plain ones do not suffice.
+            self._set_boxes(steps)
+            left = self._worked_off(self._root(), ROOT_STEPS)
+            if left is None:
+                return self._answer(found=True)
+            parts, losses = left
+            if not len(parts):
+                return self._answer()
+            if self.budget.exhausted:
+                return self._answer(f"{TIME}; the whole ball is open")
+        return self._search(parts, losses)
 
-    def decide(self, row: np.ndarray) -> SplitAnswer:
-        """Return whether a row `(outputs,)` of the output is above zero on the whole ball."""
-        self._parts = self._programs = 0
-        self._row = row
-        numbers = iter(range(1 << 62))
-        queue = [_Part(-math.inf, next(numbers), self.root)]
-        undecided = 0
-        while queue:
-            stopped = self._stopped()
-            if stopped:
-                return self._answer(False, False, f"{stopped}; {len(queue) + undecided} parts are open")
-            chosen = [heapq.heappop(queue) for _ in range(min(BATCH, len(queue)))]
-            bounds, least, points = self._bound(chosen)
-            if self.attack(points):
-                return self._answer(False, True, "")
-            for number in range(len(chosen)):
-                if bool(bounds.empty[number]) or float(least[number]) > 0:
+    # ------------------------------------------------------------------------------------------------------- the boxes
+
+    def _set_boxes(self, steps: int) -> None:
+        """Prove the boxes of what hinges read, with slopes from `steps` of ascent, and prepare ascent over them."""
+        ball = self.region.enclosure()
+        ends = ball.lower.flatten(), ball.upper.flatten()
+        self.program = SplitProgram(self.network, ball)
+        whole = DualAscent(self.all_stages, *ends)
+        self.boxes: list[BoxSlopes] = []
+        while (name := self.program.advance()) is not None:
+            places = self.program.open_units(name)
+            if self.program.units and len(places):
+                slopes = self._box_slopes(whole, name, places, steps)
+                self.boxes.append(BoxSlopes(name, places.astype(np.int32), slopes))
+                self.program.tighten(name, places, slopes / STEPS)
+        self.reach = np.abs(self.rows) @ self.program.reach(self.program.network.output.name)
+        # From here on only units whose sign is open count: the others are part of the affine maps between them.
+        lines = self._lines(whole.left)
+        is_open = lines.span[0] > 0
+        self.open_units = torch.nonzero(is_open).squeeze(1)
+        self.lines, self.known_slopes = lines.at(self.open_units), lines.slope[0]
+        self.stages = with_known_signs(self.exact_stages, is_open, lines.slope[0]).to(torch.float32)
+        self.ascent = DualAscent(self.stages, *ends)
+
+    def _box_slopes(self, whole: DualAscent, name: str, places: np.ndarray, steps: int) -> np.ndarray:
+        """Return slopes for the bounds of some units of a node, in steps of 1/255."""
+        stage = next(hinge for hinge in self.all_stages.hinges if hinge.source == name)
+        chosen = torch.from_numpy(places)
+        rows = torch.zeros(2 * len(chosen), len(stage.bias))
+        rows[torch.arange(len(chosen)), chosen] = 1.0
+        rows[torch.arange(len(chosen)) + len(chosen), chosen] = -1.0
+        lines = self._lines(whole.left)
+        slopes = _first_slopes(lines).expand(len(rows), -1)
+        if steps:
+            slopes = whole.ascend(stage, rows, lines, slopes, None, steps, torch.inf)[1]
+        found: np.ndarray = (slopes[:, : self.program.units] * STEPS).round().to(torch.uint8).numpy()
+        return found
+
+    def _lines(self, left: Tensor) -> Lines:
+        """Return the lines of all hinges whose boxes are known so far; those of the others are flat."""
+        lower, upper = torch.zeros(1, len(left)), torch.zeros(1, len(left))
+        for hinge in self.program.hinges:
+            box = self.program.boxes[hinge.source]
+            lower[0, hinge.units], upper[0, hinge.units] = box.lower.flatten().float(), box.upper.flatten().float()
+        return Lines.on(lower, upper, left)
+
+    # ------------------------------------------------------------------------------------------------------ the search
+
+    def _root(self) -> Parts:
+        """Return the whole ball, once for each rival."""
+        count, units = len(self.rows), len(self.open_units)
+        self.forest = Forest(count)
+        numbers = torch.arange(count)
+        slopes = _first_slopes(self.lines).expand(count, -1)
+        nothing = torch.zeros(count, units)
+        return Parts(torch.full((count,), -torch.inf), numbers, numbers, nothing.to(torch.int8), slopes, nothing)
+
+    def _search(self, parts: Parts, losses: Tensor) -> SplitAnswer:
+        """Cut the given parts, all bounded in vain, until none is left."""
+        store = PartStore()
+        ties = skipped = 0
+        while True:
+            known = (parts.signs != 0).all(dim=1)
+            for i in torch.nonzero(known).squeeze(1).tolist():
+                if self.budget.exhausted or ties >= MOST_TIES:
+                    skipped += 1
                     continue
-                if self._stopped() == TIME:
-                    heapq.heappush(queue, chosen[number])
-                    continue
-                boxes = {name: box[number : number + 1] for name, box in bounds.boxes.items()}
-                found = self._solve(boxes)
-                if found.bound > 0:
-                    continue
-                if found.point is not None and self.attack(self._point(found)):
-                    return self._answer(False, True, "")
-                cut = self._cut(boxes, found)
-                if cut is None:
-                    undecided += 1
-                    continue
-                bound = max(found.bound, float(least[number]), chosen[number].bound)
-                for half in _halves({name: boxes[name] for name in self.sources}, *cut):
-                    heapq.heappush(queue, _Part(bound, next(numbers), half))
-        if undecided:
-            return self._answer(False, False, f"{undecided} parts with all signs known are within rounding of a tie")
-        return self._answer(True, False, "")
+                settled = self._settled(parts[i : i + 1])
+                if settled is None:
+                    return self._answer(found=True)
+                ties += not settled
+            parts, losses = parts[~known], losses[~known]
+            if len(parts):
+                store.add(self._halves(parts, self._chosen_cuts(parts, losses)))
+            if skipped or ties >= MOST_TIES or not len(store):
+                break
+            if self.budget.exhausted or self._parts >= self.most_parts:
+                why = TIME if self.budget.exhausted else f"{self.most_parts} parts of the region"
+                return self._answer(f"{why}; {len(store) + ties} parts are open")
+            left = self._worked_off(store.take(BATCH), PART_STEPS)
+            if left is None:
+                return self._answer(found=True)
+            parts, losses = left
+        others = skipped + len(store)
+        if ties:
+            more = f", {others} more are open" if others else ""
+            return self._answer(f"{ties} parts with all signs known are within rounding of a tie{more}")
+        return self._answer(f"{TIME}; {others} parts are open" if others else "")
 
-    def _stopped(self) -> str:
-        """Return why no further part may be looked at, or nothing."""
-        if self.budget.exhausted:
-            return TIME
-        return f"{self.most_parts} parts of the region" if self._parts >= self.most_parts else ""
+    def _answer(self, reason: str = "", found: bool = False) -> SplitAnswer:
+        certificate = None
+        if not reason and not found:
+            trees = tuple(self.forest.tree(number, rival) for number, rival in enumerate(self.rivals))
+            certificate = Certificate(
+                self.digest, self.region.centre[0].numpy(), float(self.region.radius[0]), self.region.domain,
+                self.winner, tuple(self.boxes), self.open_units.numpy().astype(np.int32), trees,
+            )  # fmt: skip
+        return SplitAnswer(certificate, found, reason, self._parts, self._programs, len(self.open_units))
 
-    def _answer(self, proved: bool, found: bool, reason: str) -> SplitAnswer:
-        return SplitAnswer(proved, found, reason, self._parts, self._programs, self.open_units)
+    def _on_all_units(self, values: Tensor) -> Tensor:
+        """Return values `(parts, open units)` placed among all units, the others zero."""
+        placed = torch.zeros(len(values), self.program.units, dtype=values.dtype)
+        placed[:, self.open_units] = values
+        return placed
 
-    def _bound(self, parts: list[_Part]) -> tuple[LinearBounds, Tensor, Tensor]:
-        """Return the linear bounds of parts, the row's least values `(parts,)`, and where they are attained."""
-        count = len(parts)
-        self._parts += count
-        boxes = {
-            name: Box.unchecked(
-                torch.cat([part.boxes[name].lower for part in parts]),
-                torch.cat([part.boxes[name].upper for part in parts]),
-            )
-            for name in self.sources
-        }
-        region = self.region[torch.zeros(count, dtype=torch.int64)]
-        bounds = LinearBounds(self.network, region, boxes=boxes, parts=True)
-        rows = torch.from_numpy(self._row).expand(count, 1, -1).clone()
-        minimum = bounds.minimise(rows, with_points=True)
-        points = minimum.points
-        if points is None:
-            points = region.centre.unsqueeze(1)
-        return bounds, minimum.bound[:, 0], points[:, 0]
+    def _cut_lines(self, signs: Tensor) -> Lines:
+        return self.lines.cut(signs, self.ascent.left)
 
-    def _solve(self, boxes: Mapping[str, Box]) -> LpBound:
-        self._programs += 1
-        self.program.narrow(boxes)
-        if self.program.relaxed.is_empty:
-            return LpBound(math.inf)
-        return self.program.minimise(self._row, self.budget.remaining)
+    def _worked_off(self, parts: Parts, steps: int) -> tuple[Parts, Tensor] | None:
+        """Bound parts, try the points where the bounds end, and close what can be closed.
 
-    def _point(self, found: LpBound) -> Tensor:
-        return torch.from_numpy(found.point).reshape(1, *self.network.input_shape)
-
-    def _cut(self, boxes: Mapping[str, Box], found: LpBound) -> tuple[str, int] | None:
-        """Return the (node, unit) to split next, or None if every sign is known.
-
-        The line above a unit that costs the bound most: its height at zero times its multiplier in the program, which
-        is the backward coefficient (Bunel et al. 2020). Where no line has a multiplier the widest gap serves.
+        Returns the parts that are left, and what the line above each of their units costs the bound (its height at
+        zero times the cost in front: Bunel et al. 2020), `(parts, open units)`; None once a point is a counterexample.
         """
-        best: tuple[float, float, str, int] | None = None
-        relaxed = self.program.relaxed
-        for node in self.network.nodes:
-            if not isinstance(node.op, HINGES):
-                continue
-            source = node.inputs[0]
-            units = torch.nonzero(_open(boxes[source]).flatten()).squeeze(1).numpy()
-            if not len(units):
-                continue
-            weights = np.zeros(len(_open(boxes[source]).flatten()))
-            lines = relaxed.relaxations[node.name].lines
-            heights = np.zeros_like(weights)
-            if lines is not None:
-                rows = relaxed.starts[node.name] + lines[0]
-                heights[lines[1]] = -relaxed.row_lower[rows]
-                if found.row_dual is not None:
-                    weights[lines[1]] = np.abs(found.row_dual[rows])
-            scores = (weights * heights)[units]
-            place = int(np.lexsort((heights[units], scores))[-1])
-            candidate = (float(scores[place]), float(heights[units][place]), source, int(units[place]))
-            if best is None or candidate[:2] > best[:2]:
-                best = candidate
-        return None if best is None else (best[2], best[3])
+        self._parts += len(parts)
+        rows, lines, stage = self._row_tensor[parts.rows], self._cut_lines(parts.signs), self.stages.output
+        bounds, slopes, pulls = self.ascent.ascend(stage, rows, lines, parts.slopes, parts.pulls, steps, GOAL)
+        assert pulls is not None
+        depths = (parts.signs != 0).sum(dim=1)
+        for depth, more in MORE_STEPS:
+            deep = torch.nonzero((bounds <= 0) & (depths >= depth)).squeeze(1)
+            if len(deep):
+                bounds[deep], slopes[deep], pulls[deep] = self.ascent.ascend(
+                    stage, rows[deep], lines[deep], slopes[deep], pulls[deep], more, GOAL
+                )
+        ended = self.ascent.evaluate(stage, rows, lines, slopes, pulls)
+        if self._attacked(ended.points, parts.rows):
+            return None
+        bounds = torch.maximum(bounds.nan_to_num(-torch.inf, torch.inf, -torch.inf), parts.bounds)
+        better = replace(parts, bounds=bounds, slopes=slopes, pulls=pulls)
+        left = ~self._closed(better)
+        losses = ended.costs.clamp(max=0) * -lines.offset
+        return better[left], losses[left]
+
+    def _attacked(self, points: Tensor, rows: Tensor) -> bool:
+        """Descend from the points `(parts, inputs)` of least margins; true once one is a counterexample."""
+        margins = (self.all_stages.outputs(points) * self._row_tensor[rows]).sum(dim=1)
+        chosen = margins.argsort()[:POINTS]
+        points, rows = points[chosen], rows[chosen]
+        near, margins = torch.from_numpy(self.reach).float()[rows] * NEAR, margins[chosen]
+        self._batches += 1
+        often = self._batches <= DESCENTS or self._batches % DESCENTS == 0
+        if often and not bool((margins <= near).any()):
+            points, margins = self._descended(points, self._row_tensor[rows])
+        found = margins <= near
+        if not bool(found.any()):
+            return False
+        return self.attack(points[found].to(torch.float64).reshape(-1, *self.network.input_shape))
+
+    def _descended(self, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the best points and margins of a few signed steps of ever smaller size in the ball."""
+        lower, upper = self.ascent.lower, self.ascent.upper
+        best, least = points, torch.full((len(points),), torch.inf)
+        with torch.enable_grad():
+            for step in range(DESCENT_STEPS):
+                at = points.detach().requires_grad_()
+                margins = (self.all_stages.outputs(at) * rows).sum(dim=1)
+                (gradient,) = torch.autograd.grad(margins.sum(), at)
+                better = margins.detach() < least
+                best, least = torch.where(better[:, None], points, best), torch.minimum(margins.detach(), least)
+                move = float(self.region.radius[0]) * DESCENT_DECAY**step
+                points = torch.minimum(torch.maximum(points - move * gradient.sign(), lower), upper)
+        return best, least
+
+    def _closed(self, parts: Parts) -> Tensor:
+        """Return a mask of the parts whose numbers prove them; keep these."""
+        closed = torch.zeros(len(parts), dtype=torch.bool)
+        tried = torch.nonzero(parts.bounds > 0).squeeze(1)
+        if len(tried):
+            chosen = parts[tried]
+            slopes, pulls, rows = chosen.slopes.numpy(), chosen.pulls.numpy(), chosen.rows.numpy()
+            signs = self._on_all_units(chosen.signs).numpy()
+            found = leaf_bounds(self.program, self.rows[rows], signs, self.open_units.numpy(), slopes, pulls)
+            proved = found > SLACK * self.reach[rows]
+            for i in np.flatnonzero(proved).tolist():
+                self.forest.close(int(chosen.nodes[i]), slopes[i], pulls[i])
+            closed[tried[torch.from_numpy(proved)]] = True
+        return closed
+
+    def _chosen_cuts(self, parts: Parts, losses: Tensor) -> Tensor:
+        """Return the unit to cut of each part, as its place among the open units.
+
+        Candidates are those of greatest loss; of these the one whose halves have the largest bounds together, both cut
+        off at the goal (Bunel et al. 2020; De Palma et al. 2021).
+        """
+        rows = self._row_tensor[parts.rows]
+        losses = torch.where(parts.signs == 0, losses, -1.0)
+        losses, candidates = losses.topk(min(CANDIDATES, losses.shape[1]), dim=1)
+        count = candidates.shape[1]
+        each = torch.arange(len(parts)).repeat_interleave(2 * count)
+        signs = parts.signs[each].view(len(parts), count, 2, -1)
+        places = candidates[:, :, None, None].expand(-1, -1, 2, 1)
+        signs.scatter_(3, places, _both_signs().expand(len(parts), count, 2, 1))
+        lines = self._cut_lines(signs.flatten(0, 2))
+        bounds = self.ascent.bound(self.stages.output, rows[each], lines, parts.slopes[each], parts.pulls[each])
+        together = bounds.clamp(max=GOAL).view(len(parts), count, 2).sum(dim=2).nan_to_num(-1e30, -1e30, -1e30)
+        return candidates.gather(1, torch.where(losses >= 0, together, -torch.inf).argmax(dim=1, keepdim=True)).squeeze(
+            1
+        )
+
+    def _halves(self, parts: Parts, cuts: Tensor) -> Parts:
+        """Return both halves of each part, the one where the unit is at least zero first."""
+        units = self.open_units[cuts].tolist()
+        firsts = [self.forest.cut(node, unit) for node, unit in zip(parts.nodes.tolist(), units, strict=True)]
+        halves = parts[torch.arange(len(parts)).repeat_interleave(2)]
+        signs = halves.signs.clone().view(len(parts), 2, -1)
+        signs.scatter_(2, cuts[:, None, None].expand(-1, 2, 1), _both_signs()[0].expand(len(parts), 2, 1))
+        nodes = (torch.tensor(firsts)[:, None] + torch.arange(2)).flatten()
+        return replace(halves, nodes=nodes, signs=signs.flatten(0, 1))
+
+    def _settled(self, part: Parts) -> bool | None:
+        """Return whether a part with all signs known is closed; None if a point of it is a counterexample.
+
+        The linear program of its linear piece decides; its multipliers are the pulls.
+        """
+        self._programs += 1
+        row, signs = self.rows[int(part.rows[0])], self._on_all_units(part.signs)
+        found = solve_piece(
+            self.exact_stages, self.region.enclosure(), self._piece_slopes(part), signs[0], row, self.budget
+        )
+        for pulls in found.pulls:
+            if self._proved(part, row, signs.numpy(), pulls[self.open_units.numpy()]):
+                return True
+        if found.point is None:
+            return False
+        return None if self.attack(found.point.reshape(1, *self.network.input_shape)) else False
+
+    def _piece_slopes(self, part: Parts) -> Tensor:
+        """Return the slopes `(units,)` of all hinges on a part with all signs known."""
+        slopes = self.known_slopes.clone()
+        slopes[self.open_units] = self._cut_lines(part.signs).slope[0]
+        return slopes
+
+    def _proved(self, part: Parts, row: np.ndarray, signs: np.ndarray, pulls: np.ndarray) -> bool:
+        """Return whether float64 pulls `(open units,)` prove a part with all signs known; keep them if so."""
+        slopes = part.slopes.numpy().astype(np.float64)
+        bound = leaf_bounds(self.program, row, signs, self.open_units.numpy(), slopes, pulls[None])
+        if not bound[0] > SLACK * self.reach[int(part.rows[0])]:
+            return False
+        self.forest.close(int(part.nodes[0]), slopes[0], pulls)
+        return True
 
 
-def _open(box: Box) -> Tensor:
-    return (box.lower < 0) & (box.upper > 0)
+def _both_signs() -> Tensor:
+    return torch.tensor([1, -1], dtype=torch.int8).view(1, 1, 2, 1)
 
 
-def _halves(boxes: Mapping[str, Box], name: str, unit: int) -> tuple[dict[str, Box], dict[str, Box]]:
-    """Return the boxes of both halves: the unit's value at most zero, and at least zero."""
-    box = boxes[name]
-    lower, upper = (end.clone(memory_format=torch.contiguous_format) for end in (box.lower, box.upper))
-    upper.view(-1)[unit] = 0.0
-    lower.view(-1)[unit] = 0.0
-    return {**boxes, name: Box.unchecked(box.lower, upper)}, {**boxes, name: Box.unchecked(lower, box.upper)}
+def _first_slopes(lines: Lines) -> Tensor:
+    """Return the slopes `(parts, units)` from which ascent starts: whichever line below leaves the smaller area."""
+    return (lines.slope > 0.5).to(lines.slope.dtype)

@@ -9,11 +9,19 @@ from verifier.methods.falsify import FalsifyMethod
 from verifier.methods.interval import IntervalMethod
 from verifier.methods.lipschitz import LipschitzMethod
 from verifier.methods.lp import LpMethod
+from verifier.methods.milp import MilpMethod
 from verifier.methods.portfolio import PortfolioMethod
 from verifier.methods.restriction import RestrictionMethod
 
 # Steps of the search for slopes.
 SLOPE_STEPS = 20
+
+
+def _before(last: Method, refinements: int = 0) -> PortfolioMethod:
+    """Return the method with what is quick in front of it: it sees only what that leaves open."""
+    quick = [IntervalMethod(), FalsifyMethod("attack", [ATTACKS["pgd"]]), CrownMethod("crown", refinements=refinements)]
+    return PortfolioMethod([*quick, last], last.name)
+
 
 METHODS: dict[str, Method] = {
     "interval": IntervalMethod(),
@@ -22,15 +30,10 @@ METHODS: dict[str, Method] = {
     "crown": CrownMethod("crown"),
     "alpha-crown": CrownMethod("alpha-crown", steps=SLOPE_STEPS),
     "lp": LpMethod(),
-    "exact": PortfolioMethod(
-        [
-            IntervalMethod(),
-            FalsifyMethod("attack", [ATTACKS["pgd"]]),
-            CrownMethod("crown", refinements=0),
-            ExactMethod(),
-        ],
-        "exact",
-    ),
+    "exact": _before(ExactMethod(), refinements=6),
+    # Brackets that time does not close, and the least radius of integer programs, start from where linear bounds end.
+    "milp": _before(MilpMethod(), refinements=6),
+    "milp-cbc": _before(MilpMethod("pulp", name="milp-cbc"), refinements=6),
     "restriction": RestrictionMethod(),
     "auto": PortfolioMethod(
         [
@@ -39,7 +42,7 @@ METHODS: dict[str, Method] = {
             ContractionMethod(refinements=0),
             CrownMethod("crown", refinements=0),
             CrownMethod("alpha-crown", steps=SLOPE_STEPS, refinements=0, reach=1.0),
-            ExactMethod(parts=200, refinements=0, hinges=500),
+            ExactMethod(parts=5_000, refinements=0, hinges=1_000),
         ]
     ),
 }

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from verifier.budget import Budget
 from verifier.methods.base import Batch, Decision, Findings, Method
+from verifier.verdict import Strength
 
 
 def bisect_brackets(
@@ -17,9 +18,11 @@ def bisect_brackets(
 
     A proof at a radius holds for every smaller one; where a method fails it is not asked about larger ones, and where
     it proves every given radius no other is tried. The ball of a domain's whole reach is the domain: no witness exists
-    beyond it.
+    beyond it. A method whose proofs are only trusted goes on from what is trusted, any other from what is proved.
     """
-    proved = torch.tensor([b.lower for b in findings.brackets], dtype=torch.float64)
+    trusts = method.strength is Strength.TRUSTED
+    ends = [max(b.lower, b.trusted) if trusts else b.lower for b in findings.brackets]
+    proved = torch.tensor(ends, dtype=torch.float64)
     failed = torch.full_like(proved, math.inf)
     for radius in sorted(set(radii)):
         _try(method, batch, torch.full_like(proved, radius), proved, failed, findings, budget)

@@ -1,6 +1,10 @@
 """MWD networks by contraction and branching: proofs and witnesses where intervals and attacks leave a gap."""
 
+from __future__ import annotations
+
+import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,85 +16,198 @@ from verifier.bounds.mwd_chain import chain_refusal, dense_layers
 from verifier.budget import Budget
 from verifier.methods.base import Batch, Decision, Findings, Method
 from verifier.methods.falsify import confirm
-from verifier.verdict import Outcome
+from verifier.verdict import Bracket, Outcome
+
+if TYPE_CHECKING:
+    from verifier.bounds import contraction
+
+# Weights read between two looks at the clock: about a tenth of a second.
+WEIGHTS_AT_ONCE = 20_000_000
+# Points of one class that look unsafe and are not when replayed, before the class is left open.
+CANDIDATES = 20
 
 
 class ContractionMethod(Method):
-    """Proves and finds. nodes: boxes examined for each class at most; refinements: bisections of a bracket."""
+    """Proves and finds.
+
+    nodes: boxes examined for each class at most. gap: brackets are narrowed to this width, by at most `refinements`
+    decisions after those about the requested radii.
+    """
 
     name = "contraction"
     proves = True
     finds = True
 
-    def __init__(self, nodes: int = 1000, refinements: int = 10) -> None:
-        self.nodes = nodes
-        self.refinements = refinements
+    def __init__(self, nodes: int = 1000, refinements: int = 10, gap: float = 0.0) -> None:
+        self.nodes, self.refinements, self.gap = nodes, refinements, gap
 
     def refusal(self, network: Network) -> str | None:
         return chain_refusal(network, self.name)
 
     def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> Decision:
         decision = Decision(torch.zeros(len(batch), dtype=torch.bool))
-        if budget.exhausted or not len(batch):
+        if not len(batch):
             return decision
-        box = region.enclosure()
-        wins = compare_classes(batch.subject.network, box, batch.classes).wins.cpu().numpy()
-        lower, upper = (end.flatten(1).cpu().numpy() for end in (box.lower, box.upper))
-        search = _Search(batch.subject.network, self.nodes)
-        points: dict[int, np.ndarray] = {}
-        for row in range(len(batch)):
-            rivals = np.flatnonzero(~wins[row])
-            proved, point = search.decide(lower[row], upper[row], int(batch.classes[row]), rivals, budget)
-            decision.certified[row] = proved
-            if point is not None:
-                points[row] = point
-        if points:
-            rows = torch.tensor(list(points), device=batch.centres.device)
-            stacked = torch.from_numpy(np.stack(list(points.values()))).reshape(len(rows), *batch.centres.shape[1:])
-            part, within = batch.at(rows), region[rows]
-            found = confirm(part, within, within.clip(stacked.to(rows.device), batch.subject.network.dtype))
-            decision.witnesses.update({int(rows[i]): witness for i, witness in found.witnesses.items()})
-            decision.execution_only.update({int(rows[i]): value for i, value in found.execution_only.items()})
+        if budget.exhausted:
+            decision.reasons.update(dict.fromkeys(range(len(batch)), "no time was left for contraction"))
+            return decision
+        search = _Searches(batch, region, self.nodes)
+        pending = list(range(len(batch)))
+        while pending:
+            points: dict[int, np.ndarray] = {}
+            for number, row in enumerate(pending):
+                # What easy inputs leave of their time goes to the later ones.
+                share = Budget(
+                    budget.remaining / (len(pending) - number) if math.isfinite(budget.seconds) else math.inf
+                )
+                point = search.advance(row, share)
+                if point is not None:
+                    points[row] = point
+            _replay(batch, region, points, decision)
+            pending = [row for row in points if row not in decision.witnesses]
+        for row in set(range(len(batch))) - decision.witnesses.keys():
+            reasons = search.reasons[row]
+            decision.certified[row] = not reasons
+            if reasons:
+                decision.reasons[row] = "contraction: " + "; ".join(reasons)
         return decision
 
     def bracket(self, batch: Batch, epsilons: Sequence[float], findings: Findings, budget: Budget) -> None:
-        """Decide the requested radii in rising order where they are open, then bisect what is left."""
+        """Decide the requested radii in rising order where they are open, then close what is left.
+
+        Where no witness is known radii are doubled. Then halving, and in every third turn the ball just short of the
+        witness: a proof there ends it, and costs about as much as any other. A radius where neither is reached is left
+        alone; proofs are sought below it, nearer witnesses above.
+        """
         for epsilon in sorted(set(epsilons)):
             rows = [i for i, b in enumerate(findings.brackets) if b.at(epsilon) is Outcome.OPEN]
             self._decide_at(batch, rows, [epsilon] * len(rows), findings, budget)
-        for _ in range(self.refinements):
-            ends = [(max(b.lower, 0.0), min(b.upper, batch.reach)) for b in findings.brackets]
-            rows = [i for i, (low, high) in enumerate(ends) if findings.brackets[i].lower >= 0.0 and low < high]
-            self._decide_at(batch, rows, [(ends[i][0] + ends[i][1]) / 2 for i in rows], findings, budget)
+        if self.refinements:
+            rows = [i for i, b in enumerate(findings.brackets) if b.lower < 0.0 < b.upper]
+            self._decide_at(batch, rows, [0.0] * len(rows), findings, budget)
+        # By row, the least and the greatest radius at which nothing was proved and nothing found.
+        open_radii: list[tuple[float, float]] = [(math.inf, -math.inf)] * len(batch)
+        for number in range(self.refinements):
+            questions = {
+                row: radius
+                for row, bracket in enumerate(findings.brackets)
+                if (radius := self._next_radius(bracket, open_radii[row], batch.reach, number)) is not None
+            }
+            if not questions or budget.exhausted:
+                return
+            self._decide_at(batch, list(questions), list(questions.values()), findings, budget)
+            for row, radius in questions.items():
+                if findings.brackets[row].at(radius) is Outcome.OPEN:
+                    least, greatest = open_radii[row]
+                    open_radii[row] = min(least, radius), max(greatest, radius)
+
+    def _next_radius(self, bracket: Bracket, left: tuple[float, float], reach: float, number: int) -> float | None:
+        """Return the radius to ask about, or None if there is nothing more to ask. left: the radii left open."""
+        lower, end = bracket.lower, min(left[0], bracket.upper)
+        if lower < 0.0 or lower >= reach:
+            return None
+        if math.isinf(end):
+            return min(reach, max(2.0 * lower, reach / 8.0))
+        short = bracket.upper - 0.99 * self.gap
+        if self.gap > 0.0 and number % 3 == 2 and lower < short < end:
+            return short
+        for low, high in ((lower, end), (left[1], min(bracket.upper, reach))):
+            middle = (low + high) / 2.0
+            if high - low > self.gap and low < middle < high:
+                return middle
+        return None
 
     def _decide_at(self, batch: Batch, rows: list[int], radii: list[float], findings: Findings, budget: Budget) -> None:
         if not rows or budget.exhausted:
             return
         part = batch.at(torch.tensor(rows, device=batch.centres.device))
         region = part.region(torch.tensor(radii, dtype=torch.float64, device=batch.centres.device))
-        findings.add(rows, radii, self.decide(part, region, budget), self)
+        decision = self.decide(part, region, budget)
+        findings.add(rows, radii, decision, self)
+        if batch.domain is not None:
+            # The ball of the whole reach is the domain: no witness exists beyond it.
+            whole = [i for i, radius in enumerate(radii) if radius >= batch.reach and bool(decision.certified[i])]
+            proved = Decision(torch.ones(len(whole), dtype=torch.bool))
+            findings.add([rows[i] for i in whole], [math.inf] * len(whole), proved, self)
 
 
-class _Search:
-    """The compiled search over one network's weights, prepared once for a batch."""
+class _Searches:
+    """The compiled searches of a batch of balls, class by class, on weights prepared once. reasons: of open classes."""
 
-    def __init__(self, network: Network, nodes: int) -> None:
+    def __init__(self, batch: Batch, region: BallRegion, nodes: int) -> None:
         # numba is imported here, as compiling it takes a second that other methods need not pay.
         from verifier.bounds import contraction
 
-        self.engine, self.nodes = contraction, nodes
-        self.packed = contraction.pack(dense_layers(network, ContractionMethod.name))
+        self._engine, self._nodes, network = contraction, nodes, batch.subject.network
+        self._packed = contraction.pack(dense_layers(network, ContractionMethod.name))
+        self._at_once = max(1, WEIGHTS_AT_ONCE // (self._packed.weight.size * contraction.SWEEPS))
+        box = region.enclosure()
+        self._lower, self._upper = (end.flatten(1).cpu().numpy() for end in (box.lower, box.upper))
+        self._classes = batch.classes.tolist()
+        wins = compare_classes(network, box, batch.classes).wins.cpu()
+        # The classes that intervals leave open; the one searched last; its search; how many of its points were no
+        # witness, and the last of them.
+        self._rivals = [torch.nonzero(~row).squeeze(1).tolist()[::-1] for row in wins]
+        self._rival = [-1] * len(batch)
+        self._search: list[contraction.BoxSearch | None] = [None] * len(batch)
+        self._candidates = [0] * len(batch)
+        self._last = [np.zeros(0)] * len(batch)
+        self.reasons: list[list[str]] = [[] for _ in range(len(batch))]
 
-    def decide(
-        self, lower: np.ndarray, upper: np.ndarray, reference: int, rivals: np.ndarray, budget: Budget
-    ) -> tuple[bool, np.ndarray | None]:
-        """Return (whether every rival is refuted, the first point that looks unsafe or None)."""
-        proved = True
-        for rival in rivals:
-            if budget.exhausted:
-                return False, None
-            answer = self.engine.search(self.packed, lower, upper, reference, int(rival), self.nodes)
-            if answer.code == self.engine.FOUND:
-                return False, answer.point
-            proved = proved and answer.code == self.engine.REFUTED
-        return proved, None
+    def advance(self, row: int, budget: Budget) -> np.ndarray | None:
+        """Return the next point of a ball that looks unsafe, or None where all is done or given up."""
+        while True:
+            search = self._search[row]
+            if search is None:
+                if not self._rivals[row]:
+                    return None
+                self._rival[row], self._candidates[row] = self._rivals[row].pop(), 0
+                ends = (self._lower[row], self._upper[row])
+                search = self._engine.BoxSearch(self._packed, *ends, self._classes[row], self._rival[row])
+            answer = self._run(row, search, budget)
+            if answer.code == self._engine.FOUND and self._candidates[row] < CANDIDATES:
+                self._search[row], self._last[row] = search, answer.point
+                self._candidates[row] += 1
+                return answer.point
+            self._search[row] = None
+            if answer.code != self._engine.REFUTED:
+                self.reasons[row].append(f"class {self._rival[row]}: {self._reason(answer)}")
+
+    def _run(self, row: int, search: contraction.BoxSearch, budget: Budget) -> contraction.Answer:
+        """Return the answer after the search has ended, found another point, or used up its nodes or the time."""
+        answer = search.run(0)
+        while not budget.exhausted:
+            # Splits of hidden ranges often leave the pixels, and so the midpoint, as they are.
+            again = answer.code == self._engine.FOUND and np.array_equal(answer.point, self._last[row])
+            if not again and (answer.code != self._engine.STOPPED or answer.nodes >= self._nodes):
+                break
+            answer = search.run(max(0, min(self._at_once, self._nodes - answer.nodes)))
+        return answer
+
+    def _reason(self, answer: contraction.Answer) -> str:
+        """Return why an answer is neither a proof nor a witness."""
+        if answer.code == self._engine.FOUND:
+            return f"{CANDIDATES} points look unsafe, but no replay confirms one"
+        if answer.code == self._engine.STOPPED:
+            limit = "limit of" if answer.nodes >= self._nodes else "time limit after"
+            return f"{limit} {answer.nodes} boxes"
+        if math.isinf(answer.width):
+            return "a box was split as deep as the search goes"
+        return (
+            f"padding: all bounds hold up to {self._engine.DELTA:g} at a point where the compared distances differ "
+            f"by {answer.width:.2g}"
+        )
+
+
+def _replay(batch: Batch, region: BallRegion, points: dict[int, np.ndarray], decision: Decision) -> None:
+    """Replay points by row that look unsafe, together, and keep what that shows."""
+    if not points:
+        return
+    rows = torch.tensor(list(points), device=batch.centres.device)
+    stacked = torch.from_numpy(np.stack(list(points.values()))).reshape(len(rows), *batch.centres.shape[1:])
+    part, within = batch.at(rows), region[rows]
+    found = confirm(part, within, within.clip(stacked.to(rows.device), batch.subject.network.dtype))
+    decision.witnesses.update({int(rows[i]): witness for i, witness in found.witnesses.items()})
+    for i, distance in found.execution_only.items():
+        row = int(rows[i])
+        decision.execution_only[row] = min(distance, decision.execution_only.get(row, distance))

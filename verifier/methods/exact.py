@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from encoders.network import Network
+from encoders.passes import expand_max_pools
 from encoders.region import BallRegion
-from verifier.bounds.interval import compare_classes
-from verifier.bounds.lp import size_refusal
 from verifier.bounds.mwd_chain import chain_refusal
-from verifier.bounds.splitting import SplitSearch, hinge_sources, split_refusal
+from verifier.bounds.splitting import SplitSearch
+from verifier.bounds.stages import stage_sizes
 from verifier.budget import Budget
+from verifier.certificates.certificate import Certificate
+from verifier.certificates.split_program import split_refusal
 from verifier.methods.base import Batch, Decision, Findings, Method
 from verifier.methods.bisection import bisect_brackets
 from verifier.methods.contraction import ContractionMethod
@@ -21,6 +23,11 @@ from verifier.methods.restriction import RestrictionMethod
 
 # Boxes that contraction examines for each class: in practice until it is done.
 CONTRACTION_NODES = 1_000_000
+# Entries of the matrices between hinges beyond which a network is refused: they would take 250 MB, a step of ascent
+# for a batch of parts half a second.
+MOST_ENTRIES = 20_000_000
+# Parts that a certificate of what another method proved may take.
+CERTIFICATE_PARTS = 20_000
 
 
 class ExactMethod(Method):
@@ -35,9 +42,11 @@ class ExactMethod(Method):
     proves = True
     finds = True
 
-    def __init__(self, parts: int = 20_000, gap: float = 1e-4, refinements: int = 4, hinges: int | None = None) -> None:
+    def __init__(
+        self, parts: int = 200_000, gap: float = 1e-4, refinements: int = 4, hinges: int | None = None
+    ) -> None:
         self.parts, self.gap, self.refinements, self.hinges = parts, gap, refinements, hinges
-        self._contraction = ContractionMethod(CONTRACTION_NODES, refinements)
+        self._contraction = ContractionMethod(CONTRACTION_NODES, 60 if refinements else 0, gap)
         self._pull = RestrictionMethod()
 
     def refusal(self, network: Network) -> str | None:
@@ -46,28 +55,29 @@ class ExactMethod(Method):
         node = split_refusal(network)
         if node is not None:
             return (
-                f"method {self.name!r} takes networks of affine ops with relu, leaky-relu and abs, or of MWD layers; "
-                f"node {node.name!r} ({node.op.kind}) is neither. Methods for such networks: lp, crown, auto"
+                f"method {self.name!r} takes networks of affine ops with relu, leaky-relu, abs and max pools, or of "
+                f"MWD layers; node {node.name!r} is {node.op.kind}. Methods for such networks: milp, lp, crown, auto"
             )
-        units = sum(math.prod(network.shapes[name]) for name in hinge_sources(network))
+        units, entries = stage_sizes(expand_max_pools(network))
         if self.hinges is not None and units > self.hinges:
             return f"{units} hinge units are more than the {self.hinges} of a portfolio"
-        return size_refusal(network, self.name)
+        if entries > MOST_ENTRIES:
+            others = "Methods for such networks: crown, alpha-crown, auto"
+            return f"method {self.name!r} {_too_large(units, entries)}. {others}"
+        return None
 
     def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> Decision:
         decision = Decision(torch.zeros(len(batch), dtype=torch.bool))
         network = batch.subject.network
         if chain_refusal(network, self.name) is None:
             return self._contraction.decide(batch, region, budget)
-        wins = compare_classes(network, region.enclosure(), batch.classes).wins.cpu()
         for row in range(len(batch)):
             if budget.exhausted:
                 break
             index = torch.tensor([row], device=batch.centres.device)
             # What easy inputs leave of their time goes to the later ones.
             share = Budget(budget.remaining / (len(batch) - row) if math.isfinite(budget.seconds) else math.inf)
-            rivals = torch.nonzero(~wins[row]).squeeze(1).tolist()
-            decision.take(row, self._decide_one(batch.at(index), region[index], rivals, share))
+            decision.take(row, self._decide_one(batch.at(index), region[index], share))
         return decision
 
     def bracket(self, batch: Batch, epsilons: Sequence[float], findings: Findings, budget: Budget) -> None:
@@ -109,7 +119,7 @@ class ExactMethod(Method):
                 findings.add([row], [math.inf], shown, self)
             pulled[row] = findings.witnesses[row].distance
 
-    def _decide_one(self, one: Batch, region: BallRegion, rivals: list[int], budget: Budget) -> Decision:
+    def _decide_one(self, one: Batch, region: BallRegion, budget: Budget) -> Decision:
         shown = Decision(torch.zeros(1, dtype=torch.bool))
         ball = BallRegion(region.centre.cpu(), region.radius.cpu(), region.domain, region.norm)
 
@@ -117,16 +127,41 @@ class ExactMethod(Method):
             try_points(one, region, points.unsqueeze(0).to(region.centre), shown)
             return bool(shown.witnesses)
 
-        if not rivals:
-            return Decision(torch.ones(1, dtype=torch.bool))
-        network = one.subject.network
-        search = SplitSearch(network, ball, attack, budget, self.parts)
-        rows = torch.zeros(len(rivals), network.output_shape[0], dtype=torch.float64)
-        rows[:, int(one.classes[0])] = 1.0
-        rows[torch.arange(len(rivals)), torch.tensor(rivals)] = -1.0
-        # The class that linear bounds say is nearest comes first: a counterexample ends the search.
-        for number in search.least(rows).argsort().tolist():
-            answer = search.decide(rows[number].numpy())
-            if answer.found or not answer.proved:
-                return shown
-        return Decision(torch.ones(1, dtype=torch.bool))
+        search = SplitSearch(one.subject.network, ball, int(one.classes[0]), attack, budget, self.parts)
+        answer = search.decide()
+        if answer.certificate is not None:
+            return Decision(
+                torch.ones(1, dtype=torch.bool), certificates={0: answer.certificate}, open_units={0: answer.open_units}
+            )
+        shown.open_units[0] = answer.open_units
+        if not answer.found:
+            shown.reasons[0] = answer.reason
+        return shown
+
+
+def certificate_of(batch: Batch, row: int, radius: float, budget: Budget) -> Certificate | str:
+    """Return a certificate of one input's ball for whatever proved it; or the reason why there is none.
+
+    The proof is done again in the form that can be checked: mostly the whole ball is one leaf.
+    """
+    node = split_refusal(batch.subject.network)
+    if node is not None:
+        kinds = "affine ops, relu, leaky-relu, abs and max pools"
+        return f"certificates are of networks of {kinds}; node {node.name!r} is {node.op.kind}"
+    units, entries = stage_sizes(expand_max_pools(batch.subject.network))
+    if entries > MOST_ENTRIES:
+        return f"a certificate {_too_large(units, entries)}"
+    one = batch.at(torch.tensor([row], device=batch.centres.device))
+    # With a domain nothing lies beyond its reach; without one every radius is meant.
+    region = one.region(radius if batch.domain is None else min(radius, batch.reach))
+    ball = BallRegion(region.centre.cpu(), region.radius.cpu(), region.domain, region.norm)
+    search = SplitSearch(batch.subject.network, ball, int(one.classes[0]), lambda _: False, budget, CERTIFICATE_PARTS)
+    answer = search.decide()
+    return answer.reason if answer.certificate is None else answer.certificate
+
+
+def _too_large(units: int, entries: int) -> str:
+    return (
+        f"would cut the signs of up to {units:,} hinge units, with matrices of about {entries:,} entries between them, "
+        f"more than the {MOST_ENTRIES:,} it takes on"
+    )

@@ -1,6 +1,6 @@
 """Attacks as a method: search, replay every proposal, and pull each witness towards its input."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,9 @@ from verifier.verdict import Outcome
 
 # Halvings of the segment from an input to its witness: the distance is then within 2^-10 of its least there.
 SEGMENT_STEPS = 10
+
+# Whether points show what is asked of them, `(k,)`, given their places among the points in question.
+Shows = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,10 +107,18 @@ def confirm(batch: Batch, region: BallRegion, points: Tensor) -> Decision:
     for row in torch.nonzero(shown.executed & ~shown.real & inside).squeeze(1).tolist():
         decision.execution_only[row] = distances[row]
     rows = torch.nonzero(shown.executed & shown.real & inside).squeeze(1)
-    if len(rows):
-        chosen = rows.to(points.device)
-        witnesses = shorten(batch.at(chosen), region[chosen], points[chosen])
-        decision.witnesses.update(zip(rows.tolist(), witnesses, strict=True))
+    chosen = rows.to(points.device)
+    part = batch.at(chosen)
+
+    def unsafe(index: Tensor, at: Tensor) -> Tensor:
+        seen = replay(part.at(index), at)
+        return seen.executed & seen.real
+
+    for row, witness in zip(rows.tolist(), shorten(part, region[chosen], points[chosen], unsafe), strict=True):
+        if witness is None:
+            decision.execution_only[row] = distances[row]
+        else:
+            decision.witnesses[row] = witness
     return decision
 
 
@@ -120,18 +131,41 @@ def own_ties(batch: Batch) -> Decision:
     return Decision(torch.zeros(len(batch), dtype=torch.bool), witnesses)
 
 
-def shorten(batch: Batch, region: BallRegion, points: Tensor) -> list[Witness]:
-    """Return witnesses on the segments from the inputs to replayed witnesses, as near as bisection gets them."""
+def shorten(batch: Batch, region: BallRegion, points: Tensor, shows: Shows) -> list[Witness | None]:
+    """Return witnesses on the segments from the inputs to points that show what is asked, as near as bisection gets.
+
+    Each is run once more alone: some runtimes round otherwise in a batch, and the user will run it alone. None where
+    a point shows it in company only.
+    """
+    if not len(points):
+        return []
+    best = _nearest_on_segments(region, points, torch.arange(len(points)), shows)
+    held = torch.ones(len(points), dtype=torch.bool)
+    for row in range(len(points)):
+        index = torch.tensor([row])
+        if bool(shows(index, best[index])[0]):
+            continue
+        held[row] = bool(shows(index, points[index])[0])
+        if held[row]:
+            best[index] = _nearest_on_segments(region[index.to(points.device)], points[index], index, shows)
+    tie = torch.cat(
+        [replay(batch.at(index), best[index]).tie for index in torch.arange(len(points)).split(1)] or [held]
+    )
+    distances = region.distance(best).tolist()
+    return [Witness(best[i].cpu(), distances[i], bool(tie[i])) if held[i] else None for i in range(len(best))]
+
+
+def _nearest_on_segments(region: BallRegion, points: Tensor, index: Tensor, shows: Shows) -> Tensor:
+    """Return the nearest points found by halving the segments from the centres; index: of the points, for `shows`."""
     best, unsafe = points.clone(), torch.ones(len(points), dtype=torch.float64, device=points.device)
     safe = torch.zeros_like(unsafe)
-    for _ in range(SEGMENT_STEPS):
-        share = ((safe + unsafe) / 2).reshape(-1, *[1] * (points.dim() - 1))
-        exact = points.to(torch.float64)
-        middle = region.clip(region.centre + share * (exact - region.centre), points.dtype)
-        shown = replay(batch, middle)
-        hit = (shown.executed & shown.real).to(points.device)
+    exact = points.to(torch.float64)
+    for _ in range(SEGMENT_STEPS if len(points) else 0):
+        share = (safe + unsafe) / 2
+        middle = region.clip(
+            region.centre + share.reshape(-1, *[1] * (points.dim() - 1)) * (exact - region.centre), points.dtype
+        )
+        hit = shows(index, middle).to(points.device)
         best[hit] = middle[hit]
-        unsafe, safe = torch.where(hit, share.flatten(), unsafe), torch.where(hit, safe, share.flatten())
-    tie = replay(batch, best).tie
-    distances = region.distance(best).tolist()
-    return [Witness(best[i].cpu(), distances[i], bool(tie[i])) for i in range(len(best))]
+        unsafe, safe = torch.where(hit, share, unsafe), torch.where(hit, safe, share)
+    return best

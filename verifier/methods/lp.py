@@ -59,7 +59,7 @@ class LpMethod(Method):
             ball = BallRegion(within.centre.cpu(), within.radius.cpu(), within.domain, within.norm)
             rivals = torch.nonzero(~(margins.lower[row] > 0)).squeeze(1).cpu()
             answer = lp_margins(batch.subject.network, ball, int(batch.classes[row]), rivals, budget)
-            shown = Decision(torch.tensor([answer.proved]))
+            shown = Decision(torch.tensor([answer.proved]), open_units={0: answer.open_units})
             if answer.points is not None:
                 try_points(one, within, answer.points.unsqueeze(0).to(region.centre), shown)
             decision.take(row, shown)

@@ -7,7 +7,8 @@ import torch
 from encoders.network import Network
 from encoders.region import NORMS, BallRegion
 from verifier.budget import Budget
-from verifier.methods.base import Batch, Decision, Findings, Method
+from verifier.methods.base import BATCH_SIZE, Batch, Decision, Findings, Method
+from verifier.verdict import Strength
 
 
 class PortfolioMethod(Method):
@@ -21,6 +22,11 @@ class PortfolioMethod(Method):
         named = [stage for stage in stages if stage.name == name] or stages
         # A ClassVar of single methods; of a portfolio it follows from the stages.
         self.norms = tuple(norm for norm in NORMS if any(norm in stage.norms for stage in named))  # type: ignore[misc]
+        sizes = [stage.batch_size for stage in stages if stage.name == name]
+        self.batch_size = min(sizes, default=BATCH_SIZE)  # type: ignore[misc]
+        strengths = [stage.strength for stage in stages if stage.proves]
+        # Of what `decide` proves; a bracket knows which stage moved it.
+        self.strength = max(strengths, key=list(Strength).index, default=Strength.CHECKED)  # type: ignore[misc]
 
     def refusal(self, network: Network) -> str | None:
         """Return the reason of the stage that the portfolio is named after, if it has one."""
@@ -37,6 +43,9 @@ class PortfolioMethod(Method):
             decision.certified[rows] = part.certified
             decision.witnesses.update({rows[i]: witness for i, witness in part.witnesses.items()})
             decision.execution_only.update({rows[i]: value for i, value in part.execution_only.items()})
+            decision.reasons.update({rows[i]: reason for i, reason in part.reasons.items()})
+            decision.certificates.update({rows[i]: found for i, found in part.certificates.items()})
+            decision.open_units.update({rows[i]: count for i, count in part.open_units.items()})
         return decision
 
     def bracket(self, batch: Batch, epsilons: Sequence[float], findings: Findings, budget: Budget) -> None:

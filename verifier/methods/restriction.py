@@ -203,11 +203,13 @@ def nearest_witness(batch: Batch, points: Tensor) -> Witness | None:
     rounded = whole.clip(points, batch.subject.network.dtype)
     shown = replay(repeated, rounded)
     distances = whole.distance(rounded).cpu()
-    usable = shown.executed & shown.real & whole.contains(rounded).cpu()
-    if not bool(usable.any()):
-        return None
-    best = int(torch.where(usable, distances, torch.inf).argmin())
-    return Witness(rounded[best].cpu(), float(distances[best]), bool(shown.tie[best]))
+    usable = torch.nonzero(shown.executed & shown.real & whole.contains(rounded).cpu()).squeeze(1)
+    for nearest in usable[distances[usable].argsort()].tolist():
+        # Some runtimes round otherwise in a batch, and the user will run the point alone.
+        alone = replay(batch, rounded[nearest : nearest + 1])
+        if bool(alone.executed[0]):
+            return Witness(rounded[nearest].cpu(), float(distances[nearest]), bool(alone.tie[0]))
+    return None
 
 
 def _one(batch: Batch, row: int) -> Batch:

@@ -12,15 +12,23 @@ from verifier.measuring import RobustnessResult
 
 
 def certification_table(result: CertifyResult) -> Table:
-    """Return one row for each radius: counts over correctly classified inputs, and the accuracies they bound."""
+    """Return one row for each radius: counts over correctly classified inputs, and the accuracies they bound.
+
+    Where solvers vouch for open inputs their number stands in brackets, with what that means below.
+    """
     title = f"{result.model}: {result.correct} of {result.inputs} inputs classified correctly"
-    table = Table(title=title, title_justify="left")
-    for name in ("epsilon", "certified", "falsified", "open", "certified accuracy (95 %)", "attack accuracy"):
-        table.add_column(name, justify="right")
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    if any(row.trusted for row in result.results):
+        table.caption = (
+            "(n): n of the open ones are trusted, safe by the word of a solver alone, which certifies nothing"
+        )
+    for name in ("epsilon", "certified", "falsified", "open", "certified\naccuracy (95 %)", "attack\naccuracy"):
+        table.add_column(name, justify="right", no_wrap=name == "open")
     for row in result.results:
         low, high = row.certified_accuracy_ci95
         accuracy = f"{row.certified_accuracy:.1%} ({low:.1%} to {high:.1%})"
-        counts = (str(row.certified), str(row.falsified), str(row.open))
+        still_open = f"{row.open} ({row.trusted})" if row.trusted else str(row.open)
+        counts = (str(row.certified), str(row.falsified), still_open)
         table.add_row(f"{row.epsilon:g}", *counts, accuracy, f"{row.attack_accuracy:.1%}")
     return table
 

@@ -1,0 +1,251 @@
+"""`check` believes a run only as far as its certificates hold and its witnesses replay."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from encoders import write_network
+from encoders.ops import Abs, Affine, LeakyRelu, MaxPool2d, Relu, Reshape
+from tests.conftest import chain, random_mwd_network
+from verifier import attack, certify, check
+from verifier.cli import main
+from verifier.runs import RunError
+
+CLIP = (0.0, 1.0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A run by the method exact on a small network, with certified and falsified inputs; its data beside it."""
+    place = tmp_path_factory.mktemp("checked")
+    torch.manual_seed(3)
+    network = chain((4,), Affine(torch.randn(9, 4), torch.randn(9) / 4), Relu(), Affine(torch.randn(7, 9) / 2), Abs(),
+                    Affine(torch.randn(3, 7)))  # fmt: skip
+    write_network(network, place / "model.safetensors")
+    x = torch.rand(24, 4)
+    np.savez(place / "data.npz", x=x.numpy(), y=network.evaluate(x).argmax(dim=1).numpy())
+    result = certify(place / "model.safetensors", place / "data.npz", [0.05, 0.2], method="exact", clip=CLIP,
+                     out=place / "run")  # fmt: skip
+    assert result.results[1].certified and result.results[1].falsified
+    return place
+
+
+def copy_of(folder: Path, to: Path) -> Path:
+    """Return a copy of the run that may be altered."""
+    for path in (folder / "run").rglob("*"):
+        if path.is_file():
+            target = to / path.relative_to(folder / "run")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    return to
+
+
+def records_of(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
+
+
+def write_records(run: Path, records: list[dict]) -> None:
+    (run / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def test_every_proof_of_the_exact_method_leaves_a_certificate_that_holds(folder):
+    result = check(folder / "run")
+    certified = [r for r in records_of(folder / "run") if r["correct"] and (r["lower"] is None or r["lower"] >= 0)]
+    assert result.certified == result.checked == len(certified) > 5
+    assert result.leaves > result.checked and not result.without and not result.refused and result.witnesses > 0
+
+
+def test_any_altered_byte_of_any_certificate_is_refused(folder, tmp_path):
+    run = copy_of(folder, tmp_path / "run")
+    paths = sorted((run / "certificates").glob("*.npz"))
+    random = np.random.default_rng(0)
+    for path in paths:
+        content = bytearray(path.read_bytes())
+        content[int(random.integers(len(content)))] ^= 1 << int(random.integers(8))
+        path.write_bytes(bytes(content))
+    result = check(run)
+    assert result.checked == 0 and len(result.refused) == len(paths)
+    assert all("was altered" in reason for _, reason in result.refused)
+
+
+def test_an_altered_number_is_refused_even_where_the_digest_was_made_to_fit(folder, tmp_path):
+    """The arithmetic itself refuses: numbers that prove nothing, a larger ball, another input, another class."""
+    alterations = {
+        "pulls": (lambda arrays, header: arrays.update({"tree0.pulls": arrays["tree0.pulls"] + 50}), "is not above 0"),
+        "nan": (lambda arrays, header: arrays.update({"tree0.slopes": arrays["tree0.slopes"][:, :0]}), "shape"),
+        "cut": (lambda arrays, header: arrays.update({"tree0.cuts": arrays["tree0.cuts"][:-1]}), "tree"),
+        "radius": (lambda arrays, header: header.update(radius=header["radius"] * 3.0), "is not above 0"),
+        "smaller": (lambda arrays, header: header.update(radius=header["radius"] / 2), "the record claims"),
+        "winner": (lambda arrays, header: header.update(winner=(header["winner"] + 1) % 3), "the label is"),
+        "centre": (lambda arrays, header: arrays.update(centre=arrays["centre"] + 1e-9), "another input"),
+        "rivals": (lambda arrays, header: header.update(rivals=header["rivals"][:1]), "trees against"),
+        "domain": (lambda arrays, header: header.update(domain=[0.2, 1.0]), "domain"),
+        "index": (lambda arrays, header: header.update(index=header["index"] + 1), "schema"),
+        "network": (lambda arrays, header: header.update(digest="0" * 64), "network"),
+    }  # fmt: skip
+    for name, (alter, words) in alterations.items():
+        run = copy_of(folder, tmp_path / name)
+        records = records_of(run)
+        # One that needs its tree: a ball that is close to the nearest counterexample.
+        record = max((r for r in records if r.get("certificate")), key=lambda r: r["certificate"]["leaves"])
+        path = run / record["certificate"]["file"]
+        with np.load(path) as stored:
+            arrays = dict(stored)
+        header = json.loads(arrays["header"].tobytes())
+        alter(arrays, header)
+        arrays["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        path.write_bytes(buffer.getvalue())
+        record["certificate"]["sha256"] = hashlib.sha256(buffer.getvalue()).hexdigest()
+        write_records(run, records)
+        refused = dict(check(run).refused)
+        assert words in refused[record["index"]], (name, refused)
+
+
+def test_altered_records_and_witnesses_are_refused(folder, tmp_path):
+    run = copy_of(folder, tmp_path / "records")
+    records = records_of(run)
+    proved = next(r for r in records if r.get("certificate"))
+    proved["lower"] *= 1.5
+    found = next(r for r in records if r["upper"] is not None and r is not proved)
+    found["upper"] /= 2
+    write_records(run, records)
+    refused = dict(check(run).refused)
+    assert "the record claims" in refused[proved["index"]] and "the record claims" in refused[found["index"]]
+    run = copy_of(folder, tmp_path / "witnesses")
+    with np.load(run / "witnesses.npz") as stored:
+        arrays = dict(stored)
+    x = np.load(folder / "data.npz")["x"]
+    arrays["x"][0] = x[arrays["index"][0]]
+    np.savez(run / "witnesses.npz", **arrays)
+    assert any("witness" in reason for _, reason in check(run).refused)
+
+
+def test_a_forged_falsification_is_refused(folder, tmp_path):
+    """The input itself as its witness, with a prediction that was made to fit: the model is asked again."""
+    run = copy_of(folder, tmp_path / "run")
+    records = records_of(run)
+    with np.load(run / "witnesses.npz") as stored:
+        arrays = dict(stored)
+    index = int(arrays["index"][0])
+    record = next(r for r in records if r["index"] == index)
+    record |= {"upper": 0.0, "lower": -1.0, "prediction": (record["label"] + 1) % 3, "certificate": None}
+    arrays["x"][0], arrays["distance"][0] = np.load(folder / "data.npz")["x"][index], 0.0
+    np.savez(run / "witnesses.npz", **arrays)
+    for correct, words in ((True, "do not go together"), (False, "does not give it class")):
+        record["correct"] = correct
+        write_records(run, records)
+        assert words in " ".join(reason for i, reason in check(run).refused if i == index)
+
+
+def test_records_that_contradict_themselves_or_are_malformed_get_a_sentence(folder, tmp_path):
+    changes = [
+        {"lower": 5.0, "certificate": None}, {"label": 99}, {"prediction": 99}, {"index": 999}, {"upper": 1e-9},
+        {"lower": "0.3"}, {"model": "0" * 64}, {"certificate": []}, {"certificate": {"file": "x"}}, {"correct": 1},
+    ]  # fmt: skip
+    for number, change in enumerate(changes):
+        run = copy_of(folder, tmp_path / str(number))
+        records = records_of(run)
+        record = next(r for r in records if r.get("certificate") and r["upper"] is not None)
+        record |= change
+        write_records(run, records)
+        assert dict(check(run).refused).get(record["index"]), change
+    run = copy_of(folder, tmp_path / "short")
+    (run / "records.jsonl").write_text('{"index": 3}\n')
+    assert "malformed" in dict(check(run).refused)[3]
+    (run / "records.jsonl").write_text('{"index": Infinity}\n')
+    with pytest.raises(RunError, match="not a record"):
+        check(run)
+    (copy_of(folder, tmp_path / "cut") / "witnesses.npz").write_bytes(b"")
+    with pytest.raises(RunError, match="holds no witnesses"):
+        check(tmp_path / "cut")
+
+
+def test_missing_witnesses_of_an_attack_are_noticed(folder, tmp_path):
+    attack(folder / "model.safetensors", folder / "data.npz", "pgd", 0.2, clip=CLIP, out=tmp_path / "run")
+    result = check(tmp_path / "run")
+    assert result.witnesses > 0 and not result.refused
+    (tmp_path / "run" / "witnesses.npz").unlink()
+    assert len(check(tmp_path / "run").refused) == result.witnesses
+
+
+def test_certificates_need_the_inf_norm_and_reach_as_far_as_the_claim(folder, tmp_path):
+    model, data = folder / "model.safetensors", folder / "data.npz"
+    with pytest.raises(ValueError, match="inf-norm"):
+        certify(model, data, [0.1], method="crown", norm="2", certificates=True, clip=CLIP, out=tmp_path / "two")
+    x = np.load(data)["x"][:1]
+    one = (x, np.load(data)["y"][:1])
+    certify(model, one, [0.001], method="exact", out=tmp_path / "one")
+    np.savez(tmp_path / "one.npz", x=x, y=one[1])
+    result = check(tmp_path / "one", model=model, data=tmp_path / "one.npz")
+    assert result.checked == result.certified == 1 and not result.refused
+
+
+def test_what_has_no_certificate_is_counted_apart(folder, tmp_path):
+    model, data = folder / "model.safetensors", folder / "data.npz"
+    certify(model, data, [0.02], method="crown", clip=CLIP, out=tmp_path / "plain")
+    plain = check(tmp_path / "plain")
+    assert plain.checked == 0 and plain.certified == sum(plain.without.values()) > 0
+    certify(model, data, [0.02], method="crown", clip=CLIP, out=tmp_path / "plain", certificates=True)
+    kept = check(tmp_path / "plain")
+    assert kept.checked == kept.certified == plain.certified and not kept.without
+    network = random_mwd_network(5, (4, 6, 3))
+    write_network(network, tmp_path / "mwd.safetensors")
+    x = torch.rand(6, 4)
+    np.savez(tmp_path / "mwd.npz", x=x.numpy(), y=network.evaluate(x).argmax(dim=1).numpy())
+    certify(
+        tmp_path / "mwd.safetensors", tmp_path / "mwd.npz", [0.001], method="exact", clip=CLIP, out=tmp_path / "mwd"
+    )
+    mwd = check(tmp_path / "mwd")
+    assert mwd.checked == 0 and not mwd.refused and any("mwd" in reason for reason in mwd.without)
+
+
+def test_pools_leaky_relus_and_maps_are_certified_and_checked(tmp_path):
+    torch.manual_seed(1)
+    network = chain((1, 4, 4), MaxPool2d((2, 2), (2, 2)), Reshape((4,)), Affine(torch.randn(6, 4)), LeakyRelu(0.1),
+                    Affine(torch.randn(3, 6)))  # fmt: skip
+    write_network(network, tmp_path / "model.safetensors")
+    x = torch.rand(8, 1, 4, 4)
+    np.savez(tmp_path / "data.npz", x=x.numpy(), y=network.evaluate(x).argmax(dim=1).numpy())
+    result = certify(
+        tmp_path / "model.safetensors", tmp_path / "data.npz", [0.05], method="exact", out=tmp_path / "run"
+    )
+    assert result.results[0].open == 0 and result.results[0].certified
+    checked = check(tmp_path / "run")
+    assert checked.checked == checked.certified and not checked.refused
+
+
+def test_the_command_says_what_it_did_and_exits_with_1_on_a_refusal(folder, tmp_path, capsys):
+    assert main(["check", str(folder / "run")]) == 0
+    assert "by certificates that hold" in capsys.readouterr().out
+    run = copy_of(folder, tmp_path / "run")
+    next((run / "certificates").glob("*.npz")).unlink()
+    assert main(["check", str(run), "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["command"] == "check" and len(told["refused"]) == 1 and "cannot be read" in told["refused"][0][1]
+    assert main(["check", str(tmp_path / "nothing")]) == 2
+    assert "holds no run" in capsys.readouterr().err
+
+
+def test_another_model_or_other_data_are_refused(folder, tmp_path):
+    network = random_mwd_network(5, (4, 6, 3))
+    write_network(network, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="is not the model of the run"):
+        check(folder / "run", model=tmp_path / "other.safetensors")
+    np.savez(tmp_path / "other.npz", x=np.zeros((2, 4), dtype=np.float32), y=np.zeros(2, dtype=np.int64))
+    with pytest.raises(ValueError, match="is not the data of the run"):
+        check(folder / "run", data=tmp_path / "other.npz")
+
+
+def test_a_finished_run_keeps_its_certificates_when_it_is_extended(folder, tmp_path):
+    run = copy_of(folder, tmp_path / "run")
+    before = {path.name for path in (run / "certificates").iterdir()}
+    certify(folder / "model.safetensors", folder / "data.npz", [0.05, 0.2], method="exact", clip=CLIP, out=run)
+    assert {path.name for path in (run / "certificates").iterdir()} == before
+    assert not check(run).refused

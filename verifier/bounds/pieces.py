@@ -1,0 +1,95 @@
+"""The least value of a row of the output on one linear piece of a network, by a linear program in the input alone.
+
+Where the signs of all hinge units are known the network is affine in the input, and the signs that were cut are
+half-spaces of it. The program's multipliers are the pulls of `verifier.certificates.split_program`; what they prove is
+evaluated there, so nothing here is trusted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from encoders.box import Box
+from encoders.linear_model import Direction, LinearModel
+from verifier.bounds.stages import StagedNetwork, substituted
+from verifier.budget import Budget
+from verifier.solvers.highs_backend import WarmModel
+
+
+@dataclass(frozen=True, eq=False)
+class PieceAnswer:
+    """Proposals: pulls `(units,)` of which one may prove the piece, and the point where the row is least, flat."""
+
+    pulls: tuple[np.ndarray, ...]
+    point: Tensor | None
+
+
+def solve_piece(
+    network: StagedNetwork, box: Box, slopes: Tensor, signs: Tensor, row: np.ndarray, budget: Budget
+) -> PieceAnswer:
+    """Return proposals for one piece.
+
+    slopes: `(units,)` of all hinge units on the piece; signs: of those that were cut, +1 or -1, else 0; row: of the
+    output.
+    """
+    cuts = torch.nonzero(signs).squeeze(1)
+    side = signs[cuts].to(torch.float64)
+    weights, bias, outputs, offsets = _affine(network, slopes.to(torch.float64))
+    cost = torch.from_numpy(row) @ outputs
+    rows = csr_array((side[:, None] * weights[cuts]).numpy())
+    try:
+        model = LinearModel(
+        cost.numpy(), rows, (-side * bias[cuts]).numpy(), np.full(len(cuts), np.inf),
+        box.lower.flatten().numpy(), box.upper.flatten().numpy(), Direction.EXACT,
+    )  # fmt: skip
+        found = WarmModel(model).solve(budget.remaining)
+    except (ValueError, RuntimeError):
+        # Numbers that a model, or the solver, does not take: nothing is proposed.
+        return PieceAnswer((), None)
+    multipliers = [] if found.row_dual is None else [found.row_dual]
+    if found.ray is not None:
+        # Multipliers that refute all points by `gap` are taken so often that this outweighs the least of the row.
+        ray = np.abs(found.ray)
+        gap = float(ray @ model.row_lower) - _greatest(ray @ rows, model)
+        least = float(torch.from_numpy(row) @ offsets) - _greatest(-model.cost, model)
+        if gap > 0:
+            multipliers.append(ray * (2.0 * max(-least, 0.0) / gap))
+    pulls = []
+    for numbers in multipliers:
+        all_pulls = np.zeros(len(signs))
+        all_pulls[cuts.numpy()] = np.nan_to_num(numbers) * side.numpy()
+        pulls.append(all_pulls)
+    return PieceAnswer(tuple(pulls), None if found.primal is None else torch.from_numpy(found.primal))
+
+
+def _greatest(cost: np.ndarray, model: LinearModel) -> float:
+    """Return the greatest value of a cost over the model's box."""
+    return float(np.maximum(cost * model.col_lower, cost * model.col_upper).sum())
+
+
+def _affine(network: StagedNetwork, slopes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return (weights, bias) of what all hinges read, then of the output, as affine functions of the input."""
+    identity = torch.eye(network.inputs, dtype=torch.float64)
+    given: list[tuple[dict[int, Tensor], Tensor]] = [({0: identity}, torch.zeros(network.inputs, dtype=torch.float64))]
+    reads: list[tuple[Tensor, Tensor]] = []
+    nothing = torch.zeros(0, network.inputs, dtype=torch.float64)
+    start = 0
+    for stage in network.hinges:
+        own = slice(start, start + len(stage.bias))
+        start = own.stop
+        weights, bias = substituted(stage, given)
+        reads.append((weights.get(0, nothing.new_zeros(len(bias), network.inputs)), bias))
+        given.append(({0: slopes[own, None] * reads[-1][0]}, slopes[own] * bias))
+    weights, offsets = substituted(network.output, given)
+    outputs = weights.get(0, nothing.new_zeros(len(offsets), network.inputs))
+    return (
+        torch.cat([nothing, *(read[0] for read in reads)]),
+        torch.cat([nothing[:, 0], *(read[1] for read in reads)]),
+        outputs,
+        offsets,
+    )

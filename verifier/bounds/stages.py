@@ -1,0 +1,167 @@
+"""A network of affine ops and hinges as dense matrices between its hinges: for searches, not for proofs.
+
+The value that hinge k reads is z_k = b_k + sum over earlier stages j of W_kj a_j, where a_0 is the input and a_j what
+hinge j gives; the output likewise. Any graph of affine ops has this form.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from encoders.network import INPUT, Network, Node
+from verifier.certificates.split_program import HINGES, left_slope
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """An affine function of the input (stage 0) and of earlier hinges: weights `(values, n_j)` by stage, bias.
+
+    source: the node whose value this is. left: the slope of the hinge that reads it, on the left of zero; else 1.
+    """
+
+    source: str
+    weights: dict[int, Tensor]
+    bias: Tensor
+    left: float
+
+    def __call__(self, values: list[Tensor]) -> Tensor:
+        """Return the stage's values `(batch, values)` from those of the stages before, `(batch, n_j)` each."""
+        total = self.bias.expand(len(values[0]), -1)
+        for j, weight in self.weights.items():
+            total = torch.addmm(total, values[j], weight.T)
+        return total
+
+    def to(self, dtype: torch.dtype) -> Stage:
+        """Return the stage in another dtype."""
+        return replace(self, weights={j: w.to(dtype) for j, w in self.weights.items()}, bias=self.bias.to(dtype))
+
+
+@dataclass(frozen=True, eq=False)
+class StagedNetwork:
+    """The stages of all hinges in order, and the output's; inputs: how many there are."""
+
+    inputs: int
+    hinges: tuple[Stage, ...]
+    output: Stage
+
+    def to(self, dtype: torch.dtype) -> StagedNetwork:
+        """Return the stages in another dtype."""
+        hinges = tuple(stage.to(dtype) for stage in self.hinges)
+        return StagedNetwork(self.inputs, hinges, self.output.to(dtype))
+
+    def outputs(self, points: Tensor) -> Tensor:
+        """Return the outputs `(batch, outputs)` at flat points `(batch, inputs)`."""
+        values = [points]
+        for stage in self.hinges:
+            z = stage(values)
+            values.append(torch.maximum(z, stage.left * z))
+        return self.output(values)
+
+
+def with_known_signs(network: StagedNetwork, is_open: Tensor, slopes: Tensor) -> StagedNetwork:
+    """Return the stages with only the open units of each hinge; the others are affine, with the given slopes.
+
+    is_open, slopes: `(units,)` over all hinges side by side.
+    """
+    # By stage, its values as an affine function of the open units of all stages: (weights by stage, bias).
+    given: list[tuple[dict[int, Tensor], Tensor]] = [({0: _identity(network.inputs)}, _zeros(network.inputs))]
+    hinges: list[Stage] = []
+    start = 0
+    for k, stage in enumerate(network.hinges):
+        own = slice(start, start + len(stage.bias))
+        start = own.stop
+        weights, bias = substituted(stage, given)
+        chosen = torch.nonzero(is_open[own]).squeeze(1)
+        open_weights = {j: weight[chosen].contiguous() for j, weight in weights.items()}
+        hinges.append(replace(stage, weights=open_weights, bias=bias[chosen]))
+        known = torch.where(is_open[own], 0.0, slopes[own]).to(bias.dtype)
+        after = {j: known[:, None] * weight for j, weight in weights.items()}
+        after[k + 1] = _identity(len(bias))[:, chosen]
+        given.append((after, known * bias))
+    weights, bias = substituted(network.output, given)
+    return StagedNetwork(network.inputs, tuple(hinges), replace(network.output, weights=weights, bias=bias))
+
+
+def substituted(stage: Stage, given: list[tuple[dict[int, Tensor], Tensor]]) -> tuple[dict[int, Tensor], Tensor]:
+    """Return (weights, bias) of a stage as a function of what the values that it reads are functions of.
+
+    given: by stage, (weights, bias) of its values.
+    """
+    found: dict[int, Tensor] = {}
+    bias = stage.bias
+    for j, weight in stage.weights.items():
+        inner, offset = given[j]
+        bias = bias + weight @ offset
+        for i, matrix in inner.items():
+            found[i] = found[i] + weight @ matrix if i in found else weight @ matrix
+    return found, bias
+
+
+def stage_sizes(network: Network) -> tuple[int, int]:
+    """Return (hinge units, entries of the matrices of all stages), without making anything of that size."""
+    sizes = [math.prod(network.input_shape)]
+    reaching: dict[str, set[int]] = {INPUT: {0}}
+    entries = 0
+    for node in network.nodes:
+        before = set[int]().union(*(reaching[name] for name in node.inputs))
+        reaching[node.name] = before
+        if isinstance(node.op, HINGES) or node is network.output:
+            size = math.prod(network.shapes[node.name])
+            entries += size * sum(sizes[j] for j in before)
+            if isinstance(node.op, HINGES):
+                reaching[node.name] = {len(sizes)}
+                sizes.append(size)
+    return sum(sizes[1:]), entries
+
+
+def staged(network: Network) -> StagedNetwork:
+    """Return the stages of a network of affine ops and hinges, in float64, on the processor."""
+    exact = network.cast(torch.float64, torch.device("cpu"))
+    size = math.prod(exact.input_shape)
+    # By node, its value as an affine function of the stages: (weights by stage, bias).
+    affine: dict[str, tuple[dict[int, Tensor], Tensor]] = {INPUT: ({0: _identity(size)}, _zeros(size))}
+    hinges: list[Stage] = []
+    for node in exact.nodes:
+        if not isinstance(node.op, HINGES):
+            affine[node.name] = _image(exact, node, affine)
+            continue
+        weights, bias = affine[node.inputs[0]]
+        hinges.append(_stage(node.inputs[0], weights, bias, left_slope(node)))
+        affine[node.name] = ({len(hinges): _identity(len(bias))}, _zeros(len(bias)))
+    weights, bias = affine[exact.output.name]
+    return StagedNetwork(size, tuple(hinges), _stage(exact.output.name, weights, bias, 1.0))
+
+
+def _stage(source: str, weights: dict[int, Tensor], bias: Tensor, left: float) -> Stage:
+    return Stage(source, {j: weight.contiguous() for j, weight in weights.items()}, bias, left)
+
+
+def _image(
+    network: Network, node: Node, affine: dict[str, tuple[dict[int, Tensor], Tensor]]
+) -> tuple[dict[int, Tensor], Tensor]:
+    """Return the value of an affine node: the op at the columns of its inputs, less its value at zero."""
+    shapes = [network.shapes[name] for name in node.inputs]
+    inputs = [affine[name] for name in node.inputs]
+    bias = node.op.evaluate(*(given[1].reshape(1, *shape) for given, shape in zip(inputs, shapes, strict=True)))
+    zero = node.op.evaluate(*(_zeros(1, *shape) for shape in shapes))
+    weights = {}
+    for j in sorted({j for given in inputs for j in given[0]}):
+        count = next(given[0][j].shape[1] for given in inputs if j in given[0])
+        columns = [
+            given[0][j].T.reshape(count, *shape) if j in given[0] else _zeros(count, *shape)
+            for given, shape in zip(inputs, shapes, strict=True)
+        ]
+        weights[j] = (node.op.evaluate(*columns) - zero).flatten(1).T
+    return weights, bias.flatten()
+
+
+def _identity(size: int) -> Tensor:
+    return torch.eye(size, dtype=torch.float64)
+
+
+def _zeros(*shape: int) -> Tensor:
+    return torch.zeros(*shape, dtype=torch.float64)

@@ -1,0 +1,191 @@
+"""A proof that one class wins on a whole ball, as data that anyone can evaluate again.
+
+First come the slopes that prove the boxes of hinge units, node by node; then, for every rival class, a tree that cuts
+the ball by the signs of units until each leaf's slopes and pulls prove that the rival stays below. A tree covers the
+ball by its form, both halves of every cut being closed, and each leaf is one evaluation of a bound that holds for any
+numbers (`verifier.certificates.split_program`). This module imports no solver and no bound code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from encoders.network import Network
+from encoders.region import BallRegion
+from verifier.certificates.split_program import SplitProgram, split_refusal
+
+# Leaves evaluated side by side.
+PIECE = 512
+LEAF = -1
+# Slopes of box bounds are stored in this many steps.
+STEPS = 255
+
+
+class CertificateError(ValueError):
+    """A certificate does not prove what it says."""
+
+
+@dataclass(frozen=True, eq=False)
+class BoxSlopes:
+    """Slopes for the bounds of some units of a node: places `(k,)`, slopes `(2 k, units so far)` in steps of 1/255."""
+
+    name: str
+    places: np.ndarray
+    slopes: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class SplitTree:
+    """The cuts against one rival, first part first: a unit's place among all hinge units, then the part where it is at
+    least zero, then the one where it is at most zero; -1 for a leaf. slopes, pulls: `(leaves, open units)`, in order.
+    """
+
+    rival: int
+    cuts: np.ndarray
+    slopes: np.ndarray
+    pulls: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """What is claimed: class `winner` beats every other on the inf-norm ball around `centre`, cut to the domain.
+
+    digest: of the network. open_units: which units, of those of all hinges side by side, the leaves' columns are of.
+    """
+
+    digest: str
+    centre: np.ndarray
+    radius: float
+    domain: tuple[float, float] | None
+    winner: int
+    boxes: tuple[BoxSlopes, ...]
+    open_units: np.ndarray
+    trees: tuple[SplitTree, ...]
+
+    @property
+    def leaves(self) -> int:
+        """How many parts the ball is cut into, over all rivals."""
+        return sum(len(tree.slopes) for tree in self.trees)
+
+    def check(self, network: Network) -> None:
+        """Evaluate everything again; CertificateError says what does not hold."""
+        if network.digest != self.digest:
+            raise CertificateError(f"it is about network {self.digest}, not {network.digest}")
+        other = split_refusal(network)
+        if other is not None:
+            raise CertificateError(
+                f"node {other.name!r} ({other.op.kind}) is neither affine nor a hinge nor a max pool"
+            )
+        if len(network.output_shape) != 1 or not 0 <= self.winner < network.output_shape[0]:
+            raise CertificateError(f"class {self.winner} is none of an output of shape {network.output_shape}")
+        self._check_types()
+        program = self._program(network)
+        classes = network.output_shape[0]
+        rivals = sorted(tree.rival for tree in self.trees)
+        if rivals != [k for k in range(classes) if k != self.winner]:
+            raise CertificateError(f"it holds trees against the classes {rivals}, not against each but {self.winner}")
+        self._check_leaves(program, classes)
+
+    def _check_types(self) -> None:
+        """Raise CertificateError unless every array is of the kind and dimensions that the arithmetic takes."""
+        places = [self.open_units, *(found.places for found in self.boxes), *(tree.cuts for tree in self.trees)]
+        numbers = [found.slopes for found in self.boxes]
+        numbers += [given for tree in self.trees for given in (tree.slopes, tree.pulls)]
+        if any(given.ndim != 1 or given.dtype.kind not in "iu" for given in places):
+            raise CertificateError("places and cuts must be vectors of integers")
+        if any(given.ndim != 2 or given.dtype.kind not in "uf" for given in numbers):
+            raise CertificateError("slopes and pulls must be matrices of real numbers")
+        if self.centre.dtype.kind != "f" or not np.isfinite(self.centre).all():
+            raise CertificateError("its centre does not hold finite numbers")
+        if any(len(tree.cuts) != 2 * len(tree.slopes) - 1 for tree in self.trees):
+            raise CertificateError("a tree of n leaves has n - 1 cuts")
+
+    def _program(self, network: Network) -> SplitProgram:
+        if self.centre.shape != network.input_shape:
+            raise CertificateError(f"its centre has shape {self.centre.shape}, the input {network.input_shape}")
+        centre = torch.from_numpy(self.centre.astype(np.float64)).unsqueeze(0)
+        ball = BallRegion(centre, torch.tensor([self.radius], dtype=torch.float64), self.domain)
+        program = SplitProgram(network, ball.enclosure())
+        given = {found.name: found for found in self.boxes}
+        while (name := program.advance()) is not None:
+            if name in given:
+                found = given[name]
+                count = program.boxes[name].lower.numel()
+                _check_places(found.places, count, f"boxes of {name!r}")
+                if found.slopes.shape != (2 * len(found.places), program.units):
+                    raise CertificateError(f"the slopes of {name!r} have shape {found.slopes.shape}")
+                program.tighten(name, found.places, found.slopes / STEPS)
+        _check_places(self.open_units, program.units, "open units")
+        return program
+
+    def _check_leaves(self, program: SplitProgram, classes: int) -> None:
+        """Evaluate the leaves of all trees, many side by side."""
+        signs = [leaf_signs(tree.cuts, program.units) for tree in self.trees]
+        for tree, found in zip(self.trees, signs, strict=True):
+            shape = (len(found), len(self.open_units))
+            if tree.slopes.shape != shape or tree.pulls.shape != shape:
+                raise CertificateError(
+                    f"class {tree.rival}: {shape[0]} leaves, but numbers of shape {tree.slopes.shape}"
+                )
+        counts = [len(found) for found in signs]
+        rivals = np.repeat([tree.rival for tree in self.trees], counts)
+        places = np.concatenate([np.arange(count) for count in counts])
+        all_signs = np.concatenate(signs)
+        slopes, pulls = (np.concatenate([getattr(tree, name) for tree in self.trees]) for name in ("slopes", "pulls"))
+        for start in range(0, len(rivals), PIECE):
+            part = slice(start, start + PIECE)
+            rows = -np.eye(classes)[rivals[part]]
+            rows[:, self.winner] = 1.0
+            found = leaf_bounds(program, rows, all_signs[part], self.open_units, slopes[part], pulls[part])
+            worst = int(found.argmin())
+            if not found[worst] > 0:
+                raise CertificateError(
+                    f"class {rivals[start + worst]}, leaf {places[start + worst]}: the margin is proved to be at least "
+                    f"{found[worst]:.3g} only, which is not above 0"
+                )
+
+
+def leaf_bounds(
+    program: SplitProgram,
+    row: np.ndarray,
+    signs: np.ndarray,
+    open_units: np.ndarray,
+    slopes: np.ndarray,
+    pulls: np.ndarray,
+) -> np.ndarray:
+    """Return lower bounds `(leaves,)` of a row of the output; row: `(outputs,)` or `(leaves, outputs)`."""
+    count = len(signs)
+    all_slopes, all_pulls = np.zeros((count, program.units)), np.zeros((count, program.units))
+    all_slopes[:, open_units], all_pulls[:, open_units] = slopes, pulls
+    rows = np.broadcast_to(row, (count, row.shape[-1]))
+    return program.bounds(program.network.output.name, rows, signs, all_slopes, all_pulls)
+
+
+def leaf_signs(cuts: np.ndarray, units: int) -> np.ndarray:
+    """Return the signs `(leaves, units)` of the leaves of a tree; CertificateError if the cuts are no tree."""
+    leaves: list[np.ndarray] = []
+    open_parts = [np.zeros(units, dtype=np.int8)]
+    for cut in cuts.tolist():
+        if not open_parts:
+            raise CertificateError("there are cuts after the end of the tree")
+        signs = open_parts.pop()
+        if cut == LEAF:
+            leaves.append(signs)
+            continue
+        if not 0 <= cut < units or signs[cut]:
+            raise CertificateError(f"unit {cut} is cut twice, or does not exist")
+        for sign in (-1, 1):
+            half = signs.copy()
+            half[cut] = sign
+            open_parts.append(half)
+    if open_parts:
+        raise CertificateError("the tree ends before its parts do")
+    return np.array(leaves)
+
+
+def _check_places(places: np.ndarray, count: int, what: str) -> None:
+    if len(np.unique(places)) != len(places) or (len(places) and (places.min() < 0 or places.max() >= count)):
+        raise CertificateError(f"{what}: a place is named twice, or does not exist")

@@ -1,0 +1,85 @@
+"""Certificates as files: one .npz of plain arrays for each input, named by its own digest; nothing is unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from encoders.files import write_atomically
+from verifier.certificates.certificate import BoxSlopes, Certificate, CertificateError, SplitTree
+
+SCHEMA = 1
+# A file that claims to unpack to more is not opened: 2 GiB.
+LARGEST = 1 << 31
+
+
+def write_certificate(certificate: Certificate, folder: Path, index: int) -> dict[str, Any]:
+    """Write the certificate of input `index` into a folder; return what a record says of it."""
+    header = {
+        "schema": SCHEMA, "digest": certificate.digest, "index": index, "radius": certificate.radius,
+        "domain": certificate.domain, "winner": certificate.winner,
+        "boxes": [found.name for found in certificate.boxes],
+        "rivals": [tree.rival for tree in certificate.trees],
+    }  # fmt: skip
+    arrays = {"header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8), "centre": certificate.centre,
+              "open_units": certificate.open_units}  # fmt: skip
+    for number, found in enumerate(certificate.boxes):
+        arrays |= {f"box{number}.places": found.places, f"box{number}.slopes": found.slopes}
+    for number, tree in enumerate(certificate.trees):
+        arrays |= {f"tree{number}.{name}": getattr(tree, name) for name in ("cuts", "slopes", "pulls")}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    content = buffer.getvalue()
+    sha = hashlib.sha256(content).hexdigest()
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{index:09d}-{sha[:12]}.npz"
+    write_atomically(path, content)
+    return {
+        "file": f"{folder.name}/{path.name}", "sha256": sha, "radius": certificate.radius,
+        "leaves": certificate.leaves, "bytes": len(content),
+    }  # fmt: skip
+
+
+def read_certificate(path: Path, sha256: str, index: int) -> Certificate:
+    """Return the certificate of input `index`; CertificateError if it is missing, altered, or of another input."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CertificateError(f"{path} cannot be read: {error}") from None
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise CertificateError(f"{path} was altered: its SHA-256 is {found}, the record says {sha256}")
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > LARGEST:
+            raise CertificateError(f"{path} unpacks to {size:,} bytes, more than {LARGEST:,}")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return _certificate({name: arrays[name] for name in arrays.files}, index)
+    except (KeyError, TypeError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise CertificateError(f"{path} is no certificate of schema {SCHEMA}: {error}") from None
+
+
+def _certificate(arrays: dict[str, np.ndarray], index: int) -> Certificate:
+    header = json.loads(arrays["header"].tobytes())
+    if header["schema"] != SCHEMA or header["index"] != index:
+        raise ValueError(f"schema {header['schema']}, input {header['index']}, where {SCHEMA} and {index} are expected")
+    boxes = tuple(
+        BoxSlopes(name, arrays[f"box{number}.places"], arrays[f"box{number}.slopes"])
+        for number, name in enumerate(header["boxes"])
+    )
+    trees = tuple(
+        SplitTree(rival, *(arrays[f"tree{number}.{name}"] for name in ("cuts", "slopes", "pulls")))
+        for number, rival in enumerate(header["rivals"])
+    )
+    domain = None if header["domain"] is None else (float(header["domain"][0]), float(header["domain"][1]))
+    return Certificate(
+        header["digest"], arrays["centre"], float(header["radius"]), domain, int(header["winner"]), boxes,
+        arrays["open_units"], trees,
+    )  # fmt: skip

@@ -1,0 +1,66 @@
+"""Witnesses run again: in the user's own model, and in real arithmetic by an enclosure of the network at the point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from encoders.box import Box
+from encoders.network import Network
+from encoders.ops import Affine, Mwd
+from encoders.region import BallRegion, Norm
+
+
+class ReplayError(ValueError):
+    """A witness does not show what it says."""
+
+
+def check_witness(
+    network: Network,
+    runtime: Callable[[np.ndarray], np.ndarray],
+    centre: np.ndarray,
+    point: np.ndarray,
+    reference: int,
+    distance: float,
+    domain: tuple[float, float] | None,
+    norm: Norm,
+) -> None:
+    """Check that a point is unsafe: within the stated distance and the domain, and no longer of the reference class.
+
+    centre, point: `input_shape`. In the user's model another class must have a value at least as large, and so it must
+    in real arithmetic. ReplayError says what does not hold.
+    """
+    if point.shape != centre.shape or not np.isfinite(point).all():
+        raise ReplayError(f"its point has shape {point.shape} or is not finite")
+    exact = torch.from_numpy(point.astype(np.float64)).unsqueeze(0)
+    around = torch.from_numpy(centre.astype(np.float64)).unsqueeze(0)
+    ball = BallRegion(around, torch.zeros(1, dtype=torch.float64), None, norm)
+    found = float(ball.distance(exact)[0])
+    if not found <= distance:
+        raise ReplayError(f"it lies at distance {found!r}, not {distance!r}")
+    if domain is not None and not (domain[0] <= float(exact.min()) and float(exact.max()) <= domain[1]):
+        raise ReplayError(f"it leaves the domain [{domain[0]}, {domain[1]}]")
+    outputs = np.asarray(runtime(np.ascontiguousarray(point[None])))[0]
+    if not np.delete(outputs, reference).max() >= outputs[reference]:
+        raise ReplayError(f"the model still gives class {reference} the largest value")
+    if not _loses(network, exact, reference):
+        raise ReplayError("in real arithmetic it is not shown to be unsafe")
+
+
+def _loses(network: Network, point: torch.Tensor, reference: int) -> bool:
+    """Return whether another class is at least as large at the point in real arithmetic (true is a proof)."""
+    exact = network.cast(torch.float64, torch.device("cpu"))
+    op = exact.output.op
+    if isinstance(op, Affine):
+        (before,) = exact.interval(Box.point(point), exact.output.inputs)
+        leads = op.class_differences(reference).interval(before).upper[0].numpy()
+        return bool((np.delete(leads, reference) <= 0).any())
+    if isinstance(op, Mwd):
+        (before,) = exact.interval(Box.point(point), exact.output.inputs)
+        outputs = op.score_box(before)
+    else:
+        (outputs,) = exact.interval(Box.point(point))
+    lower, upper = outputs.lower[0].numpy(), outputs.upper[0].numpy()
+    return bool(np.delete(lower, reference).max() >= upper[reference])
