@@ -251,6 +251,8 @@ def test_no_process_outlives_its_parent_whatever_ends_it():
         import os, signal, sys, threading, time
         from tests.verifier.test_solvers import CORNER, hard_model
         from verifier.solvers import HighsSolver, WorkerSolver
+        # A process started in the background inherits that Ctrl-C is ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         worker = WorkerSolver(HighsSolver())
         worker.solve(CORNER)
         print(worker._worker.process.pid, flush=True)
