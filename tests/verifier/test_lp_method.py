@@ -103,7 +103,7 @@ def test_the_bound_lies_between_crown_and_the_least_value(seed):
     bounds = LinearBounds(network, region)
     crown = float(bounds.minimise(row.reshape(1, 1, 3)).bound)
     program = MarginProgram(relax(bounds.network, bounds.boxes))
-    warm = WarmModel(program.root.model(row.numpy()))
+    warm = WarmModel(program.relaxed.model(row.numpy()))
     solution = warm.solve()
     found = safe_bound(warm.model, solution.row_dual)
     assert crown - 1e-6 <= found <= least_margin(network, region, row)

@@ -51,10 +51,8 @@ class LinearBounds:
 
     network: any graph whose ops have envelopes; region: balls of any norm. slopes: the lower slopes to use instead of
     each op's own choice; bounds are differentiable in them. boxes: of nodes, known before; only units that they
-    leave open are bounded again. parts: the boxes cut the region down to a part, which may turn out empty: then
-    `empty` `(batch,)` says so, a proof in float64, and no other claim is made. tighten: the nodes whose units are
-    bounded, None: all that gain. piece_bytes: what the coefficients of one pass may take. Bounds prove in float64
-    only; float32 guides a search.
+    leave open are bounded again. tighten: the nodes whose units are bounded, None: all that gain. piece_bytes: what the
+    coefficients of one pass may take. Bounds prove in float64 only; float32 guides a search.
     """
 
     def __init__(
@@ -64,7 +62,6 @@ class LinearBounds:
         *,
         slopes: Slopes | None = None,
         boxes: Mapping[str, Box] | None = None,
-        parts: bool = False,
         tighten: Sequence[str] | None = None,
         piece_bytes: int | None = None,
         dtype: torch.dtype = torch.float64,
@@ -77,8 +74,6 @@ class LinearBounds:
         self.slopes = dict(slopes or {})
         self.piece_bytes = piece_bytes or (CPU_PIECE_BYTES if device.type == "cpu" else DEVICE_PIECE_BYTES)
         self._region_minimum = RegionMinimum(region, dtype)
-        self.parts = parts
-        self.empty = torch.zeros(len(region.centre), dtype=torch.bool, device=device)
         known = boxes or {}
         self.boxes: dict[str, Box] = {INPUT: self._meet(self._region_minimum.box, known.get(INPUT))}
         self._envelopes: dict[str, Envelope] = {}
@@ -138,14 +133,8 @@ class LinearBounds:
         self.boxes[node.name] = self._meet(box, Box.unchecked(lower, upper))
 
     def _meet(self, first: Box, second: Box | None) -> Box:
-        """Return the intersection of two boxes; of parts of the region it may be empty, else that is an error."""
-        if second is None:
-            return first
-        if not self.parts:
-            return _intersection(first, second)
-        box, empty = first.intersect(second)
-        self.empty |= empty
-        return box
+        """Return the intersection of two boxes that were both proved."""
+        return first if second is None else _intersection(first, second)
 
     def _open_units(self, name: str) -> Tensor:
         """Return a mask of the node's units whose box matters to a reader."""

@@ -8,14 +8,12 @@ rounded outward (`verifier.certificates.dual_bound`). As the rows hold in real a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from encoders.box import Box
 from encoders.formulations.relax import RelaxedNetwork, estimate, relax
 from encoders.linear_model import LinearModel
 from encoders.network import INPUT, Network
@@ -35,26 +33,20 @@ CUTOFF = 1e-5
 @dataclass(frozen=True, eq=False)
 class LpBound:
     """bound: proved in real arithmetic; infinite where no point exists. Proposals: the input (`point`, flat) where the
-    solver ended, its columns (`primal`) and multipliers.
+    solver ended, and its multipliers.
     """
 
     bound: float
     point: np.ndarray | None = None
-    primal: np.ndarray | None = None
     row_dual: np.ndarray | None = None
 
 
 class MarginProgram:
-    """The rows of one network on one region, kept warm while the minimised row and the boxes change."""
+    """The rows of one network on one region, kept warm while the minimised row changes."""
 
     def __init__(self, relaxed: RelaxedNetwork) -> None:
-        self.root = relaxed
         self.relaxed = relaxed
         self._warm: WarmModel | None = None
-
-    def narrow(self, boxes: Mapping[str, Box]) -> None:
-        """Go over to the rows on smaller boxes than the first ones."""
-        self.relaxed = self.root.within(boxes)
 
     def minimise(self, row: np.ndarray, seconds: float = math.inf) -> LpBound:
         """Return a lower bound of a row `(outputs,)` of the output; the solver stops once it is well above zero."""
@@ -74,7 +66,7 @@ class MarginProgram:
         if found.ray is not None and proves_empty(model, found.ray):
             bound = math.inf
         point = None if found.primal is None else found.primal[self.relaxed.columns[INPUT]]
-        return LpBound(bound, point, found.primal, found.row_dual)
+        return LpBound(bound, point, found.row_dual)
 
 
 @dataclass(frozen=True, eq=False)

@@ -229,9 +229,11 @@ class SplitSearch:
         for depth, more in MORE_STEPS:
             deep = torch.nonzero((bounds <= 0) & (depths >= depth)).squeeze(1)
             if len(deep):
-                bounds[deep], slopes[deep], pulls[deep] = self.ascent.ascend(
+                bounds[deep], slopes[deep], moved = self.ascent.ascend(
                     stage, rows[deep], lines[deep], slopes[deep], pulls[deep], more, GOAL
                 )
+                assert moved is not None
+                pulls[deep] = moved
         ended = self.ascent.evaluate(stage, rows, lines, slopes, pulls)
         if self._attacked(ended.points, parts.rows):
             return None
