@@ -112,7 +112,7 @@ def records_of(result) -> list[dict]:
     [
         ("exact", "parts", r"^1 parts of the region; \d+ parts are open$"),
         ("auto", "parts", r"^1 parts of the region; \d+ parts are open$"),
-        ("milp", "nodes", r"\d+ binaries, more than the 0 of the method"),
+        ("milp", "nodes", r"^class \d: \d+ binaries, more than the 0 of the method$"),
         ("contraction", "nodes", r"^contraction: class \d: limit of 1 boxes"),
         ("auto", "nodes", r"^contraction: class \d: limit of 1 boxes"),
     ],
