@@ -29,6 +29,7 @@ from verifier.data import load_data
 from verifier.job import Job, load_job
 from verifier.methods import METHODS, Batch, Findings
 from verifier.methods.exact import ExactMethod
+from verifier.request import Request
 from verifier.verdict import Bracket
 
 HIDDEN = {"mnist-2x24": (24, 24), "mnist-2x50": (50, 50), "mnist-3x100": (100, 100, 100)}
@@ -148,8 +149,7 @@ def main() -> None:
         for name in [options.only] if options.only else HIDDEN:
             train(name, options.data_dir, Path(options.path))
         return
-    job = load_job(options.path, options.data, "certify", clip=None, data_dir=options.data_dir, mean=(), std=(),
-                   limit=None, offset=0, seed=0, device="cpu")  # fmt: skip
+    job = load_job(Request(options.path, options.data, data_dir=options.data_dir, device="cpu"), "certify")
     batches = singles(job, options.inputs)
     result = (
         radius(batches, options.seconds)

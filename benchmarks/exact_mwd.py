@@ -27,6 +27,7 @@ from verifier.job import load_job
 from verifier.methods import Findings
 from verifier.methods.contraction import ContractionMethod
 from verifier.methods.interval import IntervalMethod
+from verifier.request import Request
 from verifier.verdict import Bracket
 
 GAP = 1e-4
@@ -35,8 +36,7 @@ RATIO = 4.3
 
 def radius(model: str, data: str, data_dir: Path | None, count: int, seconds: float) -> dict[str, object]:
     """Return how many brackets close to GAP within the seconds, and why the others do not."""
-    job = load_job(model, data, "certify", clip=None, data_dir=data_dir, mean=(), std=(), limit=None, offset=0, seed=0,
-                   device="cpu")  # fmt: skip
+    job = load_job(Request(model, data, data_dir=data_dir, device="cpu"), "certify")
     batches = singles(job, count)
     method = ContractionMethod(nodes=1_000_000, refinements=60, gap=GAP)
     # Compiling is no part of the answer.

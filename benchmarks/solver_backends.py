@@ -33,6 +33,7 @@ from verifier.methods import Batch, Method
 from verifier.methods.exact import ExactMethod
 from verifier.methods.falsify import FalsifyMethod
 from verifier.methods.milp import MilpMethod
+from verifier.request import Request
 from verifier.solvers import Solver, Termination, find_solver
 
 LP_SOLVERS = ("highs", "highs-ipm", "cvxpy", "pulp")
@@ -123,8 +124,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for model in options.models:
         data = "mnist" if "mnist" in model else "digits"
-        job = load_job(model, data, "certify", clip=None, data_dir=options.data_dir, mean=(), std=(),
-                       limit=None, offset=0, seed=0, device="cpu")  # fmt: skip
+        job = load_job(Request(model, data, data_dir=options.data_dir, device="cpu"), "certify")
         run(job, Path(model).stem, options)
 
 

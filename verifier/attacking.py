@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 import torch
@@ -24,9 +24,10 @@ from verifier.attack_request import AttackRequest, check_gradient, check_target,
 from verifier.attacks import Attack, Proposals, Search
 from verifier.attacks.report import Report
 from verifier.budget import Budget
-from verifier.job import Data, Job, Model, Progress, load_job, opened
+from verifier.job import Job, load_job, opened
 from verifier.methods import Batch, Decision
 from verifier.methods.falsify import FalsifyMethod, own_ties
+from verifier.request import Data, Model, Options, Request
 from verifier.runs import SCHEMA, Run
 from verifier.targeted import decide_targeted
 
@@ -92,38 +93,24 @@ def attack(
     name: str,
     epsilon: float,
     *,
-    norm: str = "inf",
     target: int | str | None = None,
-    clip: tuple[float, float] | None = None,
-    data_dir: str | Path | None = None,
-    mean: Sequence[float] = (),
-    std: Sequence[float] = (),
-    limit: int | None = None,
-    offset: int = 0,
-    time_limit: float = math.inf,
-    seed: int = 0,
-    device: str = "auto",
-    out: str | Path | None = None,
-    progress: Progress | None = None,
+    **options: Unpack[Options],
 ) -> AttackResult:
     """Return how many inputs withstand an attack within epsilon, and the confirmed counterexamples.
 
     name: of the table `verifier.attacks.ATTACKS`. target: a class, "second" or "least-likely": only counterexamples of
-    that class count. The other arguments are those of `certify`; out: a folder that keeps the run, resumes it and
-    holds adversarial.npz. An attack that minimises the distance looks for the nearest counterexample in the whole
-    domain, the others in the ball of radius epsilon. Raises ValueError with what is wrong before any work starts.
+    that class count. model, data, options: as `Request` says; the run's folder also holds adversarial.npz. An attack
+    that minimises the distance looks for the nearest counterexample in the whole domain, the others in the ball of
+    radius epsilon. Raises ValueError with what is wrong before any work starts.
     """
     started = time.perf_counter()
-    request = AttackRequest(name, norm, float(epsilon), target)
-    budget_seconds = Budget(time_limit).seconds
-    job = load_job(
-        model, data, "attack", clip=clip, data_dir=data_dir, mean=mean, std=std, limit=limit, offset=offset,
-        seed=seed, device=device,
-    )  # fmt: skip
+    question = Request(model, data, **options)
+    request = AttackRequest(name, question.norm, float(epsilon), target)
+    job = load_job(question, "attack")
     check_gradient(request, job.subject)
     check_target(request, job)
-    work = _Work(job, request, budget_seconds)
-    with job.threads(), opened(out, {**job.configuration("attack"), **request.to_json()}, job.origin) as run:
+    work = _Work(job, request, question.time_limit)
+    with job.threads(), opened(question.out, {**job.configuration("attack"), **request.to_json()}, job.origin) as run:
         records = run.records if run is not None else {}
         found = run.witnesses() if run is not None else {}
         for rows in job.batches():
@@ -133,8 +120,8 @@ def attack(
                     run.append(fresh, points)
                 records.update({record["index"]: record for record in fresh})
                 found.update(points)
-            if progress is not None:
-                progress(rows[-1] - job.indices[0] + 1, len(job.indices))
+            if question.progress is not None:
+                question.progress(rows[-1] - job.indices[0] + 1, len(job.indices))
         asked = [records[row] for row in job.indices]
         result = work.summarise(asked, found, run, time.perf_counter() - started)
         if run is not None:
@@ -180,7 +167,7 @@ class _Work:
         open_rows = [row for row in rows if not self.complete(known.get(row))]
         chosen = [row - rows.start for row in open_rows]
         points, labels = self.job.points(rows)[chosen], self.job.labels(rows)[chosen]
-        predictions = self.job.subject.predictions(points)
+        predictions = self.job.predictions(points, open_rows)
         correct = np.flatnonzero(predictions == labels)
         budget = Budget(self.seconds_per_input * max(1, len(correct)))
         answers: list[dict[str, Any]] = []

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -18,10 +18,11 @@ from encoders.region import Norm
 from verifier.budget import Budget
 from verifier.certificates.certificate import Certificate
 from verifier.certificates.files import write_certificate
-from verifier.job import Data, Job, Model, Progress, load_job, opened
+from verifier.job import Job, load_job, opened
 from verifier.methods import Batch, Findings, find_method
 from verifier.methods.exact import certificate_of
 from verifier.metrics import RobustnessAt, robustness_at
+from verifier.request import Data, Model, Options, Request
 from verifier.runs import SCHEMA
 from verifier.verdict import Bracket, Outcome, Strength
 
@@ -62,47 +63,35 @@ def certify(
     epsilons: Sequence[float],
     *,
     method: str = "auto",
-    norm: Norm = "inf",
-    clip: tuple[float, float] | None = None,
-    data_dir: str | Path | None = None,
-    mean: Sequence[float] = (),
-    std: Sequence[float] = (),
-    limit: int | None = None,
-    offset: int = 0,
-    time_limit: float = math.inf,
-    seed: int = 0,
-    device: str = "auto",
-    out: str | Path | None = None,
     certificates: bool | None = None,
-    progress: Progress | None = None,
+    **options: Unpack[Options],
 ) -> CertifyResult:
     """Return how robust a classifier provably is, and how far attacks break it, at each radius.
 
-    model: a file (.onnx, .pt2, .safetensors), a shipped name, or a torch module. data: a name, a .npz file, a
-    `Dataset`, or arrays (x, y). epsilons: radii in the units of the network's raw input. time_limit: seconds an
-    input. out: a folder that keeps the run and resumes it; "auto" is runs/certify-<digest>; None writes nothing.
-    certificates: whether the run keeps one for every proof, which `check` evaluates again; None: with method exact.
+    model, data, options: as `Request` says. epsilons: radii in the units of the network's raw input. certificates:
+    whether the run keeps one for every proof, which `check` evaluates again; None: with method exact.
 
     certified counts are proofs in real arithmetic on the stored weights; falsified inputs have a witness that was
     replayed in the user's model. Raises ValueError with what is wrong before any work starts.
     """
     started = time.perf_counter()
-    radii = _check_radii(epsilons)
+    question, radii = Request(model, data, **options), _check_radii(epsilons)
+    norm = question.norm
     chosen = find_method(method, norm)
-    budget_seconds = Budget(time_limit).seconds
-    job = load_job(
-        model, data, "certify", clip=clip, data_dir=data_dir, mean=mean, std=std, limit=limit, offset=offset,
-        seed=seed, device=device,
-    )  # fmt: skip
+    job = load_job(question, "certify")
     refusal = chosen.refusal(job.subject.network)
     if refusal is not None:
         raise ValueError(refusal)
     configuration = {**job.configuration("certify"), "method": chosen.name, "norm": norm}
     if certificates and norm != "inf":
         raise ValueError(f"certificates are of the inf-norm, not of the {norm}-norm; leave out --certificates")
-    keep = out is not None and norm == "inf" and (chosen.name == "exact" if certificates is None else certificates)
-    work = _Work(job, radii, chosen.name, norm, budget_seconds, keep)
-    with job.threads(), opened(out, configuration, job.origin) as run:
+    keep = (
+        question.out is not None
+        and norm == "inf"
+        and (chosen.name == "exact" if certificates is None else certificates)
+    )
+    work = _Work(job, radii, chosen.name, norm, question.time_limit, keep)
+    with job.threads(), opened(question.out, configuration, job.origin) as run:
         records = run.records if run is not None else {}
         for rows in job.batches(chosen.batch_size):
             if any(not work.complete(records.get(row)) for row in rows):
@@ -110,8 +99,8 @@ def certify(
                 if run is not None:
                     run.append(found, witnesses)
                 records.update({record["index"]: record for record in found})
-            if progress is not None:
-                progress(rows[-1] - job.indices[0] + 1, len(job.indices))
+            if question.progress is not None:
+                question.progress(rows[-1] - job.indices[0] + 1, len(job.indices))
         path = None if run is None else run.records_path
         result = work.summarise([records[row] for row in job.indices], path, time.perf_counter() - started)
         if run is not None:
@@ -148,7 +137,7 @@ class _Work:
         started = time.perf_counter()
         points = self.job.points(rows)
         labels = self.job.labels(rows)
-        predictions = self.job.subject.predictions(points)
+        predictions = self.job.predictions(points, rows)
         correct = np.flatnonzero(predictions == labels)
         brackets = [bracket_of(known[rows[i]]) if rows[i] in known else Bracket() for i in correct]
         findings = Findings(brackets)

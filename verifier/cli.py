@@ -11,9 +11,10 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from verifier.request import number, read_options, shared_arguments
 
 if TYPE_CHECKING:
     from verifier.attacking import AttackResult
@@ -120,17 +121,11 @@ def _add_job_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", metavar="MODEL", help="a file (.onnx, .pt2, .safetensors), or digits-mwd, digits-relu, digits-conv")
     add("--data", required=True, metavar="DATA", help="digits, mnist, fashion-mnist, cifar10, or a .npz with x and y")
-    add("--norm", default="inf", help="norm of the ball (default: inf)")
-    add("--clip", nargs=2, type=_number, metavar=("LO", "HI"), help="domain of every input value")
-    add("--mean", nargs="+", type=_number, default=(), metavar="M", help="normalise: subtract, per channel or one")
-    add("--std", nargs="+", type=_number, default=(), metavar="S", help="normalise: then divide")
-    add("--limit", type=int, metavar="N", help="at most N inputs")
-    add("--offset", type=int, default=0, metavar="K", help="start at input K")
-    add("--time-limit", type=float, default=float("inf"), metavar="S", help="seconds an input")
-    add("--device", default="auto", help="auto, cpu or cuda")
-    add("--seed", type=int, default=0, help="seed of the attacks' random starts")
-    add("--data-dir", type=Path, metavar="DIR", help="where the files of named data lie")
-    add("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/<command>-<digest>)")
+    for flag, argument in shared_arguments().items():
+        reader = argument.get("type")
+        if reader is number:
+            argument["type"] = _number
+        add(flag, **argument)
     add("--json", action="store_true", help="print one JSON object; progress goes to standard error")
     add("--debug", action="store_true", help="show where an error was raised")
 
@@ -191,8 +186,7 @@ def _certify(options: argparse.Namespace) -> int:
             options.epsilon,
             method=options.method,
             certificates=options.certificates,
-            **_job_options(options),
-            progress=progress,
+            **read_options(vars(options), progress),
         )
     _report(result, options.json)
     return 0
@@ -229,8 +223,7 @@ def _attack(options: argparse.Namespace) -> int:
             options.attack,
             options.epsilon,
             target=options.target,
-            **_job_options(options),
-            progress=progress,
+            **read_options(vars(options), progress),
         )
     _report_attack(result, options.json)
     return 0
@@ -251,8 +244,7 @@ def _robustness(options: argparse.Namespace) -> int:
             alpha=options.alpha,
             levels=options.levels,
             solver=options.solver,
-            **_job_options(options),
-            progress=progress,
+            **read_options(vars(options), progress),
         )
     assert result.records is not None
     folder = result.records.parent
@@ -285,8 +277,7 @@ def _compare(options: argparse.Namespace) -> int:
             options.data,
             options.epsilon,
             methods=options.methods,
-            **_job_options(options),
-            progress=progress,
+            **read_options(vars(options), progress),
         )
     assert result.records is not None
     folder = result.records.parent
@@ -309,13 +300,6 @@ def _compare(options: argparse.Namespace) -> int:
             console.print(f"left out: {name}: {reason}", soft_wrap=True)
         console.print(f"{result.seconds:.1f} s; records, comparison.csv, two figures in {folder}", soft_wrap=True)
     return EXIT_CONTRADICTION if result.violations else 0
-
-
-def _job_options(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the arguments that `_add_job_options` reads, by their names in Python, but for model and data."""
-    names = ("norm", "data_dir", "mean", "std", "limit", "offset", "time_limit", "seed", "device")
-    clip = None if options.clip is None else tuple(options.clip)
-    return {name: getattr(options, name) for name in names} | {"clip": clip, "out": options.out or "auto"}
 
 
 def _report_attack(result: AttackResult, as_json: bool) -> None:
@@ -382,9 +366,9 @@ def _show(options: argparse.Namespace) -> int:
 def _number(text: str) -> float:
     """Return a number written as 0.1 or 8/255."""
     try:
-        return float(Fraction(text)) if "/" in text else float(text)
-    except (ValueError, ZeroDivisionError):
-        raise argparse.ArgumentTypeError(f"not a number: {text!r}") from None
+        return number(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _target(text: str) -> int | str:

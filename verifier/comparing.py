@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -21,9 +21,10 @@ from encoders.region import Norm
 from verifier.attacks import ATTACKS
 from verifier.budget import Budget
 from verifier.certification import bracket_of
-from verifier.job import Data, Job, Model, Progress, load_job, opened
+from verifier.job import Job, load_job, opened
 from verifier.methods import METHODS, Findings, Method, find_method
 from verifier.methods.falsify import FalsifyMethod
+from verifier.request import Data, Model, Options, Request
 from verifier.runs import SCHEMA
 from verifier.verdict import Bracket, Outcome
 
@@ -99,38 +100,25 @@ def compare(
     epsilon: float,
     *,
     methods: Sequence[str] = (),
-    norm: Norm = "inf",
-    clip: tuple[float, float] | None = None,
-    data_dir: str | Path | None = None,
-    mean: Sequence[float] = (),
-    std: Sequence[float] = (),
-    limit: int | None = None,
-    offset: int = 0,
-    time_limit: float = math.inf,
-    seed: int = 0,
-    device: str = "auto",
-    out: str | Path | None = None,
-    progress: Progress | None = None,
+    **options: Unpack[Options],
 ) -> CompareResult:
     """Return how tight and how fast each method is at one radius, on all inputs, against the *predicted* class.
 
     methods: names to compare, default all that apply to the network and the norm but second opinions; those left out
-    are named with the reason. time_limit: seconds an input and method. Further arguments as `certify`. Raises
+    are named with the reason. time_limit: seconds an input and method. model, data, options: as `Request` says. Raises
     ValueError with what is wrong before any work starts; a contradiction between two methods, or between a solver's
     word and a witness, is returned in `violations`, never hidden.
     """
     started = time.perf_counter()
     if not math.isfinite(epsilon) or epsilon < 0:
         raise ValueError(f"epsilon must be a finite number that is not negative, got {epsilon}")
-    seconds_per_input = Budget(time_limit).seconds
-    job = load_job(
-        model, data, "compare", clip=clip, data_dir=data_dir, mean=mean, std=std, limit=limit, offset=offset,
-        seed=seed, device=device,
-    )  # fmt: skip
+    question = Request(model, data, **options)
+    norm = question.norm
+    job = load_job(question, "compare")
     chosen, left_out = _choose(methods, norm, job)
     configuration = {**job.configuration("compare"), "norm": norm, "epsilon": epsilon}
-    work = _Work(job, float(epsilon), norm, tuple(chosen), seconds_per_input)
-    with job.threads(), opened(out, configuration, job.origin) as run:
+    work = _Work(job, float(epsilon), norm, tuple(chosen), question.time_limit)
+    with job.threads(), opened(question.out, configuration, job.origin) as run:
         records = run.records if run is not None else {}
         for rows in job.batches():
             missing = [name for name in chosen if any(name not in _answers(records.get(row)) for row in rows)]
@@ -139,8 +127,8 @@ def compare(
                 if run is not None:
                     run.append(found, witnesses)
                 records.update({record["index"]: record for record in found})
-            if progress is not None:
-                progress(rows[-1] - job.indices[0] + 1, len(job.indices))
+            if question.progress is not None:
+                question.progress(rows[-1] - job.indices[0] + 1, len(job.indices))
         path = None if run is None else run.records_path
         result = work.summarise([records[row] for row in job.indices], left_out, path, time.perf_counter() - started)
         if run is not None:
@@ -190,7 +178,7 @@ class _Work:
     ) -> tuple[list[dict[str, Any]], dict[int, tuple[np.ndarray, float]]]:
         """Return (records, nearest witnesses) after each method has worked on the batch alone."""
         points, labels = self.job.points(rows), self.job.labels(rows)
-        predictions = self.job.subject.execute(points).argmax(axis=1)
+        predictions = self.job.outputs(points, rows).argmax(axis=1)
         batch = self.job.batch(points, list(rows), predictions, self.norm)
         records = [
             self.job.record(row, int(labels[i]), int(predictions[i]), 0.0) | {"methods": dict(_answers(known.get(row)))}

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from encoders.region import Norm
+from verifier.agreement import INPUTS
 from verifier.data import Dataset, check_labels, from_arrays, load_data
 from verifier.methods import Batch
 from verifier.methods.base import BATCH_SIZE
+from verifier.request import Request
 from verifier.runs import SCHEMA, Run, open_run
-from verifier.subject import Subject, load_subject
+from verifier.subject import Subject, classes_of, load_subject
 from verifier.threads import threads_for
-
-# What a command takes as a model, and as data.
-Model = str | Path | nn.Module
-Data = str | Path | Dataset | tuple[Any, Any]
-
-# Called after each batch with (inputs done, inputs in all).
-Progress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,6 +67,14 @@ class Job:
     def points(self, rows: range) -> Tensor:
         """Return the inputs as the model takes them: in its dtype, rounded into the domain."""
         return self.subject.points(self.dataset.inputs[rows.start : rows.stop], self.dataset.clip)
+
+    def outputs(self, points: Tensor, rows: Sequence[int]) -> np.ndarray:
+        """Return the outputs of the user's model at inputs, seen to be those of the graph; rows: their positions."""
+        return self.subject.outputs(points, [f"input {row} of the data" for row in rows])
+
+    def predictions(self, points: Tensor, rows: Sequence[int]) -> np.ndarray:
+        """Return the class `(batch,)` of the largest output; NO_CLASS where an output is NaN or infinite."""
+        return classes_of(self.outputs(points, rows))
 
     def labels(self, rows: range) -> np.ndarray:
         """Return the labels `(rows,)`."""
@@ -115,29 +118,22 @@ class Job:
         )
 
 
-def load_job(
-    model: Model,
-    data: Data,
-    command: str,
-    *,
-    clip: tuple[float, float] | None,
-    data_dir: str | Path | None,
-    mean: Sequence[float],
-    std: Sequence[float],
-    limit: int | None,
-    offset: int,
-    seed: int,
-    device: str,
-) -> Job:
+def load_job(request: Request, command: str) -> Job:
     """Return the job of a command; raise ValueError with what does not fit and what to do."""
-    dataset = _load(data, data_dir, clip)
-    shape = dataset.inputs.shape[1:] if isinstance(model, nn.Module) else None
-    subject = load_subject(model, input_shape=shape, device=device, mean=mean, std=std)
+    dataset = _load(request)
+    shape = dataset.inputs.shape[1:] if isinstance(request.model, nn.Module) else None
+    subject = load_subject(
+        request.model, input_shape=shape, device=request.device, mean=request.mean, std=request.std,
+        limits=request.limits,
+    )  # fmt: skip
     dataset = dataset.fit_to(subject.network.input_shape)
     if dataset.labels is None:
         raise ValueError(f"{dataset.name} has no labels y; {command} counts correctly classified inputs and needs them")
     check_labels(dataset, subject.classes)
-    return Job(subject, dataset, seed, dataset.indices(limit, offset), _origin(model, data, data_dir, mean, std))
+    indices = dataset.indices(request.limit, request.offset)
+    sample = dataset.inputs[indices.start : indices.start + INPUTS]
+    subject = subject.probed(subject.points(sample, dataset.clip), dataset.clip)
+    return Job(subject, dataset, request.seed, indices, _origin(request))
 
 
 @contextlib.contextmanager
@@ -156,25 +152,25 @@ def opened(
         yield run
 
 
-def _origin(
-    model: Model, data: Data, data_dir: str | Path | None, mean: Sequence[float], std: Sequence[float]
-) -> dict[str, Any]:
+def _origin(request: Request) -> dict[str, Any]:
     """Return the arguments that load the model and the data again; files by their full paths."""
-    origin: dict[str, Any] = {"mean": list(mean), "std": list(std)}
-    if isinstance(model, str | Path):
-        origin["model"] = str(Path(model).resolve()) if Path(model).exists() else str(model)
-    if isinstance(data, str | Path):
-        origin["data"] = str(Path(data).resolve()) if Path(data).exists() else str(data)
-        origin["data_dir"] = None if data_dir is None else str(Path(data_dir).resolve())
+    origin: dict[str, Any] = {"mean": list(request.mean), "std": list(request.std), "layout": request.layout}
+    places = {name: getattr(request, name) for name in ("model", "data")}
+    for name, place in places.items():
+        if isinstance(place, str | Path):
+            origin[name] = str(Path(place).resolve()) if Path(place).exists() else str(place)
+    if "data" in origin:
+        origin["data_dir"] = None if request.data_dir is None else str(Path(request.data_dir).resolve())
     return origin
 
 
-def _load(data: Data, data_dir: str | Path | None, clip: tuple[float, float] | None) -> Dataset:
+def _load(request: Request) -> Dataset:
+    data = request.data
     if isinstance(data, Dataset):
         return data
     if isinstance(data, tuple):
-        return from_arrays(data[0], data[1], clip)
-    return load_data(data, data_dir=data_dir, clip=clip)
+        return from_arrays(data[0], data[1], request.clip)
+    return load_data(data, data_dir=request.data_dir, clip=request.clip)
 
 
 def _versions() -> dict[str, str]:

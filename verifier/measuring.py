@@ -14,16 +14,17 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from verifier.budget import Budget
 from verifier.certification import bracket_of
 from verifier.estimators import Estimate, Estimators, take_in
-from verifier.job import Data, Job, Model, Progress, load_job, opened
+from verifier.job import Job, load_job, opened
 from verifier.methods import Findings, find_method
 from verifier.metrics import Range, adversarial_frequency, adversarial_severity
+from verifier.request import Data, Model, Options, Request
 from verifier.restriction.answer import Outcome
 from verifier.runs import SCHEMA
 from verifier.verdict import Bracket
@@ -99,38 +100,26 @@ def robustness(
     alpha: float = 0.0,
     levels: int | None = None,
     solver: str = "highs",
-    norm: str = "inf",
-    clip: tuple[float, float] | None = None,
-    data_dir: str | Path | None = None,
-    mean: Sequence[float] = (),
-    std: Sequence[float] = (),
-    limit: int | None = None,
-    offset: int = 0,
-    time_limit: float = math.inf,
-    seed: int = 0,
-    device: str = "auto",
-    out: str | Path | None = None,
-    progress: Progress | None = None,
+    **options: Unpack[Options],
 ) -> RobustnessResult:
     """Return adversarial frequency and severity at a radius, as ranges and as each estimator alone has them.
 
     estimators: names of `verifier.estimators`; by default `attack`, and `restriction` where the network has linear
     pieces. method: what proves (a name of `certify`). alpha: margin demanded in the programs; levels: count only
-    points on the grid k / levels (255: whole pixels). solver: what solves them. The rest is that of `certify`.
+    points on the grid k / levels (255: whole pixels). solver: what solves them. model, data, options: as `Request`
+    says.
 
     Raises ValueError with what is wrong before any work starts.
     """
     started = time.perf_counter()
     if not math.isfinite(epsilon) or epsilon < 0:
         raise ValueError(f"epsilon must be a finite number that is not negative, got {epsilon}")
+    question = Request(model, data, **options)
+    norm = question.norm
     if norm != "inf":
         raise ValueError(f"robustness measures in the inf-norm, the norm of its programs; {norm!r} is not supported")
     prover = find_method(method, norm)
-    budget_seconds = Budget(time_limit).seconds
-    job = load_job(
-        model, data, "robustness", clip=clip, data_dir=data_dir, mean=mean, std=std, limit=limit, offset=offset,
-        seed=seed, device=device,
-    )  # fmt: skip
+    job = load_job(question, "robustness")
     chosen = _chosen(
         job, Estimators(tuple(dict.fromkeys(estimators)) or DEFAULT, alpha, levels, solver), bool(estimators)
     )
@@ -141,8 +130,8 @@ def robustness(
         **job.configuration("robustness"), "method": prover.name, "norm": norm, "estimators": list(chosen.names),
         "alpha": alpha, "levels": levels, "solver": solver,
     }  # fmt: skip
-    work = _Work(job, float(epsilon), chosen, prover.name, norm, budget_seconds)
-    with job.threads(), opened(out, configuration, job.origin) as run:
+    work = _Work(job, float(epsilon), chosen, prover.name, norm, question.time_limit)
+    with job.threads(), opened(question.out, configuration, job.origin) as run:
         records = run.records if run is not None else {}
         for rows in job.batches():
             if any(not work.complete(records.get(row)) for row in rows):
@@ -150,8 +139,8 @@ def robustness(
                 if run is not None:
                     run.append(found, witnesses)
                 records.update({record["index"]: record for record in found})
-            if progress is not None:
-                progress(rows[-1] - job.indices[0] + 1, len(job.indices))
+            if question.progress is not None:
+                question.progress(rows[-1] - job.indices[0] + 1, len(job.indices))
         path = None if run is None else run.records_path
         result = work.summarise([records[row] for row in job.indices], path, time.perf_counter() - started)
         if run is not None:
@@ -188,7 +177,7 @@ class _Work:
     def batch(self, rows: range) -> tuple[list[dict[str, Any]], dict[int, tuple[np.ndarray, float]]]:
         """Return (records, witnesses) of the rows."""
         points, labels = self.job.points(rows), self.job.labels(rows)
-        predictions = self.job.subject.execute(points).argmax(axis=1)
+        predictions = self.job.outputs(points, rows).argmax(axis=1)
         batch = self.job.batch(points, list(rows), predictions)
         budget = Budget(self.seconds_per_input * len(rows))
         findings = Findings([Bracket() for _ in rows])

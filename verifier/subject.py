@@ -13,8 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from encoders.formats import open_runtime, read_metadata, read_network
+from encoders.formats import runtime as framework
+from encoders.limits import Limits
 from encoders.network import INPUT, Network, Node
 from encoders.ops import AddConstant, DivideConstant
+from verifier.agreement import Agreement
 from verifier.zoo import shipped_models
 
 # What a model predicts whose outputs are not finite.
@@ -26,23 +29,20 @@ Runtime = Callable[[np.ndarray], np.ndarray]
 class Subject:
     """A classifier as graph (`network`) and as the user runs it (`runtime`, numpy in, numpy out).
 
-    `runtime` takes `(batch, *input_shape)` in the network's dtype and returns `(batch, classes)`.
+    `runtime` takes `(batch, *input_shape)` in the network's dtype and returns `(batch, classes)`. agreement: what
+    compares the two, once they were `probed`.
     """
 
     name: str
     network: Network
     runtime: Runtime
     device: torch.device
+    agreement: Agreement | None = None
 
     @property
     def classes(self) -> int:
         """The number of classes."""
         return int(self.network.output_shape[0])
-
-    def predictions(self, points: Tensor | np.ndarray) -> np.ndarray:
-        """Return the class `(batch,)` of the largest output; NO_CLASS where an output is NaN or infinite."""
-        outputs = self.execute(points)
-        return np.where(np.isfinite(outputs).all(axis=1), outputs.argmax(axis=1), NO_CLASS)
 
     def points(self, inputs: np.ndarray, clip: tuple[float, float] | None) -> Tensor:
         """Return inputs `(n, *input_shape)` as the model takes them: in its dtype, rounded into the domain."""
@@ -54,10 +54,31 @@ class Subject:
             centres = torch.where(exact < least, up, torch.where(exact > greatest, down, centres))
         return centres
 
+    def probed(self, points: Tensor, domain: tuple[float, float] | None) -> Subject:
+        """Return the subject once graph and runtime agree at points `(n, *input_shape)` and all over the domain.
+
+        Raises DisagreementError, which names the point, otherwise.
+        """
+        agreement = Agreement(self.name, self.network, self.runtime).probed(points.numpy(), domain)
+        return replace(self, agreement=agreement)
+
+    def outputs(self, points: Tensor | np.ndarray, where: Sequence[str]) -> np.ndarray:
+        """Return the outputs of the user's model, once they are seen to be those of the graph; where: of each point."""
+        outputs = self.execute(points)
+        if self.agreement is not None:
+            array = points.detach().cpu().numpy() if isinstance(points, Tensor) else points
+            self.agreement.check(array, outputs, where)
+        return outputs
+
     def execute(self, points: Tensor | np.ndarray) -> np.ndarray:
         """Return the outputs `(batch, classes)` of the user's model."""
         array = points.detach().cpu().numpy() if isinstance(points, Tensor) else points
         return np.asarray(self.runtime(np.ascontiguousarray(array)))
+
+
+def classes_of(outputs: np.ndarray) -> np.ndarray:
+    """Return the class `(batch,)` of the largest output; NO_CLASS where an output is NaN or infinite."""
+    return np.where(np.isfinite(outputs).all(axis=1), outputs.argmax(axis=1), NO_CLASS)
 
 
 def load_subject(
@@ -67,6 +88,7 @@ def load_subject(
     device: str = "auto",
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
+    limits: Limits = Limits(),
 ) -> Subject:
     """Return the model of a file, of a shipped name, or of a torch module (which needs `input_shape`).
 
@@ -135,7 +157,21 @@ def _normalised(subject: Subject, mean: Sequence[float], std: Sequence[float]) -
     )
     wrapped = Network((*front, *rest), network.input_shape, network.dtype, network.source)
     runtime, minus, by = subject.runtime, shift.numpy(), scale.numpy()
-    return replace(subject, network=wrapped, runtime=lambda x: runtime((x - minus) / by))
+
+    def normalised(x: np.ndarray) -> np.ndarray:
+        result: np.ndarray = (x - minus) / by
+        return result
+
+    def before(run: Runtime) -> Runtime:
+        return lambda x: run(normalised(x))
+
+    if not isinstance(runtime, framework.Runtime):
+        return replace(subject, network=wrapped, runtime=before(runtime))
+    variants, inner = {name: before(run) for name, run in runtime.variants.items()}, runtime.values
+    values = None if inner is None else lambda x: inner(normalised(x))
+    return replace(
+        subject, network=wrapped, runtime=replace(runtime, run=before(runtime.run), variants=variants, values=values)
+    )
 
 
 def _per_channel(values: Sequence[float], default: float, network: Network, option: str) -> Tensor:

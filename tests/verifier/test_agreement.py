@@ -1,0 +1,230 @@
+"""Graph and runtime side by side: what rounding explains passes, everything else is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from encoders import Network
+from encoders.formats.runtime import Runtime
+from encoders.ops import Abs, Affine, AveragePool2d, BatchNorm, Conv2d, LeakyRelu, MaxPool2d, Relu, Sigmoid, Tanh
+from tests.conftest import chain, random_mwd_network, random_relu_network
+from verifier import certify
+from verifier.agreement import Agreement, DisagreementError, node_tolerances, probes, rounding_tolerance
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
+
+X = np.random.default_rng(0).random((12, 4)).astype(np.float32)
+
+
+def other_order(network: Network) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the network in float32, its sums taken one product at a time: as another runtime might."""
+    own = network.cast(torch.float32)
+
+    def run(x: np.ndarray) -> np.ndarray:
+        def step(op, values):
+            if not isinstance(op, Affine):
+                return op.evaluate(*values)
+            total = torch.zeros(*values[0].shape[:-1], op.weight.shape[0])
+            for column in reversed(range(op.weight.shape[1])):
+                total = total + values[0][..., column : column + 1] * op.weight[:, column]
+            return total if op.bias is None else total + op.bias
+
+        return own.fold(torch.from_numpy(x), step)[0].numpy()
+
+    return run
+
+
+def plain(network: Network) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda x: network.evaluate(torch.from_numpy(x)).numpy()
+
+
+def perturbed(network: Network, index: int, factor: float) -> Network:
+    """Return the network with the weights of its index-th node multiplied."""
+    node = network.nodes[index]
+    weight = node.op.weight.clone()
+    weight *= factor
+    nodes = list(network.nodes)
+    nodes[index] = dataclasses.replace(node, op=dataclasses.replace(node.op, weight=weight))
+    return Network(tuple(nodes), network.input_shape, network.dtype)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("make", [random_relu_network, random_mwd_network])
+def test_rounding_alone_is_no_disagreement(make: Callable[..., Network], seed: int) -> None:
+    network = make(seed, (4, 40, 40, 40, 3))
+    for scale in (1.0, 1e-3, 1e4):
+        inputs = (X * scale).astype(np.float32)
+        agreed = Agreement("n", network, other_order(network)).probed(inputs, None)
+        agreed.check(inputs, other_order(network)(inputs), [""] * len(inputs))
+
+
+def test_a_deep_network_is_told_from_its_twin_with_one_layer_a_hundredth_larger() -> None:
+    """The worst case over all roundings would have grown beyond any difference: 20 layers of 60."""
+    network = random_relu_network(1, (4, *[60] * 20, 3))
+    Agreement("n", network, other_order(network)).probed(X, None)
+    with pytest.raises(DisagreementError, match="is not the model"):
+        Agreement("n", network, plain(perturbed(network, 0, 1.01))).probed(X, None)
+
+
+def test_every_kind_of_op_passes_in_its_own_dtype() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    ops = [
+        Conv2d(draw(3, 2, 3, 3), draw(3), padding=(1, 1, 1, 1)), BatchNorm(draw(3), draw(3).abs(), draw(3), draw(3)),
+        LeakyRelu(0.1), AveragePool2d((2, 2), (2, 2)), Abs(), MaxPool2d((2, 2), (1, 1)), Sigmoid(), Tanh(),
+    ]  # fmt: skip
+    for dtype in (torch.float32, torch.float64):
+        cast = [op.cast(dtype, torch.device("cpu")) for op in ops]
+        network = chain((2, 6, 6), *cast, dtype=dtype)
+        inputs = draw(5, 2, 6, 6).to(dtype).numpy()
+        Agreement("n", network, plain(network)).probed(inputs, None)
+
+
+def test_points_where_the_model_overflows_are_not_compared() -> None:
+    network = chain((2,), Affine(torch.full((2, 2), 3e38)), Affine(torch.eye(2)))
+    agreed = Agreement("n", network, plain(network)).probed(np.ones((2, 2), np.float32), (0.0, 1.0))
+    agreed.check(np.ones((1, 2), np.float32), np.full((1, 2), np.inf, np.float32), [""])
+    with pytest.raises(DisagreementError):
+        agreed.check(np.full((1, 2), 0.1, np.float32), np.full((1, 2), np.nan, np.float32), [""])
+
+
+def test_an_overflow_behind_a_relu_hides_no_difference() -> None:
+    """-3e38 - 3e38 is -inf in float32, and 0 behind the relu in both arithmetics: there is something to compare."""
+    weight = torch.tensor([[-3e38, -3e38], [1.0, 0.0]])
+    network = chain((2,), Affine(weight), Relu())
+    inputs = np.ones((2, 2), np.float32)
+    Agreement("n", network, plain(network)).probed(inputs, (0.0, 1.0))
+    with pytest.raises(DisagreementError):
+        Agreement("n", network, lambda x: plain(network)(x) + np.float32(0.01)).probed(inputs, (0.0, 1.0))
+
+
+def test_the_message_shows_the_point_both_outputs_and_the_node() -> None:
+    network = random_relu_network(3, (4, 6, 6, 3))
+    wrong = perturbed(network, 2, 3.0)
+
+    def values(x: np.ndarray) -> dict[str, np.ndarray]:
+        names = [node.name for node in wrong.nodes]
+        found = wrong.fold(torch.from_numpy(x), lambda op, inputs: op.evaluate(*inputs), names)
+        return {name: value.numpy() for name, value in zip(names, found, strict=True)}
+
+    runtime = Runtime("some runtime 1.0", (4,), np.dtype(np.float32), "any", plain(wrong), values=values)
+    with pytest.raises(DisagreementError) as caught:
+        Agreement("m.onnx", network, runtime).probed(X, None)
+    for words in (
+        "m.onnx",
+        "some runtime 1.0",
+        "input 0 of the data",
+        "x = (",
+        "first node that differs is '2-affine'",
+    ):
+        assert words in str(caught.value)
+
+
+def test_another_way_of_running_the_model_is_compared_too() -> None:
+    network = random_relu_network(3, (4, 6, 3))
+    run = plain(network)
+    runtime = Runtime("r", (4,), np.dtype(np.float32), "any", run, {"with gradients": lambda x: run(x)[:, ::-1]})
+    with pytest.raises(DisagreementError, match="with gradients"):
+        Agreement("n", network, runtime).probed(X, None)
+
+
+def test_tolerances_come_in_the_order_of_the_nodes_and_grow_with_the_magnitudes() -> None:
+    network = random_relu_network(0)
+    x = torch.rand(3, 2, dtype=torch.float64)
+    names = [name for name, _, _ in node_tolerances(network, x)]
+    assert names == [node.name for node in network.nodes]
+    small, large = rounding_tolerance(network, x), rounding_tolerance(network, 1024.0 * x)
+    assert (large > small).all() and (small > 0).all() and float(small.max()) < 1e-4
+
+
+def test_probes_stay_in_the_domain_and_are_the_same_twice() -> None:
+    first, where = probes(X, (0.0, 1.0))
+    assert len(first) == len(where) and (first >= 0).all() and (first <= 1).all()
+    assert np.array_equal(first, probes(X, (0.0, 1.0))[0]) and first.dtype == X.dtype
+
+
+class Counting(nn.Module):
+    """Gives another answer after some calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.calls = nn.Linear(4, 3), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        y = self.linear(x)
+        return y if self.calls < 40 else -y
+
+
+class Noisy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        return y if torch.compiler.is_exporting() else y + 0.01 * torch.rand_like(y)
+
+
+class Traced(Noisy):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        return y if torch.compiler.is_exporting() else -y
+
+
+class BatchSized(Noisy):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        return y if x.shape[0] == 1 else y.flip(1)
+
+
+class LargeBatches(Noisy):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        return y if torch.compiler.is_exporting() or x.shape[0] < 40 else y.flip(1)
+
+
+class MixesRows(Noisy):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        return y if torch.compiler.is_exporting() else y - y.mean(dim=0)
+
+
+@pytest.mark.parametrize("kind", [Counting, Noisy, Traced, BatchSized, LargeBatches, MixesRows])
+def test_a_module_that_runs_otherwise_than_it_was_traced_is_refused(kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match=r"Nothing is proved about such a model|cannot be read|cannot trace"):
+        certify(kind(), (X, np.zeros(len(X), int)), [0.1])
+
+
+def test_an_ordinary_module_is_certified() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    labels = model(torch.from_numpy(X)).argmax(dim=1).numpy()
+    assert certify(model, (X, labels), [1e-4]).results[0].certified == len(X)
+
+
+def test_a_run_compares_every_batch() -> None:
+    """The two agree on the first inputs, which are looked at when the model is loaded, and not on the last one."""
+    network = random_relu_network(3, (4, 6, 3))
+    inputs = np.concatenate([np.repeat(X[:1], 70, axis=0), X[1:2]])
+    special = X[1]
+
+    def run(x: np.ndarray) -> np.ndarray:
+        outputs = plain(network)(x)
+        outputs[(x == special).all(axis=1)] += 0.5
+        return outputs
+
+    agreed = Agreement("n", network, run).probed(inputs, (0.0, 1.0))
+    agreed.check(inputs[:64], run(inputs[:64]), [""] * 64)
+    with pytest.raises(DisagreementError, match="At the last"):
+        agreed.check(inputs[64:], run(inputs[64:]), [""] * 6 + ["the last"])
