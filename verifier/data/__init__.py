@@ -10,7 +10,8 @@ Imports no torch; scikit-learn and pooch are imported where they are used. Nothi
 """
 
 from verifier.data.arrays import from_arrays
-from verifier.data.dataset import DataError, Dataset, check_labels
+from verifier.data.dataset import Dataset, check_labels
+from verifier.data.error import DataError
 from verifier.data.load import NAMES, load_data
 
 __all__ = ["NAMES", "DataError", "Dataset", "check_labels", "from_arrays", "load_data"]

@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verifier.data.arrays import read_npz
-from verifier.data.dataset import DataError, Inputs, Labels
+from verifier.data.dataset import Inputs
+from verifier.data.error import DataError
 from verifier.data.folders import cache_folder, download, folders_to_search, scale_bytes
+from verifier.data.labels import Labels
 
 _ADDRESS = "https://www.cs.toronto.edu/~kriz/"
 _MD5 = {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"}

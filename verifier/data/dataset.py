@@ -12,12 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from verifier.data.error import DataError
+from verifier.data.labels import Labels
+
 Inputs = NDArray[np.floating[Any]]
-Labels = NDArray[np.int64]
-
-
-class DataError(ValueError):
-    """Data that cannot be found, read or used as asked; the message names the place and the remedy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +23,10 @@ class Dataset:
     """Inputs of shape `(n, *shape)`, float32 or float64, with int64 labels `(n,)` where there are any.
 
     clip is the domain that regions are cut to; every input lies in it, compared exactly as real numbers.
-    note says how the inputs were scaled, reshaped and clipped. The arrays are read-only, so that the digest stays
-    true: give torch a copy (`torch.tensor(dataset.inputs[:k])`), since `torch.from_numpy` warns of such memory.
+    note says how the inputs were scaled, reshaped and clipped, and how labels were read. warnings: what was taken
+    although it could be meant otherwise. label_classes: the number of classes that the form of the labels names
+    (one-hot rows, booleans), None for whole numbers. The arrays are read-only, so that the digest stays true: give
+    torch a copy (`torch.tensor(dataset.inputs[:k])`), since `torch.from_numpy` warns of such memory.
 
     Raises DataError if the inputs are empty or not finite or leave the clip, or if the labels do not match them.
     """
@@ -36,8 +36,11 @@ class Dataset:
     labels: Labels | None
     clip: tuple[float, float] | None
     note: str
+    warnings: tuple[str, ...] = ()
+    label_classes: int | None = None
 
     def __post_init__(self) -> None:
+        _check_arrays(self.name, self.inputs, self.labels)
         object.__setattr__(self, "inputs", _read_only(self.inputs))
         object.__setattr__(self, "clip", _checked_clip(self.clip))
         _check_inputs(self.name, self.inputs, self.clip)
@@ -92,7 +95,15 @@ class Dataset:
 
 
 def check_labels(dataset: Dataset, classes: int) -> None:
-    """Return nothing; raise DataError naming the first label that is not in range(classes)."""
+    """Return nothing; raise DataError naming the first label that is not in range(classes).
+
+    One-hot rows and booleans name a number of classes themselves, which has to be this one.
+    """
+    if dataset.label_classes not in (None, classes):
+        raise DataError(
+            f"{dataset.name}: the form of the labels (one-hot rows, booleans) names {dataset.label_classes} classes, "
+            f"the model has {classes}; give whole numbers, for example y.argmax(axis=1) or y.astype(np.int64)"
+        )
     if dataset.labels is None or int(dataset.labels.max()) < classes:
         return
     first = int(np.argmax(dataset.labels >= classes))
@@ -103,10 +114,11 @@ def check_labels(dataset: Dataset, classes: int) -> None:
 
 
 def clip_words(clip: tuple[float, float] | None) -> str:
-    """Return the words that a note uses for this clip."""
-    if clip is None:
+    """Return the words that a note uses for this clip; raise DataError if it is no domain."""
+    ends = _checked_clip(clip)
+    if ends is None:
         return "not clipped"
-    lower, upper = (repr(float(end)).removesuffix(".0") for end in clip)
+    lower, upper = (repr(end).removesuffix(".0") for end in ends)
     return f"clipped to [{lower}, {upper}]"
 
 
@@ -117,11 +129,25 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
     return view
 
 
+def _check_arrays(name: str, inputs: Any, labels: Any) -> None:
+    """Return nothing; raise DataError unless these are arrays, whatever a caller has put in their place."""
+    for which, array in (("inputs", inputs), ("labels", labels)):
+        if which == "labels" and array is None:
+            continue
+        if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray | np.matrix):
+            raise DataError(f"{name}: {which} are a {type(array).__name__}, no array; from_arrays(x, y) converts them")
+
+
 def _checked_clip(clip: tuple[float, float] | None) -> tuple[float, float] | None:
     """Return the clip as two floats; raise DataError unless they are finite and in order."""
     if clip is None:
         return None
-    lower, upper = (float(end) for end in clip)
+    try:
+        if isinstance(clip, str | bytes):
+            raise TypeError("text")
+        lower, upper = (float(end) for end in clip)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"clip {clip!r} is not a domain: two finite numbers, the lower first ({error})") from error
     if not (math.isfinite(lower) and math.isfinite(upper) and lower < upper):
         raise DataError(f"clip ({lower}, {upper}) is not a domain: two finite numbers, the lower first")
     return lower, upper

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from verifier.data.dataset import Inputs, Labels
+from verifier.data.dataset import Inputs
+from verifier.data.labels import Labels
 
 
 def read_digits(split: str) -> tuple[Inputs, Labels]:

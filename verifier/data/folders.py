@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from verifier.data.dataset import DataError, Inputs
+from verifier.data.dataset import Inputs
+from verifier.data.error import DataError
 
 VARIABLE = "VERIFIER_DATA_DIR"
 

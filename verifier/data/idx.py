@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from verifier.data.dataset import DataError, Inputs, Labels
+from verifier.data.dataset import Inputs
+from verifier.data.error import DataError
 from verifier.data.folders import cache_folder, download, folders_to_search, scale_bytes
+from verifier.data.labels import Labels
 
 _STEM = {"train": "train", "test": "t10k"}
 _ADDRESS = {

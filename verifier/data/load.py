@@ -6,9 +6,11 @@ from pathlib import Path
 
 from verifier.data.arrays import load_npz
 from verifier.data.cifar import read_cifar10
-from verifier.data.dataset import DataError, Dataset, Inputs, Labels, check_labels, clip_words
+from verifier.data.dataset import Dataset, Inputs, check_labels, clip_words
 from verifier.data.digits import read_digits
+from verifier.data.error import DataError
 from verifier.data.idx import read_mnist
+from verifier.data.labels import Labels
 
 NAMES = ("digits", "mnist", "fashion-mnist", "cifar10")
 _CLASSES = 10
