@@ -23,7 +23,8 @@ class Limits:
     nodes: nodes of a graph. input_values: numbers in one input. node_values: numbers that any one node computes for one
     input. window_cells: cells of a pooling or convolution window, padding included. weight_bytes: all weights together.
     constant_bytes: the result of one folded constant. member_bytes: one decompressed file or archive member.
-    text_bytes: one JSON text. data_bytes: the inputs and labels of a data set together.
+    text_bytes: one JSON text. data_bytes: the inputs and labels of a data set together. expanded_bytes: packed content
+    that unpacks to more than a hundred times the size of its file.
     """
 
     nodes: int = 200_000
@@ -35,6 +36,7 @@ class Limits:
     member_bytes: int = 4 * 2**30
     text_bytes: int = 2**28
     data_bytes: int = 8 * 2**30
+    expanded_bytes: int = 2**26
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

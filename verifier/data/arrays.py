@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,36 +42,6 @@ def from_arrays(
         Dataset(name, inputs, None, clip, "")
         read = read_labels(name, as_array(name, "y", y), count)
     return labelled(name, inputs, read, clip, f"taken as stored{as_type}")
-
-
-def load_npz(path: Path, clip: tuple[float, float] | None) -> Dataset:
-    """Return the dataset of a `.npz` file with the arrays `x` and, if there are labels, `y`."""
-    arrays = read_npz(path, ("x",), optional=("y",))
-    return from_arrays(arrays["x"], arrays.get("y"), clip, name=str(path))
-
-
-def read_npz(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
-    """Return the required arrays of a `.npz` file by name, and the optional ones that it has; nothing is unpickled.
-
-    Raises DataError if the file is damaged, if one of these arrays holds pickled objects or a required one is missing.
-    """
-    try:
-        with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{path}: holds a single array; save it with np.savez(file, x=..., y=...)")
-            stored = archive.files
-            arrays = {key: archive[key] for key in (*required, *optional) if key in stored}
-    except DataError:
-        raise
-    # RuntimeError: encrypted, or an unknown compression. MemoryError: a header that claims an absurd shape.
-    except (OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read as a .npz of plain arrays: {error}") from error
-    # A member that is no .npy comes back as bytes.
-    missing = [key for key in required if not isinstance(arrays.get(key), np.ndarray)]
-    if missing:
-        raise DataError(f"{path}: no array {', '.join(missing)}; it holds {', '.join(sorted(stored)) or 'nothing'}")
-    return arrays
 
 
 def labelled(

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from verifier.data.arrays import read_npz
+from encoders.limits import Limits
+from verifier.data.archive import check_file, read_npz
 from verifier.data.dataset import Inputs
 from verifier.data.error import DataError
 from verifier.data.folders import cache_folder, download, folders_to_search, scale_bytes
@@ -28,19 +29,26 @@ _PICKLED = ["test_batch", *(f"data_batch_{k}" for k in range(1, 6))]
 _ROW = 1 + 3 * 32 * 32
 
 Bytes = NDArray[np.uint8]
-Reader = Callable[[Path], tuple[Bytes, Bytes]]
+Reader = Callable[[Path, Limits], tuple[Bytes, Bytes]]
 
 
-def read_cifar10(split: str, data_dir: str | Path | None) -> tuple[Inputs, Labels]:
+def read_cifar10(split: str, data_dir: str | Path | None, limits: Limits | None = None) -> tuple[Inputs, Labels]:
     """Return inputs `(n, 3, 32, 32)` in [0, 1], channels red, green, blue, and labels; downloaded if need be."""
+    limits = limits or Limits()
     reader, files = _locate(split, data_dir)
-    batches = [reader(file) for file in files]
+    batches: list[tuple[Bytes, Bytes]] = []
+    size = 0
+    for file in files:
+        batches.append(reader(file, limits))
+        size += 4 * batches[-1][0].size
+        limits.check("data_bytes", size, f"{file} and the files before it, in float32,")
     images = np.concatenate([images for images, _ in batches])
     return scale_bytes(images), np.concatenate([labels for _, labels in batches]).astype(np.int64)
 
 
-def _read_binary(path: Path) -> tuple[Bytes, Bytes]:
+def _read_binary(path: Path, limits: Limits) -> tuple[Bytes, Bytes]:
     """Return the images `(n, 3, 32, 32)` and labels of one binary batch."""
+    limits.check("data_bytes", 4 * check_file(path), f"{path}, in float32,")
     try:
         content = np.frombuffer(path.read_bytes(), np.uint8)
     except OSError as error:
@@ -51,9 +59,9 @@ def _read_binary(path: Path) -> tuple[Bytes, Bytes]:
     return rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0]
 
 
-def _read_arrays(path: Path) -> tuple[Bytes, Bytes]:
+def _read_arrays(path: Path, limits: Limits) -> tuple[Bytes, Bytes]:
     """Return the images `(n, 3, 32, 32)` and labels of one `.npz` file."""
-    arrays = read_npz(path, ("images", "labels"))
+    arrays = read_npz(path, ("images", "labels"), limits=limits)
     images, labels = arrays["images"], arrays["labels"]
     count = images.shape[:1]
     for array, shape in ((images, (*count, 32, 32, 3)), (labels, count)):

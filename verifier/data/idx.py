@@ -12,15 +12,20 @@ import math
 import struct
 import zlib
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.limits import Limits
+from verifier.data.archive import check_file, check_growth
 from verifier.data.dataset import Inputs
 from verifier.data.error import DataError
 from verifier.data.folders import cache_folder, download, folders_to_search, scale_bytes
 from verifier.data.labels import Labels
 
+# What a byte becomes.
+_FLOAT_BYTES = 4
 _STEM = {"train": "train", "test": "t10k"}
 _ADDRESS = {
     "mnist": "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -42,10 +47,12 @@ _MD5 = {
 }
 
 
-def read_mnist(name: str, split: str, data_dir: str | Path | None) -> tuple[Inputs, Labels]:
+def read_mnist(
+    name: str, split: str, data_dir: str | Path | None, limits: Limits | None = None
+) -> tuple[Inputs, Labels]:
     """Return inputs `(n, 1, 28, 28)` in [0, 1] and labels of `mnist` or `fashion-mnist`, downloaded if need be."""
     images_path, labels_path = _locate(name, split, data_dir)
-    images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
+    images, labels = read_idx(images_path, 3, limits), read_idx(labels_path, 1, limits)
     if images.shape[1:] != (28, 28):
         raise DataError(f"{images_path}: images of {images.shape[1:]} pixels; expected (28, 28)")
     if len(images) != len(labels):
@@ -53,24 +60,47 @@ def read_mnist(name: str, split: str, data_dir: str | Path | None) -> tuple[Inpu
     return scale_bytes(images)[:, np.newaxis], labels.astype(np.int64)
 
 
-def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """Return the unsigned bytes of an IDX file with this many dimensions. Raises DataError if it is not exactly one."""
+def read_idx(path: Path, dimensions: int, limits: Limits | None = None) -> NDArray[np.uint8]:
+    """Return the unsigned bytes of an IDX file with this many dimensions. Raises DataError if it is not exactly one.
+
+    No more is unpacked than the header claims, and LimitError is raised if that is more than the limits allow.
+    """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            content = file.read()
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
+        stored = check_file(path)
+        if path.suffix == ".gz":
+            with gzip.open(path) as file:
+                return _read_claimed(path, cast(IO[bytes], file), dimensions, None, limits or Limits())
+        with path.open("rb") as plain:
+            return _read_claimed(path, plain, dimensions, stored, limits or Limits())
+    except (OSError, EOFError, MemoryError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read: {error or type(error).__name__}") from error
+
+
+def _read_claimed(path: Path, file: IO[bytes], dimensions: int, size: int | None, limits: Limits) -> NDArray[np.uint8]:
+    """Return the bytes that the header claims; size is that of the content, where it is known before it is read."""
     start = 4 + 4 * dimensions
-    if content[:4] != bytes((0, 0, 8, dimensions)) or len(content) < start:
+    header = file.read(start)
+    if header[:4] != bytes((0, 0, 8, dimensions)) or len(header) < start:
         raise DataError(
             f"{path}: not an IDX file of unsigned bytes in {dimensions} dimensions: it begins with "
-            f"{content[:4].hex()!r}, expected '000008{dimensions:02x}' and {dimensions} sizes"
+            f"{header[:4].hex()!r}, expected '000008{dimensions:02x}' and {dimensions} sizes"
         )
-    shape = struct.unpack_from(f">{dimensions}I", content, 4)
-    excess = len(content) - start - math.prod(shape)
-    if excess:
-        raise DataError(f"{path}: {abs(excess)} {'trailing' if excess > 0 else 'missing'} bytes for the shape {shape}")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    shape = struct.unpack_from(f">{dimensions}I", header, 4)
+    claimed = math.prod(shape)
+    if size is not None and size - start != claimed:
+        raise _wrong_length(path, size - start - claimed, shape)
+    limits.check("member_bytes", claimed, f"{path}: the shape {shape}")
+    limits.check("data_bytes", claimed * _FLOAT_BYTES, f"{path}: the shape {shape} in float32")
+    check_growth(path, f"the shape {shape}", claimed, limits)
+    content = file.read(claimed)
+    missing = claimed - len(content)
+    if missing or file.read(1):
+        raise _wrong_length(path, -missing if missing else 1, shape)
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _wrong_length(path: Path, excess: int, shape: tuple[int, ...]) -> DataError:
+    return DataError(f"{path}: {abs(excess)} {'trailing' if excess > 0 else 'missing'} bytes for the shape {shape}")
 
 
 def _locate(name: str, split: str, data_dir: str | Path | None) -> tuple[Path, Path]:

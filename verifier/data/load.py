@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from verifier.data.arrays import load_npz
+from encoders.limits import Limits
+from verifier.data.archive import read_npz
+from verifier.data.arrays import from_arrays
 from verifier.data.cifar import read_cifar10
 from verifier.data.dataset import Dataset, Inputs, check_labels, clip_words
 from verifier.data.digits import read_digits
@@ -22,39 +25,62 @@ def load_data(
     data_dir: str | Path | None = None,
     clip: tuple[float, float] | None = None,
     split: str = "test",
+    limits: Limits | None = None,
 ) -> Dataset:
     """Return the data of one of NAMES, or of a `.npz` file with the arrays `x` and, if there are labels, `y`.
 
     Named data are float32, scaled to [0, 1] and clipped to it unless clip says otherwise; a `.npz` is taken as stored
     and not clipped unless clip is given. split is `test` or `train`; a `.npz` has no split and is read whole either
     way. data_dir is where the files of named data may lie; those found nowhere are downloaded to the user's cache.
+    limits: what the files may ask for (default `Limits()`).
 
-    Raises DataError if the data cannot be found or read, are not what they should be, or leave the clip.
+    Raises DataError if the data cannot be found or read, are not what they should be, or leave the clip, and LimitError
+    if a file asks for more than the limits allow; both are ValueErrors.
     """
     if split not in ("test", "train"):
         raise DataError(f"split {split!r} is not one of test, train")
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise DataError(f"data {name_or_path!r} are no name and no path; give one of {', '.join(NAMES)} or a .npz file")
+    limits = limits or Limits()
     name = str(name_or_path)
     if name in NAMES:
-        return _load_named(name, split, data_dir, (0.0, 1.0) if clip is None else clip)
-    path = Path(name_or_path).expanduser()
-    if not path.is_file():
-        raise DataError(f"no data {name!r}: give one of {', '.join(NAMES)}, or an existing .npz file with x and y")
+        return _load_named(name, split, data_dir, (0.0, 1.0) if clip is None else clip, limits)
+    path = _existing(name)
     if path.suffix != ".npz":
         raise DataError(f"{path}: not a .npz file; save the arrays with np.savez(file, x=..., y=...)")
-    return load_npz(path, clip)
+    arrays = read_npz(path, ("x",), ("y",), limits)
+    return from_arrays(arrays["x"], arrays.get("y"), clip, name=str(path), limits=limits)
 
 
-def _load_named(name: str, split: str, data_dir: str | Path | None, clip: tuple[float, float]) -> Dataset:
-    inputs, labels = _read(name, split, data_dir)
+def _existing(name: str) -> Path:
+    """Return the path of an existing regular file of this name."""
+    remedy = f"give one of {', '.join(NAMES)}, or an existing .npz file with x and y"
+    try:
+        path = Path(name).expanduser()
+        exists, is_file = path.exists(), path.is_file()
+    # RuntimeError: no such home folder. ValueError: a zero byte. OSError: too long, or not permitted.
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"no data {name!r} ({error}): {remedy}") from error
+    if not exists:
+        raise DataError(f"no data {name!r}: {remedy}")
+    if not is_file:
+        raise DataError(f"{name}: no regular file, but a folder, pipe or device; {remedy}")
+    return path
+
+
+def _load_named(
+    name: str, split: str, data_dir: str | Path | None, clip: tuple[float, float], limits: Limits
+) -> Dataset:
+    inputs, labels = _read(name, split, data_dir, limits)
     dataset = Dataset(name, inputs, labels, clip, f"scaled to [0, 1], {clip_words(clip)}")
     check_labels(dataset, _CLASSES)
     return dataset
 
 
-def _read(name: str, split: str, data_dir: str | Path | None) -> tuple[Inputs, Labels]:
+def _read(name: str, split: str, data_dir: str | Path | None, limits: Limits) -> tuple[Inputs, Labels]:
     """Return the scaled inputs and the labels."""
     if name == "digits":
         return read_digits(split)
     if name == "cifar10":
-        return read_cifar10(split, data_dir)
-    return read_mnist(name, split, data_dir)
+        return read_cifar10(split, data_dir, limits)
+    return read_mnist(name, split, data_dir, limits)
