@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from verifier.data.error import DataError
 from verifier.data.labels import Labels
+from verifier.data.layout import arrange, channels_first
 
 Inputs = NDArray[np.floating[Any]]
 
@@ -65,22 +66,36 @@ class Dataset:
             sha.update(b"none" if array is None else np.ascontiguousarray(array).data)
         return sha.hexdigest()
 
-    def fit_to(self, input_shape: Sequence[int]) -> Dataset:
-        """Return the data with inputs of this shape, their elements in C order and nothing transposed.
+    def fit_to(self, input_shape: Sequence[int], layout: str | None = None) -> Dataset:
+        """Return the data with inputs of the model's input shape; `layout` is that of the data, not of the model.
 
-        The digest covers the shape, so it changes; the note says what was done. Raises DataError if the numbers of
-        elements differ.
+        Inputs of that shape stay as they are, unless the layout says otherwise. Others keep their elements in C order,
+        with a warning where that may be wrong, and are permuted only if the layout is given. The digest covers inputs
+        and shape, so it changes with them; the note says what was done. Raises DataError, with the permutation or the
+        layout that fits, if axes fit only after a permutation, or if the numbers of elements differ.
         """
         shape = tuple(int(size) for size in input_shape)
-        if shape == self.input_shape:
+        try:
+            arrangement = arrange(self.input_shape, shape, layout)
+        except DataError as error:
+            raise DataError(f"{self.name}: {error}") from None
+        if not arrangement.words:
             return self
-        if min(shape, default=1) < 1 or math.prod(shape) != math.prod(self.input_shape):
-            raise DataError(
-                f"{self.name}: inputs of shape {self.input_shape} ({math.prod(self.input_shape)} elements) do not fit "
-                f"the input shape {shape}"
-            )
-        note = f"{self.note}, reshaped in C order from {self.input_shape} to {shape}"
-        return replace(self, inputs=self.inputs.reshape(len(self), *shape), note=note)
+        inputs = self.inputs.transpose(0, *(axis + 1 for axis in arrangement.order))
+        warnings = () if arrangement.warning is None else (f"{self.name}: {arrangement.warning}",)
+        return replace(
+            self,
+            inputs=np.ascontiguousarray(inputs.reshape(len(self), *shape)),
+            note=f"{self.note}, {arrangement.words}",
+            warnings=(*self.warnings, *warnings),
+        )
+
+    def channels_first_shape(self, layout: str | None) -> tuple[int, ...]:
+        """Return the input shape of a model that names none itself (a torch module) for data in this layout.
+
+        Torch has channels first: data said to be `nhwc` are permuted by `fit_to` this shape, others stay.
+        """
+        return channels_first(self.input_shape, layout)
 
     def indices(self, limit: int | None = None, offset: int = 0) -> range:
         """Return the positions offset, offset + 1, ...: at most limit of them, fewer where the data end.
