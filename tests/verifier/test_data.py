@@ -453,6 +453,9 @@ def test_images_without_their_labels_are_not_taken(tmp_path):
 def test_a_data_dir_that_is_no_folder_is_refused(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"data_dir .*absent is not a folder"):
         load_data("mnist", data_dir=tmp_path / "absent")
+    for folder in (3, "~nobody-of-this-name", "x" * 5000):
+        with pytest.raises(DataError, match=r"data_dir .* is not a folder"):
+            load_data("mnist", data_dir=folder)
     monkeypatch.setenv("VERIFIER_DATA_DIR", str(tmp_path / "absent"))
     with pytest.raises(DataError, match=r"VERIFIER_DATA_DIR .*absent is not a folder"):
         load_data("cifar10")

@@ -235,6 +235,12 @@ def test_an_archive_of_very_many_members_is_listed_briefly(tmp_path):
     assert len(str(caught.value)) < 1000
 
 
+def test_names_in_errors_do_not_reach_the_terminal_as_commands(tmp_path):
+    with pytest.raises(DataError, match=r"\\x1b\[2J") as caught:
+        load_data(write(tmp_path / "d.npz", ("\x1b[2J" + "a" * 60000 + ".npy", b"")))
+    assert "\x1b" not in str(caught.value) and len(str(caught.value)) < 500
+
+
 def test_fortran_order_is_read_by_its_axes(tmp_path):
     x = np.arange(24.0).reshape(2, 3, 4)
     np.savez(tmp_path / "f.npz", x=np.asfortranarray(x))

@@ -168,6 +168,11 @@ def test_a_stream_without_an_end_stops_at_the_limit():
             as_dataset(endless, limits=Limits(data_bytes=10_000))
 
 
+def test_a_stream_of_small_items_without_an_end_stops_soon():
+    with pytest.raises(LimitError, match="read up to item 129,"):
+        as_dataset(itertools.repeat((X[0], 1)), limits=Limits(data_bytes=2**20))
+
+
 class Endless(IterableDataset):
     def __iter__(self):
         return itertools.repeat((TX[0], 1))

@@ -180,6 +180,11 @@ def test_equal_numbers_of_elements_in_another_shape_are_warned_of(data, model, w
     assert (fitted.inputs.ravel() == numbered(*data).inputs.ravel()).all()
 
 
+def test_a_single_input_without_its_first_axis_is_recognised():
+    assert "give x[None]" in refusal(numbered(4, 4, count=3), (3, 4, 4))
+    assert "x[None]" not in refusal(numbered(4, 3, count=3), (3, 4, 4))
+
+
 def test_warnings_stay_with_the_data():
     twice = numbered(48).fit_to((3, 4, 4)).fit_to((48,))
     assert len(twice.warnings) == 2

@@ -83,9 +83,14 @@ def _read_members(
     missing = [key for key in required if key not in arrays]
     if missing:
         held = sorted(name.removesuffix(".npy") for name in archive.namelist())
-        shown = ", ".join(held[:20]) + (f" and {len(held) - 20} more" if len(held) > 20 else "")
+        shown = ", ".join(map(_printable, held[:20])) + (f" and {len(held) - 20} more" if len(held) > 20 else "")
         raise DataError(f"{path}: no array {', '.join(missing)}; it holds {shown or 'nothing'}")
     return arrays
+
+
+def _printable(name: str) -> str:
+    """Return the name for an error: short, and without the control characters that a terminal would obey."""
+    return name[:40] if name.isprintable() else ascii(name[:40])
 
 
 def _member(path: Path, archive: zipfile.ZipFile, key: str) -> zipfile.ZipInfo | None:

@@ -1,7 +1,8 @@
 """Inputs and labels gathered from an iterable of (x, y): batches or single samples, read once and in its order.
 
 An item is a batch if its y has an axis as long as the first axis of its x, else one sample. All of it is kept, so a
-stream without an end stops at `limits.data_bytes`; whatever the iterable raises becomes a DataError.
+stream without an end stops at `limits.data_bytes`, of which an item takes at least 8 KiB; whatever the iterable raises
+becomes a DataError.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from verifier.data.arrays import as_array, exact_floats, labelled
 from verifier.data.dataset import Dataset
 from verifier.data.error import DataError
 from verifier.data.labels import read_labels
+
+# What an item counts as at least, so that a stream of small items without an end stops within a minute.
+_ITEM_BYTES = 8192
 
 PAIRS = "give pairs (x, y), of batches x (n, ...) and y (n,) or of one input x and its class y"
 
@@ -67,14 +71,14 @@ def gather(
     LimitError once it has given more than limits.data_bytes.
     """
     inputs, labels = Rows(), Rows()
-    stored = set()
+    stored: set[np.dtype[Any]] = set()
     for position, item in enumerate(_read(items, name)):
         place = f"{name}: item {position}"
         x, y = _pair(place, item)
-        stored.add(str(x.dtype))
+        stored.add(x.dtype)
         values = exact_floats(place, x, limits)
         asked = inputs.nbytes + labels.nbytes + values.nbytes + y.nbytes
-        limits.check("data_bytes", asked, f"{name}, read up to item {position},")
+        limits.check("data_bytes", max(asked, _ITEM_BYTES * position), f"{name}, read up to item {position},")
         for which, rows, part in (("x", inputs, values), ("y", labels, y)):
             try:
                 rows.add(part)
@@ -83,7 +87,7 @@ def gather(
     if not stored:
         raise DataError(f"{name}: no data, it gave no items; an iterator that was read before is empty")
     x_all = inputs.values
-    as_type = "" if stored == {str(x_all.dtype)} else f" ({', '.join(sorted(stored))} as {x_all.dtype})"
+    as_type = "" if stored == {x_all.dtype} else f" ({', '.join(sorted(map(str, stored)))} as {x_all.dtype})"
     Dataset(name, x_all, None, clip, "")
     read = read_labels(name, labels.values, len(x_all))
     return labelled(name, x_all, read, clip, f"taken as given{as_type}, in the order of reading", warnings)

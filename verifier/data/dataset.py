@@ -78,7 +78,9 @@ class Dataset:
         try:
             arrangement = arrange(self.input_shape, shape, layout)
         except DataError as error:
-            raise DataError(f"{self.name}: {error}") from None
+            one = self.inputs.size == math.prod(shape) and self.inputs.size > math.prod(self.input_shape)
+            hint = "; x as a whole has as many elements as one input: if it is one, give x[None]" if one else ""
+            raise DataError(f"{self.name}: {error}{hint}") from None
         if not arrangement.words:
             return self
         inputs = self.inputs.transpose(0, *(axis + 1 for axis in arrangement.order))

@@ -35,8 +35,13 @@ def folders_to_search(name: str, data_dir: str | Path | None) -> list[Path]:
     for origin, given in (("data_dir", data_dir), (VARIABLE, os.environ.get(VARIABLE) or None)):
         if given is None:
             continue
-        folder = Path(given).expanduser()
-        if not folder.is_dir():
+        try:
+            folder = Path(given).expanduser()
+            is_folder = folder.is_dir()
+        # TypeError: no path at all. RuntimeError: no such home folder. OSError: too long, or not permitted.
+        except (TypeError, RuntimeError, OSError) as error:
+            raise DataError(f"{name}: {origin} {given!r} is not a folder ({error})") from error
+        if not is_folder:
             raise DataError(f"{name}: {origin} {folder} is not a folder")
         folders += [folder / name, folder]
     return [*folders, cache_folder(name)]

@@ -71,7 +71,10 @@ def _existing(name: str) -> Path:
 def _load_named(
     name: str, split: str, data_dir: str | Path | None, clip: tuple[float, float], limits: Limits
 ) -> Dataset:
-    inputs, labels = _read(name, split, data_dir, limits)
+    try:
+        inputs, labels = _read(name, split, data_dir, limits)
+    except OSError as error:
+        raise DataError(f"{name}: its files cannot be read: {error}; name another folder with --data-dir") from error
     dataset = Dataset(name, inputs, labels, clip, f"scaled to [0, 1], {clip_words(clip)}")
     check_labels(dataset, _CLASSES)
     return dataset
