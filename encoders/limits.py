@@ -35,7 +35,7 @@ class Limits:
     constant_bytes: int = 2**26
     member_bytes: int = 4 * 2**30
     text_bytes: int = 2**28
-    data_bytes: int = 8 * 2**30
+    data_bytes: int = 4 * 2**30
     expanded_bytes: int = 2**26
 
     def __post_init__(self) -> None:

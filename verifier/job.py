@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from encoders.region import Norm
 from verifier.agreement import INPUTS
-from verifier.data import Dataset, check_labels, from_arrays, load_data
+from verifier.data import Dataset, as_dataset, check_labels
 from verifier.methods import Batch
 from verifier.methods.base import BATCH_SIZE
 from verifier.request import Request
@@ -109,10 +109,11 @@ class Job:
         }  # fmt: skip
 
     def warnings(self, correct: int, inputs: int) -> tuple[str, ...]:
-        """Return a warning where fewer inputs are classified correctly than twice chance would."""
+        """Return the warnings about the data, and one where fewer inputs are right than twice chance would be."""
         if correct >= 2 * inputs / self.subject.classes:
-            return ()
+            return self.dataset.warnings
         return (
+            *self.dataset.warnings,
             f"accuracy is {correct / inputs:.1%} on {inputs} inputs of {self.subject.classes} "
             f"classes: scale or layout of the data probably do not match the model ({self.dataset.note})",
         )
@@ -120,13 +121,13 @@ class Job:
 
 def load_job(request: Request, command: str) -> Job:
     """Return the job of a command; raise ValueError with what does not fit and what to do."""
-    dataset = _load(request)
-    shape = dataset.inputs.shape[1:] if isinstance(request.model, nn.Module) else None
+    dataset = as_dataset(request.data, data_dir=request.data_dir, clip=request.clip, limits=request.limits)
+    shape = dataset.channels_first_shape(request.layout) if isinstance(request.model, nn.Module) else None
     subject = load_subject(
         request.model, input_shape=shape, device=request.device, mean=request.mean, std=request.std,
         limits=request.limits,
     )  # fmt: skip
-    dataset = dataset.fit_to(subject.network.input_shape)
+    dataset = dataset.fit_to(subject.network.input_shape, request.layout)
     if dataset.labels is None:
         raise ValueError(f"{dataset.name} has no labels y; {command} counts correctly classified inputs and needs them")
     check_labels(dataset, subject.classes)
@@ -162,15 +163,6 @@ def _origin(request: Request) -> dict[str, Any]:
     if "data" in origin:
         origin["data_dir"] = None if request.data_dir is None else str(Path(request.data_dir).resolve())
     return origin
-
-
-def _load(request: Request) -> Dataset:
-    data = request.data
-    if isinstance(data, Dataset):
-        return data
-    if isinstance(data, tuple):
-        return from_arrays(data[0], data[1], request.clip)
-    return load_data(data, data_dir=request.data_dir, clip=request.clip)
 
 
 def _versions() -> dict[str, str]:

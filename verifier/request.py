@@ -26,8 +26,6 @@ Data: TypeAlias = Any
 # Called after each batch with (inputs done, inputs in all).
 Progress = Callable[[int, int], None]
 
-LAYOUTS = ("nchw", "nhwc")
-
 
 class Options(TypedDict, total=False):
     """The keywords that certify, attack, robustness and compare share; `Request` says what each means."""
@@ -98,6 +96,9 @@ class Request:
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
+        # Imported here: the command line builds its help from this file, without numpy.
+        from verifier.data.layout import LAYOUTS
+
         if self.layout not in (None, *LAYOUTS):
             raise ValueError(f"unknown layout {self.layout!r}; supported: {', '.join(LAYOUTS)}")
         if math.isnan(self.time_limit) or self.time_limit < 0:

@@ -21,6 +21,7 @@ from verifier.attacks import ATTACKS
 from verifier.cli import main
 from verifier.job import load_job
 from verifier.reports.pictures import adversarial_figure, as_picture, difference_factor
+from verifier.request import Request
 from verifier.subject import Subject
 from verifier.targeted import reaches
 
@@ -99,7 +100,9 @@ def test_an_input_that_another_class_reaches_in_real_arithmetic_is_broken_at_dis
 
     def tying(*arguments, **settings):
         job = load_job(*arguments, **settings)
-        subject = dataclasses.replace(job.subject, runtime=lambda x: np.zeros((len(x), 2), dtype=np.float32))
+        subject = dataclasses.replace(
+            job.subject, agreement=None, runtime=lambda x: np.zeros((len(x), 2), dtype=np.float32)
+        )
         return dataclasses.replace(job, subject=subject)
 
     monkeypatch.setattr("verifier.attacking.load_job", tying)
@@ -114,8 +117,7 @@ def test_a_target_must_win_in_real_arithmetic_too():
     with torch.no_grad():
         module.weight.zero_()
         module.bias.copy_(torch.tensor([0.0, 1.0, 0.999]))
-    settings = {"data_dir": None, "mean": (), "std": (), "limit": None, "offset": 0, "seed": 0, "device": "cpu"}
-    job = load_job(module, (torch.rand(1, 1), torch.tensor([0])), "attack", clip=None, **settings)
+    job = load_job(Request(module, (torch.rand(1, 1), torch.tensor([0])), device="cpu"), "attack")
     halves = np.array([[0.0, 1.0, 1.0]], dtype=np.float32)
     subject = dataclasses.replace(job.subject, runtime=lambda x: halves)
     batch = dataclasses.replace(job.batch(job.points(range(1)), [0], job.labels(range(1))), subject=subject)
@@ -132,7 +134,11 @@ def test_a_model_that_disagrees_with_its_graph_is_not_broken(small, monkeypatch)
 
     def stubborn(*arguments, **settings):
         job = load_job(*arguments, **settings)
-        subject = dataclasses.replace(job.subject, runtime=lambda x: np.repeat(constant, len(x), axis=0))
+
+        def run(x):
+            return np.repeat(constant, len(x), axis=0)
+
+        subject = dataclasses.replace(job.subject, agreement=None, runtime=run)
         return dataclasses.replace(job, subject=subject)
 
     monkeypatch.setattr("verifier.attacking.load_job", stubborn)
@@ -210,9 +216,7 @@ def test_a_target_counts_that_class_only(small, target, name):
 
 def test_nan_reaches_no_target(small):
     path, (x, y) = small
-    job = load_job(
-        path, (x, y), "attack", clip=None, data_dir=None, mean=(), std=(), limit=None, offset=0, seed=0, device="cpu"
-    )
+    job = load_job(Request(path, (x, y), device="cpu"), "attack")
     batch = job.batch(job.points(range(1, 4)), [1, 2, 3], job.labels(range(1, 4)))
     broken = dataclasses.replace(job.subject, runtime=lambda v: np.full((len(v), 3), np.nan, dtype=np.float32))
     executed, _ = reaches(dataclasses.replace(batch, subject=broken), job.points(range(1, 4)), (batch.classes + 1) % 3)
