@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from encoders.formats.errors import ModelFileError, check_file
+from encoders.limits import LimitError, Limits
 
 if TYPE_CHECKING:
     import os
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from encoders.formats.runtime import Runtime
     from encoders.network import Network
 
-# Each module has read_network(path) and open_runtime(path).
+# Each module has read_network(path, limits) and open_runtime(path, limits).
 READERS = {
     ".onnx": "encoders.formats.onnx_reader",
     ".onnx.gz": "encoders.formats.onnx_reader",
@@ -39,9 +40,16 @@ __all__ = [
 ]
 
 
-def read_network(path: str | os.PathLike[str]) -> Network:
-    """Return the network in a file. Raises ModelFileError naming everything that cannot be read."""
-    network: Network = _reader(Path(path)).read_network(Path(path))
+def read_network(path: str | os.PathLike[str], limits: Limits = Limits()) -> Network:
+    """Return the network in a file. Raises ModelFileError naming everything that cannot be read.
+
+    What asks for more than the limits is refused before it is allocated.
+    """
+    reader = _reader(Path(path))
+    try:
+        network: Network = reader.read_network(Path(path), limits)
+    except LimitError as error:
+        raise ModelFileError(f"{path}: {error}") from None
     return network
 
 
@@ -61,9 +69,16 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     return metadata
 
 
-def open_runtime(path: str | os.PathLike[str]) -> Runtime:
-    """Return the model as its own framework runs it: onnxruntime, torch, or the network itself."""
-    runtime: Runtime = _reader(Path(path)).open_runtime(Path(path))
+def open_runtime(path: str | os.PathLike[str], limits: Limits = Limits()) -> Runtime:
+    """Return the model as its own framework runs it: onnxruntime, torch, or the network itself.
+
+    Raises ModelFileError for a file that `read_network` refuses: nothing else reaches a framework.
+    """
+    reader = _reader(Path(path))
+    try:
+        runtime: Runtime = reader.open_runtime(Path(path), limits)
+    except LimitError as error:
+        raise ModelFileError(f"{path}: {error}") from None
     return runtime
 
 

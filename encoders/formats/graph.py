@@ -4,6 +4,7 @@ A reader follows the shapes of the file with the batch counted as 1, and the bui
 stays first and no op looks at it. Whatever breaks the rule is refused (ValueError, which the reader collects).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,9 +13,14 @@ from torch import Tensor
 
 from encoders.formats.errors import ModelFileError
 from encoders.formats.runtime import Batch
+from encoders.formats.window_limits import check_windows
+from encoders.limits import Limits
 from encoders.network import INPUT, Network, Node
 from encoders.ops import Concat, GlobalAveragePool, Op, Reshape, Shape, Slice, Transpose
 from encoders.passes.merge_bias import merge_bias
+
+# Characters of a node's name that are kept: a file may repeat a name of megabytes in each of its nodes.
+LONGEST_NAME = 200
 
 
 @dataclass(frozen=True)
@@ -67,14 +73,20 @@ def file_input(name: str, dimensions: Sequence[int | str], dtype: torch.dtype) -
 
 
 class GraphBuilder:
-    """Collects nodes; every method returns the Value of what it added, or the same Value for an identity."""
+    """Collects nodes; every method returns the Value of what it added, or the same Value for an identity.
 
-    def __init__(self, source: str, given: FileInput) -> None:
+    Raises LimitError (which a reader lets through) for an input, a number of nodes or a node beyond the limits.
+    """
+
+    def __init__(self, source: str, given: FileInput, limits: Limits = Limits()) -> None:
+        limits.check("input_values", math.prod(given.sample_shape), f"the input of shape {given.sample_shape}")
         self.source = source
         self.given = given
+        self.limits = limits
         self.input = Value(INPUT, given.shape)
         self._nodes: list[Node] = []
         self._shapes: dict[str, Shape] = {INPUT: given.sample_shape}
+        self._uses: dict[str, int] = {}
 
     @property
     def has_batch(self) -> bool:
@@ -91,11 +103,18 @@ class GraphBuilder:
         return self._shapes[value.name]
 
     def emit(self, name: str, op: Op, *inputs: Value) -> Value:
-        """Return the value of a new node; its name is made unique."""
-        shape = op.output_shape(*(self._shapes[value.name] for value in inputs))
-        unique, count = name, 1
+        """Return the value of a new node; its name is cut to a readable length and made unique."""
+        name = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
+        self.limits.check("nodes", len(self._nodes) + 1, "the graph")
+        shapes = [self._shapes[value.name] for value in inputs]
+        check_windows(op, shapes[0], self.limits, f"node {name!r} ({op.kind})")
+        shape = op.output_shape(*shapes)
+        self.limits.check("node_values", math.prod(shape), f"node {name!r} ({op.kind})")
+        unique, count = name, self._uses.get(name, 1)
         while unique in self._shapes:
             unique, count = f"{name}.{count}", count + 1
+        # The next node of this name starts to count here: thousands of one name take linear time.
+        self._uses[name] = count
         self._nodes.append(Node(unique, op, tuple(value.name for value in inputs)))
         self._shapes[unique] = shape
         return Value(unique, (1, *shape) if self.has_batch else shape)

@@ -24,6 +24,7 @@ from torch import Tensor
 from encoders.files import write_atomically
 from encoders.formats.errors import ModelFileError
 from encoders.formats.runtime import Array, Runtime
+from encoders.limits import Limits
 from encoders.network import Network, Node
 from encoders.ops import OPS, Op
 
@@ -64,7 +65,7 @@ def write_network(network: Network, path: Path, metadata: dict[str, Any] | None 
         raise ModelFileError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def read_network(path: Path) -> Network:
+def read_network(path: Path, limits: Limits = Limits()) -> Network:
     """Return the network in a file; raise ModelFileError if anything in it is unknown, missing or superfluous."""
     header, tensors = _read(path, with_tensors=True)
     graph = _json(path, header, "network")
@@ -88,9 +89,9 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return _json(path, _read(path, with_tensors=False)[0], "metadata")
 
 
-def open_runtime(path: Path) -> Runtime:
+def open_runtime(path: Path, limits: Limits = Limits()) -> Runtime:
     """Return the network evaluated in its own dtype."""
-    network = read_network(path)
+    network = read_network(path, limits)
 
     def run(x: Array) -> Array:
         with torch.no_grad():

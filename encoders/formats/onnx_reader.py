@@ -25,6 +25,7 @@ from encoders.formats.errors import ModelFileError, unsupported_nodes
 from encoders.formats.graph import FileInput, GraphBuilder, Value, file_input
 from encoders.formats.onnx_node import OnnxNode
 from encoders.formats.runtime import Array, Runtime, open_batched
+from encoders.limits import LimitError, Limits
 from encoders.network import Network
 
 OPSETS = range(8, 22)
@@ -75,12 +76,12 @@ _FOLLOWED = ("Shape", "Gather")
 RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 
 
-def read_network(path: Path) -> Network:
+def read_network(path: Path, limits: Limits = Limits()) -> Network:
     """Return the network in an ONNX file."""
-    return convert(_load(path), str(path))
+    return convert(_load(path), str(path), limits)
 
 
-def open_runtime(path: Path) -> Runtime:
+def open_runtime(path: Path, limits: Limits = Limits()) -> Runtime:
     """Return the file as onnxruntime executes it on the CPU."""
     import onnxruntime
 
@@ -104,10 +105,10 @@ def open_runtime(path: Path) -> Runtime:
     return open_batched(f"onnxruntime {onnxruntime.__version__}", given.sample_shape, dtype, given.batch, run)
 
 
-def convert(model: onnx.ModelProto, source: str) -> Network:
+def convert(model: onnx.ModelProto, source: str, limits: Limits = Limits()) -> Network:
     """Return the network of a model in memory; raise ModelFileError naming every node that is not supported."""
     given, opset = _input(model, source), _opset(model, source)
-    graph = GraphBuilder(source, given)
+    graph = GraphBuilder(source, given, limits)
     values: dict[str, Any] = {}
     for tensor in model.graph.initializer:
         try:
@@ -121,6 +122,8 @@ def convert(model: onnx.ModelProto, source: str) -> Network:
     for node in _needed(model.graph, output):
         try:
             _convert_node(node, values, graph, opset)
+        except LimitError:
+            raise
         except ValueError as error:
             problems.append(f"node {node.name or next(iter(node.output), '')!r} ({node.op_type}): {error}")
             values.update(dict.fromkeys(name for name in node.output if name))

@@ -26,6 +26,7 @@ from encoders.formats.graph import FileInput, GraphBuilder, Value, file_input
 from encoders.formats.runtime import Array, Runtime, open_batched
 from encoders.formats.torch_archive import open_archive
 from encoders.formats.torch_node import TorchNode
+from encoders.limits import Limits
 from encoders.network import Network
 from encoders.ops import Relu, Sigmoid, Tanh
 
@@ -122,12 +123,12 @@ _VIEWS = (_VIEWS | {"aten.t.default", "aten.expand.default"}) - {"aten.cat.defau
 _INTEGER_OPERATORS = (operator.add, operator.mul, operator.floordiv, operator.sub)
 
 
-def read_network(path: Path) -> Network:
+def read_network(path: Path, limits: Limits = Limits()) -> Network:
     """Return the network in a .pt2 file."""
     return convert(open_archive(path), str(path))
 
 
-def open_runtime(path: Path) -> Runtime:
+def open_runtime(path: Path, limits: Limits = Limits()) -> Runtime:
     """Return the program in a .pt2 file as torch executes it; only programs that can be read are executed."""
     program = open_archive(path)
     convert(program, str(path))
