@@ -166,17 +166,28 @@ class MaxPool2d(Op):
     dilation: tuple[int, int] = (1, 1)
 
     def __post_init__(self) -> None:
-        _check_window(self.kind, self.kernel, self.stride, self.padding)
+        _check_window(self.kind, self.kernel, self.stride, self.padding, self.dilation)
 
     def output_shape(self, *shapes: Shape) -> Shape:
         result = _pooled_shape(self.kind, shapes[0], self.kernel, self.stride, self.padding, self.dilation)
-        for axis in (0, 1):
-            size, before = shapes[0][axis + 1], self.padding[axis]
-            starts = (i * self.stride[axis] - before for i in range(result[axis + 1]))
-            places = range(0, self.kernel[axis] * self.dilation[axis], self.dilation[axis])
-            if not all(any(0 <= start + place < size for place in places) for start in starts):
-                raise ValueError(f"{self.kind}: padding {self.padding} leaves windows without any input in {shapes[0]}")
+        if not all(self._sees_input(axis, shapes[0][axis + 1], result[axis + 1]) for axis in (0, 1)):
+            raise ValueError(f"{self.kind}: padding {self.padding} leaves windows without any input in {shapes[0]}")
         return result
+
+    def _sees_input(self, axis: int, size: int, outputs: int) -> bool:
+        """Return whether every window has a cell in the input along an axis, whatever their number.
+
+        A window that starts inside has one. One that starts in the padding before has `start mod dilation` as its
+        first cell that is not before the input, as the padding is less than the kernel.
+        """
+        stride, dilation, before = self.stride[axis], self.dilation[axis], self.padding[axis]
+        if (outputs - 1) * stride - before >= size:
+            return False
+        if dilation <= size:
+            return True
+        # Remainders repeat after `dilation` windows; with a dilation beyond the size only tiny kernels fit.
+        in_front = min(-(-before // stride), outputs, dilation)
+        return all((i * stride - before) % dilation < size for i in range(in_front))
 
     def evaluate(self, *x: Tensor) -> Tensor:
         (value,) = x
@@ -264,10 +275,14 @@ class MaxPool2d(Op):
 
 
 def _check_window(
-    kind: str, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int, int, int]
+    kind: str,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    dilation: tuple[int, int] = (1, 1),
 ) -> None:
-    if min(kernel) < 1 or min(stride) < 1 or min(padding) < 0:
-        raise ValueError(f"{kind} needs kernel >= 1, stride >= 1 and padding >= 0")
+    if min(kernel) < 1 or min(stride) < 1 or min(padding) < 0 or min(dilation) < 1:
+        raise ValueError(f"{kind} needs kernel >= 1, stride >= 1, dilation >= 1 and padding >= 0")
     if max(padding[0], padding[2]) >= kernel[0] or max(padding[1], padding[3]) >= kernel[1]:
         raise ValueError(f"{kind}: padding {padding} leaves windows without any input (kernel {kernel})")
 
