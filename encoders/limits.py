@@ -21,15 +21,17 @@ class Limits:
     """The table of limits, all whole numbers and at least 1.
 
     nodes: nodes of a graph. input_values: numbers in one input. node_values: numbers that any one node computes for one
-    input. window_cells: cells of a pooling or convolution window, padding included. weight_bytes: all weights together.
-    constant_bytes: the result of one folded constant. member_bytes: one decompressed file or archive member.
-    text_bytes: one JSON text. data_bytes: the inputs and labels of a data set together. expanded_bytes: packed content
-    that unpacks to more than a hundred times the size of its file.
+    input. operations: products, sums and comparisons of all nodes together, for one input. window_cells: cells of a
+    pooling or convolution window. weight_bytes: all weights together. constant_bytes: the results of all folded
+    constants together. member_bytes: one decompressed file or archive member. text_bytes: one JSON text. data_bytes:
+    the inputs and labels of a data set together. expanded_bytes: packed content that unpacks to more than a hundred
+    times the size of its file.
     """
 
-    nodes: int = 200_000
+    nodes: int = 20_000
     input_values: int = 2**24
     node_values: int = 2**26
+    operations: int = 2**36
     window_cells: int = 2**20
     weight_bytes: int = 4 * 2**30
     constant_bytes: int = 2**26

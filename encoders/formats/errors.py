@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+# Problems that one message lists; a file may have a hundred thousand.
+LISTED_PROBLEMS = 50
+
 
 class ModelFileError(ValueError):
     """A model or its file cannot be used; the message names the file, the node, the value and the remedy."""
@@ -11,7 +14,9 @@ class ModelFileError(ValueError):
 def unsupported_nodes(source: str, problems: Sequence[str], supported: Sequence[str]) -> ModelFileError:
     """Return one error for everything in the graph of `source` that cannot be read."""
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    lines = "\n".join(f"  {problem}" for problem in problems)
+    lines = "\n".join(f"  {problem}" for problem in problems[:LISTED_PROBLEMS])
+    if len(problems) > LISTED_PROBLEMS:
+        lines += f"\n  and {len(problems) - LISTED_PROBLEMS} more"
     # Overloads of one torch operator (aten.add.Tensor, aten.add.Scalar) are listed once.
     names = sorted({name.rsplit(".", 1)[0].removeprefix("aten.") for name in supported})
     return ModelFileError(

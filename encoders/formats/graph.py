@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from encoders.formats.demands import check_windows, operations
 from encoders.formats.errors import ModelFileError
 from encoders.formats.runtime import Batch
-from encoders.formats.window_limits import check_windows
 from encoders.limits import Limits
 from encoders.network import INPUT, Network, Node
 from encoders.ops import Concat, GlobalAveragePool, Op, Reshape, Shape, Slice, Transpose
@@ -21,6 +21,9 @@ from encoders.passes.merge_bias import merge_bias
 
 # Characters of a node's name that are kept: a file may repeat a name of megabytes in each of its nodes.
 LONGEST_NAME = 200
+
+# Axes of a value; numpy and torch end at 64.
+MAXIMUM_RANK = 32
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ def file_input(name: str, dimensions: Sequence[int | str], dtype: torch.dtype) -
     A leading dimension that is dynamic, or 1 with rank >= 2, is the batch. Raises ValueError for any other
     dynamic dimension, and for element types other than float32 and float64.
     """
+    if len(dimensions) > MAXIMUM_RANK:
+        raise ValueError(f"input {name!r} has {len(dimensions)} axes; supported: up to {MAXIMUM_RANK}")
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"input {name!r} has element type {dtype}; supported: float32 and float64")
     for axis, dimension in enumerate(dimensions):
@@ -87,6 +92,7 @@ class GraphBuilder:
         self._nodes: list[Node] = []
         self._shapes: dict[str, Shape] = {INPUT: given.sample_shape}
         self._uses: dict[str, int] = {}
+        self._operations = 0
 
     @property
     def has_batch(self) -> bool:
@@ -110,6 +116,10 @@ class GraphBuilder:
         check_windows(op, shapes[0], self.limits, f"node {name!r} ({op.kind})")
         shape = op.output_shape(*shapes)
         self.limits.check("node_values", math.prod(shape), f"node {name!r} ({op.kind})")
+        if min(shape, default=1) < 1:
+            raise ValueError(f"its result of shape {shape} is empty")
+        self._operations += operations(op, shape)
+        self.limits.check("operations", self._operations, "the graph")
         unique, count = name, self._uses.get(name, 1)
         while unique in self._shapes:
             unique, count = f"{name}.{count}", count + 1
@@ -150,6 +160,8 @@ class GraphBuilder:
     def reshape(self, name: str, x: Value, shape: Sequence[int]) -> Value:
         """Return x under another shape of the file, whose leading axis must still be the batch."""
         shape = tuple(int(size) for size in shape)
+        if len(shape) > MAXIMUM_RANK:
+            raise ValueError(f"a result of {len(shape)} axes is not supported; supported: up to {MAXIMUM_RANK}")
         if self.has_batch and (not shape or shape[0] != 1):
             raise ValueError(f"the result of shape {shape} does not keep the batch as leading axis")
         target = shape[1:] if self.has_batch else shape

@@ -6,7 +6,6 @@ the ONNX operator specification, default domain, opsets 8 to 21.
 
 import math
 from collections.abc import Callable
-from fractions import Fraction
 
 import numpy as np
 import torch
@@ -38,27 +37,38 @@ def gemm(node: OnnxNode) -> Value:
     """Return alpha A B + beta C for a computed A and constant B, C."""
     x = node.value(0)
     node.expect("transA", 0)
-    matrix = node.weight(1)
-    if matrix.dim() != 2 or len(x.shape) != 2:
-        raise ValueError(f"takes matrices, got shapes {x.shape} and {tuple(matrix.shape)}")
-    weight = matrix if node.attributes.get("transB", 0) else matrix.t().contiguous()
+    weight = node.weight(1) if node.attributes.get("transB", 0) else node.transposed_weight(1)
+    if weight.dim() != 2 or len(x.shape) != 2:
+        raise ValueError(f"takes matrices, got shapes {x.shape} and {node.array(1).shape}")
     alpha, beta = node.attributes.get("alpha", 1.0), node.attributes.get("beta", 1.0)
-    bias = _exact_multiple(beta, node.weight(2)) if node.has(2) and beta != 0 else None
+    bias = _exact_multiple(node, beta, node.weight(2)) if node.has(2) and beta != 0 else None
     if bias is not None:
         bias = node.graph.constant(x, bias)
     result = node.emit(Affine(weight), x, part="product")
     if alpha != 1.0:
-        result = node.emit(MultiplyConstant(torch.tensor(alpha, dtype=matrix.dtype)), result, part="scaled")
+        result = node.emit(MultiplyConstant(torch.tensor(alpha, dtype=weight.dtype)), result, part="scaled")
     return result if bias is None else node.emit(AddConstant(bias), result)
 
 
-def _exact_multiple(factor: float, constant: Tensor) -> Tensor:
-    """Return factor * constant; raise ValueError if that cannot be stored without rounding."""
+def _exact_multiple(node: OnnxNode, factor: float, constant: Tensor) -> Tensor:
+    """Return factor * constant; raise ValueError if that cannot be stored without rounding.
+
+    The factor has 24 bits. A float64 constant is high + low of 24 and 29 bits, whose products are exact; their sum is
+    if its rounding error (Knuth's two-sum) is zero.
+    """
     if factor == 1.0:
         return constant
-    product = constant.double() * factor
-    pairs = zip(constant.flatten().tolist(), product.flatten().tolist(), strict=True)
-    if not bool(product.isfinite().all()) or any(Fraction(factor) * Fraction(c) != Fraction(p) for c, p in pairs):
+    node.memory.fold(2 * constant.numel() * 8)
+    high = constant.float().double()
+    low = constant.double() - high
+    a, b = high * factor, low * factor
+    product = a + b
+    rest = product - a
+    error = (a - (product - rest)) + (b - rest)
+    # Outside of these sizes the parts could overflow or lose bits below the smallest float.
+    size = constant.double().abs()
+    fits = (size == 0) | ((size >= 2.0**-100) & (size <= 2.0**100) | torch.tensor(constant.dtype == torch.float32))
+    if not math.isfinite(factor) or not bool(((error == 0) & fits).all()):
         raise ValueError(f"beta = {factor} would round the bias; supported: beta = 1")
     stored = product.to(constant.dtype)
     return stored if torch.equal(stored.double(), product) else product
@@ -67,10 +77,10 @@ def _exact_multiple(factor: float, constant: Tensor) -> Tensor:
 def matmul(node: OnnxNode) -> Value:
     """Return A B for a constant matrix on one side; on the left only without batch axis, times one column."""
     if node.is_constant(1):
-        x, weight = node.value(0), node.weight(1)
-        if weight.dim() != 2 or not node.graph.sample_shape(x):
-            raise ValueError(f"takes a constant matrix on the right, got shape {tuple(weight.shape)}")
-        return node.emit(Affine(weight.t().contiguous()), x)
+        x, matrix = node.value(0), node.array(1)
+        if matrix.ndim != 2 or not node.graph.sample_shape(x):
+            raise ValueError(f"takes a constant matrix on the right, got shape {matrix.shape}")
+        return node.emit(Affine(node.transposed_weight(1)), x)
     if node.is_constant(0):
         x, weight = node.value(1), node.weight(0)
         column = len(x.shape) == 2 and x.shape[1] == 1
@@ -106,6 +116,12 @@ def max_pool(node: OnnxNode) -> Value:
     x, kernel, stride = _pooling(node)
     node.expect("storage_order", 0)
     dilation = _pair(node, "dilations")
+    if dilation != (1, 1) and node.attributes.get("auto_pad", "NOTSET").startswith("SAME"):
+        # onnxruntime pads as if there were no dilation, the standard's reference as if the window were a full one.
+        raise ValueError(
+            f"auto_pad = {node.attributes['auto_pad']!r} with dilations = {list(dilation)} is padded differently by "
+            "different runtimes; write the pads out"
+        )
     return node.emit(MaxPool2d(kernel, stride, _padding(node, x, kernel, stride, dilation), dilation), x)
 
 
@@ -175,11 +191,19 @@ def reduce_mean(node: OnnxNode) -> Value:
     return node.graph.spatial_mean(node.name, x, axes, bool(node.attributes.get("keepdims", 1)))
 
 
+# In training mode the statistics are those of the batch: the rows of a batch are no inputs of their own.
+TRAINING = (
+    "is in training mode (training_mode = 1, or further outputs), where it normalises by the statistics of the batch; "
+    "export the model in evaluation mode: model.eval() before torch.onnx.export"
+)
+
+
 def batch_normalization(node: OnnxNode) -> Value:
     """Return the normalised value, with the stored statistics."""
     x = node.value(0)
     node.graph.require_batch(x, max(len(x.shape), 2))
-    node.expect("training_mode", 0)
+    if node.attributes.get("training_mode", 0):
+        raise ValueError(TRAINING)
     node.expect("spatial", 1)
     scale, shift, mean, variance = (node.weight(index) for index in range(1, 5))
     return node.emit(BatchNorm(mean, variance, scale, shift, node.attributes.get("epsilon", as_float32(1e-5))), x)
@@ -203,7 +227,9 @@ def subtract(node: OnnxNode) -> Value:
     """Return a difference; a constant minus a value is minus the value plus the constant."""
     if node.is_constant(1):
         x = node.value(0)
-        return node.emit(AddConstant(-node.graph.constant(x, node.weight(1))), x)
+        constant = node.weight(1)
+        node.memory.fold(constant.nbytes)
+        return node.emit(AddConstant(-node.graph.constant(x, constant)), x)
     if node.is_constant(0):
         x = node.value(1)
         minus = node.emit(MultiplyConstant(torch.tensor(-1, dtype=node.graph.dtype)), x, part="negated")

@@ -8,7 +8,8 @@ import pytest
 from onnx import helper
 
 from encoders.formats.errors import ModelFileError
-from encoders.formats.onnx_reader import HANDLERS, OPSETS, convert
+from encoders.formats.onnx_file import OPSETS
+from encoders.formats.onnx_reader import HANDLERS, convert
 from encoders.network import Network
 from tests.encoders.onnx_models import in_double, model, run_onnxruntime, run_reference
 
