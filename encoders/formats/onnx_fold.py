@@ -293,11 +293,11 @@ FOLDERS: dict[str, tuple[Callable[[OnnxNode], Constant], tuple[str, ...]]] = {
 }
 
 
-def fold(node: OnnxNode, operator: str) -> Constant:
+def fold(node: OnnxNode) -> Constant:
     """Return the node's output; raise ValueError for an operator that is not folded, LimitError for a large result."""
-    if operator not in FOLDERS:
+    if node.kind not in FOLDERS:
         raise ValueError(
             "is computed from constants alone, by an operator that is not folded (nothing random, no text, no sums, no "
             f"control flow); folded: {', '.join(FOLDERS)}. Export the model with its constants folded"
         )
-    return FOLDERS[operator][0](node)
+    return FOLDERS[node.kind][0](node)

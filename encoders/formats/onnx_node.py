@@ -76,9 +76,10 @@ Input = Value | Constant | None
 
 @dataclass(frozen=True, eq=False)
 class OnnxNode:
-    """A node whose name is that of its first output; attributes are as stored, text decoded."""
+    """A node whose name is that of its first output; kind: its operator; attributes are as stored, text decoded."""
 
     name: str
+    kind: str
     inputs: tuple[Input, ...]
     attributes: dict[str, Any]
     opset: int

@@ -116,12 +116,6 @@ def max_pool(node: OnnxNode) -> Value:
     x, kernel, stride = _pooling(node)
     node.expect("storage_order", 0)
     dilation = _pair(node, "dilations")
-    if dilation != (1, 1) and node.attributes.get("auto_pad", "NOTSET").startswith("SAME"):
-        # onnxruntime pads as if there were no dilation, the standard's reference as if the window were a full one.
-        raise ValueError(
-            f"auto_pad = {node.attributes['auto_pad']!r} with dilations = {list(dilation)} is padded differently by "
-            "different runtimes; write the pads out"
-        )
     return node.emit(MaxPool2d(kernel, stride, _padding(node, x, kernel, stride, dilation), dilation), x)
 
 
@@ -166,9 +160,19 @@ def _padding(
         return 0, 0, 0, 0
     if mode not in ("SAME_UPPER", "SAME_LOWER"):
         raise ValueError(f"auto_pad = {mode!r} is unknown")
+    if dilation != (1, 1):
+        # onnxruntime 1.32 pads a pool as if there were no dilation, and a convolution not at all: it stops.
+        raise ValueError(
+            f"auto_pad = {mode!r} with dilations = {list(dilation)} is padded differently by different runtimes; write "
+            "the pads out"
+        )
     before, after = [], []
-    for size, width, step, spread in zip(x.shape[2:], kernel, stride, dilation, strict=True):
-        total = max((math.ceil(size / step) - 1) * step + (width - 1) * spread + 1 - size, 0)
+    for size, width, step in zip(x.shape[2:], kernel, stride, strict=True):
+        total = (-(-size // step) - 1) * step + width - size
+        if total < 0 and node.kind != "Conv":
+            # onnxruntime 1.32 stops: "padding values must be non-negative". For a convolution it takes 0.
+            raise ValueError(f"auto_pad = {mode!r} would leave values out, as the strides {list(stride)} are larger")
+        total = max(total, 0)
         less, more = total // 2, total - total // 2
         before.append(less if mode == "SAME_UPPER" else more)
         after.append(more if mode == "SAME_UPPER" else less)

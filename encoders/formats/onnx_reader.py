@@ -195,7 +195,7 @@ class _Reading:
         if folded and not broken:
             known = FOLDERS[node.op_type][1] if node.op_type in FOLDERS else ()
             attributes = _attributes(node, known) if node.op_type in FOLDERS else {}
-            self.values[node.output[0]] = fold(self._seen(node, inputs, attributes), node.op_type)
+            self.values[node.output[0]] = fold(self._seen(node, inputs, attributes))
             return
         if node.op_type not in HANDLERS:
             if broken and node.op_type in _FOLLOWED:
@@ -223,7 +223,7 @@ class _Reading:
     def _seen(
         self, node: onnx.NodeProto, inputs: tuple[Value | Constant | None, ...], attributes: dict[str, Any]
     ) -> OnnxNode:
-        return OnnxNode(node.output[0], inputs, attributes, self.opset, self.graph, self.memory)
+        return OnnxNode(node.output[0], node.op_type, inputs, attributes, self.opset, self.graph, self.memory)
 
 
 def _attributes(node: onnx.NodeProto, known: tuple[str, ...]) -> dict[str, Any]:
