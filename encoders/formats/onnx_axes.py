@@ -55,3 +55,15 @@ def unsqueezed(shape: Sequence[int], axes: Sequence[int]) -> list[int]:
     rank = len(shape) + len(axes)
     added, sizes = set(axes_of(axes, rank)), iter(shape)
     return [1 if axis in added else next(sizes) for axis in range(rank)]
+
+
+def sliced(size: int, start: int, stop: int, step: int) -> range:
+    """Return the places that Slice takes of an axis. Unlike in Python, a start in front of the axis is its first place
+    for negative steps too.
+    """
+    if step == 0:
+        raise ValueError("step 0 is not supported")
+    start, stop = (end + size if end < 0 else end for end in (start, stop))
+    if step > 0:
+        return range(min(max(start, 0), size), min(max(stop, 0), size), step)
+    return range(min(max(start, 0), size - 1), min(max(stop, -1), size - 1), step)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from encoders.formats.graph import MAXIMUM_RANK, Value
-from encoders.formats.onnx_axes import axes_of, axis_of, flattened, reshaped, squeezed, unsqueezed
+from encoders.formats.onnx_axes import axes_of, axis_of, flattened, reshaped, sliced, squeezed, unsqueezed
 from encoders.formats.onnx_node import Constant, OnnxNode
 from encoders.formats.onnx_tensor import decode, element_type
 from encoders.formats.runtime import Array
@@ -126,11 +126,9 @@ def slice_(node: OnnxNode) -> Constant:
     index = [slice(None)] * given.array.ndim
     axes = axes_of([axis for axis, *_ in parts], given.array.ndim)
     for axis, (_, start, stop, step) in zip(axes, parts, strict=True):
-        if step == 0:
-            raise ValueError("step 0 is not supported")
-        first, last, step = slice(start, stop, step).indices(given.array.shape[axis])
+        places = sliced(given.array.shape[axis], start, stop, step)
         # A range that runs down to the first entry ends at -1, which would count from the end.
-        index[axis] = slice(first, None if last < 0 else last, step)
+        index[axis] = slice(places.start, None if places.stop < 0 else places.stop, step) if places else slice(0, 0)
     return _moved(given, lambda array: array[tuple(index)])
 
 
