@@ -111,7 +111,7 @@ class OnnxNode:
     def array(self, index: int) -> Array:
         """Return an input that must be the same constant for every batch."""
         given = self.constant(index)
-        if given.of_batch is not None:
+        if given.of_batch is not None and bool(given.of_batch.any()):
             raise ValueError(
                 f"input {index} depends on the size of the batch; export the model with a batch of fixed size 1"
             )
