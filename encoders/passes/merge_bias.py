@@ -55,7 +55,7 @@ def _merge(before: Node, node: Node, shape: Shape) -> Node | None:
 
 def _per_channel(constant: Tensor, shape: Shape, channel_axis: int) -> Tensor | None:
     """Return the constant as a vector over the channels, or None if it varies within one."""
-    rows = constant.expand(shape).movedim(channel_axis, 0).flatten(1) if len(shape) > 1 else constant.expand(shape)
-    if rows.dim() == 1:
-        return rows.clone()
-    return rows[:, 0].clone() if bool((rows == rows[:, :1]).all()) else None
+    # Compared as it is stored: a single number added to a large map is not spread over it.
+    own = constant.reshape(*[1] * (len(shape) - constant.dim()), *constant.shape).movedim(channel_axis, 0)
+    rows = own.reshape(own.shape[0], -1)
+    return rows[:, 0].expand(shape[channel_axis]).clone() if bool((rows == rows[:, :1]).all()) else None
