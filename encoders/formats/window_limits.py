@@ -1,13 +1,12 @@
-"""What one op of a file asks for: the cells of its window, the padded map that it slides over, its operations.
+"""What a sliding window of a file may ask for: cells of one window, and places of the padded map it slides over.
 
-The kernel of a pool is a number in the file and no weight, so that a hundred bytes may ask for years: all of this is
-counted from shapes alone, before anything is allocated or run.
+Checked before anything looks at the op's shapes, as the kernel of a pool is a number in the file and no weight.
 """
 
 import math
 
 from encoders.limits import Limits
-from encoders.ops import AveragePool2d, Conv2d, LinearOp, MaxPool2d, Op, Shape
+from encoders.ops import AveragePool2d, Conv2d, MaxPool2d, Op, Shape
 
 # Strides and dilations beyond this do not fit the index arithmetic of the frameworks.
 LARGEST_STEP = 2**31 - 1
@@ -34,9 +33,3 @@ def check_windows(op: Op, shape: Shape, limits: Limits, where: str) -> None:
         top, left, bottom, right = op.padding
         padded = (shape[0], shape[1] + top + bottom, shape[2] + left + right)
         limits.check("node_values", math.prod(padded), f"{where}: its padded input of shape {padded}")
-
-
-def operations(op: Op, output: Shape) -> int:
-    """Return how many products, sums of two or comparisons the op takes for one input, to a factor of two."""
-    each = op.fan_in() if isinstance(op, LinearOp) else math.prod(op.kernel) if isinstance(op, MaxPool2d) else 1
-    return each * math.prod(output)
