@@ -104,7 +104,7 @@ def load_subject(
         name = type(model).__name__
     else:
         path = _locate(model)
-        network, runtime, name = read_network(path), open_runtime(path), str(model)
+        network, runtime, name = read_network(path, limits), open_runtime(path, limits), str(model)
     if len(network.output_shape) != 1 or network.output_shape[0] < 2:
         raise ValueError(
             f"{name}: a classifier's output is one vector of at least 2 classes, got shape {network.output_shape}"

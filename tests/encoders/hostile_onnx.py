@@ -285,4 +285,4 @@ def write_all(folder: Path) -> dict[str, str]:
         words[f"{name}.onnx"] = word
     (folder / "bomb.onnx.gz").write_bytes(bomb())
     (folder / "zeros.onnx.gz").write_bytes(gzip.compress(bytes(2**27), 1))
-    return words | {"bomb.onnx.gz": "unpack the file yourself", "zeros.onnx.gz": "unpack the file yourself"}
+    return words | {"bomb.onnx.gz": "expanded bytes", "zeros.onnx.gz": "expanded bytes"}

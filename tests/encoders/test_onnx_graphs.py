@@ -1,5 +1,6 @@
 """What holds of an ONNX graph as a whole: who may define a value, what a runtime gets to see, what a batch may do."""
 
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 
@@ -168,6 +169,19 @@ def test_limits_reach_the_reader_and_the_runtime(tmp_path: Path) -> None:
     exactly = Limits(input_values=4, node_values=4, weight_bytes=64, operations=16, nodes=1)
     assert read_network(path, exactly).output_shape == (4,)
     assert open_runtime(path, exactly).input_shape == (4,)
+
+
+def test_a_compressed_model_is_read_and_its_zeros_only_if_they_are_allowed(tmp_path: Path) -> None:
+    source = product()
+    path = tmp_path / "model.onnx.gz"
+    path.write_bytes(gzip.compress(source.SerializeToString()))
+    assert read_network(path).output_shape == open_runtime(path)(np.ones((1, 4), np.float32)).shape[1:] == (4,)
+    source.graph.initializer.append(numpy_helper.from_array(np.zeros(2**18, np.float32), "unread"))
+    path.write_bytes(gzip.compress(source.SerializeToString()))
+    size = len(source.SerializeToString())
+    with pytest.raises(ModelFileError, match=f"--allow expanded_bytes={size} "):
+        read_network(path, Limits(expanded_bytes=2**20))
+    assert read_network(path, Limits(expanded_bytes=size)).output_shape == (4,)
 
 
 def test_weights_beside_the_model_are_not_followed_through_a_link(tmp_path: Path) -> None:

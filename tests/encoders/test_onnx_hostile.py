@@ -74,4 +74,4 @@ def test_a_file_that_did_harm_is_refused(name: str, refusals: dict) -> None:
 
 @pytest.mark.parametrize("name", ["bomb", "zeros"])
 def test_a_compressed_file_that_unpacks_to_no_weights_is_refused(name: str, refusals: dict) -> None:
-    assert_refused(refusals[f"{name}.onnx.gz"], "unpack the file yourself")
+    assert_refused(refusals[f"{name}.onnx.gz"], "expanded bytes")
