@@ -24,6 +24,7 @@ from encoders.formats.onnx_file import check_graph, input_of, inputs_of, load, o
 from encoders.formats.onnx_fold import FOLDERS, fold
 from encoders.formats.onnx_node import Constant, Memory, OnnxNode
 from encoders.formats.onnx_tensor import decode
+from encoders.formats.onnx_values import inner_values
 from encoders.formats.runtime import Array, Runtime, open_batched
 from encoders.limits import LimitError, Limits
 from encoders.network import Network
@@ -112,7 +113,11 @@ def open_runtime(path: Path, limits: Limits = Limits()) -> Runtime:
             raise ModelFileError(f"{path}: onnxruntime does not run it: {str(error)[:2000]}") from None
         return result
 
-    return open_batched(f"onnxruntime {onnxruntime.__version__}", given.sample_shape, dtype, given.batch, run)
+    def values(x: Array) -> dict[str, Array]:
+        return inner_values(content, x if given.batch != "none" else x[0])
+
+    framework = f"onnxruntime {onnxruntime.__version__}"
+    return open_batched(framework, given.sample_shape, dtype, given.batch, run, values=values)
 
 
 def convert(model: onnx.ModelProto, source: str, limits: Limits = Limits()) -> Network:

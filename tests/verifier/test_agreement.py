@@ -6,14 +6,18 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import helper
 from torch import Tensor, nn
 
 from encoders import Network
+from encoders.formats import open_runtime, read_network
 from encoders.formats.runtime import Runtime
 from encoders.ops import Abs, Affine, AveragePool2d, BatchNorm, Conv2d, LeakyRelu, MaxPool2d, Relu, Sigmoid, Tanh
 from tests.conftest import chain, random_mwd_network, random_relu_network
+from tests.encoders.onnx_models import model
 from verifier import certify
 from verifier.agreement import Agreement, DisagreementError, node_tolerances, probes, rounding_tolerance
 
@@ -228,3 +232,19 @@ def test_a_run_compares_every_batch() -> None:
     agreed.check(inputs[:64], run(inputs[:64]), [""] * 64)
     with pytest.raises(DisagreementError, match="At the last"):
         agreed.check(inputs[64:], run(inputs[64:]), [""] * 6 + ["the last"])
+
+
+def test_the_first_node_that_differs_in_an_onnx_file_is_named(tmp_path) -> None:
+    """A reader that took the second layer for its half: onnxruntime's own inner values tell where."""
+    weights = {"first": np.eye(4), "second": 2.0 * np.eye(4)}
+    nodes = [
+        helper.make_node("MatMul", ["x", "first"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("MatMul", ["b", "second"], ["c"]),
+        helper.make_node("Relu", ["c"], ["y"]),
+    ]
+    onnx.save(model(nodes, ["N", 4], weights), str(tmp_path / "model.onnx"))
+    network, runtime = read_network(tmp_path / "model.onnx"), open_runtime(tmp_path / "model.onnx")
+    Agreement("m", network, runtime).probed(X, None)
+    with pytest.raises(DisagreementError, match="first node that differs is 'c'"):
+        Agreement("m", perturbed(network, 2, 0.5), runtime).probed(X, None)
