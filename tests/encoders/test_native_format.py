@@ -1,6 +1,8 @@
 """The native format: what is written is read again, bit for bit, and nothing else is read."""
 
+import itertools
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from encoders import Network, Node, read_network, write_network
 from encoders.formats import open_runtime, read_metadata
 from encoders.formats.errors import ModelFileError
 from encoders.formats.native import FORMAT
+from encoders.limits import Limits
 from encoders.network import INPUT
 from encoders.ops import (
     OPS,
@@ -215,3 +218,112 @@ def test_truncated_and_foreign_bytes_are_refused_by_path(tmp_path: Path) -> None
         for read in (read_network, read_metadata, open_runtime):
             with pytest.raises(ModelFileError, match="not a complete safetensors file"):
                 read(path)
+
+
+CASE = Path(__file__).parents[1] / "cases" / "hostile" / "st_pool.safetensors"
+
+
+def test_a_map_of_billions_is_refused_by_the_option_that_allows_it() -> None:
+    for read in (read_network, open_runtime):
+        with pytest.raises(ModelFileError, match=r"st_pool\.safetensors: .*--allow input_values=2000000000"):
+            read(CASE)
+
+
+def file_of(path: Path, shape: list[int], nodes: list[dict[str, Any]], tensors: dict[str, torch.Tensor]) -> Path:
+    graph = {"input_shape": shape, "dtype": "float32", "nodes": nodes}
+    save_file(tensors, path, {"format": FORMAT, "schema": "1", "network": json.dumps(graph), "metadata": "{}"})
+    return path
+
+
+def entry(op: str, inputs: list[str] | None = None, name: str = "a", **settings: object) -> dict[str, Any]:
+    return {"name": name, "op": op, "inputs": inputs or [INPUT], "settings": settings}
+
+
+ONES = [1, 1]
+POOL: dict[str, Any] = {"kernel": ONES, "stride": ONES, "padding": [0, 0, 0, 0], "dilation": ONES}
+CONVOLUTION: dict[str, Any] = {"stride": ONES, "padding": [0, 0, 0, 0], "dilation": ONES, "groups": 1}
+
+HOSTILE: dict[str, tuple[str, list[int], list[dict[str, Any]], dict[str, torch.Tensor]]] = {
+    "window": ("allow window_cells=", [1, 9, 9], [entry("max-pool2d", **POOL | {"kernel": [2**30, 2**30]})], {}),
+    "padding": ("node", [1, 9, 9], [entry("max-pool2d", **POOL | {"padding": [2**30] * 4, "kernel": [9, 9]})], {}),
+    "padded convolution": (
+        "allow node_values=",
+        [1, 9, 9],
+        [entry("conv2d", **CONVOLUTION | {"padding": [2**30] * 4})],
+        {"0.weight": torch.ones(1, 1, 1, 1)},
+    ),
+    "number beyond 64 bits": (
+        "supported: up to 2147483647",
+        [1, 9, 9],
+        [entry("max-pool2d", **POOL | {"stride": [2**70, 1]})],
+        {},
+    ),
+    "float beyond all floats": ("must be float", [4], [entry("leaky-relu", slope=10**400)], {}),
+    "doubling": (
+        "allow node_values=",
+        [1024],
+        [
+            entry("concat", [last, last], name, axis=0)
+            for last, name in zip([INPUT, *"abcdefghijklmnopqrs"], "abcdefghijklmnopqrst", strict=True)
+        ],
+        {},
+    ),
+    "many axes": ("positive sizes", [1] * 1000, [entry("relu")], {}),
+    "many axes later": ("1000 axes", [1], [entry("reshape", shape=[1] * 1000)], {}),
+    "empty input": ("positive sizes", [0, 4], [entry("relu")], {}),
+    "negative input": ("positive sizes", [-4], [entry("relu")], {}),
+    "weight without values": ("node", [4], [entry("affine")], {"0.weight": torch.ones(2**40, 0)}),
+    "element type of eight bits": (
+        "element type torch.float8",
+        [4],
+        [entry("affine")],
+        {"0.weight": torch.ones(2, 4).to(torch.float8_e4m3fn)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_graph_is_refused_at_once(name: str, tmp_path: Path) -> None:
+    word, shape, nodes, tensors = HOSTILE[name]
+    path = file_of(tmp_path / "a.safetensors", shape, nodes, tensors)
+    start = time.process_time()
+    with pytest.raises(ModelFileError) as error:
+        read_network(path)
+    assert word in str(error.value) and str(path) in str(error.value)
+    assert time.process_time() - start < 1.0
+
+
+def test_headers_that_lie_about_sizes_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    for header in (
+        {"a": {"dtype": "F32", "shape": [2**62], "data_offsets": [0, 2**64 - 1]}},
+        {"a": {"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 4]}},
+        {"a": {"dtype": "F32", "shape": [1], "data_offsets": [2**60, 2**60 + 4]}},
+        {"a": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}},
+        {"__metadata__": {"format": 1}},
+    ):
+        text = json.dumps(header).encode()
+        path.write_bytes(len(text).to_bytes(8, "little") + text + b"\0" * 4)
+        with pytest.raises(ModelFileError, match=r"a\.safetensors"):
+            read_network(path)
+    path.write_bytes((2**62).to_bytes(8, "little") + b"{}")
+    with pytest.raises(ModelFileError, match="not a complete safetensors file"):
+        read_network(path)
+
+
+def test_limits_of_the_file_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    write_network(example("affine"), path)
+    for limits in (Limits(weight_bytes=8), Limits(text_bytes=8), Limits(node_values=1), Limits(input_values=1)):
+        with pytest.raises(ModelFileError, match=r"--allow [a-z_]+="):
+            read_network(path, limits)
+
+
+def test_a_long_chain_is_read_in_linear_time(tmp_path: Path) -> None:
+    names = [INPUT, *(f"n{index}" for index in range(20_000))]
+    nodes = [entry("relu", [before], name) for before, name in itertools.pairwise(names)]
+    path = file_of(tmp_path / "a.safetensors", [2], nodes, {})
+    start = time.process_time()
+    assert len(read_network(path).nodes) == 20_000
+    # 100,000 in less than 10 seconds.
+    assert time.process_time() - start < 2.0
