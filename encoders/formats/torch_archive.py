@@ -4,15 +4,15 @@
 constants flagged `use_pickle`, custom and opaque objects, and whole payloads of older versions (`*.pt`). It also
 evaluates symbolic expressions (sympy), imports modules named by pytree contexts, and later executes `guards_code`.
 So the file is never given to it. Its entries are checked here, and a new archive in memory, made of what passed
-and without sample inputs, guards and stack traces, is what torch opens.
+and without sample inputs, guards and stack traces, is what torch opens. Sizes are checked before anything is read:
+entries are stored as they are (torch compresses none), so all of them together are no larger than the file.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import re
-from collections.abc import Iterator
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,33 +22,28 @@ from torch.export import ExportedProgram
 # Registers the op of the MWD layer with torch.
 import encoders.layers  # noqa: F401
 from encoders.formats.errors import ModelFileError
+from encoders.formats.torch_json import check_expressions, checked_program, json_object
+from encoders.limits import LimitError, Limits
 
 _MODEL = "models/model.json"
 _SAMPLES = "data/sample_inputs/model.pt"
 _PAYLOADS = {
-    "data/weights/model_weights_config.json": re.compile(r"weight_\d+"),
-    "data/constants/model_constants_config.json": re.compile(r"tensor_\d+"),
+    "data/weights/model_weights_config.json": re.compile(r"weight_\d{1,9}"),
+    "data/constants/model_constants_config.json": re.compile(r"tensor_\d{1,9}"),
 }
-_TARGET = re.compile(
-    r"torch\.ops\.(aten\.\w+\.\w+|encoders\.mwd(?:_conv2d)?\.default)|_operator\.(getitem|add|mul|floordiv)"
-)
-_SYMBOL = re.compile(r"[su]\d+")
-# Sums and products of symbols and integers as sympy writes them: nothing else that it could call or look up.
-_EXPRESSION = re.compile(
-    r"(Symbol\('[su]\d+'(, \w+=(True|False))*\)|Integer\(-?\d++\)|-?\d++|[su]\d++|Add\(|Mul\(|\)|, )+"
-)
 _VERSIONS = ("archive_format", "archive_version")
 # Entries that torch's writer adds by itself.
 _BOOKKEEPING = ("byteorder", ".data/version", ".data/serialization_id")
 
 
-def open_archive(path: Path) -> ExportedProgram:
+def open_archive(path: Path, limits: Limits = Limits()) -> ExportedProgram:
     """Return the exported program in a .pt2 file.
 
-    Raises ModelFileError naming the entry if the archive holds or asks for anything that is not plain data.
+    Raises ModelFileError naming the entry if the archive holds or asks for anything that is not plain data, and
+    LimitError for what is too large.
     """
-    entries = _entries(path)
-    checked = _checked(path, entries)
+    entries = _entries(path, limits)
+    checked = _checked(path, entries, limits)
     buffer = io.BytesIO()
     writer = torch._C.PyTorchFileWriter(buffer)
     for name, content in checked.items():
@@ -65,18 +60,47 @@ def open_archive(path: Path) -> ExportedProgram:
         ) from None
 
 
-def _entries(path: Path) -> dict[str, bytes]:
-    """Return the records of the archive by name."""
+def _entries(path: Path, limits: Limits) -> dict[str, bytes]:
+    """Return the records of the archive by name, without the folder that holds them all."""
+    entries: dict[str, bytes] = {}
     try:
-        reader = torch._C.PyTorchFileReader(io.BytesIO(path.read_bytes()))
-        names = reader.get_all_records()
-        return {name: reader.get_record(name) for name in names}
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelFileError(f"{path}: not a complete .pt2 archive: {reason}") from None
+        with zipfile.ZipFile(path) as archive:
+            records = archive.infolist()
+            _check_sizes(path, records, limits)
+            for record in records:
+                name = record.filename.partition("/")[2]
+                if name in entries:
+                    raise ModelFileError(f"{path}: entry {name!r} is there twice")
+                entries[name] = archive.read(record)
+    except (ModelFileError, LimitError):
+        raise
+    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
+        # An archive may be cut off, encrypted, or of a version that is not known; names may be no text.
+        raise ModelFileError(f"{path}: not a complete .pt2 archive: {error}") from None
+    if ".data/version" not in entries:
+        raise ModelFileError(f"{path}: not a complete .pt2 archive: it has no .data/version, so torch did not write it")
+    return entries
 
 
-def _checked(path: Path, entries: dict[str, bytes]) -> dict[str, bytes]:
+def _check_sizes(path: Path, records: list[zipfile.ZipInfo], limits: Limits) -> None:
+    """Raise ModelFileError for compressed or overlapping entries, whose content may be larger than the file."""
+    total = 0
+    for record in records:
+        if record.compress_type != zipfile.ZIP_STORED or record.file_size != record.compress_size:
+            raise ModelFileError(
+                f"{path}: entry {record.filename!r} is compressed, which torch never does; save it with "
+                "torch.export.save"
+            )
+        total += record.file_size
+        limits.check("member_bytes", record.file_size, f"entry {record.filename!r}")
+        if record.filename.endswith(".json"):
+            limits.check("text_bytes", record.file_size, f"entry {record.filename!r}")
+    size = path.stat().st_size
+    if total > size:
+        raise ModelFileError(f"{path}: its entries say to hold {total:,} bytes, the file has {size:,}")
+
+
+def _checked(path: Path, entries: dict[str, bytes], limits: Limits) -> dict[str, bytes]:
     """Return the entries of the new archive; raise ModelFileError for any that is not plain data."""
     if _MODEL not in entries or any(name not in entries for name in _PAYLOADS):
         raise ModelFileError(
@@ -84,107 +108,65 @@ def _checked(path: Path, entries: dict[str, bytes]) -> dict[str, bytes]:
             "again with torch.export.save"
         )
     if entries.get("byteorder", b"little") != b"little":
-        raise ModelFileError(f"{path}: weights are stored in {entries['byteorder'].decode()}-endian order")
+        raise ModelFileError(f"{path}: weights are stored in {entries['byteorder'][:20]!r}-endian order")
     checked: dict[str, bytes] = {name: entries[name] for name in _VERSIONS if name in entries}
     for config, pattern in _PAYLOADS.items():
         checked[config] = entries[config]
         folder = config.rsplit("/", 1)[0]
-        for payload in _payload_names(path, config, entries[config], pattern):
-            if f"{folder}/{payload}" not in entries:
-                raise ModelFileError(f"{path}: entry {folder}/{payload} is missing")
+        for payload in _payload_names(path, config, entries, pattern, limits):
             checked[f"{folder}/{payload}"] = entries[f"{folder}/{payload}"]
     foreign = sorted(set(entries) - set(checked) - {_MODEL, _SAMPLES, *_BOOKKEEPING})
     foreign = [name for name in foreign if not name.startswith("extra/")]
     if foreign:
         raise ModelFileError(f"{path}: entry {foreign[0]!r} is not part of an exported program, so nothing is opened")
-    checked[_MODEL] = _checked_program(path, entries[_MODEL])
+    checked[_MODEL] = checked_program(path, _MODEL, entries[_MODEL], limits)
     # Empty: the loader takes this for no sample inputs and unpickles nothing.
     checked[_SAMPLES] = b""
     return checked
 
 
-def _payload_names(path: Path, config: str, content: bytes, pattern: re.Pattern[str]) -> list[str]:
-    """Return the names of the raw tensors that a payload table lists; refuse pickled ones."""
-    names = []
-    table = _json_object(path, config, content).get("config")
+def _payload_names(
+    path: Path, config: str, entries: dict[str, bytes], pattern: re.Pattern[str], limits: Limits
+) -> list[str]:
+    """Return the names of the raw tensors that a payload table lists; refuse pickled ones and wrong sizes."""
+    names: dict[str, int] = {}
+    table = json_object(path, config, entries[config]).get("config")
     if not isinstance(table, dict):
         raise ModelFileError(f"{path}: entry {config} has no table of tensors")
+    folder, repeated = config.rsplit("/", 1)[0], 0
+    check_expressions(path, table)
     for name, payload in table.items():
         file = payload.get("path_name") if isinstance(payload, dict) else None
         if not isinstance(file, str) or payload.get("use_pickle") is not False or not pattern.fullmatch(file):
             raise ModelFileError(f"{path}: {name!r} is stored as a pickle or object ({file}), which is never opened")
-        names.append(file)
-    _check_expressions(path, table)
-    return names
+        if f"{folder}/{file}" not in entries:
+            raise ModelFileError(f"{path}: entry {folder}/{file} is missing")
+        names[file] = len(entries[f"{folder}/{file}"])
+        repeated += _repeated_values(path, name, payload.get("tensor_meta"), names[file])
+        # A value that is stored once may be shown many times, by strides of 0; each takes up to 8 bytes when copied.
+        limits.check("constant_bytes", 8 * repeated, f"tensor {name!r} ({config})")
+    limits.check("weight_bytes", sum(names.values()), config)
+    return list(names)
 
 
-def _checked_program(path: Path, content: bytes) -> bytes:
-    """Return the program without guards and traces; refuse text that torch would evaluate or import."""
-    program = _json_object(path, _MODEL, content)
+def _repeated_values(path: Path, name: str, meta: Any, stored: int) -> int:
+    """Return how many values a tensor shows beyond the `stored` bytes; refuse one that reaches outside of them."""
     try:
-        _check_expressions(path, program)
-        graph_module = program["graph_module"]
-        program["guards_code"] = []
-        graph_module["metadata"] = {}
-        graph_module["module_call_graph"] = [entry for entry in graph_module["module_call_graph"] if entry["fqn"] == ""]
-        for name in program["range_constraints"]:
-            if not _SYMBOL.fullmatch(name):
-                raise ModelFileError(f"{path}: range constraint {name!r} is not a symbol")
-        for entry in graph_module["module_call_graph"]:
-            for key in ("in_spec", "out_spec"):
-                _check_tree(path, json.loads(entry["signature"][key])[1])
-        unknown = sorted(
-            {node["target"] for node in graph_module["graph"]["nodes"] if not _TARGET.fullmatch(node["target"])}
+        sizes = [entry["as_int"] for entry in meta["sizes"]]
+        strides = [entry["as_int"] for entry in meta["strides"]]
+        offset = meta["storage_offset"]["as_int"]
+        if any(type(number) is not int or number < 0 for number in (*sizes, *strides, offset)):
+            raise ValueError("sizes, strides and offset must be whole numbers")
+        values = 1
+        for size in sizes:
+            values *= size
+            if values > 2**62:
+                raise ValueError(f"shape {sizes[:10]} is not possible")
+        last = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(f"{path}: tensor {name!r}: its shape cannot be read: {error!r}") from None
+    if values > 0 and last >= stored:
+        raise ModelFileError(
+            f"{path}: tensor {name!r} of shape {sizes} reaches beyond the {stored} bytes stored for it"
         )
-        for node in graph_module["graph"]["nodes"]:
-            node["metadata"] = {}
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-        if isinstance(error, ModelFileError):
-            raise
-        raise ModelFileError(f"{path}: entry {_MODEL} does not follow the schema: {error!r}") from None
-    if unknown:
-        supported = "aten, encoders::mwd, encoders::mwd_conv2d"
-        raise ModelFileError(f"{path}: unsupported operators: {', '.join(unknown)}; supported: {supported}")
-    return json.dumps(program).encode()
-
-
-def _json_object(path: Path, name: str, content: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path}: entry {name} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ModelFileError(f"{path}: entry {name} is not a JSON object")
-    return value
-
-
-def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    """Yield every JSON object inside a value."""
-    pending = [value]
-    while pending:
-        current = pending.pop()
-        if isinstance(current, dict):
-            yield current
-            pending.extend(current.values())
-        elif isinstance(current, list):
-            pending.extend(current)
-
-
-def _check_expressions(path: Path, value: Any) -> None:
-    """Raise ModelFileError for symbolic expressions beyond sums and products, which sympy would evaluate."""
-    for found in _objects(value):
-        if "expr_str" in found and not _EXPRESSION.fullmatch(str(found["expr_str"])):
-            raise ModelFileError(
-                f"{path}: expression {found['expr_str']!r} is not evaluated; export with a plain batch"
-            )
-        if {"as_custom_obj", "as_operator", "as_graph"} & set(found):
-            raise ModelFileError(f"{path}: the program holds objects or subgraphs, which are not supported")
-
-
-def _check_tree(path: Path, tree: Any) -> None:
-    """Raise ModelFileError for input and output structures other than nested tuples, lists and dictionaries."""
-    for found in _objects(tree):
-        kind, context = found["type"], found["context"]
-        plain = kind in (None, "builtins.tuple", "builtins.list", "builtins.dict")
-        if not plain or (context is not None and "__enum__" in str(context)):
-            raise ModelFileError(f"{path}: inputs or outputs of type {kind!r} are not supported; supported: one tensor")
+    return max(values - stored, 0)
