@@ -12,7 +12,12 @@ import torch
 from torch import Tensor
 
 from encoders.formats.graph import GraphBuilder, Value
+from encoders.formats.torch_constants import Constants
 from encoders.ops import Op
+
+
+class BatchSize(int):
+    """A size that depends on the number of inputs, which is 1 while shapes are followed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +28,7 @@ class TorchNode:
     arguments: dict[str, Any]
     defaults: dict[str, Any]
     graph: GraphBuilder
+    constants: Constants
     _taken: set[str] = field(default_factory=set)
 
     def take(self, name: str) -> Any:
@@ -42,13 +48,13 @@ class TorchNode:
         return given
 
     def weight(self, name: str) -> Tensor:
-        """Return an argument that must be a constant tensor of the network's dtype, as a contiguous copy."""
+        """Return an argument that must be a constant tensor of the network's dtype, in C order."""
         given = self.take(name)
         if not isinstance(given, Tensor):
             raise ValueError(f"{name} must be a constant tensor")
         if given.dtype != self.graph.dtype:
             raise ValueError(f"{name} has dtype {given.dtype}, the input {self.graph.dtype}")
-        return given.detach().clone(memory_format=torch.contiguous_format)
+        return self.constants.contiguous(given)
 
     def optional_weight(self, name: str) -> Tensor | None:
         """Return a constant tensor, or None if the argument is None."""
@@ -64,8 +70,11 @@ class TorchNode:
             return self.graph.constant(x, self.weight(name))
         if isinstance(given, bool) or not isinstance(given, int | float | Tensor):
             raise ValueError(f"{name} = {given!r} must be a number or a constant tensor")
+        if isinstance(given, Tensor) and (given.is_complex() or (given.dtype != self.graph.dtype and not x.shape)):
+            raise ValueError(f"{name} has dtype {given.dtype}, the input {self.graph.dtype}")
         # Torch promotes neither numbers nor tensors without axes: they are rounded to the other operand's dtype.
-        return torch.tensor(float(given), dtype=self.graph.dtype)
+        exact = torch.as_tensor(given, dtype=torch.float64 if isinstance(given, float) else None)
+        return exact.to(self.graph.dtype)
 
     def is_value(self, name: str) -> bool:
         """Return whether the argument depends on the network's input."""

@@ -44,7 +44,7 @@ def addmm(node: TorchNode) -> Value:
     x, matrix = node.value("mat1"), node.weight("mat2")
     node.expect("alpha", 1, 1.0)
     node.expect("beta", 1, 1.0)
-    product = node.emit(Affine(matrix.t().contiguous()), x, part="product")
+    product = node.emit(Affine(node.constants.transposed(matrix)), x, part="product")
     return node.emit(AddConstant(node.constant("self", product)), product)
 
 
@@ -53,7 +53,7 @@ def matmul(node: TorchNode) -> Value:
     matrix = node.weight("mat2" if "mat2" in node.arguments else "other")
     if matrix.dim() != 2:
         raise ValueError(f"takes a constant matrix on the right, got shape {tuple(matrix.shape)}")
-    return node.emit(Affine(matrix.t().contiguous()), node.value())
+    return node.emit(Affine(node.constants.transposed(matrix)), node.value())
 
 
 def convolution(node: TorchNode) -> Value:
@@ -101,8 +101,8 @@ def batch_norm(node: TorchNode) -> Value:
     node.ignore("momentum", "cudnn_enabled")
     mean, variance = node.weight("running_mean"), node.weight("running_var")
     scale, shift = node.optional_weight("weight"), node.optional_weight("bias")
-    scale = torch.ones_like(mean) if scale is None else scale
-    shift = torch.zeros_like(mean) if shift is None else shift
+    scale = node.constants.filled_like(mean, 1.0) if scale is None else scale
+    shift = node.constants.filled_like(mean, 0.0) if shift is None else shift
     return node.emit(BatchNorm(mean, variance, scale, shift, node.take("eps")), x)
 
 
@@ -165,7 +165,7 @@ def _negated(node: TorchNode) -> Tensor:
     negated = node.take("negated")
     if not isinstance(negated, Tensor):
         raise ValueError("negated must be a constant mask")
-    return negated.detach().clone()
+    return node.constants.contiguous(negated)
 
 
 def add(node: TorchNode) -> Value:
@@ -184,7 +184,7 @@ def subtract(node: TorchNode) -> Value:
     if not node.is_value("self"):
         return _constant_minus(node, "self", "other")
     x = node.value("self")
-    return node.emit(AddConstant(-node.constant("other", x)), x)
+    return node.emit(AddConstant(node.constants.negated(node.constant("other", x))), x)
 
 
 def reversed_subtract(node: TorchNode) -> Value:

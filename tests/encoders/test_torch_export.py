@@ -15,7 +15,8 @@ from torch.nn import functional
 from encoders import read_network
 from encoders.formats import open_runtime
 from encoders.formats.errors import ModelFileError
-from encoders.formats.torch_export import convert, from_module, open_module
+from encoders.formats.torch_export import from_module, open_module
+from encoders.formats.torch_program import convert
 from encoders.layers import Mwd, MwdConv2d
 from tests.encoders.test_native_format import EXAMPLES
 
@@ -208,8 +209,11 @@ def constant_written_in_place(x: Tensor) -> Tensor:
 REFUSALS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "aten.softmax": (nn.Softmax(1), (4,)),
     "writes in place to 'input'": (nn.ReLU(inplace=True), (4,)),
-    "writes in place to 'relu'": (Function(view_written_in_place), (4,)),
-    "writes in place to 'ones'": (Function(constant_written_in_place), (4,)),
+    "writes in place to 'view', whose memory is read afterwards as 'relu'": (Function(view_written_in_place), (4,)),
+    "writes in place to 'slice_1', whose memory is read afterwards as 'ones'": (
+        Function(constant_written_in_place),
+        (4,),
+    ),
     "0.0 and 6.0": (nn.ReLU6(), (4,)),
     "aten.conv1d": (nn.Conv1d(2, 2, 1), (2, 5)),
     "aten.conv_transpose2d": (nn.ConvTranspose2d(1, 1, 2), (1, 4, 4)),

@@ -1,0 +1,83 @@
+"""The operators of exported torch programs that are understood: one table, and what is known of their memory."""
+
+from collections.abc import Callable
+
+from encoders.formats import torch_ops as ops
+from encoders.formats import torch_shape_ops as moves
+from encoders.formats.graph import Value
+from encoders.formats.torch_node import TorchNode
+from encoders.ops import Relu, Sigmoid, Tanh
+
+HANDLERS: dict[str, Callable[[TorchNode], Value]] = {
+    "aten._adaptive_avg_pool2d.default": ops.adaptive_average_pool,
+    "aten._native_batch_norm_legit_no_training.default": ops.batch_norm,
+    "aten._to_copy.default": moves.to_dtype,
+    "aten._unsafe_view.default": moves.view,
+    "aten.abs.default": ops.absolute,
+    "aten.adaptive_avg_pool2d.default": ops.adaptive_average_pool,
+    "aten.add.Scalar": ops.add,
+    "aten.add.Tensor": ops.add,
+    "aten.addmm.default": ops.addmm,
+    "aten.alias.default": moves.identity,
+    "aten.avg_pool2d.default": ops.average_pool,
+    "aten.batch_norm.default": ops.batch_norm,
+    "aten.cat.default": moves.concat,
+    "aten.clamp.default": ops.clamp,
+    "aten.clamp_min.default": ops.clamp,
+    "aten.clone.default": moves.identity,
+    "aten.contiguous.default": moves.identity,
+    "aten.conv2d.default": ops.convolution,
+    "aten.conv2d.padding": ops.convolution,
+    "aten.convolution.default": ops.convolution,
+    "aten.detach.default": moves.identity,
+    "aten.div.Scalar": ops.divide,
+    "aten.div.Tensor": ops.divide,
+    "aten.dropout.default": moves.dropout,
+    "aten.feature_dropout.default": moves.dropout,
+    "aten.flatten.using_ints": moves.flatten,
+    "aten.unflatten.int": moves.unflatten,
+    "aten.hardtanh.default": ops.clamp,
+    "aten.leaky_relu.default": ops.leaky_relu,
+    "aten.linear.default": ops.linear,
+    "aten.matmul.default": ops.matmul,
+    "aten.max_pool2d.default": ops.max_pool,
+    "aten.max_pool2d_with_indices.default": ops.max_pool,
+    "aten.mean.dim": ops.mean,
+    "aten.mm.default": ops.matmul,
+    "aten.mul.Scalar": ops.multiply,
+    "aten.mul.Tensor": ops.multiply,
+    "aten.neg.default": ops.negate,
+    "aten.permute.default": moves.permute,
+    "aten.relu.default": ops.activation(Relu),
+    "aten.reshape.default": moves.view,
+    "aten.rsub.Scalar": ops.reversed_subtract,
+    "aten.rsub.Tensor": ops.reversed_subtract,
+    "aten.sigmoid.default": ops.activation(Sigmoid),
+    "aten.slice.Tensor": moves.slice_,
+    "aten.squeeze.dim": moves.squeeze,
+    "aten.squeeze.dims": moves.squeeze,
+    "aten.sub.Scalar": ops.subtract,
+    "aten.sub.Tensor": ops.subtract,
+    "aten.tanh.default": ops.activation(Tanh),
+    "aten.to.dtype": moves.to_dtype,
+    "aten.transpose.int": moves.transpose,
+    "aten.unsqueeze.default": moves.unsqueeze,
+    "aten.view.default": moves.view,
+    "encoders.mwd.default": ops.max_weighted_distance,
+    "encoders.mwd_conv2d.default": ops.convolutional_max_weighted_distance,
+}
+
+# Calls that return several tensors, of which only the first is supported.
+TUPLES = ("aten._native_batch_norm_legit_no_training.default", "aten.max_pool2d_with_indices.default")
+
+# Calls whose result shares no memory with anything that exists before them. What only moves values may return a view.
+FRESH = frozenset(name for name, handler in HANDLERS.items() if handler.__module__ == ops.__name__) | {
+    "aten._to_copy.default",
+    "aten.cat.default",
+    "aten.clone.default",
+    "aten.full.default",
+    "aten.lift_fresh_copy.default",
+    "aten.ones.default",
+    "aten.sym_size.int",
+    "aten.zeros.default",
+}
