@@ -25,6 +25,24 @@ from encoders.formats.torch_operators import FRESH, HANDLERS, TUPLES
 from encoders.limits import LimitError, Limits
 from encoders.network import Network
 
+# Calls that are passed over where nobody reads their result.
+_WITHOUT_EFFECT = {
+    *HANDLERS,
+    *FOLDABLE,
+    *FRESH,
+    "aten._assert_async.msg",
+    "aten._assert_scalar.default",
+    "aten._assert_tensor_metadata.default",
+    "aten.argmax.default",
+    "aten.chunk.default",
+    "aten.select.int",
+    "aten.softmax.int",
+    "aten.split.Tensor",
+    "aten.unbind.int",
+    "aten.sym_constrain_range.default",
+    "aten.sym_constrain_range_for_size.default",
+}
+
 
 def convert(program: ExportedProgram, source: str, limits: Limits = Limits()) -> Network:
     """Return the network of an exported program; raise ModelFileError naming every unsupported call.
@@ -130,6 +148,8 @@ class _Conversion:
                     raise ValueError(hidden[node])
                 if node in needed:
                     self.values[node.name] = self._converted(node)
+                else:
+                    _check_unused(node)
             except LimitError:
                 raise
             except Exception as error:
@@ -199,6 +219,24 @@ def _target(node: Any) -> str:
         name, overload = str(node.target).rsplit(".", 1)
         return f"{name.removesuffix('_') if node.target._schema.is_mutable else name}.{overload}"
     return getattr(node.target, "__name__", str(node.target))
+
+
+def _check_unused(node: FxNode) -> None:
+    """Refuse a call without readers if it may do more than return a value.
+
+    Schemas do not tell: batch norms in training mode write their statistics, `set_` gives memory a second name.
+    """
+    name = _target(node)
+    if isinstance(node.target, torch._ops.OpOverload) and name not in _WITHOUT_EFFECT:
+        raise ValueError("the operator is not supported, and may do more than return the value that nobody reads")
+    if name == "aten.batch_norm.default" and _given(node, "training") is not False:
+        raise ValueError("training = True writes to the statistics; export after eval()")
+
+
+def _given(node: FxNode, name: str) -> Any:
+    """Return an argument of a call, by the name that the schema gives it."""
+    place = [argument.name for argument in node.target._schema.arguments].index(name)  # type: ignore[union-attr]
+    return node.args[place] if place < len(node.args) else node.kwargs.get(name)
 
 
 def _defaults(node: FxNode) -> dict[str, Any]:

@@ -63,6 +63,20 @@ def written_before_it_is_aliased(layer: Layer, x: Tensor) -> Tensor:
     return z.t() + y
 
 
+def discarded_statistics(layer: Layer, x: Tensor) -> Tensor:
+    """Batch norm in training mode writes to the statistics, which its schema does not say."""
+    rows = layer.a(x).unsqueeze(2).expand(-1, 2, 2)
+    functional.batch_norm(rows, layer.count, torch.ones(2), training=True)
+    return layer.a(x) + layer.count
+
+
+def second_name(layer: Layer, x: Tensor) -> Tensor:
+    y, z = layer.a(x), x.clone()
+    z.set_(y)
+    z.mul_(2.0)
+    return y
+
+
 WRITTEN: dict[str, Forward] = {
     "setitem": then(lambda y: y.__setitem__((slice(None), 0), 0.5)),
     "narrow": then(lambda y: y.narrow(1, 0, 1).mul_(2.0)),
@@ -91,6 +105,8 @@ WRITTEN: dict[str, Forward] = {
     "a counter": counting,
     "the input": lambda layer, x: x.mul_(2.0) + layer.a(x),
     "an older name": written_before_it_is_aliased,
+    "discarded statistics": discarded_statistics,
+    "a second name": second_name,
     "a region with gradients": with_gradients,
     "random numbers": then(lambda y: y.normal_()),
 }
@@ -131,6 +147,7 @@ READ: dict[str, Forward] = {
     "residual": residual,
     "two names of one tensor": same_tensor,
     "a view that replaces what it views": lambda layer, x: layer.a(x).view(-1, 1, 2).mul_(3.0).flatten(1).relu_(),
+    "a part that nobody reads": lambda layer, x: (lambda y: (y.split(1, 1)[0].argmax(1), layer.a(x))[1])(layer.a(x)),
     "a copy": lambda layer, x: x.clone().mul_(2.0) + x,
     "constants": lambda layer, x: layer.a(x) + torch.ones(2).mul_(0.5).add_(1.0),
     "with itself": lambda layer, x: (lambda y: y.add_(y))(layer.a(x)),
