@@ -45,15 +45,15 @@ def from_module(module: nn.Module, input_shape: Sequence[int], limits: Limits = 
     try:
         limits.check("input_values", math.prod(input_shape), f"the input of shape {tuple(input_shape)}")
         model = _evaluation_copy(module)
-        example = torch.zeros(1, *input_shape, dtype=_dtype_of(model))
         try:
+            example = torch.zeros(1, *input_shape, dtype=_dtype_of(model))
             # The runtime has no gradients either: a module may ask.
             with torch.no_grad():
                 program = torch.export.export(model, (example,), strict=False)
         except Exception as error:
             # Whatever the module's own code raises comes out of the tracer.
             raise ModelFileError(
-                f"{source}: torch.export cannot trace it with an input of shape {tuple(example.shape)}: {error}"
+                f"{source}: torch.export cannot trace it with an input of shape {(1, *input_shape)}: {error}"
             ) from error
         return convert(program, source, limits)
     except LimitError as error:

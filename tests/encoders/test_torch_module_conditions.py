@@ -110,6 +110,11 @@ def test_a_module_that_fails_is_refused_by_what_it_says() -> None:
         from_module(Function(fail), (3,))
 
 
+def test_a_shape_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ModelFileError, match=r"with an input of shape \(1, -3\)"):
+        from_module(Function(lambda linear, x: linear(x)), (-3,))
+
+
 def test_the_runtime_returns_memory_of_its_own() -> None:
     class Buffered(nn.Module):
         def __init__(self) -> None:
