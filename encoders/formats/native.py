@@ -25,6 +25,7 @@ from torch import Tensor
 
 from encoders.files import write_atomically
 from encoders.formats.errors import ModelFileError
+from encoders.formats.graph import operations
 from encoders.formats.runtime import Array, Runtime
 from encoders.formats.window_limits import check_windows
 from encoders.limits import LimitError, Limits
@@ -103,6 +104,7 @@ def _check_sizes(path: Path, nodes: tuple[Node, ...], input_shape: Shape, limits
         raise ModelFileError(f"{path}: input_shape {list(input_shape[:10])} must be up to {_MOST_AXES} positive sizes")
     limits.check("input_values", math.prod(input_shape), f"the input of shape {input_shape}")
     shapes = {INPUT: input_shape}
+    total = 0
     for node in nodes:
         where = f"node {node.name[:200]!r} ({node.op.kind})"
         if len(node.inputs) != node.op.arity or any(name not in shapes for name in node.inputs):
@@ -112,6 +114,7 @@ def _check_sizes(path: Path, nodes: tuple[Node, ...], input_shape: Shape, limits
         try:
             check_windows(node.op, given[0], limits, where)
             shape = node.op.output_shape(*given)
+            total += operations(node.op, shape)
         except LimitError:
             raise
         except (ValueError, IndexError, TypeError, RuntimeError, OverflowError) as error:
@@ -119,6 +122,7 @@ def _check_sizes(path: Path, nodes: tuple[Node, ...], input_shape: Shape, limits
         if len(shape) > _MOST_AXES:
             raise ModelFileError(f"{path}: {where}: has {len(shape)} axes; supported: up to {_MOST_AXES}")
         limits.check("node_values", math.prod(shape), where)
+        limits.check("operations", total, "the network")
         shapes[node.name] = shape
 
 

@@ -314,7 +314,7 @@ def test_headers_that_lie_about_sizes_are_refused(tmp_path: Path) -> None:
 def test_limits_of_the_file_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     write_network(example("affine"), path)
-    for limits in (Limits(weight_bytes=8), Limits(text_bytes=8), Limits(node_values=1), Limits(input_values=1)):
+    for limits in (Limits(weight_bytes=8), Limits(text_bytes=8), Limits(node_values=1), Limits(operations=1)):
         with pytest.raises(ModelFileError, match=r"--allow [a-z_]+="):
             read_network(path, limits)
 
