@@ -84,13 +84,13 @@ def check_sample(seeds: range, least_read: float) -> None:
 
 
 def test_random_modules_are_read_with_their_values_or_refused_by_operator() -> None:
-    check_sample(range(16), 0.3)
+    check_sample(range(16), 0.15)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(20))
 def test_thousands_of_random_modules_are_read_with_their_values_or_refused_by_operator(part: int) -> None:
-    check_sample(range(1000 + 200 * part, 1200 + 200 * part), 0.3)
+    check_sample(range(1000 + 200 * part, 1200 + 200 * part), 0.25)
 
 
 @pytest.mark.slow
