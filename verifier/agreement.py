@@ -110,16 +110,26 @@ class Agreement:
         ways: dict[str, Callable[[np.ndarray], np.ndarray]] = {"": self.runtime}
         if isinstance(self.runtime, Runtime):
             ways |= {name: self.runtime.variant(name) for name in self.runtime.variants}
+        before = self._state()
         for way, run in ways.items():
             seen = self._run(run, points, expected, [f"{name}, {way}" if way else name for name in where])
             for rows, how in _groupings(len(points)):
                 told = [f"{where[row]}, {how}{', ' if way else ''}{way}" for row in rows]
                 again = self._run(run, points[rows], expected.at(rows), told)
                 self._compare_runs(again, seen[rows], expected.at(rows), told)
+        if self._state() != before:
+            raise DisagreementError(
+                f"{self.name}: it keeps a state: its numbers or buffers changed while it was run; {REMEDY}"
+            )
         size = np.abs(expected.values).reshape(len(points), -1).max(axis=1)
         least = expected.tolerance.reshape(len(points), -1).min(axis=1)
         plain = (least[size > 0] / size[size > 0]).min(initial=np.inf) / 2.0
         return replace(self, plain=float(plain) if np.isfinite(plain) else 0.0)
+
+    def _state(self) -> str:
+        """Return what the model keeps from run to run, as far as its framework tells."""
+        known = self.runtime.state if isinstance(self.runtime, Runtime) else None
+        return known() if known is not None else ""
 
     def _run(
         self, run: Callable[[np.ndarray], np.ndarray], points: np.ndarray, expected: Expected, where: Sequence[str]

@@ -117,7 +117,7 @@ def open_runtime(path: Path, limits: Limits = Limits()) -> Runtime:
         return inner_values(content, x if given.batch != "none" else x[0])
 
     framework = f"onnxruntime {onnxruntime.__version__}"
-    return open_batched(framework, given.sample_shape, dtype, given.batch, run, values=values)
+    return open_batched(Runtime(framework, given.sample_shape, dtype, given.batch, run, values=values))
 
 
 def convert(model: onnx.ModelProto, source: str, limits: Limits = Limits()) -> Network:

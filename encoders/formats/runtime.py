@@ -24,7 +24,8 @@ class Runtime:
 
     framework: its name and version, for records; run: the framework itself, on arrays as the file wants them.
     variants: other ways in which a user may run the same model, by what tells them apart. values: the values of inner
-    nodes at a batch of one, by their names in the network, where the framework can tell them.
+    nodes at a batch of one, by their names in the network, where the framework can tell them. state: what the model
+    keeps from run to run, as text that changes with it.
     """
 
     framework: str
@@ -34,6 +35,7 @@ class Runtime:
     run: Callable[[Array], Array]
     variants: Mapping[str, Callable[[Array], Array]] = field(default_factory=dict)
     values: Callable[[Array], Mapping[str, Array]] | None = None
+    state: Callable[[], str] | None = None
 
     def __call__(self, x: Array) -> Array:
         """Return the outputs at x, one row for each row of x.
@@ -58,25 +60,17 @@ class Runtime:
         return replace(self, run=self.variants[name], variants={}, values=None)
 
 
-def open_batched(
-    framework: str,
-    input_shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    batch: Batch,
-    run: Callable[[Array], Array],
-    variants: Mapping[str, Callable[[Array], Array]] | None = None,
-    values: Callable[[Array], Mapping[str, Array]] | None = None,
-) -> Runtime:
+def open_batched(runtime: Runtime) -> Runtime:
     """Return the runtime, run one row at a time if a batch of two fails or does not come out as two rows.
 
     A file may declare a free batch and still reshape to a batch of one inside. What a batch changes in the *values*
     is not hidden here: whoever compares the runtime with the network sees it.
     """
-    runtime = Runtime(framework, input_shape, dtype, batch, run, variants or {}, values)
     if runtime.batch != "any":
         return runtime
     rows = replace(runtime, batch="one")
-    probe = np.stack([np.zeros(input_shape, dtype), np.ones(input_shape, dtype)])
+    shape, dtype = runtime.input_shape, runtime.dtype
+    probe = np.stack([np.zeros(shape, dtype), np.ones(shape, dtype)])
     expected = rows(probe)
     try:
         together = runtime(probe)

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from encoders.formats.errors import ModelFileError
 from encoders.formats.graph import FileInput
 from encoders.formats.runtime import Array, Runtime, open_batched
 from encoders.formats.torch_archive import open_archive
 from encoders.formats.torch_program import convert, program_input
+from encoders.formats.torch_values import inner_values
 from encoders.limits import LimitError, Limits
 from encoders.network import Network
 
@@ -32,7 +34,7 @@ def open_runtime(path: Path, limits: Limits = Limits()) -> Runtime:
     """Return the program in a .pt2 file as torch executes it; only programs that can be read are executed."""
     program = open_archive(path, limits)
     convert(program, str(path), limits)
-    return _runtime(program.module(), program_input(program, str(path)), str(path))
+    return _runtime(program.module(), program_input(program, str(path)), str(path), lambda: program)
 
 
 def from_module(module: nn.Module, input_shape: Sequence[int], limits: Limits = Limits()) -> Network:
@@ -44,33 +46,41 @@ def from_module(module: nn.Module, input_shape: Sequence[int], limits: Limits = 
     source = type(module).__name__
     try:
         limits.check("input_values", math.prod(input_shape), f"the input of shape {tuple(input_shape)}")
-        model = _evaluation_copy(module)
-        try:
-            example = torch.zeros(1, *input_shape, dtype=_dtype_of(model))
-            # The runtime has no gradients either: a module may ask.
-            with torch.no_grad():
-                program = torch.export.export(model, (example,), strict=False)
-        except Exception as error:
-            # Whatever the module's own code raises comes out of the tracer.
-            raise ModelFileError(
-                f"{source}: torch.export cannot trace it with an input of shape {(1, *input_shape)}: {error}"
-            ) from error
+        program = _traced(_evaluation_copy(module), input_shape, source)
         return convert(program, source, limits)
     except LimitError as error:
         raise ModelFileError(f"{source}: {error}") from None
+
+
+def _traced(model: nn.Module, input_shape: Sequence[int], source: str) -> ExportedProgram:
+    """Return the program of a module; ModelFileError if torch.export cannot trace it."""
+    try:
+        example = torch.zeros(1, *input_shape, dtype=_dtype_of(model))
+        # The runtime has no gradients either: a module may ask.
+        with torch.no_grad():
+            return torch.export.export(model, (example,), strict=False)
+    except Exception as error:
+        # Whatever the module's own code raises comes out of the tracer.
+        raise ModelFileError(
+            f"{source}: torch.export cannot trace it with an input of shape {(1, *input_shape)}: {error}"
+        ) from error
 
 
 def open_module(module: nn.Module, input_shape: Sequence[int]) -> Runtime:
     """Return a copy of the module, in evaluation mode and on the CPU, as torch executes it."""
     model = _evaluation_copy(module)
     shape = tuple(input_shape)
-    return _runtime(model, FileInput((1, *shape), "any", _dtype_of(model)), type(module).__name__)
+    source = type(module).__name__
+    given = FileInput((1, *shape), "any", _dtype_of(model))
+    return _runtime(model, given, source, lambda: _traced(_evaluation_copy(module), shape, source))
 
 
-def _runtime(module: nn.Module, given: FileInput, source: str) -> Runtime:
-    def run(x: Array) -> Array:
+def _runtime(module: nn.Module, given: FileInput, source: str, program: Callable[[], ExportedProgram]) -> Runtime:
+    """Return the module as a user runs it; program: its exported form, asked for where inner values are."""
+
+    def run(x: Array, gradients: bool = False) -> Array:
         try:
-            with torch.no_grad():
+            with torch.set_grad_enabled(gradients):
                 result = module(torch.from_numpy(x.copy()))
         except Exception as error:
             # The model's own code runs here, or calls of torch on shapes that only now are known.
@@ -81,28 +91,30 @@ def _runtime(module: nn.Module, given: FileInput, source: str) -> Runtime:
         return np.array(result.numpy(force=True))
 
     dtype = torch.empty(0, dtype=given.dtype).numpy().dtype
-    runtime = open_batched(f"torch {torch.__version__}", given.sample_shape, dtype, given.batch, run)
-    if runtime.batch != given.batch:
-        _check_rows(runtime, source)
-    return runtime
+    runtime = Runtime(
+        f"torch {torch.__version__}",
+        given.sample_shape,
+        dtype,
+        given.batch,
+        run,
+        variants={"with gradients": lambda x: run(x, gradients=True)},
+        values=lambda x: inner_values(program(), torch.from_numpy(x if given.batch != "none" else x[0])),
+        state=lambda: _state(module),
+    )
+    return open_batched(runtime)
 
 
-def _check_rows(rows: Runtime, source: str) -> None:
-    """Refuse a model that takes several inputs at once, but gives them other outputs than it gives each alone.
+def _state(module: nn.Module) -> str:
+    """Return what the module keeps, as text: its plain attributes, and which tensors it holds in which version.
 
-    One that does not take them, or does not give a row for each, is run row by row.
+    Tensors that are only attributes are left out: modules keep their last activations for people to look at.
     """
-    probe = np.random.default_rng(0).standard_normal((3, *rows.input_shape)).astype(rows.dtype)
-    alone = rows(probe)
-    try:
-        together = rows.run(probe)
-    except ModelFileError:
-        return
-    if together.shape == alone.shape:
-        raise ModelFileError(
-            f"{source}: its outputs for several inputs together are not those for each alone (they differ by "
-            f"{np.abs(together - alone).max():.3g} at random inputs), so there is no one function to verify"
-        )
+    kept = []
+    for name, part in module.named_modules():
+        plain = {key: value for key, value in vars(part).items() if isinstance(value, bool | int | float | str)}
+        tensors = {**dict(part.named_parameters(recurse=False)), **dict(part.named_buffers(recurse=False))}
+        kept.append((name, plain, {key: (id(value), value._version) for key, value in tensors.items()}))
+    return repr(kept)
 
 
 def _evaluation_copy(module: nn.Module) -> nn.Module:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from encoders import Network
 from encoders.formats import open_runtime, read_network
 from encoders.formats.runtime import Runtime
+from encoders.formats.torch_export import from_module, open_module
 from encoders.ops import Abs, Affine, AveragePool2d, BatchNorm, Conv2d, LeakyRelu, MaxPool2d, Relu, Sigmoid, Tanh
 from tests.conftest import chain, random_mwd_network, random_relu_network
 from tests.encoders.onnx_models import model
@@ -248,3 +249,35 @@ def test_the_first_node_that_differs_in_an_onnx_file_is_named(tmp_path) -> None:
     Agreement("m", network, runtime).probed(X, None)
     with pytest.raises(DisagreementError, match="first node that differs is 'c'"):
         Agreement("m", perturbed(network, 2, 0.5), runtime).probed(X, None)
+
+
+class Remembering(Noisy):
+    """Counts its calls, and would give another answer only after very many."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.linear(x) if self.calls < 1_000_000 else -self.linear(x)
+
+
+class WithGradients(Noisy):
+    def forward(self, x: Tensor) -> Tensor:
+        return -self.linear(x) if torch.is_grad_enabled() else self.linear(x)
+
+
+@pytest.mark.parametrize(("kind", "words"), [(Remembering, "keeps a state"), (WithGradients, "with gradients")])
+def test_a_module_with_a_state_or_a_branch_on_gradients_is_refused(kind: type[nn.Module], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        certify(kind(), (X, np.zeros(len(X), int)), [0.1], method="interval")
+
+
+def test_the_first_call_that_differs_in_a_torch_program_is_named() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    network, runtime = from_module(module, (4,)), open_module(module, (4,))
+    wrong = perturbed(network, 0, 0.5)
+    with pytest.raises(DisagreementError, match=f"first node that differs is '{network.nodes[0].name}'"):
+        Agreement("m", wrong, runtime).probed(X, None)
