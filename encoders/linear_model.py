@@ -109,13 +109,16 @@ class LinearModel:
         """Return a lower bound of the minimum from multipliers of any quality (weak duality); float64, not directed.
 
         sum_i (y_i > 0: y_i row_lower_i, else y_i row_upper_i) + sum_j min over the column's bounds of
-        (cost - A^T y)_j x_j. A multiplier whose row end is infinite counts as 0. Valid for integer columns too.
+        (cost - A^T y)_j x_j. A multiplier whose row end is infinite counts as 0. Valid for integer columns too. Minus
+        infinity where the numbers overflow.
         """
         y = np.where((row_dual > 0) & np.isfinite(self.row_lower), row_dual, 0.0)
         y += np.where((row_dual < 0) & np.isfinite(self.row_upper), row_dual, 0.0)
         ends = np.where(y > 0, self.row_lower, np.where(y < 0, self.row_upper, 0.0))
-        reduced = self.cost - self.A.T @ y
-        return float(y @ ends + np.minimum(reduced * self.col_lower, reduced * self.col_upper).sum())
+        with np.errstate(over="ignore", invalid="ignore"):
+            reduced = self.cost - self.A.T @ y
+            found = float(y @ ends + np.minimum(reduced * self.col_lower, reduced * self.col_upper).sum())
+        return found if np.isfinite(found) else -np.inf
 
 
 class RowBuilder:

@@ -18,7 +18,8 @@ from encoders.network import INPUT, Network, Node
 from encoders.ops import MaxPool2d, Relu
 from encoders.ops.restriction import LinearMap, Restriction, Selection
 
-# Rounding makes equal cells of a constant background differ by a few units in the last place: such are ties.
+# Rounding makes equal cells of a constant background differ by a few units in the last place: such are ties. A share of
+# the largest value that the node reads.
 TIE_TOLERANCE = 1e-12
 
 
@@ -75,8 +76,9 @@ def freeze(
 ) -> FrozenNetwork:
     """Return the network frozen at points x `(batch, *input_shape)`, on the device of x.
 
-    direction: where x moves, of its shape; pieces whose border x lies on, up to `tolerance`, are chosen for a small
-    step along it. fuse: treat relu and pool together. Raises ValueError naming all nodes without linear pieces.
+    direction: where x moves, of its shape; pieces whose border x lies on, up to `tolerance` of the largest value there,
+    are chosen for a small step along it. fuse: treat relu and pool together. Raises ValueError naming all nodes without
+    linear pieces.
     """
     refused = [node for node in network.nodes if "restrict" not in node.op.views()]
     if refused:
@@ -102,6 +104,8 @@ def freeze(
 def _restriction(
     node: Node, pairs: Mapping[str, MaxPool2d | None], at: list[Tensor], along: list[Tensor], tolerance: float
 ) -> Restriction:
+    # Of the points together: no more than a choice between pieces that are both true here depends on it.
+    tolerance *= max((float(value.abs().max()) for value in at if value.numel()), default=0.0)
     if node.name not in pairs:
         return node.op.restrict(*at, direction=along[0], tolerance=tolerance)
     pool = pairs[node.name]

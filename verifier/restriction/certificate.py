@@ -46,13 +46,14 @@ def local_certificate(network: Network, x: Tensor, reference: int) -> LocalCerti
     distances = np.empty(len(values))
     for start in range(0, len(values), CHUNK):
         chosen = np.arange(start, min(start + CHUNK, len(values)))
-        distances[chosen] = _distances(values[chosen], np.abs(question.rows(chosen)).sum(axis=1))
+        sizes = np.abs(question.rows(chosen)).sum(axis=1)
+        distances[chosen] = _distances(values[chosen], sizes, question.units[chosen])
     count = question.label_rows
     return LocalCertificate(float(distances[count:].min(initial=np.inf)), float(distances[:count].min()))
 
 
-def _distances(values: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    safe = np.maximum(values * (1.0 - SHORTENING) - SHORTENING, 0.0)
+def _distances(values: np.ndarray, sizes: np.ndarray, units: np.ndarray) -> np.ndarray:
+    safe = np.maximum(values * (1.0 - SHORTENING) - SHORTENING * units, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.where(sizes > 0, safe / (sizes * (1.0 + SHORTENING)), np.inf)
     # A row without coefficients is kept everywhere if it is kept here; a condition that is 0 by definition always is.

@@ -21,16 +21,17 @@ import numpy as np
 from scipy.sparse import csr_array, eye_array, hstack, vstack
 
 from encoders.linear_model import Direction, LinearModel
+from encoders.scaling import exponents, uniform_scaling
 from verifier.budget import Budget
 from verifier.restriction.answer import Answer, Outcome, first_step
 from verifier.restriction.question import Question
 from verifier.solvers import ColdModel, GrowingModel, Solution, Solver, Termination, WarmModel
 
-# A row is violated below this; HiGHS keeps rows to 1e-7 of their scaled values.
+# A row is violated below this share of its unit; HiGHS keeps rows to 1e-7 of their scaled values.
 TOLERANCE = 1e-7
 # Rows added in one round: 50 to 200 cost the same, all violated ones up to four times more.
 BATCH_ROWS = 100
-# The slack t that counts as 0, in the units of the input.
+# The slack t that counts as 0, in units of the input (`Question.input_unit`), and multipliers that do.
 LEVEL_TOLERANCE = 1e-9
 # A rise of t with epsilon below this is none.
 FLAT = 1e-12
@@ -78,7 +79,7 @@ class BallMaster:
             np.append(question.lower, BELOW * radius), np.append(question.upper, question.reach),
             Direction.INNER,
         )  # fmt: skip
-        self._model: GrowingModel = _warm(model) if solver is None else ColdModel(model, solver)
+        self._model: GrowingModel = _warm(model, question) if solver is None else ColdModel(model, solver)
 
     def add(self, rows: np.ndarray, values: np.ndarray) -> None:
         block = csr_array(np.hstack([rows, np.zeros((len(rows), 1))]))
@@ -111,11 +112,13 @@ class RadiusMaster:
         self._solution = Solution(Termination.STOPPED)
         # t stays <= 0, as the radius is never too large; its bound lies above, so that the multipliers are the rows'.
         low, high = self._bounds()
+        self._level = LEVEL_TOLERANCE * question.input_unit
         self._model = _warm(
             LinearModel(
-                np.append(np.zeros(n), -1.0), csr_array((0, n + 1)), np.zeros(0), np.zeros(0), np.append(low, -1e6),
-                np.append(high, 1.0), Direction.INNER,
-            )
+                np.append(np.zeros(n), -1.0), csr_array((0, n + 1)), np.zeros(0), np.zeros(0),
+                np.append(low, -1e6 * question.input_unit), np.append(high, question.input_unit), Direction.INNER,
+            ),
+            question,
         )  # fmt: skip
 
     def add(self, rows: np.ndarray, values: np.ndarray) -> None:
@@ -129,7 +132,7 @@ class RadiusMaster:
             return Outcome.STOPPED
         self._solution, self.step = solution, solution.primal[:-1]
         level = float(solution.primal[-1])
-        self.settled = level >= -LEVEL_TOLERANCE
+        self.settled = level >= -self._level
         if self.settled:
             return Outcome.FOUND
         slope = self._slope()
@@ -183,6 +186,7 @@ def solve_lazily(
     free = np.ones(len(question.at_centre), dtype=bool)
     for count in range(ROUNDS):
         values = question.values(step)
+        values = values / question.units
         worst = np.flatnonzero((values < -TOLERANCE) & free)
         worst = worst[np.argsort(values[worst], kind="stable")][:BATCH_ROWS]
         if count == 0:
@@ -204,9 +208,10 @@ def _add(question: Question, master: Master, chosen: np.ndarray) -> bool:
     """Give the master the chosen rows; False if one of them has no coefficients, so that no step can help it."""
     rows = question.rows(chosen)
     scale = np.abs(rows).sum(axis=1)
-    if (question.at_centre[chosen][scale < TOLERANCE] < -TOLERANCE).any():
+    least, values = TOLERANCE * question.units[chosen] / question.input_unit, question.at_centre[chosen]
+    if ((scale < least) & (values < -TOLERANCE * question.units[chosen])).any():
         return False
-    scale = np.maximum(scale, TOLERANCE)
+    scale = np.maximum(scale, least)
     master.add(rows / scale[:, None], question.at_centre[chosen] / scale)
     return True
 
@@ -220,6 +225,7 @@ def _tight(added: np.ndarray, master: Master) -> tuple[int, ...]:
     return tuple(int(added[i]) for i in order if multipliers[i] > LEVEL_TOLERANCE)
 
 
-def _warm(model: LinearModel) -> WarmModel:
+def _warm(model: LinearModel, question: Question) -> WarmModel:
     # Rows are scaled here; HiGHS' own scaling cost a third more on LeNet.
-    return WarmModel(model, scale=False)
+    exponent = int(exponents(np.array([question.input_unit]))[0])
+    return WarmModel(model, scale=False, scaling=uniform_scaling(model, exponent))

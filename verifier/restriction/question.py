@@ -20,6 +20,7 @@ from torch import Tensor
 from encoders.formulations.restrict import FrozenNetwork
 from encoders.linear_model import Direction
 from encoders.ops.restriction import Selection
+from encoders.scaling import unit
 
 # Rows of one vector-Jacobian product: memory is this times the widest layer.
 CHUNK = 512
@@ -32,7 +33,9 @@ class Question:
     frozen: at one point, on the CPU or a GPU; centre: x `(1, *input_shape)` float64; target: class t; alpha: by how
     much t must win; lower, upper: of the step d, `(n,)`, from the domain and the largest radius asked about; reach:
     that radius. at_centre: the values of all rows at d = 0; a row is kept where its value is >= 0. Row numbers: first
-    the label rows (less alpha) in the order of the other classes, then the conditions.
+    the label rows (less alpha) in the order of the other classes, then the conditions. units: of each row, a power of
+    two that no value of the node that it reads exceeds at d = 0; input_unit: that of x and the reach. Tolerances are
+    shares of these.
     """
 
     frozen: FrozenNetwork
@@ -44,6 +47,8 @@ class Question:
     alpha: float = 0.0
     direction: Direction = field(default=Direction.INNER, init=False)
     at_centre: np.ndarray = field(init=False)
+    units: np.ndarray = field(init=False)
+    input_unit: float = field(init=False)
     _x: Tensor = field(init=False, repr=False)
     _values: dict[str, Tensor] = field(init=False, repr=False)
 
@@ -55,6 +60,9 @@ class Question:
         object.__setattr__(self, "_values", values)
         with torch.no_grad():
             object.__setattr__(self, "at_centre", self._rows_at({k: v.detach() for k, v in values.items()}))
+        reach = self.reach if np.isfinite(self.reach) else 0.0
+        object.__setattr__(self, "input_unit", unit(float(x.detach().abs().max()) + reach))
+        object.__setattr__(self, "units", self._units())
 
     @property
     def inputs(self) -> int:
@@ -87,6 +95,14 @@ class Question:
             self._fill(result, mine, source, conditions.rows(indices, values[source].numel()))
             start += count
         return result
+
+    def _units(self) -> np.ndarray:
+        network = self.frozen.network
+        inputs = {node.name: node.inputs[0] for node in network.nodes}
+        parts = [(network.output.name, self.label_rows)]
+        parts += [(inputs[name], conditions.plus.shape[1]) for name, conditions in self._conditions()]
+        sizes = [unit(float(self._values[name].detach().abs().max())) for name, _ in parts]
+        return np.repeat(sizes, [count for _, count in parts])
 
     def _fill(self, result: np.ndarray, mask: np.ndarray, name: str, basis: Tensor) -> None:
         """Write the gradients of <basis row, value of the node> into the masked rows of the result."""

@@ -15,7 +15,7 @@ from encoders.linear_model import Direction, LinearModel
 from verifier.restriction.question import Question
 from verifier.solvers import Solver, Termination
 
-# The least value that counts as not negative.
+# The least value that counts as not negative, in units of its row.
 TOLERANCE = 1e-9
 
 
@@ -36,5 +36,5 @@ def redundant_conditions(question: Question, solver: Solver) -> np.ndarray:
         )  # fmt: skip
         solution = solver.solve(model)
         if solution.termination is Termination.OPTIMAL:
-            mask[i] = solution.bound + values[i] >= -TOLERANCE
+            mask[i] = solution.bound + values[i] >= -TOLERANCE * question.units[chosen[i]]
     return mask

@@ -20,7 +20,8 @@ from verifier.restriction.answer import Answer, Outcome
 from verifier.restriction.question import Question
 from verifier.solvers import Solver, Termination
 
-# Bounds of hidden variables are those that intervals give, moved apart by this share against rounding.
+# Bounds of hidden variables are those that intervals give, moved apart by this share of their node's largest against
+# rounding.
 WIDENING = 1e-6
 
 
@@ -30,7 +31,7 @@ def reduced_model(question: Question) -> LinearModel:
     builder = RowBuilder(n + 1)
     builder.add(_ball(n), np.zeros(2 * n), math.inf)
     rows = question.rows(np.arange(len(question.at_centre)))
-    scale = np.maximum(np.abs(rows).sum(axis=1), 1e-7)
+    scale = np.maximum(np.abs(rows).sum(axis=1), 1e-7 * question.units / question.input_unit)
     block = csr_array(hstack([csr_array(rows / scale[:, None]), csr_array((len(rows), 1))], format="csr"))
     builder.add(block, -question.at_centre / scale, math.inf)
     cost, lower, upper = _columns(question, question.lower, question.upper)
@@ -112,5 +113,5 @@ def _spread(block: csr_array, places: np.ndarray, columns: int) -> csr_array:
 def _image(matrix: csr_array, constant: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the range of matrix x + constant over low <= x <= high, a little widened."""
     middle, radius = matrix @ ((low + high) / 2) + constant, abs(matrix) @ ((high - low) / 2)
-    slack = WIDENING * (1.0 + radius + np.abs(middle))
+    slack = WIDENING * (radius + np.abs(middle)).max(keepdims=True)
     return middle - radius - slack, middle + radius + slack

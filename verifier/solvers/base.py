@@ -12,6 +12,7 @@ import numpy as np
 from scipy.sparse import csr_array, vstack
 
 from encoders.linear_model import LinearModel
+from encoders.scaling import Scaling, scaling_of
 
 
 class Termination(enum.StrEnum):
@@ -47,9 +48,9 @@ class Solution:
 class IntegerSettings:
     """What a search with integer columns is told besides its model; programs without any take no notice.
 
-    tolerance: on rows and on integrality, None: the solver's own. nodes: at most, None: any number. target: a point of
-    at most this value ends the search. start: a point `(columns,)` to start from. gap: the search may end once bound
-    and point are this close. A solver may ignore the last three.
+    tolerance: on rows and on integrality, in the units of `encoders.scaling`, None: the solver's own. nodes: at most,
+    None: any number. target: a point of at most this value ends the search. start: a point `(columns,)` to start from.
+    gap: the search may end once bound and point are this close. A solver may ignore the last three.
     """
 
     tolerance: float | None = None
@@ -63,9 +64,10 @@ PLAIN = IntegerSettings()
 
 
 class Solver(ABC):
-    """A backend that takes a finished model and solves it once.
+    """A backend that takes a finished model and solves it once, in units in which all numbers are of size 1.
 
-    integers: whether it takes integer columns. Its library is imported on first use.
+    integers: whether it takes integer columns. Its library is imported on first use. Backends implement `missing` and
+    `solve_scaled`.
     """
 
     name: str
@@ -75,9 +77,18 @@ class Solver(ABC):
     def missing(self) -> str | None:
         """Return what is not installed, or None if the solver can run here."""
 
-    @abstractmethod
     def solve(self, model: LinearModel, seconds: float = math.inf, settings: IntegerSettings = PLAIN) -> Solution:
-        """Return what is known after at most about `seconds`."""
+        """Return what is known after at most about `seconds`, in the model's own units."""
+        early = self.stopped_before_start(model, seconds)
+        if early is not None:
+            return early
+        scaling = scaling_of(model)
+        found = self.solve_scaled(scaling.scaled(model), seconds, scaled_settings(settings, scaling))
+        return unscaled(found, scaling)
+
+    def solve_scaled(self, model: LinearModel, seconds: float, settings: IntegerSettings) -> Solution:
+        """Return the answer to a model whose numbers are of size 1, in its units, given some time."""
+        raise NotImplementedError(f"{type(self).__name__} has no `solve_scaled`")
 
     def stopped_before_start(self, model: LinearModel, seconds: float) -> Solution | None:
         """Return the answer to a request without time; raise ValueError for integers that are not supported."""
@@ -114,6 +125,24 @@ class ColdModel:
         if solution.termination is Termination.OPTIMAL and solution.bound >= cutoff:
             return replace(solution, termination=Termination.CUTOFF)
         return solution
+
+
+def unscaled(solution: Solution, scaling: Scaling) -> Solution:
+    """Return a solution of the scaled model as one of the model itself."""
+    return replace(
+        solution,
+        primal=None if solution.primal is None else scaling.point(solution.primal),
+        row_dual=None if solution.row_dual is None else scaling.row_dual(solution.row_dual),
+        bound=scaling.value(solution.bound),
+        ray=None if solution.ray is None else scaling.ray(solution.ray),
+    )
+
+
+def scaled_settings(settings: IntegerSettings, scaling: Scaling) -> IntegerSettings:
+    """Return the settings for the scaled model."""
+    start = None if settings.start is None else scaling.scaled_point(settings.start)
+    gap, target = (scaling.scaled_value(value) for value in (settings.gap, settings.target))
+    return replace(settings, start=start, gap=gap, target=target)
 
 
 def with_rows(model: LinearModel, rows: csr_array, lower: np.ndarray, upper: np.ndarray) -> LinearModel:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from encoders.linear_model import LinearModel
-from verifier.solvers.base import PLAIN, IntegerSettings, Solution, Solver, Termination
+from verifier.solvers.base import IntegerSettings, Solution, Solver, Termination
 
 # How each solver is told its time limit.
 TIME_LIMITS: dict[str, str] = {
@@ -38,10 +38,7 @@ class CvxpySolver(Solver):
             return None
         return f"cvxpy's solver {self.solver} (cvxpy finds here: {', '.join(installed)})"
 
-    def solve(self, model: LinearModel, seconds: float = math.inf, settings: IntegerSettings = PLAIN) -> Solution:
-        early = self.stopped_before_start(model, seconds)
-        if early is not None:
-            return early
+    def solve_scaled(self, model: LinearModel, seconds: float, settings: IntegerSettings) -> Solution:
         import cvxpy
 
         options: dict[str, Any] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,8 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from encoders.linear_model import LinearModel
-from verifier.solvers.base import PLAIN, IntegerSettings, Solution, Solver, Termination, with_rows
+from encoders.scaling import Scaling, scaling_of, uniform_scaling
+from verifier.solvers.base import IntegerSettings, Solution, Solver, Termination, with_rows
 
 if TYPE_CHECKING:
     import highspy
@@ -46,11 +48,8 @@ class HighsSolver(Solver):
     def missing(self) -> str | None:
         return None if importlib.util.find_spec("highspy") else "the package highspy"
 
-    def solve(self, model: LinearModel, seconds: float = math.inf, settings: IntegerSettings = PLAIN) -> Solution:
-        early = self.stopped_before_start(model, seconds)
-        if early is not None:
-            return early
-        warm = WarmModel(model, True, self.method)
+    def solve_scaled(self, model: LinearModel, seconds: float, settings: IntegerSettings) -> Solution:
+        warm = WarmModel(model, True, self.method, scaling=uniform_scaling(model, 0))
         if model.integer.any():
             warm.set_search(settings)
         return warm.solve(seconds)
@@ -59,11 +58,19 @@ class HighsSolver(Solver):
 class WarmModel:
     """One HiGHS model that keeps its basis while rows are added and bounds change.
 
-    Solves resume from the last basis, which adding rows and changing bounds leaves dual feasible. scale: whether HiGHS
-    scales rows and columns.
+    Solves resume from the last basis, which adding rows and changing bounds leaves dual feasible. HiGHS sees the model
+    in units of its own, by default those of the first model's numbers (`encoders.scaling`); all that is given and
+    returned here is in the model's. scale: whether HiGHS scales rows and columns further.
     """
 
-    def __init__(self, model: LinearModel, presolve: bool = False, method: str = "simplex", scale: bool = True) -> None:
+    def __init__(
+        self,
+        model: LinearModel,
+        presolve: bool = False,
+        method: str = "simplex",
+        scale: bool = True,
+        scaling: Scaling | None = None,
+    ) -> None:
         import highspy
 
         self._library = highspy
@@ -74,7 +81,8 @@ class WarmModel:
         if not scale:
             self._set(simplex_scale_strategy=0)
         self.model = model
-        self._pass(model)
+        self.scaling = scaling_of(model) if scaling is None else scaling
+        self._pass(self.scaling.scaled(model))
 
     @property
     def rows(self) -> int:
@@ -83,10 +91,12 @@ class WarmModel:
 
     def add_rows(self, rows: csr_array, lower: np.ndarray, upper: np.ndarray) -> None:
         """Add rows `(k, columns)`; the basis is kept."""
+        first = self.rows
+        self.scaling = scaling = self.scaling.with_rows(rows)
         _check(
             self._highs.addRows(
-                rows.shape[0], lower, upper, rows.nnz, rows.indptr[:-1].astype(np.int32),
-                rows.indices.astype(np.int32), rows.data,
+                rows.shape[0], scaling.scaled_ends(lower, first), scaling.scaled_ends(upper, first), rows.nnz,
+                rows.indptr[:-1].astype(np.int32), rows.indices.astype(np.int32), scaling.scaled_entries(rows, first),
             ),
             "addRows",
         )  # fmt: skip
@@ -100,7 +110,8 @@ class WarmModel:
         # The constructor checks the new bounds before HiGHS sees them.
         self.model = replace(old, col_lower=col_lower, col_upper=col_upper)
         indices = columns.astype(np.int32)
-        _check(self._highs.changeColsBounds(len(indices), indices, lower, upper), "changeColsBounds")
+        ends = (self.scaling.scaled_point(end, columns) for end in (lower, upper))
+        _check(self._highs.changeColsBounds(len(indices), indices, *ends), "changeColsBounds")
 
     def change_cost(self, cost: np.ndarray) -> None:
         """Minimise another linear function; the basis is kept."""
@@ -108,8 +119,9 @@ class WarmModel:
         self.model = LinearModel(
             cost, old.A, old.row_lower, old.row_upper, old.col_lower, old.col_upper, old.direction, old.integer
         )
+        self.scaling = self.scaling.with_cost(cost)
         columns = np.arange(old.columns, dtype=np.int32)
-        _check(self._highs.changeColsCost(len(columns), columns, cost), "changeColsCost")
+        _check(self._highs.changeColsCost(len(columns), columns, self.scaling.scaled_cost(cost)), "changeColsCost")
 
     def change_model(self, model: LinearModel) -> None:
         """Take a model with the same sparsity pattern in place of the old one; the basis is kept.
@@ -119,18 +131,23 @@ class WarmModel:
         old, self.model = self.model, model
         if not (np.array_equal(old.A.indptr, model.A.indptr) and np.array_equal(old.A.indices, model.A.indices)):
             raise ValueError("a warm model can only be changed to one of the same sparsity pattern")
+        scaling = self.scaling
         # The library's type stubs lack the first of the two.
         changes = {"row": self._highs.changeRowsBounds, "col": self._highs.changeColsBounds}  # type: ignore[attr-defined]
+        scales: dict[str, Callable[[np.ndarray], np.ndarray]]
+        scales = {"row": scaling.scaled_ends, "col": scaling.scaled_point}
         for part, change in changes.items():
             ends = [(getattr(m, f"{part}_lower"), getattr(m, f"{part}_upper")) for m in (old, model)]
             places = np.flatnonzero((ends[0][0] != ends[1][0]) | (ends[0][1] != ends[1][1])).astype(np.int32)
             if len(places):
-                _check(change(len(places), places, ends[1][0][places], ends[1][1][places]), f"change of {part} bounds")
+                new = (scales[part](end)[places] for end in ends[1])
+                _check(change(len(places), places, *new), f"change of {part} bounds")
         if not np.array_equal(old.cost, model.cost):
             self.change_cost(model.cost)
         entries = np.flatnonzero(old.A.data != model.A.data)
         rows = np.searchsorted(model.A.indptr, entries, side="right") - 1
-        values = zip(rows.tolist(), model.A.indices[entries].tolist(), model.A.data[entries].tolist(), strict=True)
+        scaled = scaling.scaled_entries(model.A)[entries]
+        values = zip(rows.tolist(), model.A.indices[entries].tolist(), scaled.tolist(), strict=True)
         for row, column, value in values:
             _check(self._highs.changeCoeff(row, column, value), "changeCoeff")
 
@@ -160,7 +177,7 @@ class WarmModel:
         limit = math.inf if math.isinf(seconds) else self._highs.getRunTime() + seconds
         self._set(time_limit=limit)
         if not self.model.integer.any():
-            self._set(objective_bound=cutoff)
+            self._set(objective_bound=self.scaling.scaled_value(cutoff))
         self._highs.run()
         return self._solution()
 
@@ -187,7 +204,7 @@ class WarmModel:
         status, library, model = self._highs.getModelStatus(), self._library, self.model
         kind = library.HighsModelStatus
         info, found = self._highs.getInfo(), self._highs.getSolution()
-        is_mip = bool(model.integer.any())
+        scaling, is_mip = self.scaling, bool(model.integer.any())
         stats = {
             "status": self._highs.modelStatusToString(status),
             "iterations": info.simplex_iteration_count,
@@ -197,11 +214,11 @@ class WarmModel:
             stats["nodes"] = int(info.mip_node_count)
         primal = None
         if info.primal_solution_status == library.SolutionStatus.kSolutionStatusFeasible and found.value_valid:
-            primal = np.array(found.col_value)
-        dual = np.array(found.row_dual) if found.dual_valid and not is_mip else None
+            primal = scaling.point(np.array(found.col_value))
+        dual = scaling.row_dual(np.array(found.row_dual)) if found.dual_valid and not is_mip else None
         bound = -math.inf if dual is None else model.dual_bound(dual)
         if is_mip and math.isfinite(info.mip_dual_bound):
-            bound = float(info.mip_dual_bound)
+            bound = scaling.value(float(info.mip_dual_bound))
         terminations = {
             kind.kOptimal: Termination.OPTIMAL,
             kind.kInfeasible: Termination.INFEASIBLE,
@@ -215,7 +232,7 @@ class WarmModel:
             primal, bound = None, math.inf
             if not is_mip:
                 _, exists, values = self._highs.getDualRay()  # type: ignore[attr-defined]
-                ray = np.array(values) if exists else None
+                ray = scaling.ray(np.array(values)) if exists else None
         return Solution(termination, primal, dual, bound, stats, ray)
 
 

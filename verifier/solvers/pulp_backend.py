@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from encoders.linear_model import LinearModel
-from verifier.solvers.base import PLAIN, IntegerSettings, Solution, Solver, Termination
+from verifier.solvers.base import IntegerSettings, Solution, Solver, Termination
 
 CBC = "PULP_CBC_CMD"
 # By how much a point must be better for CBC to look for it (its option `increment`).
@@ -41,10 +41,7 @@ class PulpSolver(Solver):
             return None
         return f"PuLP's solver {self.solver} (PuLP finds here: {', '.join(installed)})"
 
-    def solve(self, model: LinearModel, seconds: float = math.inf, settings: IntegerSettings = PLAIN) -> Solution:
-        early = self.stopped_before_start(model, seconds)
-        if early is not None:
-            return early
+    def solve_scaled(self, model: LinearModel, seconds: float, settings: IntegerSettings) -> Solution:
         with warnings.catch_warnings():
             # PuLP 3.3 warns about the names that 4.0 will change.
             warnings.simplefilter("ignore", DeprecationWarning)

@@ -1,7 +1,8 @@
 """Whether a solver's answer can be an answer to its model: lengths, numbers, rows, and bound against point.
 
 This catches solvers that return garbage, not those that err within reason; an answer that passes is still only the
-word of a floating-point solver. Tolerances are wide: rows are measured against the size of their terms.
+word of a floating-point solver. Tolerances are wide, and relative: everything is measured in the units in which the
+model's numbers are of size 1 (`encoders.scaling`), rows against the size of their terms.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from encoders.linear_model import LinearModel
+from encoders.scaling import Scaling, scaling_of
 from verifier.solvers.base import Solution, Termination
 
 # Solvers hold rows to about 1e-6 after their own scaling, and integers to as much, which a big-M multiplies.
@@ -23,16 +25,29 @@ def nonsense(model: LinearModel, solution: Solution, start: np.ndarray | None = 
     problem = _wrong_shape(model, solution)
     if problem is not None:
         return problem
+    scaling = scaling_of(model)
+    scaled = scaling.scaled(model)
     if solution.primal is not None:
-        broken = _relative_violation(model, solution.primal)
-        if not broken <= TOLERANCE:
-            return f"its point breaks the model by {broken:.2g} of a row's size"
-        value = float(model.cost @ solution.primal)
-        if solution.bound > value + TOLERANCE * max(1.0, abs(value)):
-            return f"its bound {solution.bound:g} lies above the value {value:g} of its own point"
+        problem = _wrong_point(scaled, scaling, solution.primal, solution.bound)
+        if problem is not None:
+            return problem
     infeasible = solution.termination is Termination.INFEASIBLE
-    if infeasible and start is not None and start.shape == (model.columns,) and _relative_violation(model, start) == 0:
+    if not infeasible or start is None or start.shape != (model.columns,):
+        return None
+    if _relative_violation(scaled, scaling.scaled_point(start)) == 0:
         return "it calls a model infeasible whose start keeps every row"
+    return None
+
+
+def _wrong_point(scaled: LinearModel, scaling: Scaling, primal: np.ndarray, bound: float) -> str | None:
+    """Return what is wrong with a point and a bound, both in the model's units, for the scaled model."""
+    point = scaling.scaled_point(primal)
+    broken = _relative_violation(scaled, point)
+    if not broken <= TOLERANCE:
+        return f"its point breaks the model by {broken:.2g} of a row's size"
+    value = float(scaled.cost @ point)
+    if scaling.scaled_value(bound) > value + TOLERANCE * max(1.0, abs(value)):
+        return f"its bound {bound:g} lies above the value {scaling.value(value):g} of its own point"
     return None
 
 

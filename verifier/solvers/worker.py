@@ -63,7 +63,10 @@ class WorkerSolver(Solver):
         return self.inner.missing()
 
     def solve(self, model: LinearModel, seconds: float = math.inf, settings: IntegerSettings = PLAIN) -> Solution:
-        """Return the answer of the inner solver, or STOPPED with the reason under "status"."""
+        """Return the answer of the inner solver, or STOPPED with the reason under "status".
+
+        The model travels as it is: the inner solver chooses the units.
+        """
         early = self.stopped_before_start(model, seconds)
         if early is not None:
             return early
