@@ -26,7 +26,8 @@ from verifier.solvers.highs_backend import WarmModel
 
 # Entries beyond which no program is built: its arrays alone would take a gigabyte, and its solution hours.
 MOST_ENTRIES = 20_000_000
-# A solver stops early once its objective is this far above zero, so that what its tolerances hide cannot matter.
+# A solver stops early once its objective is this far above zero, in units of the row's size (`Scaling.value_unit`), so
+# that what its tolerances hide cannot matter.
 CUTOFF = 1e-5
 
 
@@ -55,7 +56,7 @@ class MarginProgram:
             self._warm = WarmModel(model)
         else:
             self._warm.change_model(model)
-        found = self._warm.solve(seconds, CUTOFF)
+        found = self._warm.solve(seconds, CUTOFF * self._warm.scaling.value_unit)
         result = self._proved(model, found)
         if found.termination is Termination.CUTOFF and result.bound <= 0:
             result = self._proved(model, self._warm.solve(seconds))

@@ -1,9 +1,9 @@
 """Integer programs over the exact rows of a network (Tjeng, Xiao, Tedrake 2019), for one ball and one rival or several.
 
-The least margin is minimised where it is at most TOLERANCE: no solution means that it is above that everywhere. Only
-the solver's dual bound or its word "infeasible" proves, and that is its word: TRUSTED. Its points are proposals; where
-one does not replay the program is solved again with smaller tolerances and, where curves were cut into segments, with
-more of them.
+The least margin is minimised where it is at most TOLERANCE of its unit, the size of the outputs that it compares: no
+solution means that it is above that everywhere, for a network as for its multiples. Only the solver's dual bound or its
+word "infeasible" proves, and that is its word: TRUSTED. Its points are proposals; where one does not replay the program
+is solved again with smaller tolerances and, where curves were cut into segments, with more of them.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from encoders.linear_model import Direction, LinearModel
 from encoders.network import INPUT, Network
 from encoders.ops.relaxation import sum_up
 from encoders.region import BallRegion
+from encoders.scaling import unit
 from verifier.bounds.linear import LinearBounds
 from verifier.bounds.lp import MOST_ENTRIES
 from verifier.bounds.milp_rivals import some_below
@@ -30,7 +31,7 @@ from verifier.bounds.tightening import Tightening, tighten
 from verifier.budget import Budget
 from verifier.solvers.base import IntegerSettings, Solution, Solver, Termination, with_rows
 
-# A margin must be above this to be proved: solvers hold rows only to about 1e-7.
+# A margin must be above this share of its unit to be proved: solvers hold rows to about 1e-7 of theirs.
 TOLERANCE = 1e-6
 # Beyond this many binaries a program is left alone: seconds become days.
 MOST_BINARIES = 2_000
@@ -214,12 +215,13 @@ class MilpSearch:
                 return effort.answer(reason=f"{reason}; {relaxed}" if reason else relaxed)
             if relaxed.is_empty:
                 return effort.answer(proved=True)
-            model = self.rows.program(relaxed, rows, TOLERANCE)
+            most = TOLERANCE * margin_unit(relaxed, rows)
+            model = self.rows.program(relaxed, rows, most)
             # A point well below zero replays; the lowest there is, if the first did not.
             target = TARGET_SHARE * least if number == 0 and math.isfinite(least) and least < 0 else -math.inf
             found = effort.solve(solver, model, tolerance=tolerance, target=target)
-            if proves(model, found):
-                return self._confirmed(relaxed, model, tolerance)
+            if proves(model, found, most):
+                return self._confirmed(relaxed, model, most, tolerance)
             if found.primal is None:
                 return effort.answer(reason=stop_reason(solver, found, effort))
             if self.attack(self.rows.point(relaxed, found.primal)):
@@ -232,12 +234,14 @@ class MilpSearch:
                 break
         return effort.answer(reason=f"{reason} ({effort.binaries:,} binaries, {effort.programs} programs)")
 
-    def _confirmed(self, relaxed: RelaxedNetwork, model: LinearModel, tolerance: float | None) -> MilpAnswer:
+    def _confirmed(
+        self, relaxed: RelaxedNetwork, model: LinearModel, most: float, tolerance: float | None
+    ) -> MilpAnswer:
         """Return the first solver's proof if every further one repeats it."""
         first, effort = self.solvers[0], self.effort
         for solver in self.solvers[1:]:
             found = effort.solve(solver, model, tolerance=tolerance)
-            if proves(model, found):
+            if proves(model, found, most):
                 continue
             if found.primal is None:
                 return effort.answer(reason=f"no second opinion: {stop_reason(solver, found, effort)}")
@@ -249,8 +253,21 @@ class MilpSearch:
         return effort.answer(proved=True)
 
 
-def proves(model: LinearModel, found: Solution) -> bool:
-    """Return whether a solver says that the program has no point; only of a model that holds all of the network's."""
+def margin_unit(relaxed: RelaxedNetwork, rows: np.ndarray) -> float:
+    """Return the unit of rows `(rows, outputs)` of the output: a power of two no less than the largest of their terms.
+
+    Terms by the boxes; the same power of two that a solver's units give the row.
+    """
+    places = relaxed.columns[relaxed.network.output.name]
+    reach = np.maximum(np.abs(relaxed.col_lower[places]), np.abs(relaxed.col_upper[places]))
+    return unit(float((np.abs(rows) * reach).max()))
+
+
+def proves(model: LinearModel, found: Solution, most: float) -> bool:
+    """Return whether a solver says that no point of the program is at most `most`.
+
+    Only of a model that holds all points of the network.
+    """
     return model.direction.may_prove and (
-        found.termination is Termination.INFEASIBLE or (math.isfinite(found.bound) and found.bound > TOLERANCE)
+        found.termination is Termination.INFEASIBLE or (math.isfinite(found.bound) and found.bound > most)
     )

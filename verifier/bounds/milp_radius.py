@@ -2,7 +2,8 @@
 
 One rival at a time, each only below the radius of the best witness so far, or all in one program. The dual bounds
 raise the lower end, less MARGIN, by the solver's word alone (TRUSTED); a point lowers the upper end once it is
-replayed. The rows stand on the boxes of one ball, so nothing is said about what lies outside it.
+replayed. MARGIN is a share of the inputs' unit, the power of two that their size does not exceed. The rows stand on the
+boxes of one ball, so nothing is said about what lies outside it.
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ from torch import Tensor
 from encoders.formulations.relax import RelaxedNetwork
 from encoders.linear_model import LinearModel
 from encoders.network import INPUT
+from encoders.scaling import scaling_of, unit
 from verifier.bounds.milp import ATTEMPTS, Effort, ExactRows, MilpAnswer, programs, stop_reason
 from verifier.solvers.base import Solution, Solver, Termination
 
-# What the lower end stays below a solver's bound: above its tolerances on the rows that hold the distance.
+# What the lower end stays below a solver's bound, in units of the inputs: above its tolerances on the rows that hold
+# the distance.
 MARGIN = 2e-6
 # How near bound and point must come, as a share of the gap that is asked for: the rest is for MARGIN and the replay.
 GAP_SHARE = 0.3
-# A start may break rows by this much: the rounding of a forward pass.
+# A start may break rows by this share of their largest entry: the rounding of a forward pass.
 START_TOLERANCE = 1e-7
 
 # Tries points `(count, *input_shape)`; returns the distance of the nearest replayed counterexample so far.
@@ -47,7 +50,7 @@ class RadiusAnswer:
 class RadiusSearch:
     """Minimises the distance of counterexamples within one ball (batch 1); nearest: replays points.
 
-    together: whether all rivals are in one program.
+    gap: how near bound and point shall come, as a distance. together: whether all rivals are in one program.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class RadiusSearch:
         self.rows, self.nearest, self.solver, self.effort, self.gap = rows, nearest, solver, effort, gap
         self.together = together
         self.centre = rows.region.centre.flatten().numpy()
+        self.margin = MARGIN * input_unit(rows)
 
     def minimise(self, rows: Tensor, lower: float, witness: Tensor | None, upper: float) -> RadiusAnswer:
         """Return what is known of the least distance of a point where one of rows `(count, outputs)` is <= 0.
@@ -74,7 +78,7 @@ class RadiusSearch:
                 # The rest cannot raise the lower end any more.
                 break
         proved = min([radius, *bounds])
-        proved = max(lower, math.nextafter(proved - MARGIN, -math.inf))
+        proved = max(lower, math.nextafter(proved - self.margin, -math.inf))
         return RadiusAnswer(proved, upper, self.effort.answer(reason=reason))
 
     def _one(
@@ -101,10 +105,10 @@ class RadiusSearch:
                 return best, upper, ""
             if found.primal is not None:
                 upper = self.nearest(self.rows.point(relaxed, found.primal))
-            if best > upper + MARGIN:
+            if best > upper + self.margin:
                 words = f"{self.solver.name} says that nothing lies within {best:.6g}"
                 return lower, upper, f"{words}, but a counterexample at {upper:.6g} replays"
-            if upper - best <= self.gap - MARGIN:
+            if upper - best <= self.gap - self.margin:
                 return best, upper, ""
             reason = f"no point of {self.solver.name} at the bound {best:.6g} replays in the model"
             if found.termination is Termination.STOPPED or self.effort.budget.exhausted:
@@ -116,6 +120,12 @@ class RadiusSearch:
         x = witness.to(torch.float64).reshape(1, *self.rows.network.input_shape)
         distance = float(np.abs(x.flatten().numpy() - self.centre).max())
         return completed(relaxed, model, x, distance)
+
+
+def input_unit(rows: ExactRows) -> float:
+    """Return the power of two that no input of the ball exceeds."""
+    ends = rows.region.enclosure()
+    return unit(float(max(ends.lower.abs().max(), ends.upper.abs().max())))
 
 
 def distance_program(
@@ -160,6 +170,8 @@ def completed(relaxed: RelaxedNetwork, model: LinearModel, x: Tensor, distance: 
     for name, columns in relaxed.columns.items():
         point[columns] = values[name].flatten().numpy()
     point[-1] = distance
+    scaling = scaling_of(model)
+    model, point = scaling.scaled(model), scaling.scaled_point(point)
     part = csr_array(model.A[:, model.integer])
     rows = np.flatnonzero(np.diff(part.indptr) == 1)
     if len(rows):
@@ -173,7 +185,7 @@ def completed(relaxed: RelaxedNetwork, model: LinearModel, x: Tensor, distance: 
             chosen[same[chosen[same] > 0.0][1:]] = 0.0
         point[model.integer] = chosen
     point = np.clip(point, model.col_lower, model.col_upper)
-    return point if model.violation(point) <= START_TOLERANCE else None
+    return scaling.point(point) if model.violation(point) <= START_TOLERANCE else None
 
 
 def _is_choice(model: LinearModel, part: csr_array) -> np.ndarray:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from encoders.network import Network
 from encoders.region import BallRegion, Norm
+from encoders.scaling import unit
 from verifier.budget import Budget
 from verifier.certificates.certificate import Certificate
 from verifier.subject import Subject
@@ -47,6 +48,15 @@ class Batch:
         """Return the balls of a radius (one number, or one for each input) around the centres."""
         radii = torch.as_tensor(radius, dtype=torch.float64, device=self.centres.device)
         return BallRegion(self.centres, radii.expand(len(self)).clone(), self.domain, self.norm)
+
+    @property
+    def units(self) -> Tensor:
+        """Return powers of two `(batch,)` that no input value asked about exceeds: in these, tolerances are meant."""
+        if self.domain is not None:
+            sizes = [max(abs(end) for end in self.domain)] * len(self)
+        else:
+            sizes = (self.centres.abs().flatten(1).amax(dim=1) + self.reach).tolist()
+        return torch.tensor([unit(size) for size in sizes], dtype=torch.float64)
 
     def at(self, rows: Tensor) -> Batch:
         """Return the batch of the given rows (an index tensor)."""

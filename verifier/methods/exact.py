@@ -33,9 +33,10 @@ CERTIFICATE_PARTS = 20_000
 class ExactMethod(Method):
     """Proves and finds until nothing is open but ties within rounding, if the time lasts.
 
-    parts: of a ball, for each class, at most; gap: brackets with a witness are closed to this width, by at most
-    `refinements` further decisions. hinges: a network with more hinge units, or of MWD layers, is refused; None takes
-    any. That is for a portfolio, where contraction has done its work and a large network would take minutes an input.
+    parts: of a ball, for each class, at most; gap: brackets with a witness are closed to this width, in units of the
+    inputs' size (`Batch.units`), by at most `refinements` further decisions. hinges: a network with more hinge units or
+    of MWD layers is refused; None takes any. That is for a portfolio, where contraction has done its work and a large
+    network would take minutes an input.
     """
 
     name = "exact"
@@ -92,15 +93,16 @@ class ExactMethod(Method):
         bisect_brackets(self, batch, [0.0, *epsilons], findings, budget, 0)
         failed = torch.full((len(batch),), math.inf, dtype=torch.float64)
         pulled: dict[int, float] = {}
+        gaps = self.gap * batch.units
         for number in range(self.refinements):
             self._pull_in(batch, pulled, findings, budget)
             ends = [(bracket.lower, bracket.upper) for bracket in findings.brackets]
             lower, upper = torch.tensor(ends, dtype=torch.float64).unbind(1)
             end = torch.minimum(upper, failed)
-            rows = torch.nonzero((lower >= 0.0) & upper.isfinite() & (end - lower > self.gap)).squeeze(1)
+            rows = torch.nonzero((lower >= 0.0) & upper.isfinite() & (end - lower > gaps)).squeeze(1)
             if not len(rows) or budget.exhausted:
                 return
-            short = upper - 0.99 * self.gap
+            short = upper - 0.99 * gaps
             ask_short = (short < end) & (number % 2 == 0)
             radii = torch.where(ask_short, short, (lower + end) / 2)[rows]
             part = batch.at(rows.to(batch.centres.device))

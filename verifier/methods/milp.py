@@ -21,7 +21,8 @@ from verifier.methods.crown import try_points
 from verifier.solvers import Solver, find_solver
 from verifier.verdict import Bracket, Outcome, Strength
 
-# Steps beyond a solver's point, in units of the input, to get over the tie that a least distance normally is.
+# Steps beyond a solver's point, in units of the inputs' size (`Batch.units`), to get over the tie that a least distance
+# normally is.
 NUDGES = (0.0, 1e-7, 1e-6, 3e-6, 1e-5, 3e-5)
 
 
@@ -29,7 +30,8 @@ class MilpMethod(Method):
     """Proves and finds by integer programs over the exact rows, on what linear bounds leave open.
 
     solver: a name of `verifier.solvers`, run in a worker process; second: another one that must agree with every proof.
-    gap: brackets with a witness are closed to this width by minimising the radius; infinite: not at all. seconds: for
+    gap: brackets with a witness are closed to this width, in units of the inputs' size (`Batch.units`), by minimising
+    the radius; infinite: not at all. seconds: for
     one input at one radius, or its least radius, at most. nodes: of one program. tighten: seconds for tightening the
     boxes of a ball by linear programs. together: all open rivals in one program, not one program each.
     """
@@ -108,11 +110,12 @@ class MilpMethod(Method):
         """
         bisect_brackets(self, batch, [0.0, *epsilons], findings, budget, 0)
         largest = max(epsilons, default=math.inf)
+        gaps = (self.gap * batch.units).tolist()
         for row in range(len(batch)):
             bracket = findings.brackets[row]
             within = bracket.upper if math.isfinite(bracket.upper) else largest
             known = max(bracket.lower, bracket.trusted)
-            if known < 0.0 or not within - known > self.gap or math.isinf(within):
+            if known < 0.0 or not within - known > gaps[row] or math.isinf(within):
                 continue
             if budget.exhausted:
                 return
@@ -156,8 +159,9 @@ class MilpMethod(Method):
         """Narrow the bracket of a row by minimising the radius on the ball of radius `within`."""
         one = batch.at(torch.tensor([row], device=batch.centres.device))
         bracket, known = findings.brackets[row], findings.witnesses.get(row)
+        gap = self.gap * float(one.units[0])
         ball = one.region(within)
-        beyond = one.region(min(within + 2 * self.gap, max(batch.reach, within)))
+        beyond = one.region(min(within + 2 * gap, max(batch.reach, within)))
         shown = Decision(torch.zeros(1, dtype=torch.bool))
 
         def nearest(points: Tensor) -> float:
@@ -172,7 +176,7 @@ class MilpMethod(Method):
         wins = compare_classes(one.subject.network, ball.enclosure(), one.classes).wins.cpu()
         rows = _differences(one, torch.nonzero(~wins[0]).squeeze(1))
         exact = ExactRows(one.subject.network, _on_processor(ball))
-        search = RadiusSearch(exact, nearest, self.solvers[0], Effort(budget, self.nodes), self.gap, self.together)
+        search = RadiusSearch(exact, nearest, self.solvers[0], Effort(budget, self.nodes), gap, self.together)
         point = None if known is None or known.distance > within else known.point
         found = search.minimise(rows, max(bracket.lower, bracket.trusted), point, bracket.upper)
         _count_units(shown, exact)
@@ -193,8 +197,9 @@ class MilpMethod(Method):
         """
         centre = one.centres
         steps = points.to(centre) - centre
+        unit = float(one.units[0])
         share = steps.abs() / steps.abs().amax().clamp(min=1e-300)
-        moved = torch.cat([points.to(centre) + nudge * share.round() * steps.sign() for nudge in NUDGES])
+        moved = torch.cat([points.to(centre) + nudge * unit * share.round() * steps.sign() for nudge in NUDGES])
         return moved if one.domain is None else moved.clamp(*one.domain)
 
     def _share(self, budget: Budget, inputs: int) -> Budget:
