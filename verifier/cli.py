@@ -12,9 +12,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
-from verifier.request import number, read_options, shared_arguments
+from verifier.cli_values import number
+from verifier.cli_values import radius as _radius
+from verifier.cli_values import target as _target
+from verifier.output import results_stream
+from verifier.request import read_options, shared_arguments
 
 if TYPE_CHECKING:
     from verifier.attacking import AttackResult
@@ -29,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
     options = _parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        # A program that is about to end leaves descriptor 1 turned away: libraries may print when they are unloaded.
+        with results_stream(restore=arguments is not None) as options.output:
+            return int(options.run(options))
     except KeyboardInterrupt:
         print("\ninterrupted; the same command continues a run that has a folder", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -122,9 +128,6 @@ def _add_job_options(parser: argparse.ArgumentParser) -> None:
     add("model", metavar="MODEL", help="a file (.onnx, .pt2, .safetensors), or digits-mwd, digits-relu, digits-conv")
     add("--data", required=True, metavar="DATA", help="digits, mnist, fashion-mnist, cifar10, or a .npz with x and y")
     for flag, argument in shared_arguments().items():
-        reader = argument.get("type")
-        if reader is number:
-            argument["type"] = _number
         add(flag, **argument)
     add("--json", action="store_true", help="print one JSON object; progress goes to standard error")
     add("--debug", action="store_true", help="show where an error was raised")
@@ -142,7 +145,7 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
     add("--learning-rate", type=float, metavar="R", help="default: 5 for mwd, 1 for relu and sigmoid, .01 certified")
     add("--schedule", default="cosine", help="cosine (default) or constant")
     add("--pseudo-share", type=float, default=1.0, metavar="R", help="mwd: gradients, 1 pseudo (default) to 0 true")
-    add("--sharpness", type=_number, metavar="B", help="mwd: of pseudogradients; default: 1, certified 4")
+    add("--sharpness", type=number, metavar="B", help="mwd: of pseudogradients; default: 1, certified 4")
     add("--attack", metavar="NAME", help="mix in adversarial examples: fgsm, ifgsm or pgd")
     add("--attack-epsilon", type=_radius, default=0.3, metavar="E")
     add("--mixing", choices=("batch", "steps"), default="batch", help="one step on both halves, or one on each")
@@ -162,15 +165,18 @@ def _train(options: argparse.Namespace) -> int:
     from verifier.reports.progress import progress_on_stderr
     from verifier.training.train import train
 
-    settings = {key: value for key, value in vars(options).items() if key not in ("run", "command", "json", "debug")}
+    others = ("run", "command", "json", "debug", "output")
+    settings = {key: value for key, value in vars(options).items() if key not in others}
     name, data, out = (settings.pop(key) for key in ("network", "data", "out"))
     with progress_on_stderr("train", "batches") as progress:
         result = train(name, data, out, progress=progress, **settings)
     if options.json:
-        print(json.dumps({"schema": 1, "command": "train", "out": str(result.out), **result.metadata}))
+        content = {"schema": 1, "command": "train", "out": str(result.out), **result.metadata}
+        print(json.dumps(content), file=options.output)
     else:
         best = result.history.best_epoch
-        print(f"{result.out}: best epoch {best + 1}, validation score {result.history.scores[best]:.2%}")
+        score = f"validation score {result.history.scores[best]:.2%}"
+        print(f"{result.out}: best epoch {best + 1}, {score}", file=options.output)
     return 0
 
 
@@ -188,7 +194,7 @@ def _certify(options: argparse.Namespace) -> int:
             certificates=options.certificates,
             **read_options(vars(options), progress),
         )
-    _report(result, options.json)
+    _report(result, options.json, options.output)
     return 0
 
 
@@ -201,12 +207,14 @@ def _check(options: argparse.Namespace) -> int:
             options.folder, model=options.model, data=options.data, data_dir=options.data_dir, progress=progress
         )
     if options.json:
-        print(json.dumps(result.to_json(), allow_nan=False))
+        print(json.dumps(result.to_json(), allow_nan=False), file=options.output)
     else:
-        print(f"{result.certified} certified: {result.checked} by certificates that hold ({result.leaves} leaves)")
+        held = f"{result.checked} by certificates that hold ({result.leaves} leaves)"
+        print(f"{result.certified} certified: {held}", file=options.output)
         for reason, count in result.without.items():
-            print(f"{count} without a certificate: {reason}")
-        print(f"{result.witnesses} witnesses replayed; {result.seconds:.1f} s for {result.inputs} records")
+            print(f"{count} without a certificate: {reason}", file=options.output)
+        replayed = f"{result.witnesses} witnesses replayed"
+        print(f"{replayed}; {result.seconds:.1f} s for {result.inputs} records", file=options.output)
     for index, reason in result.refused:
         print(f"refused: input {index}: {reason}", file=sys.stderr)
     return EXIT_CONTRADICTION if result.refused else 0
@@ -225,7 +233,7 @@ def _attack(options: argparse.Namespace) -> int:
             target=options.target,
             **read_options(vars(options), progress),
         )
-    _report_attack(result, options.json)
+    _report_attack(result, options.json, options.output)
     return 0
 
 
@@ -254,13 +262,13 @@ def _robustness(options: argparse.Namespace) -> int:
     for warning in result.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if options.json:
-        print(json.dumps(result.to_json(), allow_nan=False))
+        print(json.dumps(result.to_json(), allow_nan=False), file=options.output)
         return 0
     from rich.console import Console
 
     from verifier.reports.tables import robustness_table
 
-    console = Console()
+    console = Console(file=options.output)
     console.print(robustness_table(result))
     console.print(f"{result.seconds:.1f} s; records, radii.csv, curves.csv, curves.png in {folder}", soft_wrap=True)
     return 0
@@ -290,11 +298,11 @@ def _compare(options: argparse.Namespace) -> int:
         sentence = f"error: input {index}: {prover} proves safe what {finder} breaks; please report"
         print(f"{sentence}, it is saved in {folder}", file=sys.stderr)
     if options.json:
-        print(json.dumps(result.to_json(), allow_nan=False))
+        print(json.dumps(result.to_json(), allow_nan=False), file=options.output)
     else:
         from rich.console import Console
 
-        console = Console()
+        console = Console(file=options.output)
         console.print(comparison_table(result))
         for name, reason in result.left_out.items():
             console.print(f"left out: {name}: {reason}", soft_wrap=True)
@@ -302,7 +310,7 @@ def _compare(options: argparse.Namespace) -> int:
     return EXIT_CONTRADICTION if result.violations else 0
 
 
-def _report_attack(result: AttackResult, as_json: bool) -> None:
+def _report_attack(result: AttackResult, as_json: bool, output: TextIO) -> None:
     """Print the result; write the picture beside the records."""
     from verifier.reports.pictures import adversarial_figure
 
@@ -312,19 +320,19 @@ def _report_attack(result: AttackResult, as_json: bool) -> None:
     for warning in result.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if as_json:
-        print(json.dumps(result.to_json(), allow_nan=False))
+        print(json.dumps(result.to_json(), allow_nan=False), file=output)
         return
     from rich.console import Console
 
     from verifier.reports.tables import attack_table
 
-    console = Console()
+    console = Console(file=output)
     console.print(attack_table(result))
     beside = f", picture in {picture}" if drawn else ""
     console.print(f"{result.seconds:.1f} s; examples in {result.adversarial}{beside}", soft_wrap=True)
 
 
-def _report(result: CertifyResult, as_json: bool) -> None:
+def _report(result: CertifyResult, as_json: bool, output: TextIO) -> None:
     """Print the result; write the figure beside the records."""
     from verifier.reports.figures import accuracy_figure
 
@@ -335,13 +343,13 @@ def _report(result: CertifyResult, as_json: bool) -> None:
     for warning in result.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if as_json:
-        print(json.dumps(result.to_json(), allow_nan=False))
+        print(json.dumps(result.to_json(), allow_nan=False), file=output)
         return
     from rich.console import Console
 
     from verifier.reports.tables import certification_table
 
-    console = Console()
+    console = Console(file=output)
     console.print(certification_table(result))
     console.print(f"{result.seconds:.1f} s; records in {result.records}, figure in {figure}", soft_wrap=True)
 
@@ -353,7 +361,7 @@ def _show(options: argparse.Namespace) -> int:
     from verifier.subject import open_model
 
     network, metadata = open_model(options.model)
-    console = Console()
+    console = Console(file=options.output)
     console.print(network_table(network))
     console.print(
         f"{network.parameter_count:,} weights, input {network.dtype}, digest {network.digest}", soft_wrap=True
@@ -361,23 +369,3 @@ def _show(options: argparse.Namespace) -> int:
     for key, value in metadata.items():
         console.print(f"{key}: {value}", soft_wrap=True)
     return 0
-
-
-def _number(text: str) -> float:
-    """Return a number written as 0.1 or 8/255."""
-    try:
-        return number(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _target(text: str) -> int | str:
-    """Return a class, or the name of a target."""
-    return int(text) if text.isdecimal() else text
-
-
-def _radius(text: str) -> float:
-    value = _number(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"epsilon must be a finite number that is not negative, got {text!r}")
-    return value

@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from encoders.limits import Limits, read_limits
+from verifier.cli_values import number
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,14 +44,6 @@ class Options(TypedDict, total=False):
     limits: Limits
     out: str | Path | None
     progress: Progress | None
-
-
-def number(text: str) -> float:
-    """Return a number written as 0.1 or 8/255."""
-    try:
-        return float(Fraction(text)) if "/" in text else float(text)
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(f"not a number: {text!r}") from None
 
 
 def _option(default: Any, text: str, flag: str = "", **argument: Any) -> Any:

@@ -1,12 +1,13 @@
 """HiGHS through its own interface, and a warm model that grows by rows (Huangfu, Hall 2018).
 
-Known traps (versions up to 1.15): `threads` is never set, as changing it inside one process makes run() fail silently;
+Known traps (versions up to 1.16): `threads` is never set, as changing it inside one process makes run() fail silently;
 the clock behind `time_limit` runs on over the solves of one object; an LP's `objective_bound` may only be used with
 the dual simplex, and not on MIPs, where it returns a wrong optimum.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import math
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from scipy.sparse import csr_array
 
 from encoders.linear_model import LinearModel
 from encoders.scaling import Scaling, scaling_of, uniform_scaling
+from verifier.output import diverted_stdout
 from verifier.solvers.base import IntegerSettings, Solution, Solver, Termination, with_rows
 
 if TYPE_CHECKING:
@@ -71,11 +73,9 @@ class WarmModel:
         scale: bool = True,
         scaling: Scaling | None = None,
     ) -> None:
-        import highspy
-
-        self._library = highspy
-        self._highs = highspy.Highs()
-        self._set(output_flag=False, presolve="choose" if presolve else "off", parallel="off")
+        self._library = _library()
+        self._highs = self._library.Highs()
+        self._set(output_flag=False, log_to_console=False, presolve="choose" if presolve else "off", parallel="off")
         if not model.integer.any():
             self._set(solver=method, simplex_strategy=1)
         if not scale:
@@ -132,8 +132,7 @@ class WarmModel:
         if not (np.array_equal(old.A.indptr, model.A.indptr) and np.array_equal(old.A.indices, model.A.indices)):
             raise ValueError("a warm model can only be changed to one of the same sparsity pattern")
         scaling = self.scaling
-        # The library's type stubs lack the first of the two.
-        changes = {"row": self._highs.changeRowsBounds, "col": self._highs.changeColsBounds}  # type: ignore[attr-defined]
+        changes = {"row": self._highs.changeRowsBounds, "col": self._highs.changeColsBounds}
         scales: dict[str, Callable[[np.ndarray], np.ndarray]]
         scales = {"row": scaling.scaled_ends, "col": scaling.scaled_point}
         for part, change in changes.items():
@@ -231,9 +230,22 @@ class WarmModel:
         if termination is Termination.INFEASIBLE:
             primal, bound = None, math.inf
             if not is_mip:
-                _, exists, values = self._highs.getDualRay()  # type: ignore[attr-defined]
+                _, exists, values = self._highs.getDualRay()
                 ray = scaling.ray(np.array(values)) if exists else None
         return Solution(termination, primal, dual, bound, stats, ray)
+
+
+@functools.cache
+def _library() -> Any:
+    """Return highspy, its banner printed: since 1.16 the first model of a process prints one before it takes options.
+
+    It goes to standard error: standard output belongs to results.
+    """
+    import highspy
+
+    with diverted_stdout():
+        highspy.Highs()
+    return highspy
 
 
 def _check(status: Any, call: str) -> None:
