@@ -10,6 +10,7 @@ gives where ascent does not get there; so only a tie within rounding can stay op
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -20,10 +21,11 @@ from torch import Tensor
 from encoders.network import Network
 from encoders.passes import expand_max_pools
 from encoders.region import BallRegion
+from encoders.scaling import exponents
 from verifier.bounds.dual_ascent import DualAscent, Lines
 from verifier.bounds.parts import Forest, Parts, PartStore
 from verifier.bounds.pieces import solve_piece
-from verifier.bounds.stages import staged, with_known_signs
+from verifier.bounds.stages import stage_units, staged, with_known_signs
 from verifier.budget import Budget
 from verifier.certificates.certificate import STEPS, BoxSlopes, Certificate, leaf_bounds
 from verifier.certificates.split_program import SplitProgram
@@ -35,8 +37,8 @@ ROOT_STEPS, PART_STEPS = 20, 5
 # Parts with so many cuts that are still open take so many more: they lie beside the border of the ball, where what is
 # missing is little, and every cut that is spared counts.
 MORE_STEPS = ((12, 10), (32, 40))
-# Ascent ends once all bounds pass this.
-GOAL = 1e-4
+# Ascent ends once all bounds pass this share of the margin's unit, its reach rounded up to a power of two.
+GOAL = 1e-5
 # A leaf's bound must pass this share of the margin's reach, so that it does on machines that round otherwise, too.
 SLACK = 1e-11
 # Cuts whose halves are bounded before one is chosen, and points that are tried of a batch.
@@ -85,7 +87,10 @@ class SplitSearch:
         self.digest = network.digest
         self.attack, self.budget, self.most_parts = attack, budget, most_parts
         self.exact_stages = staged(self.network)
-        self.all_stages = self.exact_stages.to(torch.float32)
+        # Ascent works in units in which all values are of size 1: float32 ends at 2^127, its constants mean these.
+        ball = region.enclosure()
+        self.units = stage_units(self.exact_stages, ball.lower.flatten(), ball.upper.flatten())
+        self.all_stages = self.units.applied(self.exact_stages, 0).to(torch.float32)
         self.rivals = [k for k in range(network.output_shape[0]) if k != winner]
         self.rows = -np.eye(network.output_shape[0])[self.rivals]
         self.rows[:, winner] = 1.0
@@ -112,7 +117,7 @@ class SplitSearch:
     def _set_boxes(self, steps: int) -> None:
         """Prove the boxes of what hinges read, with slopes from `steps` of ascent, and prepare ascent over them."""
         ball = self.region.enclosure()
-        ends = ball.lower.flatten(), ball.upper.flatten()
+        ends = [torch.ldexp(end.flatten(), torch.tensor(-self.units.stages[0])) for end in (ball.lower, ball.upper)]
         self.program = SplitProgram(self.network, ball)
         whole = DualAscent(self.all_stages, *ends)
         self.boxes: list[BoxSlopes] = []
@@ -123,12 +128,15 @@ class SplitSearch:
                 self.boxes.append(BoxSlopes(name, places.astype(np.int32), slopes))
                 self.program.tighten(name, places, slopes / STEPS)
         self.reach = np.abs(self.rows) @ self.program.reach(self.program.network.output.name)
+        self.output = int(exponents(self.reach.max(keepdims=True))[0])
+        unit_stages = self.units.applied(self.exact_stages, self.output)
+        self.all_stages = unit_stages.to(torch.float32)
         # From here on only units whose sign is open count: the others are part of the affine maps between them.
         lines = self._lines(whole.left)
         is_open = lines.span[0] > 0
         self.open_units = torch.nonzero(is_open).squeeze(1)
         self.lines, self.known_slopes = lines.at(self.open_units), lines.slope[0]
-        self.stages = with_known_signs(self.exact_stages, is_open, lines.slope[0]).to(torch.float32)
+        self.stages = with_known_signs(unit_stages, is_open, lines.slope[0]).to(torch.float32)
         self.ascent = DualAscent(self.stages, *ends)
 
     def _box_slopes(self, whole: DualAscent, name: str, places: np.ndarray, steps: int) -> np.ndarray:
@@ -150,7 +158,9 @@ class SplitSearch:
         lower, upper = torch.zeros(1, len(left)), torch.zeros(1, len(left))
         for hinge in self.program.hinges:
             box = self.program.boxes[hinge.source]
-            lower[0, hinge.units], upper[0, hinge.units] = box.lower.flatten().float(), box.upper.flatten().float()
+            exponent = -self.units.units[hinge.units]
+            lower[0, hinge.units] = torch.ldexp(box.lower.flatten(), exponent).float()
+            upper[0, hinge.units] = torch.ldexp(box.upper.flatten(), exponent).float()
         return Lines.on(lower, upper, left)
 
     # ------------------------------------------------------------------------------------------------------ the search
@@ -248,7 +258,8 @@ class SplitSearch:
         margins = (self.all_stages.outputs(points) * self._row_tensor[rows]).sum(dim=1)
         chosen = margins.argsort()[:POINTS]
         points, rows = points[chosen], rows[chosen]
-        near, margins = torch.from_numpy(self.reach).float()[rows] * NEAR, margins[chosen]
+        reach = torch.from_numpy(np.ldexp(self.reach, -self.output)).float()
+        near, margins = reach[rows] * NEAR, margins[chosen]
         self._batches += 1
         often = self._batches <= DESCENTS or self._batches % DESCENTS == 0
         if often and not bool((margins <= near).any()):
@@ -256,7 +267,8 @@ class SplitSearch:
         found = margins <= near
         if not bool(found.any()):
             return False
-        return self.attack(points[found].to(torch.float64).reshape(-1, *self.network.input_shape))
+        exact = torch.ldexp(points[found].to(torch.float64), torch.tensor(self.units.stages[0]))
+        return self.attack(exact.reshape(-1, *self.network.input_shape))
 
     def _descended(self, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the best points and margins of a few signed steps of ever smaller size in the ball."""
@@ -269,7 +281,7 @@ class SplitSearch:
                 (gradient,) = torch.autograd.grad(margins.sum(), at)
                 better = margins.detach() < least
                 best, least = torch.where(better[:, None], points, best), torch.minimum(margins.detach(), least)
-                move = float(self.region.radius[0]) * DESCENT_DECAY**step
+                move = math.ldexp(float(self.region.radius[0]), -self.units.stages[0]) * DESCENT_DECAY**step
                 points = torch.minimum(torch.maximum(points - move * gradient.sign(), lower), upper)
         return best, least
 
@@ -279,7 +291,7 @@ class SplitSearch:
         tried = torch.nonzero(parts.bounds > 0).squeeze(1)
         if len(tried):
             chosen = parts[tried]
-            slopes, pulls, rows = chosen.slopes.numpy(), chosen.pulls.numpy(), chosen.rows.numpy()
+            slopes, pulls, rows = chosen.slopes.numpy(), self._exact_pulls(chosen.pulls), chosen.rows.numpy()
             signs = self._on_all_units(chosen.signs).numpy()
             found = leaf_bounds(self.program, self.rows[rows], signs, self.open_units.numpy(), slopes, pulls)
             proved = found > SLACK * self.reach[rows]
@@ -287,6 +299,15 @@ class SplitSearch:
                 self.forest.close(int(chosen.nodes[i]), slopes[i], pulls[i])
             closed[tried[torch.from_numpy(proved)]] = True
         return closed
+
+    def _exact_pulls(self, pulls: Tensor) -> np.ndarray:
+        """Return pulls `(parts, open units)` in the network's own units, in float32 where that holds them."""
+        powers = self.output - self.units.units[self.open_units].numpy()
+        exact = np.ldexp(pulls.numpy().astype(np.float64), powers)
+        with np.errstate(over="ignore", under="ignore"):
+            narrow = exact.astype(np.float32)
+        found: np.ndarray = narrow if np.array_equal(narrow, exact) else exact
+        return found
 
     def _chosen_cuts(self, parts: Parts, losses: Tensor) -> Tensor:
         """Return the unit to cut of each part, as its place among the open units.

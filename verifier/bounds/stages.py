@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from encoders.network import INPUT, Network, Node
+from encoders.scaling import exponents
 from verifier.certificates.split_program import HINGES, left_slope
 
 
@@ -60,6 +61,48 @@ class StagedNetwork:
             z = stage(values)
             values.append(torch.maximum(z, stage.left * z))
         return self.output(values)
+
+
+@dataclass(frozen=True, eq=False)
+class StageUnits:
+    """Exponents of two, in whose units the values of a network are of size 1: powers of two round nothing.
+
+    stages: of the input (first) and of each hinge. units: the same for each unit `(units,)` of all hinges side by side.
+    """
+
+    stages: tuple[int, ...]
+    units: Tensor
+
+    def applied(self, network: StagedNetwork, output: int) -> StagedNetwork:
+        """Return the network in these units, its output in units of 2^output."""
+        own = (*self.stages[1:], output)
+        stages = [
+            replace(
+                stage,
+                weights={j: torch.ldexp(w, torch.tensor(self.stages[j] - k)) for j, w in stage.weights.items()},
+                bias=torch.ldexp(stage.bias, torch.tensor(-k)),
+            )
+            for stage, k in zip((*network.hinges, network.output), own, strict=True)
+        ]
+        return StagedNetwork(network.inputs, tuple(stages[:-1]), stages[-1])
+
+
+def stage_units(network: StagedNetwork, lower: Tensor, upper: Tensor) -> StageUnits:
+    """Return units by the values at both ends and the middle of an input box `(inputs,)`; 1 where these are 0."""
+    points = torch.stack([lower, (lower + upper) / 2, upper])
+    values, found = [points], [_exponent(points)]
+    for stage in network.hinges:
+        z = stage(values)
+        values.append(torch.maximum(z, stage.left * z))
+        found.append(_exponent(z))
+    counts = torch.tensor([len(stage.bias) for stage in network.hinges], dtype=torch.int64)
+    return StageUnits(tuple(found), torch.tensor(found[1:], dtype=torch.int64).repeat_interleave(counts))
+
+
+def _exponent(values: Tensor) -> int:
+    sizes = values.abs().flatten().numpy()
+    greatest = sizes.max(initial=0.0, keepdims=True)
+    return int(exponents(greatest)[0]) if math.isfinite(greatest[0]) else 0
 
 
 def with_known_signs(network: StagedNetwork, is_open: Tensor, slopes: Tensor) -> StagedNetwork:
