@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from encoders.box import Box
+from encoders.scaling import exponents
 from verifier.bounds.linear import LinearBounds
 from verifier.budget import Budget
 
@@ -54,6 +55,7 @@ def optimised_slopes(
     boxes = {name: Box(box.lower.to(torch.float32), box.upper.to(torch.float32)) for name, box in bounds.boxes.items()}
     optimiser = torch.optim.Adam(parameters.values(), lr=search.learning_rate)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, search.decay)
+    rows = _in_units(bounds, rows).to(torch.float32)
     best = torch.full((rows.shape[0],), -torch.inf, device=rows.device)
     chosen = {name: value.detach().clone() for name, value in parameters.items()}
     for _ in range(search.steps):
@@ -63,7 +65,7 @@ def optimised_slopes(
             bounds.network, bounds.region, slopes=parameters, boxes=boxes, tighten=targets, dtype=torch.float32,
             piece_bytes=HIDDEN_SLOPES_BYTES,
         )  # fmt: skip
-        least = trial.minimise(rows.to(torch.float32)).bound
+        least = trial.minimise(rows).bound
         # What is proved already counts no more; an input improves when the sum of what it lacks does.
         lacking = torch.where(needed, least, torch.inf).clamp(max=0.0)
         score = lacking.detach().nan_to_num(-torch.inf, 0.0, -torch.inf).sum(dim=1)
@@ -87,6 +89,14 @@ def optimised_slopes(
                 least_slope, greatest_slope = (e.unsqueeze(1) if value.dim() > e.dim() else e for e in ends)
                 value.copy_(torch.minimum(torch.maximum(value, least_slope), greatest_slope))
     return {name: value.to(torch.float64) for name, value in chosen.items()}
+
+
+def _in_units(bounds: LinearBounds, rows: Tensor) -> Tensor:
+    """Return the rows for outputs of size 1: Adam has a stabiliser of 1e-8, and squares gradients in float32."""
+    box = bounds.boxes[bounds.network.output.name]
+    sizes = torch.maximum(box.lower.abs(), box.upper.abs()).flatten(1).amax(dim=1).cpu().numpy()
+    powers = -torch.from_numpy(exponents(sizes)).to(rows.device)
+    return torch.ldexp(rows, powers.reshape(-1, *[1] * (rows.dim() - 1)))
 
 
 def _choices(bounds: LinearBounds) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
