@@ -1,4 +1,4 @@
-"""Counterexamples of one class: a target is reached where it wins or ties in the user's model and wins in real numbers.
+"""Counterexamples of one class: a target is reached where it wins or ties in the user's model and in real numbers.
 
 The same as `methods.falsify`, which asks only that some other class wins.
 """
@@ -8,10 +8,9 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from encoders.box import Box
 from encoders.region import BallRegion
 from verifier.attacks import Attack, Search
-from verifier.bounds.interval import proves
+from verifier.bounds.interval import reaches_at
 from verifier.budget import Budget
 from verifier.methods import Batch, Decision
 from verifier.methods.falsify import replay, shorten
@@ -44,10 +43,9 @@ def decide_targeted(attack: Attack, batch: Batch, region: BallRegion, targets: T
 
 
 def reaches(batch: Batch, points: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return masks `(batch,)`: the target wins or ties in the user's model; it wins in real arithmetic."""
+    """Return masks `(batch,)`: the target wins or ties in the user's model; it does so in real arithmetic."""
     left = replay(batch, points)
     behind = replay(dataclasses.replace(batch, classes=targets), points)
     # A NaN output leaves nothing, and is no target either.
     executed = left.executed & (~behind.executed | behind.tie)
-    box = Box.point(points.to(torch.float64))
-    return executed, left.real & proves(batch.subject.network, box, targets).cpu()
+    return executed, left.real & reaches_at(batch.subject.network, points, targets).cpu()

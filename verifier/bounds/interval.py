@@ -13,8 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from encoders.box import Box
+from encoders.exact_order import order_exactly
 from encoders.network import Network
 from encoders.ops import Affine, Mwd
+from encoders.rationals import NotEvaluated
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +56,58 @@ def proves(network: Network, box: Box, classes: Tensor) -> Tensor:
     return compare_classes(network, box, classes).wins.all(dim=1)
 
 
-def refutes_at(network: Network, points: Tensor, classes: Tensor) -> Tensor:
-    """Return a mask `(batch,)`: whether another class wins or ties at the point in real arithmetic.
+@dataclass(frozen=True, eq=False)
+class Refutation:
+    """What is proved about single points.
 
-    The interval of the degenerate box encloses the real outputs, so true is a proof that the point is unsafe.
+    refuted: mask `(batch,)`: another class wins or ties in real arithmetic. undecided: by row, why neither that nor the
+    contrary is known.
     """
-    box = Box.point(points.to(torch.float64))
-    return compare_classes(network, box, classes).loses.any(dim=1)
+
+    refuted: Tensor
+    undecided: dict[int, str]
+
+
+def refute_at(network: Network, points: Tensor, classes: Tensor) -> Refutation:
+    """Return whether another class than `classes` `(batch,)` wins or ties at points, in real arithmetic.
+
+    The interval of the degenerate box encloses the real outputs; where it leaves the order open, which it always does
+    at a tie, the point is evaluated in rational numbers.
+    """
+    exact = points.to(torch.float64)
+    seen = compare_classes(network, Box.point(exact), classes)
+    refuted, undecided = seen.loses.any(dim=1), {}
+    # One by one: the limit of what is tried is that of a point.
+    for row in torch.nonzero(~refuted & ~seen.wins.all(dim=1)).flatten().tolist():
+        index = slice(row, row + 1)
+        try:
+            order = order_exactly(network, exact[index], classes[index])
+        except NotEvaluated as error:
+            undecided[row] = str(error)
+            continue
+        refuted[row] = bool((order.level | order.below).any())
+        if not refuted[row] and int(order.above.sum()) < seen.wins.shape[1] - 1:
+            undecided[row] = "units of unlike type do not compare exactly"
+    return Refutation(refuted, undecided)
+
+
+def refutes_at(network: Network, points: Tensor, classes: Tensor) -> Tensor:
+    """Return the mask `(batch,)` of `refute_at`: true is a proof that the point is unsafe."""
+    return refute_at(network, points, classes).refuted
+
+
+def reaches_at(network: Network, points: Tensor, targets: Tensor) -> Tensor:
+    """Return a mask `(batch,)`: whether no class is above the target at the point, in real arithmetic."""
+    exact = points.to(torch.float64)
+    proved = proves(network, Box.point(exact), targets)
+    for row in torch.nonzero(~proved).flatten().tolist():
+        index = slice(row, row + 1)
+        try:
+            order = order_exactly(network, exact[index], targets[index])
+        except NotEvaluated:
+            continue
+        proved[row] = int((order.above | order.level).sum()) == len(order.above[0]) - 1
+    return proved
 
 
 def _compare_affine(op: Affine, before: Box, classes: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,8 @@
-"""Witnesses run again: in the user's own model, and in real arithmetic by an enclosure of the network at the point."""
+"""Witnesses run again: in the user's own model, and in real arithmetic.
+
+There an enclosure of the network at the point decides, or, where it leaves the order open as at a tie, its values in
+rational numbers.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,10 @@ import numpy as np
 import torch
 
 from encoders.box import Box
+from encoders.exact_order import order_exactly
 from encoders.network import Network
 from encoders.ops import Affine, Mwd
+from encoders.rationals import NotEvaluated
 from encoders.region import BallRegion, Norm
 
 
@@ -46,11 +52,21 @@ def check_witness(
     if not np.delete(outputs, reference).max() >= outputs[reference]:
         raise ReplayError(f"the model still gives class {reference} the largest value")
     if not _loses(network, exact, reference):
+        _check_exactly(network, exact, reference)
+
+
+def _check_exactly(network: Network, point: torch.Tensor, reference: int) -> None:
+    """Check in rational numbers what no enclosure shows, above all a tie; ReplayError if it does not hold."""
+    try:
+        order = order_exactly(network, point, torch.tensor([reference]))
+    except NotEvaluated as error:
+        raise ReplayError(f"in real arithmetic it is not shown to be unsafe: {error}") from None
+    if not (order.level | order.below).any():
         raise ReplayError("in real arithmetic it is not shown to be unsafe")
 
 
 def _loses(network: Network, point: torch.Tensor, reference: int) -> bool:
-    """Return whether another class is at least as large at the point in real arithmetic (true is a proof)."""
+    """Return whether an enclosure shows another class to be at least as large at the point in real arithmetic."""
     exact = network.cast(torch.float64, torch.device("cpu"))
     op = exact.output.op
     if isinstance(op, Affine):

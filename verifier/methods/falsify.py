@@ -9,7 +9,7 @@ from torch import Tensor
 
 from encoders.region import NORMS, BallRegion
 from verifier.attacks import Attack, Search
-from verifier.bounds.interval import refutes_at
+from verifier.bounds.interval import refute_at
 from verifier.budget import Budget
 from verifier.methods.base import Batch, Decision, Findings, Method, Witness
 from verifier.verdict import Outcome
@@ -26,25 +26,28 @@ class Replay:
     """What replaying points shows: masks `(batch,)`.
 
     executed: the user's model gives another class a value at least as large. real: so it is in real arithmetic,
-    by an enclosure. tie: the user's model gives equal values.
+    by an enclosure or in rational numbers. tie: the user's model gives equal values. undecided: by row, why the order
+    in real arithmetic is not known.
     """
 
     executed: Tensor
     real: Tensor
     tie: Tensor
+    undecided: dict[int, str]
 
 
 def replay(batch: Batch, points: Tensor) -> Replay:
-    """Run points `(batch, *shape)` in the user's model and enclose the network's real outputs there."""
+    """Run points `(batch, *shape)` in the user's model, and compare the network's real outputs there."""
     classes = batch.classes.cpu().numpy()
     outputs = batch.subject.execute(points)
     own = outputs[np.arange(len(outputs)), classes]
     others = outputs.copy()
     others[np.arange(len(outputs)), classes] = -np.inf
     best_other = others.max(axis=1)
-    real = refutes_at(batch.subject.network, points, batch.classes).cpu()
+    found = refute_at(batch.subject.network, points, batch.classes)
     # A NaN compares as false: such a point is no witness.
-    return Replay(torch.from_numpy(best_other >= own), real, torch.from_numpy(best_other == own))
+    executed, tie = torch.from_numpy(best_other >= own), torch.from_numpy(best_other == own)
+    return Replay(executed, found.refuted.cpu(), tie, found.undecided)
 
 
 class FalsifyMethod(Method):
@@ -106,6 +109,10 @@ def confirm(batch: Batch, region: BallRegion, points: Tensor) -> Decision:
     distances = region.distance(points).tolist()
     for row in torch.nonzero(shown.executed & ~shown.real & inside).squeeze(1).tolist():
         decision.execution_only[row] = distances[row]
+        if row in shown.undecided:
+            decision.reasons[row] = (
+                f"a point is unsafe in the model's execution; in real arithmetic {shown.undecided[row]}"
+            )
     rows = torch.nonzero(shown.executed & shown.real & inside).squeeze(1)
     chosen = rows.to(points.device)
     part = batch.at(chosen)
