@@ -173,7 +173,8 @@ class _Line:
         return r, float(shortfall) <= 0
 
     def _point(self, r: Vector) -> Tensor:
-        return self.centre + torch.from_numpy(r).to(self.centre).reshape_as(self.centre)
+        # A copy: where bounds meet, scipy hands over an array that must not be written to.
+        return self.centre + torch.tensor(r).to(self.centre).reshape_as(self.centre)
 
     def _loss(self, r: Vector) -> tuple[float, Vector]:
         """Return the cross-entropy of the target and its gradient."""

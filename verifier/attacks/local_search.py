@@ -44,7 +44,8 @@ class LocalSearch(Attack):
         seeds, rows = as_seeds(search.seeds, best.device), torch.arange(len(best), device=best.device)
         if search.budget.exhausted or not len(rows):
             return best.reshape(shape)
-        x, values = best, ask(search, rows, best)
+        # Not `best` itself, which is written to.
+        x, values = ball.centre, ask(search, rows, best)
         last = torch.full_like(rows, -1)
         for number in range(self.rounds):
             going = torch.nonzero(~(values <= 0)).squeeze(1)
