@@ -27,6 +27,9 @@ class Search:
 
     Seeds belong to inputs, not to batches, so that a result does not depend on how inputs were grouped.
     targets: the classes to reach, or None where any class but the own will do. report: made anew unless given.
+    slack: `(batch,)`, by how much in scores a point must be unsafe to end the search of its input, or None for not at
+    all: where points on the boundary turned out to be unsafe by rounding only, the search goes on behind it. Points
+    that are unsafe by less are still proposed where none is by more.
 
     Raises ValueError if a target is the class to leave, or no class of the network.
     """
@@ -38,6 +41,7 @@ class Search:
     budget: Budget
     targets: Tensor | None = None
     report: Report | None = field(default=None, repr=False)
+    slack: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.targets is not None:
@@ -58,15 +62,18 @@ class Search:
         """Return the search over the given rows (an index tensor); it writes to the same report."""
         seeds = [self.seeds[row] for row in rows.tolist()]
         targets = None if self.targets is None else self.targets[rows]
+        slack = None if self.slack is None else self.slack[rows]
         report = self.record.at(rows)
-        return Search(self.network, self.region[rows], self.classes[rows], seeds, self.budget, targets, report)
+        return Search(self.network, self.region[rows], self.classes[rows], seeds, self.budget, targets, report, slack)
 
-    def shortfalls(self, scores: Tensor) -> Tensor:
-        """Return how far scores `(batch, classes)` are from what is searched for, `(batch,)`: reached at <= 0.
+    def shortfalls(self, scores: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
+        """Return how far scores `(rows, classes)` of the given rows are from ending the search: at <= 0.
 
-        The class margin, or with targets how far the target is behind the best other class.
+        The class margin, or with targets how far the target is behind the best other class, and the slack.
         """
-        return shortfalls(scores, self.classes, self.targets)
+        targets = None if self.targets is None else self.targets[rows]
+        missing = shortfalls(scores, self.classes[rows], targets)
+        return missing if self.slack is None else missing + self.slack[rows].to(missing)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +115,7 @@ class Attack(ABC):
             )
         points, inside = clip(search.region, self.propose(search), search.network.dtype)
         with torch.no_grad():
-            unsafe = search.shortfalls(search.network.scores(points)) <= 0
+            unsafe = shortfalls(search.network.scores(points), search.classes, search.targets) <= 0
         return Proposals(points, unsafe & inside, search.report)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from verifier.attacks.ball import Ball
 from verifier.attacks.base import Attack, Search
 from verifier.attacks.oracle import ask
-from verifier.attacks.randomness import as_seeds, uniform
+from verifier.attacks.randomness import as_seeds, signs, uniform
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,19 @@ class Corners(Attack):
         for number in range(self.count):
             if not len(rows) or search.budget.exhausted:
                 break
-            points = ball.at(rows).vertex(self._direction(seeds[rows], number, best))
+            part = ball.at(rows)
+            points = part.vertex(self._direction(seeds[rows], number, part))
             values = ask(search, rows, points)
             better = values < least[rows]
             best[rows[better]], least[rows[better]] = points[better], values[better]
             rows = rows[~(values <= 0)]
         return best.reshape(search.region.centre.shape)
 
-    def _direction(self, seeds: Tensor, number: int, like: Tensor) -> Tensor:
-        """Return normal numbers (Box and Muller), in the dtype of `like`."""
+    def _direction(self, seeds: Tensor, number: int, ball: Ball) -> Tensor:
+        """Return normal numbers (Box and Muller), in the dtype of the balls; in the inf-norm signs say as much."""
+        like = ball.centre
+        if ball.norm == "inf":
+            return signs(seeds, number, like.shape[1]).to(like.dtype)
         numbers = uniform(seeds, number, 2 * like.shape[1])
         radial, angular = numbers[:, ::2], numbers[:, 1::2]
         return ((-2 * radial.log()).sqrt() * torch.cos(2 * math.pi * angular)).to(like.dtype)

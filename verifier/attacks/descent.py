@@ -17,11 +17,14 @@ from verifier.attacks.ball import Ball
 from verifier.attacks.base import Attack, Search
 from verifier.attacks.criteria import LOSSES, TARGETS, shortfalls, slopes
 from verifier.attacks.randomness import as_seeds
+from verifier.attacks.revival import second_directions
 from verifier.attacks.source import Source, SourceMaker
 from verifier.attacks.steps import StepRule
 
 # Descents of some inputs to all of their targets run side by side, so many rows in one batch (or one input).
 JOINT_ROWS = 1024
+# Steps between two looks for gradients that are zero: a look costs a hundredth of a step.
+LOOK = 8
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class Descent(Attack):
             start = part.centre
         else:
             start = part.random(as_seeds(search.seeds, rows.device)[jobs.rows], restart)
-        points, values = self._descend(search, jobs, part, start, source, alone=self.restarts * rounds == 1)
+        points, values = self._descend(search, jobs, part, start, source, restart, self.restarts * rounds == 1)
         if rounds == 1:
             return points, values
         values, points = values.reshape(rounds, -1), points.reshape(rounds, len(rows), -1)
@@ -108,22 +111,28 @@ class Descent(Attack):
         return points[which, torch.arange(len(rows), device=rows.device)], least
 
     def _descend(
-        self, search: Search, jobs: Jobs, ball: Ball, x: Tensor, source: Source, alone: bool
+        self, search: Search, jobs: Jobs, ball: Ball, x: Tensor, source: Source, restart: int, alone: bool
     ) -> tuple[Tensor, Tensor]:
         """Return (last points, their shortfalls) of each job, from the points x; a job ends where its input breaks.
 
+        Now and then, and in each step from a flat place on, gradients that are zero get a second source of directions.
         alone: there is nothing to compare with, and nobody judges the last points here.
         """
-        ended = _Ended(x.clone(), torch.full_like(ball.radius, torch.inf), torch.zeros_like(jobs.rows))
+        # With a slack the best points on the way are second best to those behind it.
+        remember = search.slack is not None and not alone
+        ended = _Ended(x.clone(), torch.full_like(ball.radius, torch.inf), torch.zeros_like(jobs.rows), remember)
         missing = least = ended.missing.clone()
         everyone, going = jobs.rows, torch.arange(len(x), device=x.device)
         walk, broken, spent = self.rule.begin(ball, self.steps), torch.zeros_like(search.classes).bool(), 0
+        flat = False
         for number in range(self.steps + (not alone)):
             if search.budget.exhausted:
                 break
             last = number == self.steps
             scores, gradient = self._evaluate(search, jobs, x, source, not last)
-            missing = shortfalls(scores, jobs.classes, jobs.goals)
+            missing = jobs.shortfalls(scores)
+            if remember:
+                ended.write(going, x, missing, spent)
             if last:
                 search.record.count_queries(jobs.rows)
                 break
@@ -142,6 +151,9 @@ class Descent(Attack):
                 )
                 jobs = jobs.at(keep)
                 walk.keep(keep)
+            if flat or number % LOOK == 0:
+                usable = self._revive(search, jobs, x, gradient, restart)
+                flat, gradient = usable is not gradient, usable
             x = walk.advance(x, gradient, losses)
         if len(going):
             ended.write(going, x, missing, spent)
@@ -158,6 +170,15 @@ class Descent(Attack):
         stay = ~broken[jobs.rows]
         return stay & (jobs.rank(least) < self.finalists) if screen else stay
 
+    def _revive(self, search: Search, jobs: Jobs, x: Tensor, gradient: Tensor, restart: int) -> Tensor:
+        """Return the gradients with other directions where they are zero, the tensor itself where there is none."""
+
+        def at(scores: Tensor, chosen: Tensor) -> Tensor:
+            part = jobs.at(chosen)
+            return slopes(self.loss, scores, part.classes, part.targets)
+
+        return second_directions(search, jobs.rows, x, gradient, at, restart)
+
     def _evaluate(
         self, search: Search, jobs: Jobs, x: Tensor, source: Source, differentiate: bool
     ) -> tuple[Tensor, Tensor]:
@@ -172,42 +193,55 @@ class Descent(Attack):
 
 @dataclass(frozen=True, eq=False)
 class _Ended:
-    """What came of each job: the last point, its shortfall, and the gradients spent."""
+    """What came of each job: the last point (with `remember` the best), its shortfall, and the gradients spent."""
 
     points: Tensor
     missing: Tensor
     spent: Tensor
+    remember: bool = False
 
     def write(self, jobs: Tensor, points: Tensor, missing: Tensor, spent: int) -> None:
         """Store what is known of the given jobs (an index tensor)."""
+        self.spent.index_fill_(0, jobs, spent)
+        if self.remember:
+            better = missing < self.missing[jobs]
+            jobs, points, missing = jobs[better], points[better], missing[better]
         self.points.index_copy_(0, jobs, points)
         self.missing.index_copy_(0, jobs, missing)
-        self.spent.index_fill_(0, jobs, spent)
 
 
 @dataclass(frozen=True, eq=False)
 class Jobs:
     """Pairs of an input (a row of the search) and a target that are evaluated together.
 
-    targets: None where none is aimed at; goals: the targets that a search insists on, or None.
+    targets: None where none is aimed at; goals: the targets that a search insists on, or None; slack: of the search.
     """
 
     rows: Tensor
     classes: Tensor
     targets: Tensor | None
     goals: Tensor | None
+    slack: Tensor | None = None
 
     @staticmethod
     def of(search: Search, rows: Tensor, targets: Tensor) -> Jobs:
         """Return the pairs of rows and targets, -1 for none in all pairs."""
         aims = None if bool((targets < 0).any()) else targets
         goals = None if search.targets is None else search.targets[rows]
-        return Jobs(rows, search.classes[rows], aims, goals)
+        slack = None if search.slack is None else search.slack[rows]
+        return Jobs(rows, search.classes[rows], aims, goals, slack)
 
     def at(self, keep: Tensor) -> Jobs:
         """Return the given jobs."""
-        targets, goals = (None if part is None else part.index_select(0, keep) for part in (self.targets, self.goals))
-        return Jobs(self.rows.index_select(0, keep), self.classes.index_select(0, keep), targets, goals)
+        targets, goals, slack = (
+            None if part is None else part.index_select(0, keep) for part in (self.targets, self.goals, self.slack)
+        )
+        return Jobs(self.rows.index_select(0, keep), self.classes.index_select(0, keep), targets, goals, slack)
+
+    def shortfalls(self, scores: Tensor) -> Tensor:
+        """Return how far scores of the jobs are from ending the search of their inputs: at <= 0."""
+        missing = shortfalls(scores, self.classes, self.goals)
+        return missing if self.slack is None else missing + self.slack.to(missing)
 
     def rank(self, values: Tensor) -> Tensor:
         """Return for each job how many jobs of the same input have a lower value."""

@@ -4,10 +4,12 @@ First one gradient at the centre tells for which inputs gradients vanish. Then, 
 
     MWD         pseudogradients and random corners first (a true gradient reaches one input of each unit only)
     otherwise   a short descent on the margin, which breaks most of what can be broken
+    flat        where the gradient vanishes: descents on revived gradients, from random points too, and random corners
     all         adaptive descents towards the nine nearest classes for a few steps, then towards the nearest one: on the
                 margin, the logit ratio and the cross-entropy, from the centre and from random points, on an MWD
                 network with pseudo- and true gradients in turn
-    the rest    Square (in the 1-norm LocalSearch), with many queries where the gradient vanishes, with few elsewhere
+    the rest    Square (in the 1-norm LocalSearch), with many queries where the gradient vanishes, with few elsewhere;
+                then one step of FGSM and the random corners, so that it is never weaker than either
 
 The parts are those of AutoAttack (Croce, Hein 2020), with more starts and fewer steps: where a descent breaks an
 input at all it mostly does so within ten steps, and the class that it reaches is the nearest one by then. The three
@@ -27,13 +29,16 @@ from verifier.attacks.corners import Corners
 from verifier.attacks.criteria import NEAREST
 from verifier.attacks.descent import Descent
 from verifier.attacks.local_search import LocalSearch
+from verifier.attacks.revival import RevivedSource
 from verifier.attacks.source import Source, SourceMaker, gradient_vanishes, has_pseudogradient, pseudogradient
 from verifier.attacks.square import Square
-from verifier.attacks.steps import Adaptive, Steepest
+from verifier.attacks.steps import Adaptive, Steepest, Vertex
 
 # Steps of the first descent, and of every descent before it follows one class only.
 QUICK_STEPS = 10
 SCREENING = 8
+# Starts of the descents on revived gradients.
+FLAT_STARTS = 3
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Ensemble(Attack):
     """Settings: the stated budget, for each input that resists.
 
     steps: of each adaptive descent; starts: of them for each loss; queries: of the last black-box search;
-    blind_queries: of the one where gradients vanish; corners: random corners of an MWD network. See `cost`.
+    blind_queries: of the one where gradients vanish; corners: how many random ones are tried. See `cost`.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("inf", "2", "1")
@@ -55,10 +60,11 @@ class Ensemble(Attack):
     def cost(self, network: Network) -> tuple[int, int]:
         """Return upper bounds of (evaluations with a gradient, without) of one input, the last check left out."""
         aims, descents = min(int(network.output_shape[0]) - 1, NEAREST), self.starts * len(_losses(network))
-        gradients = 1 + QUICK_STEPS + descents * ((SCREENING + 1) * aims + self.steps)
-        # A descent ranks the classes once, and judges its last point, without a gradient.
-        corners = self.corners if has_pseudogradient(network) else 0
-        return gradients, 1 + 2 * descents + corners + max(self.queries, self.blind_queries)
+        gradients = 2 + (1 + FLAT_STARTS) * QUICK_STEPS + descents * ((SCREENING + 1) * aims + self.steps)
+        # In a flat place each direction takes a second gradient. A descent ranks the classes once, and judges its last
+        # point, without a gradient.
+        queries = 2 * descents + 2 + FLAT_STARTS + self.corners + max(self.queries, self.blind_queries)
+        return 2 * gradients, queries
 
     def propose(self, search: Search) -> Tensor:
         """Return for each input the first unsafe point found, else the last one tried with the least margin."""
@@ -95,12 +101,15 @@ class Ensemble(Attack):
         """Yield (attack, the inputs that it is for)."""
         everyone, sources = torch.ones_like(vanishing), _sources(search.network)
         yield Descent(QUICK_STEPS, Steepest(0.25), sources=sources[:1]), everyone
-        if has_pseudogradient(search.network):
-            yield Corners(self.corners), everyone
+        yield Descent(QUICK_STEPS, Steepest(0.25), restarts=FLAT_STARTS, sources=(RevivedSource,)), vanishing
+        early = everyone if has_pseudogradient(search.network) else vanishing
+        yield Corners(self.corners), early
         for loss in _losses(search.network):
             yield self._descent(loss, sources), everyone
         yield _black_box(self.blind_queries, search.region.norm), vanishing
         yield _black_box(self.queries, search.region.norm), ~vanishing
+        yield Descent(1, Vertex(), loss="cross-entropy"), everyone
+        yield Corners(self.corners), ~early
 
     def _descent(self, loss: str, sources: tuple[SourceMaker, ...]) -> Descent:
         return Descent(

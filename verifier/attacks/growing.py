@@ -14,6 +14,7 @@ from verifier.attacks.ball import Ball
 from verifier.attacks.base import Attack, Search
 from verifier.attacks.criteria import slopes
 from verifier.attacks.oracle import ask
+from verifier.attacks.revival import second_directions
 from verifier.attacks.source import Source, SourceMaker
 
 
@@ -46,9 +47,11 @@ class Growing(Attack):
         return best.reshape(shape)
 
     def _gradient(self, search: Search, centre: Tensor) -> Tensor:
-        _, gradient = self.source(search.network).differentiate(
-            centre.reshape(search.region.centre.shape),
-            lambda scores: slopes(self.loss, scores, search.classes, search.targets),
-        )
+        def at(scores: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
+            targets = None if search.targets is None else search.targets[rows]
+            return slopes(self.loss, scores, search.classes[rows], targets)
+
+        _, gradient = self.source(search.network).differentiate(centre.reshape(search.region.centre.shape), at)
         search.record.count_gradients(slice(None))
-        return gradient.flatten(1)
+        rows = torch.arange(len(search), device=centre.device)
+        return second_directions(search, rows, centre, gradient.flatten(1), at, 0)

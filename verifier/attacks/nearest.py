@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from verifier.attacks.base import Attack, Search
-from verifier.attacks.criteria import shortfalls
 from verifier.attacks.descent import Descent
 from verifier.attacks.geometry import lengths
 from verifier.attacks.halfspace import step_to_halfspace
@@ -73,8 +72,7 @@ class Nearest:
 
     def measure(self, rows: Tensor, scores: Tensor) -> Tensor:
         """Return how far scores of points of the given inputs are from what is searched for: reached at <= 0."""
-        targets = None if self.search.targets is None else self.search.targets[rows]
-        return shortfalls(scores, self.search.classes[rows], targets) + self.margin
+        return self.search.shortfalls(scores, rows) + self.margin
 
     def linearise(self, rows: Tensor, x: Tensor, candidates: int | None, aims: Tensor | None = None) -> Linearisation:
         """Return the models at points of the given inputs, after offering the points.
@@ -87,7 +85,10 @@ class Nearest:
         self.search.record.count_gradients(rows)
         self.search.record.note_gradient(rows, model.vanishing())
         self.offer(rows, x, self.measure(rows, model.scores))
-        return model
+        if self.search.slack is None:
+            return model
+        # The boundary that counts lies behind the true one.
+        return replace(model, margins=model.margins + self.search.slack[rows, None].to(model.margins))
 
     def evaluate(self, rows: Tensor, x: Tensor) -> Tensor:
         """Return the shortfalls at points of the given inputs, after offering the points."""
@@ -200,5 +201,18 @@ class NearestAttack(Attack):
             again.source = pseudogradient(search.network)
             self.retry(again)
             nearest.offer(rows, again.points, again.shortfalls)
+        self._leave_flat_places(nearest)
         nearest.secure()
         return nearest.points
+
+    def _leave_flat_places(self, nearest: Nearest) -> None:
+        """Search by descents, which have other directions, where nothing was found and the input's gradient is zero."""
+        rows = torch.nonzero(~nearest.found).squeeze(1)
+        if not len(rows) or nearest.search.budget.exhausted:
+            return
+        flat = nearest.linearise(rows, nearest.centre[rows], 1).vanishing()
+        rows = rows[flat]
+        if len(rows):
+            again = self.begin(nearest.search.at(rows))
+            NearestAttack.retry(self, again)
+            nearest.offer(rows, again.points, again.shortfalls)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from verifier.attacks.base import Search
-from verifier.attacks.criteria import shortfalls
 
 
 def ask(search: Search, rows: Tensor | slice, x: Tensor) -> Tensor:
@@ -15,8 +14,7 @@ def ask(search: Search, rows: Tensor | slice, x: Tensor) -> Tensor:
     with torch.no_grad():
         scores = search.network.scores(x.detach().reshape(-1, *search.region.centre.shape[1:]))
     search.record.count_queries(rows)
-    goals = None if search.targets is None else search.targets[rows]
-    return shortfalls(scores, search.classes[rows], goals)
+    return search.shortfalls(scores, rows)
 
 
 @dataclass(frozen=True)
