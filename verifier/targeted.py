@@ -14,29 +14,33 @@ from verifier.bounds.interval import reaches_at
 from verifier.budget import Budget
 from verifier.methods import Batch, Decision
 from verifier.methods.falsify import replay, shorten
+from verifier.methods.pursuit import pursue
 
 
 def decide_targeted(attack: Attack, batch: Batch, region: BallRegion, targets: Tensor, budget: Budget) -> Decision:
     """Return the confirmed points of the target classes `(batch,)`, pulled towards their inputs."""
     search = Search(batch.subject.network, region, batch.classes, batch.seeds, budget, targets)
-    proposals = attack.run(search)
+    return pursue(
+        attack, search, lambda hits, points: confirm_targets(batch.at(hits), region[hits], targets[hits], points)
+    )
+
+
+def confirm_targets(batch: Batch, region: BallRegion, targets: Tensor, points: Tensor) -> Decision:
+    """Return the witnesses among points of the regions that reach the targets, each pulled towards its input."""
     decision = Decision(torch.zeros(len(batch), dtype=torch.bool))
-    hits = torch.nonzero(proposals.unsafe).squeeze(1)
-    if not len(hits):
-        return decision
-    part, within, wanted, points = batch.at(hits), region[hits], targets[hits], proposals.points[hits]
-    executed, real = reaches(part, points, wanted)
-    distances = within.distance(points).tolist()
-    for position in torch.nonzero(executed & ~real).flatten().tolist():
-        decision.execution_only[int(hits[position])] = distances[position]
-    rows = torch.nonzero(executed & real).squeeze(1).to(hits.device)
-    there, aims = part.at(rows), wanted[rows]
+    executed, real = reaches(batch, points, targets)
+    inside = region.contains(points).cpu()
+    distances = region.distance(points).tolist()
+    for position in torch.nonzero(executed & ~real & inside).flatten().tolist():
+        decision.execution_only[position] = distances[position]
+    rows = torch.nonzero(executed & real & inside).squeeze(1).to(points.device)
+    there, aims = batch.at(rows), targets[rows]
 
     def reached(index: Tensor, at: Tensor) -> Tensor:
-        chosen = index.to(hits.device)
+        chosen = index.to(points.device)
         return torch.stack(reaches(there.at(chosen), at, aims[chosen])).all(dim=0)
 
-    for row, witness in zip(hits[rows].tolist(), shorten(there, within[rows], points[rows], reached), strict=True):
+    for row, witness in zip(rows.tolist(), shorten(there, region[rows], points[rows], reached), strict=True):
         if witness is not None:
             decision.witnesses[row] = witness
     return decision

@@ -261,13 +261,19 @@ class SplitSearch:
         reach = torch.from_numpy(np.ldexp(self.reach, -self.output)).float()
         near, margins = reach[rows] * NEAR, margins[chosen]
         self._batches += 1
-        often = self._batches <= DESCENTS or self._batches % DESCENTS == 0
-        if often and not bool((margins <= near).any()):
-            points, margins = self._descended(points, self._row_tensor[rows])
-        found = margins <= near
-        if not bool(found.any()):
+        if self._tried(points[margins <= near]):
+            return True
+        # Where points are unsafe by rounding only, descents go on from them.
+        if self._batches > DESCENTS and self._batches % DESCENTS:
             return False
-        exact = torch.ldexp(points[found].to(torch.float64), torch.tensor(self.units.stages[0]))
+        points, margins = self._descended(points, self._row_tensor[rows])
+        return self._tried(points[margins <= near])
+
+    def _tried(self, points: Tensor) -> bool:
+        """Return whether one of the points `(count, inputs)` is a counterexample."""
+        if not len(points):
+            return False
+        exact = torch.ldexp(points.to(torch.float64), torch.tensor(self.units.stages[0]))
         return self.attack(exact.reshape(-1, *self.network.input_shape))
 
     def _descended(self, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,9 @@ from verifier.methods.base import Batch, Decision, Findings, Method
 from verifier.methods.bisection import bisect_brackets
 from verifier.methods.falsify import confirm
 
+# Minimisers of an input that are replayed, one after the other, until one is confirmed.
+CANDIDATES = 4
+
 
 class CrownMethod(Method):
     """Proves by linear bounds, and tries the minimiser of each bound that fails as an attack.
@@ -77,7 +80,7 @@ def margins_in_time(
 def try_points(batch: Batch, region: BallRegion, points: Tensor, decision: Decision) -> None:
     """Try the points `(batch, rows, *shape)` of inputs that are not certified; put witnesses into the decision."""
     network = batch.subject.network
-    best: dict[int, Tensor] = {}
+    tried: dict[int, Tensor] = {}
     for row in torch.nonzero(~decision.certified).squeeze(1).tolist():
         index = torch.full((points.shape[1],), row, device=points.device)
         inside = region[index].clip(points[row], network.dtype)
@@ -85,12 +88,17 @@ def try_points(batch: Batch, region: BallRegion, points: Tensor, decision: Decis
         own = int(batch.classes[row])
         rivals = torch.cat([scores[:, :own], scores[:, own + 1 :]], dim=1).amax(dim=1)
         lead = rivals - scores[:, own]
-        worst = int(lead.argmax())
-        if float(lead[worst]) >= 0:
-            best[row] = inside[worst]
-    if best:
-        rows = torch.tensor(list(best), device=points.device)
-        shown = confirm(batch.at(rows), region[rows], torch.stack(list(best.values())))
-        indices = rows.tolist()
-        decision.witnesses.update({indices[i]: witness for i, witness in shown.witnesses.items()})
-        decision.execution_only.update({indices[i]: distance for i, distance in shown.execution_only.items()})
+        # The surest first: those behind it may be unsafe where it is so by rounding only.
+        surest = lead.nan_to_num(-torch.inf, torch.inf, -torch.inf).argsort(descending=True)[:CANDIDATES]
+        if float(lead[surest[0]]) >= 0:
+            tried[row] = inside[surest[lead[surest] >= 0]]
+    for number in range(CANDIDATES):
+        left = [row for row, several in tried.items() if number < len(several) and row not in decision.witnesses]
+        if not left:
+            break
+        rows = torch.tensor(left, device=points.device)
+        shown = confirm(batch.at(rows), region[rows], torch.stack([tried[row][number] for row in left]))
+        decision.witnesses.update({left[i]: witness for i, witness in shown.witnesses.items()})
+        for i, distance in shown.execution_only.items():
+            known = decision.execution_only.get(left[i], distance)
+            decision.execution_only[left[i]] = min(distance, known)

@@ -12,6 +12,7 @@ from verifier.attacks import Attack, Search
 from verifier.bounds.interval import refute_at
 from verifier.budget import Budget
 from verifier.methods.base import Batch, Decision, Findings, Method, Witness
+from verifier.methods.pursuit import pursue
 from verifier.verdict import Outcome
 
 # Halvings of the segment from an input to its witness: the distance is then within 2^-10 of its least there.
@@ -88,14 +89,13 @@ class FalsifyMethod(Method):
     ) -> None:
         part, within = batch.at(rows), region[rows]
         search = Search(batch.subject.network, within, part.classes, part.seeds, budget)
-        proposals = attack.run(search)
-        hits = torch.nonzero(proposals.unsafe).squeeze(1)
-        if not len(hits):
-            return
-        shown = confirm(part.at(hits), within[hits], proposals.points[hits])
-        indices = rows[hits].tolist()
+        shown = pursue(attack, search, lambda hits, points: confirm(part.at(hits), within[hits], points))
+        indices = rows.tolist()
         decision.witnesses.update({indices[i]: witness for i, witness in shown.witnesses.items()})
-        decision.execution_only.update({indices[i]: distance for i, distance in shown.execution_only.items()})
+        decision.reasons.update({indices[i]: reason for i, reason in shown.reasons.items()})
+        for i, distance in shown.execution_only.items():
+            known = decision.execution_only.get(indices[i], distance)
+            decision.execution_only[indices[i]] = min(distance, known)
 
 
 def confirm(batch: Batch, region: BallRegion, points: Tensor) -> Decision:

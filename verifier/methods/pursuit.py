@@ -1,0 +1,84 @@
+"""An attack whose proposals are confirmed, and which goes on where they are unsafe by rounding only.
+
+A point on a boundary may be unsafe in the arithmetic of the search and not in the user's model or in real numbers. Such
+a point ends nothing: the search runs again and has to get behind the boundary by more than rounding explains there, in
+rounds of growing margins. What it proposes by less is confirmed as well.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from encoders.box import Box
+from verifier.attacks import Attack, Search
+from verifier.attacks.criteria import shortfalls
+from verifier.methods.base import Decision
+
+# Margins asked for, in turn, in units of `rounding_margin`. From the second round on, for runtimes that round much
+# worse, at least the width of the enclosure in the model's own dtype, which deep networks make too large to start with.
+ROUNDS = (1.0, 256.0)
+# The rounding error at a point is taken as so many times the one seen there, and so many units of its largest score.
+SEEN, UNITS = 8.0, 16.0
+
+# Confirms points `(k, *shape)` of the given rows of the search: witnesses by their place among them.
+Confirm = Callable[[Tensor, Tensor], Decision]
+
+
+def pursue(attack: Attack, search: Search, confirm: Confirm) -> Decision:
+    """Return what an attack finds that is confirmed, by row of the search.
+
+    Points that are safe in the arithmetic of the search by no more than rounding are confirmed too.
+    """
+    decision = Decision(torch.zeros(len(search), dtype=torch.bool))
+    rows = torch.arange(len(search), device=search.classes.device)
+    slack: Tensor | None = None
+    for margin in (*ROUNDS, 0.0):
+        search = replace(search, slack=slack)
+        proposals = attack.run(search)
+        bounds, missing = rounding_margin(search, proposals.points)
+        hits = torch.nonzero(proposals.unsafe | (missing <= bounds)).squeeze(1)
+        if not len(hits):
+            break
+        shown = confirm(hits, proposals.points[hits])
+        _take(decision, rows[hits].tolist(), shown)
+        failed = [i for i, row in enumerate(hits.tolist()) if bool(proposals.unsafe[row]) and i not in shown.witnesses]
+        if not failed or search.budget.exhausted:
+            break
+        again = hits[torch.tensor(failed, device=hits.device)]
+        rows, search, slack = rows[again], search.at(again), margin * bounds[again]
+        if margin > ROUNDS[0]:
+            slack = torch.maximum(slack, enclosure_width(search, proposals.points[again]))
+    return decision
+
+
+def rounding_margin(search: Search, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (estimates of the rounding errors of the class margins at points, these margins), each `(batch,)` float64.
+
+    An estimate, which guides a search and proves nothing: what is seen against float64, and units of the scores.
+    """
+    with torch.no_grad():
+        here = search.network.scores(points).to(torch.float64)
+        there = search.network.scores(points.to(torch.float64))
+    missing, exact = (shortfalls(scores, search.classes, search.targets) for scores in (here, there))
+    kind = torch.finfo(points.dtype)
+    size = here.abs().amax(dim=1).nan_to_num(0.0, 0.0, 0.0)
+    seen = (missing - exact).abs().nan_to_num(0.0, 0.0, 0.0)
+    return SEEN * seen + UNITS * kind.eps * size + kind.tiny, missing
+
+
+def enclosure_width(search: Search, points: Tensor) -> Tensor:
+    """Return twice the greatest width of the outputs' intervals at points in the model's dtype; 0 if it is infinite."""
+    (box,) = search.network.interval(Box.point(points))
+    width = (box.upper - box.lower).to(torch.float64).amax(dim=1)
+    return torch.where(width.isfinite(), 2.0 * width, 0.0)
+
+
+def _take(decision: Decision, rows: list[int], shown: Decision) -> None:
+    """Take in what was shown of the given rows."""
+    for i, witness in shown.witnesses.items():
+        decision.witnesses[rows[i]] = witness
+    for i, distance in shown.execution_only.items():
+        decision.execution_only[rows[i]] = min(distance, decision.execution_only.get(rows[i], distance))
+    decision.reasons.update({rows[i]: reason for i, reason in shown.reasons.items()})
