@@ -12,10 +12,11 @@ from tests.conftest import REPOSITORY
 
 # Listed bottom first: an entry imports only entries above it (and itself).
 VERIFIER_ORDER = [
-    "verdict", "budget", "threads", "output", "zoo", "agreement", "data", "subject", "runs", "certificates",
-    "checking", "solvers", "bounds", "attacks", "restriction", "methods", "metrics", "training", "cli_values",
-    "request", "job", "certification", "comparing", "estimators", "measuring", "targeted", "attack_request",
-    "adversarial_example", "attacking", "reports", "cli",
+    "verdict", "budget", "threads", "output", "zoo", "agreement", "data", "subject", "metrics", "records",
+    "record_fields", "record_lines", "npz", "witness_files", "runs", "summaries", "certificates", "claims", "checking",
+    "solvers", "bounds", "attacks", "restriction", "methods", "training", "cli_values", "request", "job", "resuming",
+    "certification", "comparing", "estimators", "measuring", "targeted", "attack_request", "adversarial_example",
+    "attacking", "reports", "cli",
 ]  # fmt: skip
 # The command that makes the shipped models trains and is no part of the package's layers.
 OUTSIDE_LAYERS = {"verifier/zoo/build.py", "verifier/__init__.py", "verifier/__main__.py"}

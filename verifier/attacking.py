@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,8 +26,11 @@ from verifier.budget import Budget
 from verifier.job import Job, load_job, opened
 from verifier.methods import Batch, Decision
 from verifier.methods.falsify import FalsifyMethod, own_ties
+from verifier.records import SCHEMA
 from verifier.request import Data, Model, Options, Request
-from verifier.runs import SCHEMA, Run
+from verifier.resuming import notices_of, take_up
+from verifier.runs import Run
+from verifier.summaries.attacked import attacked
 from verifier.targeted import decide_targeted
 
 # Counterexamples that the picture shows.
@@ -111,7 +113,7 @@ def attack(
     check_target(request, job)
     work = _Work(job, request, question.time_limit)
     with job.threads(), opened(question.out, {**job.configuration("attack"), **request.to_json()}, job.origin) as run:
-        records = run.records if run is not None else {}
+        records = take_up(run, job, request.checked_norm)
         found = run.witnesses() if run is not None else {}
         for rows in job.batches():
             if any(not work.complete(records.get(row)) for row in rows):
@@ -125,7 +127,7 @@ def attack(
         asked = [records[row] for row in job.indices]
         result = work.summarise(asked, found, run, time.perf_counter() - started)
         if run is not None:
-            run.finish(result.to_json())
+            run.finish({**result.to_json(), "offset": job.indices.start})
     return result
 
 
@@ -248,35 +250,24 @@ class _Work:
         self, records: Sequence[dict[str, Any]], found: Found, run: Run | None, seconds: float
     ) -> AttackResult:
         """Return the counts over the records of the requested inputs; write the counterexamples."""
-        correct = [record for record in records if record["correct"]]
-        broken = [record for record in correct if record["distance"] is not None]
+        counts = attacked(records)
+        broken = [record for record in records if record["correct"] and record["distance"] is not None]
         examples = {record["index"]: self._example(record, found) for record in broken}
         path = None if run is None else run.folder / "adversarial.npz"
         if path is not None:
             write_examples(path, list(examples.values()), self.job.subject.network.input_shape)
-        distances = [example.distance for example in examples.values()]
-        looked_at = [record["vanishing"] for record in correct if record["vanishing"] is not None]
         return AttackResult(
             model=self.job.subject.name,
             digest=self.job.subject.network.digest,
             request=self.request,
             inputs=len(records),
-            correct=len(correct),
-            robust=sum(record["robust"] for record in correct),
-            confirmed=len(broken),
-            execution_only=sum(r["execution_only"] is not None and r["distance"] is None for r in correct),
-            timed_out=sum(record["reason"] is not None for record in correct),
-            mean_distance=statistics.fmean(distances) if distances else None,
-            median_distance=statistics.median(distances) if distances else None,
-            queries=sum(record["queries"] for record in correct),
-            gradients=sum(record["gradients"] for record in correct),
-            vanishing_gradients=statistics.fmean(looked_at) if looked_at else None,
+            **dataclasses.asdict(counts),
             seconds=seconds,
             records=None if run is None else run.records_path,
             adversarial=path,
             examples=examples,
             gallery=self._gallery(list(examples.values())),
-            warnings=self.job.warnings(len(correct), len(records)),
+            warnings=(*notices_of(run), *self.job.warnings(counts.correct, len(records))),
         )
 
     def _example(self, record: dict[str, Any], found: Found) -> AdversarialExample:

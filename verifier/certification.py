@@ -21,10 +21,13 @@ from verifier.certificates.files import write_certificate
 from verifier.job import Job, load_job, opened
 from verifier.methods import Batch, Findings, find_method
 from verifier.methods.exact import certificate_of
-from verifier.metrics import RobustnessAt, robustness_at
+from verifier.metrics import RobustnessAt
+from verifier.records import SCHEMA, bracket_of
 from verifier.request import Data, Model, Options, Request
-from verifier.runs import SCHEMA
-from verifier.verdict import Bracket, Outcome, Strength
+from verifier.resuming import nearest_execution, notices_of, take_up
+from verifier.runs import Run
+from verifier.summaries.certified import certified
+from verifier.verdict import Bracket, Outcome
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +95,7 @@ def certify(
     )
     work = _Work(job, radii, chosen.name, norm, question.time_limit, keep)
     with job.threads(), opened(question.out, configuration, job.origin) as run:
-        records = run.records if run is not None else {}
+        records = take_up(run, job, norm)
         for rows in job.batches(chosen.batch_size):
             if any(not work.complete(records.get(row)) for row in rows):
                 found, witnesses = work.certify_batch(rows, records, None if run is None else run.certificates)
@@ -101,10 +104,9 @@ def certify(
                 records.update({record["index"]: record for record in found})
             if question.progress is not None:
                 question.progress(rows[-1] - job.indices[0] + 1, len(job.indices))
-        path = None if run is None else run.records_path
-        result = work.summarise([records[row] for row in job.indices], path, time.perf_counter() - started)
+        result = work.summarise([records[row] for row in job.indices], run, time.perf_counter() - started)
         if run is not None:
-            run.finish(result.to_json())
+            run.finish({**result.to_json(), "offset": job.indices.start})
     return result
 
 
@@ -161,7 +163,7 @@ class _Work:
         found = {rows[int(correct[position])]: witness for position, witness in findings.witnesses.items()}
         return records, {row: (witness.point.numpy(), witness.distance) for row, witness in found.items()}
 
-    def summarise(self, records: Sequence[dict[str, Any]], path: Path | None, seconds: float) -> CertifyResult:
+    def summarise(self, records: Sequence[dict[str, Any]], run: Run | None, seconds: float) -> CertifyResult:
         """Return the counts over the records of the requested inputs."""
         brackets = {record["index"]: bracket_of(record) for record in records if record["correct"]}
         return CertifyResult(
@@ -170,10 +172,10 @@ class _Work:
             inputs=len(records),
             correct=len(brackets),
             seconds=seconds,
-            records=path,
-            results=tuple(robustness_at(e, list(brackets.values()), len(records)) for e in self.epsilons),
+            records=None if run is None else run.records_path,
+            results=certified(records, self.epsilons),
             brackets=brackets,
-            warnings=self.job.warnings(len(brackets), len(records)),
+            warnings=(*notices_of(run), *self.job.warnings(len(brackets), len(records))),
         )
 
     def _knowledge(
@@ -195,7 +197,7 @@ class _Work:
             "refuted": findings.refuted.get(position, before.get("refuted")),
             "open_units": findings.open_units.get(position, before.get("open_units")),
             "tie": witness.tie if witness is not None else before.get("tie", False),
-            "execution_only": findings.execution_only.get(position, before.get("execution_only")),
+            "execution_only": nearest_execution(findings, position, known),
             "tried": sorted(tried),
             "reason": reason if left else None,
         }
@@ -222,18 +224,6 @@ class _Work:
         if isinstance(found, str):
             return {"no_certificate": found}
         return {"certificate": write_certificate(found, folder, row)}
-
-
-def bracket_of(record: dict[str, Any]) -> Bracket:
-    """Return the bracket that a record of a correctly classified input holds (null is infinity)."""
-    lower, upper, trusted = (
-        math.inf if end is None else end for end in (record["lower"], record["upper"], record.get("trusted", -1.0))
-    )
-    strength, method = Strength(record["strength"]), record["lower_method"]
-    if strength is Strength.TRUSTED:
-        # Records of before there were trusted ends: the one end they have is only trusted.
-        return Bracket(upper=upper, upper_method=record["upper_method"], trusted=lower, trusted_method=method)
-    return Bracket(lower, upper, method, record["upper_method"], strength, trusted, record.get("trusted_method", ""))
 
 
 def _check_radii(epsilons: Sequence[float]) -> tuple[float, ...]:

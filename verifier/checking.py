@@ -1,34 +1,33 @@
-"""The claims of a run, checked again: every certificate is evaluated, every witness replayed.
+"""The claims of a run, checked again: certificates are evaluated, witnesses replayed, counts made again.
 
-`check` imports no solver and no code that finds bounds: it needs the model, the data, and `verifier.certificates`. A
-certified answer that left no certificate is counted apart, never as checked.
+`check` imports no solver and no code that finds bounds: it needs the model, the data, and `verifier.certificates`. What
+it believes it computes: whether a proof could have a certificate follows from the network and the norm, and one that
+could and has none is refused, whatever its record says. A proof that can have none is counted apart, never as checked.
+A finished run has one record for each input, one witness for each claim of one, and a results.json that says what its
+records say; a run that was stopped may be further on than its records.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from fractions import Fraction
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from verifier.certificates.certificate import Certificate, CertificateError
-from verifier.certificates.files import read_certificate
-from verifier.certificates.replay import ReplayError, check_witness
+from verifier.certificates.certificate import CertificateError
+from verifier.certificates.replay import ReplayError
+from verifier.claims import MALFORMED, Claims
 from verifier.data import Dataset, load_data
-from verifier.runs import SCHEMA, StoredRun, read_run
-from verifier.subject import NO_CLASS, Subject, load_subject
+from verifier.records import SCHEMA, Record, brackets_of, claimed_distance, shown
+from verifier.runs import RunError, StoredRun, read_run
+from verifier.subject import Subject, load_subject
+from verifier.summaries.stated import differences
 from verifier.threads import threads_for
 
-# Two outputs this near, relative to the largest, may change places between one batch and another.
-NEARLY = 1e-5
-# What a record that somebody altered by hand can raise.
-MALFORMED = (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError)
+# The place of what is refused of the run as a whole among what is refused of its inputs.
+WHOLE = -1
+Progress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +35,9 @@ class CheckResult:
     """What `check` returns.
 
     certified: inputs of which the run proves something. checked: those whose certificate holds, with `leaves` in all.
-    without: those with none, by the reason. witnesses: how many were replayed. refused: (input, what does not hold).
+    without: those with none, by the reason; uncertified: those of them that could have one. trusted: inputs for which a
+    solver vouches beyond what is proved. witnesses: how many were replayed. refused: (input, what does not hold), with
+    -1 for the run as a whole; uncertified inputs are among them unless they were allowed.
     """
 
     run: str
@@ -49,6 +50,8 @@ class CheckResult:
     witnesses: int
     refused: tuple[tuple[int, str], ...]
     seconds: float
+    uncertified: int = 0
+    trusted: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
@@ -62,177 +65,140 @@ def check(
     model: str | Path | None = None,
     data: str | Path | None = None,
     data_dir: str | Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    allow_uncertified: bool = False,
+    progress: Progress | None = None,
 ) -> CheckResult:
     """Return which claims of a run folder hold.
 
     model, data, data_dir: where they are now, if not where the run says it found them; their digests must be those of
-    the run. Raises ValueError with what is wrong before any work starts.
+    the run. allow_uncertified: count proofs that could have a certificate and have none, but do not refuse them. Raises
+    ValueError with what is wrong before any work starts.
     """
     started = time.perf_counter()
     stored = read_run(Path(run))
+    if not stored.lines.lines:
+        raise RunError(f"{run} holds no records, so there is nothing to check; the command of the run makes them")
     subject, dataset = _loaded(stored.configuration, model, data, data_dir)
-    work = _Work(Path(run), stored.configuration, subject, dataset)
     with threads_for(subject.network.parameter_count):
-        return _checked(work, stored, progress, started)
+        work = _Check(stored, Claims(Path(run), stored.configuration, subject, dataset), allow_uncertified)
+        work.check_records(progress)
+        work.check_witnesses()
+        work.check_results()
+        return work.result(str(run), time.perf_counter() - started)
 
 
-def _checked(
-    work: _Work, stored: StoredRun, progress: Callable[[int, int], None] | None, started: float
-) -> CheckResult:
-    """Return what holds of all records and witnesses."""
-    refused: list[tuple[int, str]] = []
-    without: dict[str, int] = {}
-    certified = checked = leaves = 0
-    for number, (index, record) in enumerate(sorted(stored.records.items())):
-        try:
-            work.check_record(index, record, stored.witnesses.get(index))
-            if _proves(record):
-                certified += 1
-                found = work.check_certificate(index, record)
-                checked, leaves = checked + (found is not None), leaves + (0 if found is None else found.leaves)
-                if found is None:
-                    reason = str(record.get("no_certificate") or "the record names none")
-                    without[reason] = without.get(reason, 0) + 1
-        except (CertificateError, ReplayError) as error:
-            refused.append((index, str(error)))
-        except MALFORMED as error:
-            refused.append((index, f"its record is malformed: {type(error).__name__} {error}"))
-        if progress is not None:
-            progress(number + 1, len(stored.records))
-    for index, (point, distance) in sorted(stored.witnesses.items()):
-        try:
-            work.check_witness(index, stored.records.get(index), point, distance)
-        except ReplayError as error:
-            refused.append((index, f"witness: {error}"))
-        except MALFORMED as error:
-            refused.append((index, f"witness: malformed: {type(error).__name__} {error}"))
-    return CheckResult(
-        str(work.run), work.subject.name, len(stored.records), certified, checked, leaves, without,
-        len(stored.witnesses), tuple(sorted(refused)), time.perf_counter() - started,
-    )  # fmt: skip
+@dataclasses.dataclass(eq=False)
+class _Check:
+    """What was found so far."""
 
+    stored: StoredRun
+    claims: Claims
+    allow_uncertified: bool
+    refused: list[tuple[int, str]] = dataclasses.field(default_factory=list)
+    without: dict[str, int] = dataclasses.field(default_factory=dict)
+    certified: int = 0
+    checked: int = 0
+    leaves: int = 0
+    uncertified: int = 0
+    trusted: int = 0
 
-def _proves(record: Mapping[str, Any]) -> bool:
-    """Return whether a record of `certify` claims that something is safe (null is infinity)."""
-    if not record.get("correct") or "lower" not in record:
-        return False
-    return record["lower"] is None or record["lower"] >= 0
+    def check_records(self, progress: Progress | None) -> None:
+        """Check each line, each record, and the certificate of each proof."""
+        lines = self.stored.lines
+        for fault in lines.faults:
+            self.refused.append((WHOLE if fault.index is None else fault.index, f"line {fault.line}: {fault.reason}"))
+        if self.stored.results is not None:
+            for index, numbers in lines.repeated.items():
+                places = ", ".join(map(str, numbers))
+                self.refused.append((index, f"it has several records in a run that is finished, lines {places}"))
+        for number, (index, record) in enumerate(sorted(lines.records.items())):
+            try:
+                self._check_record(index, record)
+            except (CertificateError, ReplayError) as error:
+                self.refused.append((index, str(error)))
+            except MALFORMED as error:
+                self.refused.append((index, f"it cannot be checked: {type(error).__name__} {error}"))
+            if progress is not None:
+                progress(number + 1, len(lines.records))
 
+    def _check_record(self, index: int, record: Record) -> None:
+        self.claims.check_record(index, record)
+        self._check_claim(index, record)
+        brackets = brackets_of(record, self.claims.command)
+        proved = max((bracket.lower for bracket in brackets), default=-1.0)
+        self.trusted += max((bracket.trusted for bracket in brackets), default=-1.0) > proved
+        if proved < 0:
+            return
+        self.certified += 1
+        if self.claims.command == "certify" and record.get("certificate") is not None:
+            found = self.claims.check_certificate(index, record, proved)
+            self.checked, self.leaves = self.checked + 1, self.leaves + found.leaves
+            return
+        refusal = self.claims.certificate_refusal
+        reason = refusal or _missing_certificate(self.claims.command)
+        self.without[reason] = self.without.get(reason, 0) + 1
+        if refusal is None:
+            self.uncertified += 1
+            if not self.allow_uncertified:
+                said = record.get("no_certificate")
+                raise CertificateError(reason + (f" (the run says: {shown(said)})" if said else ""))
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Work:
-    """The fixed part of a check: all but which record."""
+    def _check_claim(self, index: int, record: Record) -> None:
+        """Raise ReplayError unless there is the witness that a record claims; it is replayed with the others."""
+        claim, witness = claimed_distance(record, self.claims.command), self.stored.witnesses.get(index)
+        if claim is None:
+            return
+        if witness is None:
+            raise ReplayError(f"there is no witness within {claim!r}, which the record claims")
+        # While a run goes on, witnesses are written before the records that speak of them.
+        if witness[1] != claim and not (self.stored.results is None and witness[1] < claim):
+            raise ReplayError(f"its witness lies at distance {witness[1]!r}, the record claims {claim!r}")
 
-    run: Path
-    configuration: Mapping[str, Any]
-    subject: Subject
-    dataset: Dataset
+    def check_witnesses(self) -> None:
+        """Replay each witness."""
+        for index, (point, distance) in sorted(self.stored.witnesses.items()):
+            record = self.stored.lines.records.get(index)
+            # Of a line that is refused nothing more is said; a run that was stopped may be ahead of its records.
+            if record is None and (index in self.stored.lines.lines or self.stored.results is None):
+                continue
+            try:
+                self.claims.check_witness(index, record, point, distance)
+            except (CertificateError, ReplayError) as error:
+                self.refused.append((index, f"witness: {error}"))
+            except MALFORMED as error:
+                self.refused.append((index, f"witness: malformed: {type(error).__name__} {error}"))
 
-    def check_record(self, index: int, record: Mapping[str, Any], witness: tuple[np.ndarray, float] | None) -> None:
-        """Raise ReplayError where a record contradicts the model, the data, itself, or the witnesses that are there."""
-        if not 0 <= index < len(self.dataset):
-            raise ReplayError("the data end before it")
-        for name in ("model", "data"):
-            if record[name] != self.configuration[name]:
-                raise ReplayError(f"its record is about another {name} than the run")
-        label, prediction = int(record["label"]), int(record["prediction"])
-        if label != int(self._labels()[index]) or record["correct"] is not (label == prediction):
-            raise ReplayError(f"label {label}, prediction {prediction}, correct {record['correct']} do not go together")
-        if not self._predicts(index, prediction):
-            raise ReplayError(f"the model does not give it class {prediction}, which the record claims")
-        lower, upper = (math.inf if record.get(name) is None else float(record[name]) for name in ("lower", "upper"))
-        if "lower" in record and not (lower < upper or lower == upper == math.inf):
-            raise ReplayError(f"the record claims that {lower!r} is safe and {upper!r} is not")
-        claimed = record.get("upper") if "upper" in record else record.get("distance")
-        if claimed is not None and (witness is None or not witness[1] <= claimed):
-            raise ReplayError(f"there is no witness within {claimed!r}, which the record claims")
+    def check_results(self) -> None:
+        """Compare the summary with the records."""
+        results = self.stored.results
+        if isinstance(results, str):
+            self.refused.append((WHOLE, f"results.json cannot be read: {results}"))
+        elif results is not None:
+            found = differences(results, self.stored.lines.records, self.stored.configuration)
+            self.refused += [(WHOLE, f"results.json is not what the records say: {sentence}") for sentence in found]
 
-    def _predicts(self, index: int, prediction: int) -> bool:
-        """Return whether the model gives the input a class, up to what executing it in a batch may round otherwise."""
-        outputs = self.subject.execute(self._centre(index)[None].astype(self._dtype))[0].astype(np.float64)
-        if not np.isfinite(outputs).all():
-            return prediction == NO_CLASS
-        if not 0 <= prediction < len(outputs):
-            return False
-        return bool(outputs[prediction] >= outputs.max() - NEARLY * (1.0 + np.abs(outputs).max()))
-
-    def check_certificate(self, index: int, record: Mapping[str, Any]) -> Certificate | None:
-        """Return the certificate of a record once it holds, None if there is none; CertificateError otherwise."""
-        named = record.get("certificate")
-        if named is None:
-            return None
-        try:
-            path, sha = self.run / str(named["file"]), str(named["sha256"])
-        except (KeyError, TypeError):
-            raise CertificateError(f"its record names no file: {named!r}") from None
-        found = read_certificate(path, sha, index)
-        centre = self._centre(index)
-        if found.centre.shape != centre.shape or not np.array_equal(found.centre, centre):
-            raise CertificateError("it is about another input than the data hold at this position")
-        if record["label"] != int(self._labels()[index]) or found.winner != record["label"]:
-            raise CertificateError(f"it is about class {found.winner}, the label is {int(self._labels()[index])}")
-        if self.configuration.get("norm", "inf") != "inf":
-            raise CertificateError("it is about the inf-norm, the run is not")
-        if found.domain != self.dataset.clip:
-            raise CertificateError(f"it is about the domain {found.domain}, the data's is {self.dataset.clip}")
-        lower = record["lower"]
-        if lower is None and not _covers(centre, found.radius, found.domain):
-            raise CertificateError(f"it is about radius {found.radius!r}, the record claims the whole domain")
-        if lower is not None and not found.radius >= lower:
-            raise CertificateError(f"it is about radius {found.radius!r}, the record claims radius {lower!r}")
-        try:
-            found.check(self.subject.network)
-        except CertificateError:
-            raise
-        except (ValueError, TypeError, IndexError, AssertionError, OverflowError) as error:
-            raise CertificateError(f"it cannot be evaluated: {error}") from None
-        return found
-
-    def check_witness(self, index: int, record: Mapping[str, Any] | None, point: np.ndarray, distance: float) -> None:
-        """Raise ReplayError if a witness does not show what it says."""
-        if record is None:
-            raise ReplayError("no record speaks of it")
-        if not 0 <= index < len(self.dataset):
-            raise ReplayError("the data end before it")
-        check_witness(
-            self.subject.network, self.subject.runtime, self._centre(index), point, int(record["prediction"]), distance,
-            self.dataset.clip, self.configuration.get("norm", "inf"),
+    def result(self, run: str, seconds: float) -> CheckResult:
+        """Return all of it."""
+        return CheckResult(
+            run, self.claims.subject.name, len(self.stored.lines.lines), self.certified, self.checked, self.leaves,
+            self.without, len(self.stored.witnesses), tuple(sorted(self.refused)), seconds, self.uncertified,
+            self.trusted,
         )  # fmt: skip
 
-    def _centre(self, index: int) -> np.ndarray:
-        if not 0 <= index < len(self.dataset):
-            raise CertificateError("the data end before it")
-        points = self.subject.points(self.dataset.inputs[index : index + 1], self.dataset.clip)
-        centre: np.ndarray = points[0].numpy().astype(np.float64)
-        return centre
 
-    @property
-    def _dtype(self) -> Any:
-        return torch.zeros(0, dtype=self.subject.network.dtype).numpy().dtype
-
-    def _labels(self) -> Sequence[int]:
-        if self.dataset.labels is None:
-            raise CertificateError("the data have no labels")
-        labels: list[int] = self.dataset.labels.tolist()
-        return labels
-
-
-def _covers(centre: np.ndarray, radius: float, domain: tuple[float, float] | None) -> bool:
-    """Return whether a ball holds the whole domain, in real arithmetic."""
-    if domain is None:
-        return False
-    least, greatest = Fraction(float(centre.min())), Fraction(float(centre.max()))
-    return least + Fraction(radius) >= Fraction(domain[1]) and greatest - Fraction(radius) <= Fraction(domain[0])
+def _missing_certificate(command: str) -> str:
+    """Return what is wrong with a proof that could have a certificate, and what to do."""
+    ways = "give the command of the run again with --certificates, or accept its word with --allow-uncertified"
+    if command != "certify":
+        ways = f"{command} keeps none: prove it by `verifier certify --certificates`, or accept --allow-uncertified"
+    return f"no certificate, though a proof about this network can have one; {ways}"
 
 
 def _loaded(
     configuration: Mapping[str, Any], model: str | Path | None, data: str | Path | None, data_dir: str | Path | None
 ) -> tuple[Subject, Dataset]:
     """Return the run's model and data; ValueError if they are not found or are others."""
-    origin = configuration.get("origin") or {}
-    if not isinstance(origin, dict):
-        raise ValueError("the run's origin is no object; name its model and data with --model and --data")
+    origin = configuration.get("origin", {})
     places: dict[str, str | Path] = {}
     for name, given in (("model", model), ("data", data)):
         place = given or origin.get(name)

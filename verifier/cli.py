@@ -91,6 +91,8 @@ def _add_check_options(parser: argparse.ArgumentParser) -> None:
     add("--model", metavar="MODEL", help="where the run's model is now (default: where the run found it)")
     add("--data", metavar="DATA", help="where the run's data are now")
     add("--data-dir", type=Path, metavar="DIR", help="where the files of named data lie")
+    allow = "do not refuse proofs that could have a certificate and have none"
+    add("--allow-uncertified", action="store_true", help=allow)
     add("--json", action="store_true", help="print one JSON object; progress goes to standard error")
     add("--debug", action="store_true", help="show where an error was raised")
 
@@ -200,23 +202,18 @@ def _certify(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from verifier.checking import check
+    from verifier.reports.checked import counts, refusals
     from verifier.reports.progress import progress_on_stderr
 
     with progress_on_stderr("check") as progress:
-        result = check(
-            options.folder, model=options.model, data=options.data, data_dir=options.data_dir, progress=progress
-        )
+        names = ("model", "data", "data_dir", "allow_uncertified")
+        result = check(options.folder, progress=progress, **{name: getattr(options, name) for name in names})
     if options.json:
         print(json.dumps(result.to_json(), allow_nan=False), file=options.output)
     else:
-        held = f"{result.checked} by certificates that hold ({result.leaves} leaves)"
-        print(f"{result.certified} certified: {held}", file=options.output)
-        for reason, count in result.without.items():
-            print(f"{count} without a certificate: {reason}", file=options.output)
-        replayed = f"{result.witnesses} witnesses replayed"
-        print(f"{replayed}; {result.seconds:.1f} s for {result.inputs} records", file=options.output)
-    for index, reason in result.refused:
-        print(f"refused: input {index}: {reason}", file=sys.stderr)
+        print("\n".join(counts(result)), file=options.output)
+    for line in refusals(result):
+        print(f"refused: {line}", file=sys.stderr)
     return EXIT_CONTRADICTION if result.refused else 0
 
 

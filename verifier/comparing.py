@@ -8,51 +8,34 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
+import torch
 
 from encoders.files import replacing
 from encoders.region import Norm
 from verifier.attacks import ATTACKS
 from verifier.budget import Budget
-from verifier.certification import bracket_of
 from verifier.job import Job, load_job, opened
 from verifier.methods import METHODS, Findings, Method, find_method
 from verifier.methods.falsify import FalsifyMethod
+from verifier.records import SCHEMA
 from verifier.request import Data, Model, Options, Request
-from verifier.runs import SCHEMA
-from verifier.verdict import Bracket, Outcome
+from verifier.resuming import nearest_execution, notices_of, take_up
+from verifier.runs import Run
+from verifier.summaries.compared import ComparedMethod, all_violations, brackets_by_method, compared, violations
+from verifier.verdict import Bracket
+
+__all__ = ["COMPARED", "CompareResult", "ComparedMethod", "compare", "violations"]
 
 # What is compared: the methods, and the attacks alone.
 COMPARED: dict[str, Method] = {"attack": FalsifyMethod("attack", [ATTACKS["pgd"], ATTACKS["auto"]]), **METHODS}
 # What is compared only by name: it takes as long again and says what another row says.
 BY_NAME = {"milp-cbc": "a second opinion on milp; name it to compare it"}
-
-
-@dataclasses.dataclass(frozen=True)
-class ComparedMethod:
-    """One row. Means are of the ends cut to [0, epsilon]; gap_closed is the share of the gap between the lower ends of
-    intervals and the least upper ends of all methods that the method's lower ends close, None where there is no gap.
-
-    trusted: inputs that a solver says are safe; they are neither certified nor part of the means. median_open_units:
-    of what the boxes left open of a ball (hinge units; for `milp` binaries), over the inputs where it was counted.
-    """
-
-    method: str
-    direction: str
-    certified: int
-    trusted: int
-    falsified: int
-    mean_lower: float
-    mean_upper: float
-    gap_closed: float | None
-    median_open_units: float | None
-    median_seconds: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +102,7 @@ def compare(
     configuration = {**job.configuration("compare"), "norm": norm, "epsilon": epsilon}
     work = _Work(job, float(epsilon), norm, tuple(chosen), question.time_limit)
     with job.threads(), opened(question.out, configuration, job.origin) as run:
-        records = run.records if run is not None else {}
+        records = take_up(run, job, norm)
         for rows in job.batches():
             missing = [name for name in chosen if any(name not in _answers(records.get(row)) for row in rows)]
             if missing:
@@ -129,12 +112,11 @@ def compare(
                 records.update({record["index"]: record for record in found})
             if question.progress is not None:
                 question.progress(rows[-1] - job.indices[0] + 1, len(job.indices))
-        path = None if run is None else run.records_path
-        result = work.summarise([records[row] for row in job.indices], left_out, path, time.perf_counter() - started)
+        result = work.summarise([records[row] for row in job.indices], left_out, run, time.perf_counter() - started)
         if run is not None:
             if result.violations:
                 _save_inputs(job, result, run.folder / "violations.npz")
-            run.finish(result.to_json())
+            run.finish({**result.to_json(), "offset": job.indices.start})
     return result
 
 
@@ -176,65 +158,43 @@ class _Work:
     def compare_batch(
         self, rows: range, methods: Sequence[str], known: Mapping[int, Mapping[str, Any]]
     ) -> tuple[list[dict[str, Any]], dict[int, tuple[np.ndarray, float]]]:
-        """Return (records, nearest witnesses) after each method has worked on the batch alone."""
-        points, labels = self.job.points(rows), self.job.labels(rows)
-        predictions = self.job.outputs(points, rows).argmax(axis=1)
-        batch = self.job.batch(points, list(rows), predictions, self.norm)
+        """Return (records, nearest witnesses) of the rows that lack a method, after each has worked on them alone."""
+        open_rows = [row for row in rows if any(name not in _answers(known.get(row)) for name in methods)]
+        chosen = [row - rows.start for row in open_rows]
+        points, labels = self.job.points(rows)[chosen], self.job.labels(rows)[chosen]
+        predictions = self.job.outputs(points, open_rows).argmax(axis=1)
+        batch = self.job.batch(points, open_rows, predictions, self.norm)
         records = [
             self.job.record(row, int(labels[i]), int(predictions[i]), 0.0) | {"methods": dict(_answers(known.get(row)))}
-            for i, row in enumerate(rows)
+            for i, row in enumerate(open_rows)
         ]
         witnesses: dict[int, tuple[np.ndarray, float]] = {}
         for name in methods:
+            left = [i for i, record in enumerate(records) if name not in record["methods"]]
+            part = batch.at(torch.tensor(left, device=batch.centres.device))
             started = time.perf_counter()
-            findings = Findings([Bracket() for _ in rows])
-            budget = Budget(self.seconds_per_input * len(rows))
-            COMPARED[name].bracket(batch, [self.epsilon], findings, budget)
-            seconds = (time.perf_counter() - started) / len(rows)
-            for i, record in enumerate(records):
-                record["seconds"] += seconds
-                record["methods"][name] = findings.brackets[i].to_record() | {
-                    "open_units": findings.open_units.get(i),
-                    "refuted": findings.refuted.get(i),
+            findings = Findings([Bracket() for _ in left])
+            COMPARED[name].bracket(part, [self.epsilon], findings, Budget(self.seconds_per_input * len(left)))
+            seconds = (time.perf_counter() - started) / len(left)
+            for position, i in enumerate(left):
+                records[i]["seconds"] += seconds
+                records[i]["methods"][name] = findings.brackets[position].to_record() | {
+                    "open_units": findings.open_units.get(position),
+                    "refuted": findings.refuted.get(position),
+                    "execution_only": nearest_execution(findings, position, None),
                     "seconds": seconds,
                 }
-            for i, witness in findings.witnesses.items():
-                if rows[i] not in witnesses or witness.distance < witnesses[rows[i]][1]:
-                    witnesses[rows[i]] = (witness.point.numpy(), witness.distance)
+            for position, witness in findings.witnesses.items():
+                row = open_rows[left[position]]
+                if row not in witnesses or witness.distance < witnesses[row][1]:
+                    witnesses[row] = (witness.point.numpy(), witness.distance)
         return records, witnesses
 
     def summarise(
-        self, records: Sequence[dict[str, Any]], left_out: dict[str, str], path: Path | None, seconds: float
+        self, records: Sequence[dict[str, Any]], left_out: dict[str, str], run: Run | None, seconds: float
     ) -> CompareResult:
         """Return one row for each method over the records of the requested inputs."""
-        brackets = {name: tuple(bracket_of(r["methods"][name]) for r in records) for name in self.methods}
-        least_upper = np.min([[self._cut(b.upper) for b in found] for found in brackets.values()], axis=0)
-        # Without the interval method in the comparison the gap starts at zero.
-        base = [self._cut(b.lower) for b in brackets["interval"]] if "interval" in brackets else [0.0] * len(records)
-        gap = float(np.sum(least_upper - np.array(base)))
-        rows = []
-        for name, found in brackets.items():
-            lower = np.array([self._cut(b.lower) for b in found])
-            gained = float(np.sum(lower - np.array(base)))
-            method = COMPARED[name]
-            answers = [record["methods"][name] for record in records]
-            units = [answer["open_units"] for answer in answers if answer.get("open_units") is not None]
-            rows.append(
-                ComparedMethod(
-                    method=name,
-                    direction="both" if method.proves and method.finds else "proves" if method.proves else "finds",
-                    certified=sum(b.at(self.epsilon) is Outcome.CERTIFIED for b in found),
-                    trusted=sum(b.only_trusted_at(self.epsilon) for b in found),
-                    falsified=sum(b.at(self.epsilon) is Outcome.FALSIFIED for b in found),
-                    mean_lower=float(lower.mean()),
-                    mean_upper=float(np.mean([self._cut(b.upper) for b in found])),
-                    gap_closed=max(0.0, gained / gap) if method.proves and gap > 0 else None,
-                    median_open_units=statistics.median(units) if units else None,
-                    median_seconds=statistics.median(answer["seconds"] for answer in answers),
-                )
-            )
         correct = sum(record["correct"] for record in records)
-        indices = tuple(record["index"] for record in records)
         return CompareResult(
             model=self.job.subject.name,
             digest=self.job.subject.network.digest,
@@ -243,39 +203,18 @@ class _Work:
             epsilon=self.epsilon,
             norm=self.norm,
             seconds=seconds,
-            rows=tuple(rows),
+            rows=compared(records, self.epsilon, {name: _direction(COMPARED[name]) for name in self.methods}),
             left_out=left_out,
-            violations=tuple(dict.fromkeys((*violations(indices, brackets), *_refuted(records, self.methods)))),
-            indices=indices,
-            brackets=brackets,
-            records=path,
-            warnings=self.job.warnings(correct, len(records)),
+            violations=all_violations(records, self.methods),
+            indices=tuple(record["index"] for record in records),
+            brackets=brackets_by_method(records, self.methods),
+            records=None if run is None else run.records_path,
+            warnings=(*notices_of(run), *self.job.warnings(correct, len(records))),
         )
 
-    def _cut(self, end: float) -> float:
-        """Return an end of a bracket cut to [0, epsilon]."""
-        return min(max(end, 0.0), self.epsilon)
 
-
-def violations(indices: Sequence[int], brackets: Mapping[str, Sequence[Bracket]]) -> tuple[tuple[int, str, str], ...]:
-    """Return (index, prover, finder) wherever one method says safe what another breaks: lower or trusted >= upper."""
-    return tuple(
-        (index, prover, finder)
-        for prover, proofs in brackets.items()
-        for finder, finds in brackets.items()
-        for index, proof, found in zip(indices, proofs, finds, strict=True)
-        if max(proof.lower, proof.trusted) >= found.upper and not math.isinf(found.upper)
-    )
-
-
-def _refuted(records: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> tuple[tuple[int, str, str], ...]:
-    """Return (index, prover, finder) wherever a method broke itself what a solver had told it is safe."""
-    return tuple(
-        (record["index"], *record["methods"][name]["refuted"])
-        for record in records
-        for name in methods
-        if record["methods"][name].get("refuted")
-    )
+def _direction(method: Method) -> str:
+    return "both" if method.proves and method.finds else "proves" if method.proves else "finds"
 
 
 def _save_inputs(job: Job, result: CompareResult, path: Path) -> None:

@@ -35,11 +35,15 @@ PROGRAMS = ("restriction", "restriction-second", "restriction-all")
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """What an estimator says about one input: a witness or None, how it went, and the seconds it took."""
+    """What an estimator says about one input: a witness or None, how it went, and the seconds it took.
+
+    execution_only: the distance of a point that is unsafe by the rounding of the model's execution alone.
+    """
 
     witness: Witness | None
     outcome: str
     seconds: float
+    execution_only: float | None = None
 
     @property
     def radius(self) -> float:
@@ -102,7 +106,10 @@ class Estimators:
         share = (time.perf_counter() - started) / len(batch)
         stopped = Outcome.STOPPED if budget.exhausted else Outcome.BEYOND
         found = [findings.witnesses.get(row) for row in range(len(batch))]
-        return findings, [Estimate(w, str(stopped if w is None else Outcome.FOUND), share) for w in found]
+        return findings, [
+            Estimate(w, str(stopped if w is None else Outcome.FOUND), share, findings.execution_only.get(row))
+            for row, w in enumerate(found)
+        ]
 
     def _pulled(
         self, batch: Batch, epsilon: float, base: tuple[Findings, list[Estimate]], budget: Budget
@@ -118,7 +125,8 @@ class Estimators:
             outcome = Outcome.FOUND if witness is not None else Outcome(before.outcome)
             if before.witness is not None and witness is None:
                 outcome = Outcome.STOPPED if budget.exhausted else Outcome.BEYOND
-            return Estimate(witness, str(outcome), before.seconds + time.perf_counter() - started)
+            spent = before.seconds + time.perf_counter() - started
+            return Estimate(witness, str(outcome), spent, before.execution_only)
 
         return in_threads(one, len(batch))
 
@@ -147,9 +155,12 @@ def in_threads(work: Callable[[int], Estimate], count: int) -> list[Estimate]:
 
 
 def take_in(findings: Findings, name: str, estimates: Sequence[Estimate]) -> None:
-    """Lower the upper ends of the brackets by the witnesses of an estimator."""
+    """Lower the upper ends of the brackets by the witnesses of an estimator; keep what only execution shows."""
     for row, estimate in enumerate(estimates):
         witness = estimate.witness
+        if estimate.execution_only is not None:
+            known = findings.execution_only.get(row, math.inf)
+            findings.execution_only[row] = min(known, estimate.execution_only)
         if witness is not None and witness.distance < findings.brackets[row].upper:
             findings.witnesses[row] = witness
             findings.brackets[row] = findings.brackets[row].lower_upper(witness.distance, name)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,40 +18,28 @@ from typing import Any, Unpack
 import numpy as np
 
 from verifier.budget import Budget
-from verifier.certification import bracket_of
 from verifier.estimators import Estimate, Estimators, take_in
 from verifier.job import Job, load_job, opened
 from verifier.methods import Findings, find_method
-from verifier.metrics import Range, adversarial_frequency, adversarial_severity
+from verifier.metrics import Range
+from verifier.records import SCHEMA, bracket_of
 from verifier.request import Data, Model, Options, Request
 from verifier.restriction.answer import Outcome
-from verifier.runs import SCHEMA
+from verifier.resuming import nearest_execution, notices_of, take_up
+from verifier.runs import Run
+from verifier.summaries.measured import EstimatorResult, measured, radii_of
 from verifier.verdict import Bracket
-from verifier.verdict import Outcome as At
 
 # Estimators that run where none is named; the second only on networks with linear pieces.
 DEFAULT = ("attack", "restriction")
 
 
 @dataclasses.dataclass(frozen=True)
-class EstimatorResult:
-    """What one estimator says, taken at its word: frequency = share(radius <= epsilon), severity = mean of those.
-
-    severity is None with a reason where no radius is. unresolved: share of inputs that it does not find and nothing
-    proves safe. outcomes: how often it found, met an infeasible program, stopped, ...
-    """
-
-    frequency: float
-    severity: float | None
-    reason: str | None
-    unresolved: float
-    median_seconds: float
-    outcomes: dict[str, int]
-
-
-@dataclasses.dataclass(frozen=True)
 class RobustnessResult:
-    """What `robustness` returns. radii: of each estimator by name, in the order of `indices`; infinite: none found."""
+    """What `robustness` returns. radii: of each estimator by name, in the order of `indices`; infinite: none found.
+
+    execution_only: inputs with a point within epsilon that is unsafe by the rounding of the model's execution alone.
+    """
 
     model: str
     digest: str
@@ -69,6 +56,7 @@ class RobustnessResult:
     brackets: tuple[Bracket, ...]
     radii: dict[str, tuple[float, ...]]
     warnings: tuple[str, ...]
+    execution_only: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
@@ -83,6 +71,7 @@ class RobustnessResult:
             "frequency": dataclasses.asdict(self.frequency),
             "severity": dataclasses.asdict(self.severity),
             "unresolved": self.unresolved,
+            "execution_only": self.execution_only,
             "estimators": {name: dataclasses.asdict(result) for name, result in self.estimators.items()},
             "seconds": self.seconds,
             "records": None if self.records is None else str(self.records),
@@ -132,19 +121,18 @@ def robustness(
     }  # fmt: skip
     work = _Work(job, float(epsilon), chosen, prover.name, norm, question.time_limit)
     with job.threads(), opened(question.out, configuration, job.origin) as run:
-        records = run.records if run is not None else {}
+        records = take_up(run, job, "inf")
         for rows in job.batches():
             if any(not work.complete(records.get(row)) for row in rows):
-                found, witnesses = work.batch(rows)
+                found, witnesses = work.batch(rows, records)
                 if run is not None:
                     run.append(found, witnesses)
                 records.update({record["index"]: record for record in found})
             if question.progress is not None:
                 question.progress(rows[-1] - job.indices[0] + 1, len(job.indices))
-        path = None if run is None else run.records_path
-        result = work.summarise([records[row] for row in job.indices], path, time.perf_counter() - started)
+        result = work.summarise([records[row] for row in job.indices], run, time.perf_counter() - started)
         if run is not None:
-            run.finish(result.to_json())
+            run.finish({**result.to_json(), "offset": job.indices.start})
     return result
 
 
@@ -174,26 +162,31 @@ class _Work:
         """Return whether a record was made for this radius or a larger one, without running out of time."""
         return record is not None and record["tried"] >= self.epsilon and record["reason"] is None
 
-    def batch(self, rows: range) -> tuple[list[dict[str, Any]], dict[int, tuple[np.ndarray, float]]]:
-        """Return (records, witnesses) of the rows."""
-        points, labels = self.job.points(rows), self.job.labels(rows)
-        predictions = self.job.outputs(points, rows).argmax(axis=1)
-        batch = self.job.batch(points, list(rows), predictions)
-        budget = Budget(self.seconds_per_input * len(rows))
-        findings = Findings([Bracket() for _ in rows])
+    def batch(
+        self, rows: range, known: dict[int, dict[str, Any]]
+    ) -> tuple[list[dict[str, Any]], dict[int, tuple[np.ndarray, float]]]:
+        """Return (records, witnesses) of the rows that are not complete yet; what is known of them stays."""
+        open_rows = [row for row in rows if not self.complete(known.get(row))]
+        chosen = [row - rows.start for row in open_rows]
+        points, labels = self.job.points(rows)[chosen], self.job.labels(rows)[chosen]
+        predictions = self.job.outputs(points, open_rows).argmax(axis=1)
+        batch = self.job.batch(points, open_rows, predictions)
+        budget = Budget(self.seconds_per_input * len(open_rows))
+        findings = Findings([bracket_of(known[row]) if row in known else Bracket() for row in open_rows])
         started = time.perf_counter()
         find_method(self.method, self.norm).bracket(batch, [self.epsilon], findings, budget)
-        proving = (time.perf_counter() - started) / len(rows)
+        proving = (time.perf_counter() - started) / len(open_rows)
         estimates = self.estimators.run(batch, self.epsilon, budget)
         for name, values in estimates.items():
             take_in(findings, name, values)
         records = []
-        for i, row in enumerate(rows):
+        for i, row in enumerate(open_rows):
             mine = {name: values[i] for name, values in estimates.items()}
             spent = proving + sum(estimate.seconds for estimate in mine.values())
             record = self.job.record(row, int(labels[i]), int(predictions[i]), spent)
-            records.append(record | self._knowledge(findings.brackets[i], mine, budget.exhausted))
-        witnesses = {rows[i]: (w.point.numpy(), w.distance) for i, w in findings.witnesses.items()}
+            record |= self._knowledge(findings.brackets[i], mine, budget.exhausted)
+            records.append(record | {"execution_only": nearest_execution(findings, i, known.get(row))})
+        witnesses = {open_rows[i]: (w.point.numpy(), w.distance) for i, w in findings.witnesses.items()}
         return records, witnesses
 
     def _knowledge(self, bracket: Bracket, estimates: dict[str, Estimate], timed_out: bool) -> dict[str, Any]:
@@ -208,47 +201,25 @@ class _Work:
             "reason": "time limit" if stopped else None,
         }
 
-    def summarise(self, records: Sequence[dict[str, Any]], path: Path | None, seconds: float) -> RobustnessResult:
+    def summarise(self, records: Sequence[dict[str, Any]], run: Run | None, seconds: float) -> RobustnessResult:
         """Return the ranges and the estimators' values over the records of the requested inputs."""
-        brackets = tuple(bracket_of(record) for record in records)
+        found = measured(records, self.epsilon, self.estimators.names)
         correct = sum(record["correct"] for record in records)
-        certified = [bracket.at(self.epsilon) is At.CERTIFIED for bracket in brackets]
-        radii = {name: tuple(_radius(record, name) for record in records) for name in self.estimators.names}
         return RobustnessResult(
             model=self.job.subject.name,
             digest=self.job.subject.network.digest,
             inputs=len(records),
             correct=correct,
             epsilon=self.epsilon,
-            frequency=adversarial_frequency(self.epsilon, brackets),
-            severity=adversarial_severity(self.epsilon, brackets),
-            unresolved=sum(b.at(self.epsilon) is At.OPEN for b in brackets) / len(records),
-            estimators={name: self._alone(name, records, radii[name], certified) for name in self.estimators.names},
+            frequency=found.frequency,
+            severity=found.severity,
+            unresolved=found.unresolved,
+            estimators=found.estimators,
             seconds=seconds,
-            records=path,
+            records=None if run is None else run.records_path,
             indices=tuple(record["index"] for record in records),
-            brackets=brackets,
-            radii=radii,
-            warnings=self.job.warnings(correct, len(records)),
+            brackets=tuple(bracket_of(record) for record in records),
+            radii={name: radii_of(records, name) for name in self.estimators.names},
+            warnings=(*notices_of(run), *self.job.warnings(correct, len(records))),
+            execution_only=found.execution_only,
         )
-
-    def _alone(
-        self, name: str, records: Sequence[dict[str, Any]], radii: Sequence[float], certified: Sequence[bool]
-    ) -> EstimatorResult:
-        mine = [record["estimators"][name] for record in records]
-        within = [radius for radius in radii if radius <= self.epsilon]
-        missed = sum(r > self.epsilon and not safe for r, safe in zip(radii, certified, strict=True))
-        words = [value["outcome"] for value in mine]
-        return EstimatorResult(
-            frequency=len(within) / len(records),
-            severity=statistics.fmean(within) if within else None,
-            reason=None if within else f"{name} finds no radius of at most {self.epsilon:g}",
-            unresolved=missed / len(records),
-            median_seconds=statistics.median(value["seconds"] for value in mine),
-            outcomes={word: words.count(word) for word in sorted(set(words))},
-        )
-
-
-def _radius(record: dict[str, Any], name: str) -> float:
-    radius = record["estimators"][name]["radius"]
-    return math.inf if radius is None else float(radius)

@@ -26,7 +26,8 @@ class RobustnessAt:
     """What is known at one radius about n inputs, of which `certified + falsified + open` are classified correctly.
 
     certified counts rigorous and float64 proofs; certified_checked the rigorous ones alone; trusted those of the open
-    ones that a solver says are safe.
+    ones that a solver says are safe. execution_only: those, certified or open, that have a point within epsilon which
+    the rounding of the model's own execution alone makes unsafe.
     """
 
     epsilon: float
@@ -38,12 +39,16 @@ class RobustnessAt:
     certified_accuracy: float
     certified_accuracy_ci95: tuple[float, float]
     attack_accuracy: float
+    execution_only: int = 0
 
 
-def robustness_at(epsilon: float, brackets: Sequence[Bracket], inputs: int) -> RobustnessAt:
+def robustness_at(
+    epsilon: float, brackets: Sequence[Bracket], inputs: int, executed: Sequence[float | None] = ()
+) -> RobustnessAt:
     """Return the counts at a radius from the brackets of the correctly classified ones of `inputs` inputs.
 
-    certified accuracy <= true robust accuracy <= attack accuracy; the interval is that of the former's share.
+    certified accuracy <= true robust accuracy <= attack accuracy; the interval is that of the former's share. executed:
+    for each bracket the distance of a point that is unsafe by execution only, or None; nothing for none at all.
     """
     outcomes = [bracket.at(epsilon) for bracket in brackets]
     strengths = [b.strength for b, o in zip(brackets, outcomes, strict=True) if o is Outcome.CERTIFIED]
@@ -58,7 +63,17 @@ def robustness_at(epsilon: float, brackets: Sequence[Bracket], inputs: int) -> R
         certified_accuracy=certified / inputs,
         certified_accuracy_ci95=clopper_pearson(certified, inputs),
         attack_accuracy=(len(brackets) - falsified) / inputs,
+        execution_only=execution_only_at(epsilon, brackets, executed or [None] * len(brackets)),
     )
+
+
+def execution_only_at(epsilon: float, brackets: Sequence[Bracket], executed: Sequence[float | None]) -> int:
+    """Return how many inputs the model's execution gets wrong within epsilon that are not falsified there.
+
+    executed: by input, the distance of a point that is unsafe in the user's model and not in real arithmetic.
+    """
+    pairs = zip(brackets, executed, strict=True)
+    return sum(d is not None and d <= epsilon and b.at(epsilon) is not Outcome.FALSIFIED for b, d in pairs)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,17 @@
-"""A run on disk: its configuration, one appended record for each input, and witnesses as arrays.
+"""A run on disk: its configuration, one record for each input, and witnesses as arrays.
 
     run.json         what the run is; another model, data or setting is refused, not mixed
-    records.jsonl    one JSON object a line; for an index the last complete line counts
+    records.jsonl    one JSON object a line, checked field by field when it is read (`verifier.record_fields`)
     witnesses.npz    arrays `index`, `x`, `distance` of the replayed counterexamples
     witnesses/       the same in pieces while the run goes on
     certificates/    one .npz for each proof that left one; its record names it with its SHA-256
-    results.json     the summary that was last printed
+    results.json     the summary that was last printed, and the `offset` of its first input; there only as long as the
+                     records are those it sums up
 
-Killed at any point, a run continues: a half-written last line is cut off, and witnesses are written before the
+A finished run has a results.json, one record for each input and one witness for each claim of one. The first new
+record takes results.json away; from then on an input may have several lines, each of which says at least what the one
+before says (brackets narrow, radii that were tried are added; the same label and prediction), until `finish` leaves the
+last. Killed at any point, a run continues: a half-written last line is cut off, and witnesses are written before the
 records that speak of them.
 """
 
@@ -15,19 +19,24 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from encoders.files import replacing, write_atomically
+from encoders.files import write_atomically
+from verifier.npz import ArrayFileError
+from verifier.record_fields import check_configuration
+from verifier.record_lines import LARGEST_LINE, RecordLines, read_lines, write_lines
+from verifier.records import SCHEMA, RecordError, claimed_distance, configuration_digest, parse_record
+from verifier.witness_files import Witnesses, read_witnesses, write_witnesses
 
-SCHEMA = 1
+__all__ = ["SCHEMA", "Run", "RunError", "StoredRun", "open_run", "read_run"]
 
 
 class RunError(ValueError):
@@ -35,21 +44,39 @@ class RunError(ValueError):
 
 
 class Run:
-    """An opened run folder. Use `open_run`, which locks it."""
+    """An opened run folder. Use `open_run`, which locks it. notices: what was damaged and is made again."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, configuration: Mapping[str, Any]) -> None:
+        self.folder, self.configuration = folder, configuration
         self.certificates = folder / "certificates"
         self.records_path = folder / "records.jsonl"
+        self.results_path = folder / "results.json"
         self.records: dict[int, dict[str, Any]] = {}
+        self.notices: list[str] = []
+        self._repeated = False
+
+    def read(self) -> None:
+        """Take in the records; cut off a last line that was not finished. RunError names a line that is no record."""
+        found = read_lines(self.records_path, self.configuration)
+        for fault in found.faults:
+            raise RunError(
+                f"{self.records_path}, line {fault.line}: {fault.reason}; remove the line, and its input is worked on "
+                "again, or name another folder with --out"
+            )
+        if self.records_path.exists() and found.complete < self.records_path.stat().st_size:
+            with self.records_path.open("r+b") as file:
+                file.truncate(found.complete)
+        self.records, self._repeated = found.records, bool(found.repeated)
 
     def append(self, records: Sequence[Mapping[str, Any]], witnesses: Mapping[int, tuple[np.ndarray, float]]) -> None:
         """Write a batch: its witnesses first, then its records, flushed to the disk."""
+        digest = configuration_digest(self.configuration)
+        marked = {record["index"]: {**record, "run": digest} for record in records}
+        text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in marked.values())
+        # The summary is that of the records before.
+        self.results_path.unlink(missing_ok=True)
         if witnesses:
-            pieces = self.folder / "witnesses"
-            pieces.mkdir(exist_ok=True)
-            _write_witnesses(pieces / f"{min(witnesses):09d}-{len(list(pieces.iterdir())):06d}.npz", witnesses)
-        text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
+            write_witnesses(self._new_piece(min(witnesses)), witnesses)
         try:
             with self.records_path.open("a", encoding="utf-8") as file:
                 file.write(text)
@@ -58,41 +85,79 @@ class Run:
         except OSError as error:
             message = f"{self.records_path} cannot be written: {error}; the same command continues the run"
             raise OSError(message) from None
-        self.records.update({record["index"]: dict(record) for record in records})
+        self._repeated |= not self.records.keys().isdisjoint(marked)
+        self.records.update(marked)
 
-    def witnesses(self) -> dict[int, tuple[np.ndarray, float]]:
-        """Return the nearest witness of each input, by index: (point, distance)."""
-        found: dict[int, tuple[np.ndarray, float]] = {}
-        paths = [self.folder / "witnesses.npz", *sorted((self.folder / "witnesses").glob("*.npz"))]
-        for path in paths:
-            if not path.exists():
-                continue
+    def _new_piece(self, first: int) -> Path:
+        """Return the path of a piece of witnesses that is not there yet."""
+        pieces = self.folder / "witnesses"
+        pieces.mkdir(exist_ok=True)
+        names = (pieces / f"{first:09d}-{number:06d}.npz" for number in itertools.count(len(list(pieces.iterdir()))))
+        return next(path for path in names if not path.exists())
+
+    def replace(self, records: Mapping[int, Mapping[str, Any] | None]) -> None:
+        """Put other records, or none, in the place of those of some inputs, before they are worked on again."""
+        self.results_path.unlink(missing_ok=True)
+        for index, record in records.items():
+            self.records.pop(index)
+            if record is not None:
+                self.records[index] = dict(record)
+        write_lines(self.records_path, self.records)
+        self._repeated = False
+
+    def witnesses(self) -> Witnesses:
+        """Return a witness of each input: the one that its record claims, or else the nearest.
+
+        A file that holds none is set aside (`.damaged`), and noticed.
+        """
+        stored: list[tuple[int, np.ndarray, float]] = []
+        for path in _witness_files(self.folder):
             try:
-                with np.load(path, allow_pickle=False) as arrays:
-                    stored = [arrays[name] for name in ("index", "x", "distance")]
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, TypeError) as error:
-                raise RunError(f"{path} holds no witnesses: {error}; remove it") from None
-            for index, x, distance in zip(*stored, strict=True):
-                if int(index) not in found or distance < found[int(index)][1]:
-                    found[int(index)] = (x, float(distance))
+                stored += read_witnesses(path)
+            except ArrayFileError as error:
+                aside = path.replace(self.folder / f"{path.name}.damaged")
+                self.notices.append(f"{path} holds no witnesses: {error}; it is {aside.name} now")
+        return self._chosen(stored)
+
+    def _chosen(self, stored: Sequence[tuple[int, np.ndarray, float]]) -> Witnesses:
+        """Return of each index the witness that its record claims, or else the nearest."""
+        command = self.configuration["command"]
+        found: Witnesses = {}
+        for index, point, distance in stored:
+            record = self.records.get(index)
+            claim = None if record is None else claimed_distance(record, command)
+            held = found.get(index)
+            if held is None or distance == claim or (held[1] != claim and distance < held[1]):
+                found[index] = (point, distance)
         return found
 
-    def finish(self, results: Mapping[str, Any]) -> None:
-        """Merge the pieces of witnesses and write the summary. Safe to repeat."""
+    def keep_witnesses(self, witnesses: Witnesses) -> None:
+        """Leave these witnesses and no others, in one file."""
+        if witnesses:
+            write_witnesses(self.folder / "witnesses.npz", witnesses)
+        else:
+            (self.folder / "witnesses.npz").unlink(missing_ok=True)
         pieces = self.folder / "witnesses"
         if pieces.exists():
-            merged = self.witnesses()
-            if merged:
-                _write_witnesses(self.folder / "witnesses.npz", merged)
             for path in pieces.iterdir():
                 path.unlink()
             pieces.rmdir()
+
+    def finish(self, results: Mapping[str, Any]) -> None:
+        """Leave one record an input and one witness a claim, and write the summary. Safe to repeat."""
+        command = self.configuration["command"]
+        claims = {index: claimed_distance(record, command) for index, record in self.records.items()}
+        self.keep_witnesses({i: value for i, value in self.witnesses().items() if claims.get(i) == value[1]})
+        if self._repeated:
+            write_lines(self.records_path, self.records)
+            self._repeated = False
         self._drop_unnamed_certificates()
-        write_atomically(self.folder / "results.json", json.dumps(results, indent=2, allow_nan=False).encode())
+        write_atomically(self.results_path, json.dumps(results, indent=2, allow_nan=False).encode())
 
     def _drop_unnamed_certificates(self) -> None:
         """Remove certificates of which no record speaks: those of proofs that later ones have replaced."""
-        if not self.certificates.exists():
+        # Nothing is removed through a link: the folder behind it may be that of another run.
+        if not self.certificates.is_dir() or self.certificates.is_symlink():
             return
         named = {
             Path(record["certificate"]["file"]).name for record in self.records.values() if record.get("certificate")
@@ -104,26 +169,67 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class StoredRun:
-    """What a run folder holds: configuration, records by index, witnesses by index as (point, distance)."""
+    """What a run folder holds: configuration, lines of records, witnesses by index, the summary.
+
+    results: None as long as the run is not finished; a sentence where the file holds no summary.
+    """
 
     configuration: dict[str, Any]
-    records: dict[int, dict[str, Any]]
-    witnesses: dict[int, tuple[np.ndarray, float]]
+    lines: RecordLines
+    witnesses: Witnesses
+    results: dict[str, Any] | str | None = field(default=None)
 
 
 def read_run(folder: Path) -> StoredRun:
     """Return what a run folder holds, changing nothing. Raises RunError if it holds no run."""
     path = folder / "run.json"
     try:
-        configuration = json.loads(path.read_text(encoding="utf-8"))
+        if not path.is_file():
+            raise RunError(f"{folder} holds no run: there is no {path.name} in it that can be read")
+        if path.stat().st_size > LARGEST_LINE:
+            raise RunError(f"{path} cannot be read: it is longer than {LARGEST_LINE:,} bytes")
+        configuration = parse_record(path.read_bytes())
+        check_configuration(configuration)
     except OSError:
         raise RunError(f"{folder} holds no run: there is no {path.name} in it that can be read") from None
-    except ValueError as error:
+    except RecordError as error:
         raise RunError(f"{path} cannot be read: {error}") from None
-    if not isinstance(configuration, dict):
-        raise RunError(f"{path} cannot be read: it holds no object")
-    run = Run(folder)
-    return StoredRun(configuration, _complete_records(run.records_path)[0], run.witnesses())
+    try:
+        run = Run(folder, configuration)
+        lines = read_lines(run.records_path, configuration)
+        for fault in lines.faults:
+            if fault.index is None:
+                raise RunError(f"{run.records_path}, line {fault.line}: {fault.reason}")
+        run.records = lines.records
+        stored = [witness for path in _witness_files(folder) for witness in _read_witnesses(path)]
+        return StoredRun(configuration, lines, run._chosen(stored), _read_results(run.results_path))
+    except OSError as error:
+        raise RunError(f"{folder} cannot be read: {error}") from None
+
+
+def _witness_files(folder: Path) -> list[Path]:
+    whole = folder / "witnesses.npz"
+    return [*([whole] if whole.exists() else []), *sorted((folder / "witnesses").glob("*.npz"))]
+
+
+def _read_witnesses(path: Path) -> list[tuple[int, np.ndarray, float]]:
+    try:
+        return read_witnesses(path)
+    except ArrayFileError as error:
+        raise RunError(
+            f"{path} holds no witnesses: {error}; the command of the run, given again, searches for them"
+        ) from None
+
+
+def _read_results(path: Path) -> dict[str, Any] | str | None:
+    if not path.exists():
+        return None
+    if path.stat().st_size > LARGEST_LINE:
+        return f"it is longer than {LARGEST_LINE:,} bytes"
+    try:
+        return parse_record(path.read_bytes())
+    except RecordError as error:
+        return str(error)
 
 
 @contextlib.contextmanager
@@ -132,14 +238,15 @@ def open_run(folder: Path, configuration: Mapping[str, Any], origin: Mapping[str
 
     origin: where model and data came from; kept beside the configuration, but another one is no other run.
 
-    Raises RunError, with nothing written, if the folder holds another run or something else.
+    Raises RunError, with nothing written, if the folder holds another run or something else, or a line that is no
+    record of this run.
     """
     configuration = {"schema": SCHEMA, **configuration}
     path = folder / "run.json"
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; --out takes a folder")
     if path.exists():
-        _check_configuration(path, configuration)
+        _check_stored(path, configuration)
     elif folder.exists() and any(entry.name not in (".lock", "run.json") for entry in folder.iterdir()):
         raise RunError(f"{folder} is not empty and holds no run; name another folder with --out")
     folder.mkdir(parents=True, exist_ok=True)
@@ -149,60 +256,26 @@ def open_run(folder: Path, configuration: Mapping[str, Any], origin: Mapping[str
         except OSError:
             raise RunError(f"{folder} is in use by another process") from None
         if path.exists():
-            _check_configuration(path, configuration)
+            _check_stored(path, configuration)
         else:
             stored = {**configuration, "origin": dict(origin or {})}
             write_atomically(path, json.dumps(stored, indent=2, allow_nan=False).encode())
-        run = Run(folder)
-        run.records = _read_records(run.records_path)
+        run = Run(folder, json.loads(json.dumps(configuration)))
+        run.read()
         yield run
 
 
-def _check_configuration(path: Path, configuration: Mapping[str, Any]) -> None:
+def _check_stored(path: Path, configuration: Mapping[str, Any]) -> None:
+    """Raise RunError unless run.json states this configuration and nothing else."""
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        stored = parse_record(path.read_bytes())
+    except (OSError, RecordError) as error:
         raise RunError(f"{path} cannot be read: {error}; remove the folder or name another with --out") from None
     wanted = json.loads(json.dumps(configuration))
-    keys = [key for key in wanted if not isinstance(stored, dict) or stored.get(key) != wanted[key]]
+    keys = [key for key in (*wanted, *stored) if key != "origin" and stored.get(key) != wanted.get(key)]
     if keys:
         key = keys[0]
-        found = stored.get(key) if isinstance(stored, dict) else None
         raise RunError(
-            f"{path.parent} holds another run: {key} is {found!r} there and {wanted[key]!r} here; "
+            f"{path.parent} holds another run: {key} is {stored.get(key)!r} there and {wanted.get(key)!r} here; "
             "name another folder with --out"
         )
-
-
-def _read_records(path: Path) -> dict[int, dict[str, Any]]:
-    """Return the last record of each index; cut off a last line that was not finished."""
-    records, complete = _complete_records(path)
-    if path.exists() and complete < path.stat().st_size:
-        with path.open("r+b") as file:
-            file.truncate(complete)
-    return records
-
-
-def _complete_records(path: Path) -> tuple[dict[int, dict[str, Any]], int]:
-    """Return the last record of each index, and the length of the lines that are finished."""
-    content = path.read_bytes() if path.exists() else b""
-    complete = content.rfind(b"\n") + 1
-    records: dict[int, dict[str, Any]] = {}
-    for number, line in enumerate(content[:complete].splitlines(), start=1):
-        try:
-            record = json.loads(line)
-            records[int(record["index"])] = record
-        except (ValueError, KeyError, TypeError, OverflowError):
-            raise RunError(f"{path}, line {number}: not a record; remove the line or the folder") from None
-    return records, complete
-
-
-def _write_witnesses(path: Path, witnesses: Mapping[int, tuple[np.ndarray, float]]) -> None:
-    order = sorted(witnesses)
-    arrays = {
-        "index": np.array(order, dtype=np.int64),
-        "x": np.stack([witnesses[i][0] for i in order]),
-        "distance": np.array([witnesses[i][1] for i in order], dtype=np.float64),
-    }
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)

@@ -144,23 +144,6 @@ def substituted(stage: Stage, given: list[tuple[dict[int, Tensor], Tensor]]) -> 
     return found, bias
 
 
-def stage_sizes(network: Network) -> tuple[int, int]:
-    """Return (hinge units, entries of the matrices of all stages), without making anything of that size."""
-    sizes = [math.prod(network.input_shape)]
-    reaching: dict[str, set[int]] = {INPUT: {0}}
-    entries = 0
-    for node in network.nodes:
-        before = set[int]().union(*(reaching[name] for name in node.inputs))
-        reaching[node.name] = before
-        if isinstance(node.op, HINGES) or node is network.output:
-            size = math.prod(network.shapes[node.name])
-            entries += size * sum(sizes[j] for j in before)
-            if isinstance(node.op, HINGES):
-                reaching[node.name] = {len(sizes)}
-                sizes.append(size)
-    return sum(sizes[1:]), entries
-
-
 def staged(network: Network) -> StagedNetwork:
     """Return the stages of a network of affine ops and hinges, in float64, on the processor."""
     exact = network.cast(torch.float64, torch.device("cpu"))

@@ -20,6 +20,8 @@ from verifier.certificates.split_program import SplitProgram, split_refusal
 # Leaves evaluated side by side.
 PIECE = 512
 LEAF = -1
+# Signs of all leaves together, a byte each, that are made at once: 1 GiB.
+MOST_SIGNS = 1 << 30
 # Slopes of box bounds are stored in this many steps.
 STEPS = 255
 
@@ -123,6 +125,8 @@ class Certificate:
 
     def _check_leaves(self, program: SplitProgram, classes: int) -> None:
         """Evaluate the leaves of all trees, many side by side."""
+        if self.leaves * max(1, program.units) > MOST_SIGNS:
+            raise CertificateError(f"{self.leaves:,} leaves of {program.units:,} units are more than is evaluated")
         signs = [leaf_signs(tree.cuts, program.units) for tree in self.trees]
         for tree, found in zip(self.trees, signs, strict=True):
             shape = (len(found), len(self.open_units))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,12 @@ import numpy as np
 
 from encoders.files import write_atomically
 from verifier.certificates.certificate import BoxSlopes, Certificate, CertificateError, SplitTree
+from verifier.npz import read_npz
 
 SCHEMA = 1
-# A file that claims to unpack to more is not opened: 2 GiB.
+# The folder of a run that holds them.
+FOLDER = "certificates"
+# A larger file is not opened: 2 GiB.
 LARGEST = 1 << 31
 
 
@@ -46,9 +48,24 @@ def write_certificate(certificate: Certificate, folder: Path, index: int) -> dic
     }  # fmt: skip
 
 
+def certificate_path(run: Path, named: str) -> Path:
+    """Return where a run's certificate lies; CertificateError if the name leads out of the run's own certificates."""
+    folder, _, name = named.partition("/")
+    plain = name.isascii() and name.isprintable() and "/" not in name and "\\" not in name and name.endswith(".npz")
+    if folder != FOLDER or not plain:
+        raise CertificateError(f"its record names {named!r:.80}, which is no file in {FOLDER}/ of the run")
+    if (run / FOLDER).is_symlink():
+        raise CertificateError(f"{run / FOLDER} is a link, which leads out of the run")
+    return run / FOLDER / name
+
+
 def read_certificate(path: Path, sha256: str, index: int) -> Certificate:
     """Return the certificate of input `index`; CertificateError if it is missing, altered, or of another input."""
     try:
+        if path.is_symlink() or not path.is_file():
+            raise CertificateError(f"{path} cannot be read: there is no regular file of that name")
+        if path.stat().st_size > LARGEST:
+            raise CertificateError(f"{path} has {path.stat().st_size:,} bytes, more than {LARGEST:,}")
         content = path.read_bytes()
     except OSError as error:
         raise CertificateError(f"{path} cannot be read: {error}") from None
@@ -56,13 +73,8 @@ def read_certificate(path: Path, sha256: str, index: int) -> Certificate:
     if found != sha256:
         raise CertificateError(f"{path} was altered: its SHA-256 is {found}, the record says {sha256}")
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > LARGEST:
-            raise CertificateError(f"{path} unpacks to {size:,} bytes, more than {LARGEST:,}")
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return _certificate({name: arrays[name] for name in arrays.files}, index)
-    except (KeyError, TypeError, ValueError, OSError, zipfile.BadZipFile) as error:
+        return _certificate(read_npz(content), index)
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError, RecursionError) as error:
         raise CertificateError(f"{path} is no certificate of schema {SCHEMA}: {error}") from None
 
 

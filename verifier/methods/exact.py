@@ -11,9 +11,9 @@ from encoders.passes import expand_max_pools
 from encoders.region import BallRegion
 from verifier.bounds.mwd_chain import chain_refusal
 from verifier.bounds.splitting import SplitSearch
-from verifier.bounds.stages import stage_sizes
 from verifier.budget import Budget
 from verifier.certificates.certificate import Certificate
+from verifier.certificates.scope import MOST_ENTRIES, certificate_refusal, stage_sizes, too_large
 from verifier.certificates.split_program import split_refusal
 from verifier.methods.base import Batch, Decision, Findings, Method
 from verifier.methods.bisection import bisect_brackets
@@ -23,9 +23,6 @@ from verifier.methods.restriction import RestrictionMethod
 
 # Boxes that contraction examines for each class: in practice until it is done.
 CONTRACTION_NODES = 1_000_000
-# Entries of the matrices between hinges beyond which a network is refused: they would take 250 MB, a step of ascent
-# for a batch of parts half a second.
-MOST_ENTRIES = 20_000_000
 # Parts that a certificate of what another method proved may take.
 CERTIFICATE_PARTS = 20_000
 
@@ -64,7 +61,7 @@ class ExactMethod(Method):
             return f"{units} hinge units are more than the {self.hinges} of a portfolio"
         if entries > MOST_ENTRIES:
             others = "Methods for such networks: crown, alpha-crown, auto"
-            return f"method {self.name!r} {_too_large(units, entries)}. {others}"
+            return f"method {self.name!r} {too_large(units, entries)}. {others}"
         return None
 
     def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> Decision:
@@ -146,13 +143,9 @@ def certificate_of(batch: Batch, row: int, radius: float, budget: Budget) -> Cer
 
     The proof is done again in the form that can be checked: mostly the whole ball is one leaf.
     """
-    node = split_refusal(batch.subject.network)
-    if node is not None:
-        kinds = "affine ops, relu, leaky-relu, abs and max pools"
-        return f"certificates are of networks of {kinds}; node {node.name!r} is {node.op.kind}"
-    units, entries = stage_sizes(expand_max_pools(batch.subject.network))
-    if entries > MOST_ENTRIES:
-        return f"a certificate {_too_large(units, entries)}"
+    refusal = certificate_refusal(batch.subject.network, batch.norm)
+    if refusal is not None:
+        return refusal
     one = batch.at(torch.tensor([row], device=batch.centres.device))
     # With a domain nothing lies beyond its reach; without one every radius is meant.
     region = one.region(radius if batch.domain is None else min(radius, batch.reach))
@@ -160,10 +153,3 @@ def certificate_of(batch: Batch, row: int, radius: float, budget: Budget) -> Cer
     search = SplitSearch(batch.subject.network, ball, int(one.classes[0]), lambda _: False, budget, CERTIFICATE_PARTS)
     answer = search.decide()
     return answer.reason if answer.certificate is None else answer.certificate
-
-
-def _too_large(units: int, entries: int) -> str:
-    return (
-        f"would cut the signs of up to {units:,} hinge units, with matrices of about {entries:,} entries between them, "
-        f"more than the {MOST_ENTRIES:,} it takes on"
-    )

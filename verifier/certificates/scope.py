@@ -1,0 +1,51 @@
+"""Which proofs can have a certificate: told from the network and the norm, by whoever makes one and whoever checks."""
+
+from __future__ import annotations
+
+import math
+
+from encoders.network import INPUT, Network
+from encoders.passes import expand_max_pools
+from encoders.region import Norm
+from verifier.certificates.split_program import HINGES, split_refusal
+
+# Entries of the matrices between hinges beyond which none is made: they would take 250 MB, a step of ascent for a batch
+# of parts half a second.
+MOST_ENTRIES = 20_000_000
+
+
+def certificate_refusal(network: Network, norm: Norm) -> str | None:
+    """Return why no proof about a network in a norm can have a certificate, or None where each can have one."""
+    if norm != "inf":
+        return f"certificates are of the inf-norm, not of the {norm}-norm"
+    node = split_refusal(network)
+    if node is not None:
+        kinds = "affine ops, relu, leaky-relu, abs and max pools"
+        return f"certificates are of networks of {kinds}; node {node.name!r} is {node.op.kind}"
+    units, entries = stage_sizes(expand_max_pools(network))
+    return f"a certificate {too_large(units, entries)}" if entries > MOST_ENTRIES else None
+
+
+def stage_sizes(network: Network) -> tuple[int, int]:
+    """Return (hinge units, entries of the matrices of all stages), without making anything of that size."""
+    sizes = [math.prod(network.input_shape)]
+    reaching: dict[str, set[int]] = {INPUT: {0}}
+    entries = 0
+    for node in network.nodes:
+        before = set[int]().union(*(reaching[name] for name in node.inputs))
+        reaching[node.name] = before
+        if isinstance(node.op, HINGES) or node is network.output:
+            size = math.prod(network.shapes[node.name])
+            entries += size * sum(sizes[j] for j in before)
+            if isinstance(node.op, HINGES):
+                reaching[node.name] = {len(sizes)}
+                sizes.append(size)
+    return sum(sizes[1:]), entries
+
+
+def too_large(units: int, entries: int) -> str:
+    """Return in words what search over signs of so many units, with matrices of so many entries, would be."""
+    return (
+        f"would cut the signs of up to {units:,} hinge units, with matrices of about {entries:,} entries between them, "
+        f"more than the {MOST_ENTRIES:,} it takes on"
+    )

@@ -1,0 +1,150 @@
+"""A run taken up again: what its records rest on is looked at first, and worked on again where it is gone.
+
+A record that claims a witness needs one in the run's folder, of the model's shape and dtype, at exactly the distance it
+states, within that distance of its input and in the domain, and that the user's model still gives to another class.
+That takes one pass of the model for each witness; the proof in real arithmetic is left to `check`. A certificate must
+be there in its full length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from encoders.region import BallRegion, Norm
+from verifier.job import Job
+from verifier.methods.base import BATCH_SIZE, Findings
+from verifier.records import Record, claimed_distance
+from verifier.runs import Run, RunError
+from verifier.witness_files import Witnesses
+
+# Inputs that a notice names.
+NAMED = 8
+
+
+def take_up(run: Run | None, job: Job, norm: Norm) -> dict[int, dict[str, Any]]:
+    """Return the records of a run, without what is claimed on witnesses and certificates that are gone.
+
+    Those are written down as they are returned before any work starts, and named in the notices of the run.
+    """
+    if run is None:
+        return {}
+    beyond = [index for index in run.records if index >= len(job.dataset)]
+    if beyond:
+        raise RunError(f"{run.records_path}: the data end before input {min(beyond)}; remove its line")
+    command = run.configuration["command"]
+    witnesses = run.witnesses()
+    lost = _without_witness(run.records, witnesses, command, job, norm)
+    changed = _withdrawn(run, lost, command)
+    held = {index: witness for index, witness in witnesses.items() if index in run.records and index not in lost}
+    held = {index: w for index, w in held.items() if claimed_distance(run.records[index], command) is not None}
+    if len(held) < len(witnesses):
+        # Nobody has looked at a witness that no record claims: its writer was killed before the record.
+        run.keep_witnesses(held)
+    if changed:
+        run.replace(changed)
+        named = ", ".join(map(str, sorted(changed)[:NAMED])) + (", ..." if len(changed) > NAMED else "")
+        first = next(iter(lost.values()), "its certificate is gone")
+        run.notices.append(f"{len(changed)} inputs ({named}) are worked on again: {first}")
+    return run.records
+
+
+def _withdrawn(run: Run, lost: Mapping[int, str], command: str) -> dict[int, dict[str, Any] | None]:
+    """Return what takes the place of records whose witness or certificate is gone; None where nothing does."""
+    if command != "certify":
+        return dict.fromkeys(lost)
+    # What was proved of these inputs stands; the search for counterexamples begins again.
+    changed: dict[int, dict[str, Any] | None] = {index: _searched_again(run.records[index]) for index in lost}
+    for index, record in run.records.items():
+        if not _has_certificate(record, run.folder):
+            left = changed.get(index) or record
+            changed[index] = {name: value for name, value in left.items() if name != "certificate"}
+    return changed
+
+
+def notices_of(run: Run | None) -> tuple[str, ...]:
+    """Return what was damaged in a run and is made again, in sentences."""
+    return () if run is None else tuple(run.notices)
+
+
+def nearest_execution(findings: Findings, row: int, known: Record | None) -> float | None:
+    """Return the least distance of a point that is unsafe by execution only, found now or known before."""
+    distances = (findings.execution_only.get(row), (known or {}).get("execution_only"))
+    return min((distance for distance in distances if distance is not None), default=None)
+
+
+def _searched_again(record: Record) -> dict[str, Any]:
+    return {**record, "upper": None, "upper_method": "", "tie": False, "tried": [], "reason": None}
+
+
+def _has_certificate(record: Record, folder: Path) -> bool:
+    """Return whether the certificate that a record names is there in its length; true if it names none."""
+    named = record.get("certificate")
+    if named is None:
+        return True
+    path = folder / str(named["file"])
+    return path.is_file() and path.stat().st_size == named.get("bytes", path.stat().st_size)
+
+
+def _without_witness(
+    records: Mapping[int, Record], witnesses: Witnesses, command: str, job: Job, norm: Norm
+) -> dict[int, str]:
+    """Return the inputs whose record claims a witness that is not there or does not show it, with the reason."""
+    lost: dict[int, str] = {}
+    left: list[int] = []
+    dtype = torch.zeros(0, dtype=job.subject.network.dtype).numpy().dtype
+    for index, record in sorted(records.items()):
+        claim = claimed_distance(record, command)
+        if claim is None:
+            continue
+        point, distance = witnesses.get(index, (None, None))
+        if point is None or distance is None:
+            lost[index] = f"there is no witness of input {index}"
+        elif distance != claim:
+            lost[index] = f"the witness of input {index} lies at {distance!r}, its record says {claim!r}"
+        elif point.shape != job.subject.network.input_shape or point.dtype != dtype or not np.isfinite(point).all():
+            lost[index] = f"the witness of input {index} is no input of the model"
+        else:
+            left.append(index)
+    for start in range(0, len(left), BATCH_SIZE):
+        part = left[start : start + BATCH_SIZE]
+        shown = _shows(job, part, [witnesses[i] for i in part], [records[i]["prediction"] for i in part], norm)
+        for index, holds in zip(part, shown.tolist(), strict=True):
+            if not holds:
+                lost[index] = f"the witness of input {index} does not show what its record says"
+    return lost
+
+
+def _shows(
+    job: Job, rows: Sequence[int], found: Sequence[tuple[np.ndarray, float]], classes: Sequence[int], norm: Norm
+) -> Tensor:
+    """Return a mask `(rows,)`: whether points lie within their distances and are unsafe in the user's model."""
+    points = torch.from_numpy(np.stack([point for point, _ in found]))
+    centres = job.subject.points(job.dataset.inputs[list(rows)], job.dataset.clip).to(torch.float64)
+    distances = torch.tensor([distance for _, distance in found], dtype=torch.float64)
+    ball = BallRegion(centres, torch.zeros_like(distances), job.dataset.clip, norm)
+    within = ball.distance(points) <= distances
+    if job.dataset.clip is not None:
+        least, greatest = job.dataset.clip
+        exact = points.to(torch.float64).flatten(1)
+        within &= (exact.amin(dim=1) >= least) & (exact.amax(dim=1) <= greatest)
+    unsafe = _is_unsafe(job.subject.execute(points), classes)
+    for i in torch.nonzero(~unsafe).flatten().tolist():
+        # Some runtimes round otherwise in a batch; a witness counts as it is alone.
+        unsafe[i] = _is_unsafe(job.subject.execute(points[i : i + 1]), classes[i : i + 1])[0]
+    return within & unsafe
+
+
+def _is_unsafe(outputs: np.ndarray, classes: Sequence[int]) -> Tensor:
+    """Return a mask: whether another class has at least the value of the given one."""
+    known = torch.tensor([0 <= k < outputs.shape[1] for k in classes])
+    own = np.clip(np.array(classes), 0, outputs.shape[1] - 1)
+    rows = np.arange(len(outputs))
+    others = outputs.copy()
+    others[rows, own] = -np.inf
+    return known & torch.from_numpy(others.max(axis=1) >= outputs[rows, own])

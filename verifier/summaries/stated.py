@@ -1,0 +1,145 @@
+"""results.json against the records: every number that a reader would quote is computed again.
+
+Not computed again: seconds of the whole run, paths, warnings, the name of the model (its digest is) and the reasons of
+methods that were left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from verifier.records import SCHEMA, Record, brackets_of, shown
+from verifier.summaries.attacked import attacked
+from verifier.summaries.certified import certified
+from verifier.summaries.compared import all_violations, compared
+from verifier.summaries.measured import measured
+
+# Means and quantiles of the same records may differ by rounding between versions of numpy and scipy.
+RELATIVE, ABSOLUTE = 1e-9, 1e-15
+# Fields that summaries of earlier versions lack.
+ADDED = ("execution_only",)
+
+
+class StatementError(ValueError):
+    """A summary is malformed, or about inputs or settings that the run does not have."""
+
+
+def differences(
+    results: Mapping[str, Any], records: Mapping[int, Record], configuration: Mapping[str, Any]
+) -> list[str]:
+    """Return in what a summary is not that of the records, in sentences; empty where it is."""
+    try:
+        about = _records_about(results, records)
+        command = configuration["command"]
+        common = {"schema": SCHEMA, "command": command, "digest": configuration["model"]}
+        correct = sum(bool(record["correct"]) for record in about)
+        expected = {**common, "correct": correct, **EXPECTED[command](results, about, configuration)}
+    except StatementError as error:
+        return [str(error)]
+    return list(_differences(results, expected))
+
+
+def _records_about(results: Mapping[str, Any], records: Mapping[int, Record]) -> list[Record]:
+    """Return the records of the inputs that a summary is about, in order."""
+    inputs, offset = results.get("inputs"), results.get("offset", min(records, default=0))
+    if type(inputs) is not int or type(offset) is not int or not 1 <= inputs <= len(records) or offset < 0:
+        raise StatementError(
+            f"it is about {shown(inputs)} inputs from {shown(offset)}, the run has {len(records)} records"
+        )
+    missing = [index for index in range(offset, offset + inputs) if index not in records]
+    if missing:
+        raise StatementError(f"it counts input {missing[0]}, which has no valid record")
+    return [records[index] for index in range(offset, offset + inputs)]
+
+
+def _certify(results: Mapping[str, Any], records: Sequence[Record], _: Mapping[str, Any]) -> dict[str, Any]:
+    rows = _objects(results.get("results"), "results")
+    radii = [_radius(row.get("epsilon"), f"results[{place}].epsilon") for place, row in enumerate(rows)]
+    if sorted(set(radii)) != radii:
+        raise StatementError("its rows are not in rising order of epsilon")
+    return {"results": [dataclasses.asdict(row) for row in certified(records, radii)]}
+
+
+def _attack(results: Mapping[str, Any], records: Sequence[Record], configuration: Mapping[str, Any]) -> dict[str, Any]:
+    counts = attacked(records)
+    settings = {name: configuration[name] for name in ("attack", "norm", "epsilon", "target")}
+    return {**settings, **dataclasses.asdict(counts), "robust_accuracy": counts.robust / len(records)}
+
+
+def _robustness(
+    results: Mapping[str, Any], records: Sequence[Record], configuration: Mapping[str, Any]
+) -> dict[str, Any]:
+    epsilon = _radius(results.get("epsilon"), "epsilon")
+    if any(record["tried"] < epsilon for record in records):
+        raise StatementError(f"it is about the radius {epsilon!r}, at which not every input was tried")
+    found = measured(records, epsilon, configuration["estimators"])
+    estimators = results.get("estimators")
+    if not isinstance(estimators, dict) or set(estimators) != set(found.estimators):
+        raise StatementError(f"its estimators are not those of the run, {', '.join(found.estimators)}")
+    return dataclasses.asdict(found)
+
+
+def _compare(results: Mapping[str, Any], records: Sequence[Record], configuration: Mapping[str, Any]) -> dict[str, Any]:
+    rows = _objects(results.get("rows"), "rows")
+    directions: dict[str, str] = {}
+    for place, row in enumerate(rows):
+        name, direction = row.get("method"), row.get("direction")
+        if not isinstance(name, str) or name in directions or direction not in ("proves", "finds", "both"):
+            raise StatementError(f"rows[{place}] is of method {shown(name)}, which {shown(direction)}")
+        if any(name not in record["methods"] for record in records):
+            raise StatementError(f"it has a row of method {name!r}, of which not every record speaks")
+        directions[name] = direction
+    _check_directions(records, directions)
+    table = [dataclasses.asdict(row) for row in compared(records, configuration["epsilon"], directions)]
+    found = [list(violation) for violation in all_violations(records, list(directions))]
+    return {"epsilon": configuration["epsilon"], "norm": configuration["norm"], "rows": table, "violations": found}
+
+
+def _check_directions(records: Sequence[Record], directions: Mapping[str, str]) -> None:
+    """Raise StatementError where a method that only finds has proved something, or the other way round."""
+    for record in records:
+        brackets = dict(zip(record["methods"], brackets_of(record, "compare"), strict=True))
+        for name, direction in directions.items():
+            proved = max(brackets[name].lower, brackets[name].trusted) >= 0
+            if (direction == "finds" and proved) or (direction == "proves" and math.isfinite(brackets[name].upper)):
+                raise StatementError(f"its row of method {name!r} says that it only {direction}")
+
+
+EXPECTED = {"certify": _certify, "attack": _attack, "robustness": _robustness, "compare": _compare}
+
+
+def _objects(value: Any, name: str) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not value or not all(isinstance(row, dict) for row in value):
+        raise StatementError(f"{name} is {shown(value)}; expected a list of objects")
+    return value
+
+
+def _radius(value: Any, name: str) -> float:
+    if type(value) not in (int, float) or not 0 <= value < 1 << 53:
+        raise StatementError(f"{name} is {shown(value)}; expected a radius")
+    return float(value)
+
+
+def _differences(found: Any, expected: Any, where: str = "") -> Iterator[str]:
+    """Yield a sentence for each place where what was found is not what is expected; further fields are allowed."""
+    if isinstance(expected, Mapping) and isinstance(found, Mapping):
+        for name, value in expected.items():
+            if name in found:
+                yield from _differences(found[name], value, f"{where}.{name}" if where else name)
+            elif name not in ADDED:
+                yield f"{where + '.' if where else ''}{name} is missing"
+    elif isinstance(expected, list | tuple) and isinstance(found, list) and len(expected) == len(found):
+        for place, (mine, other) in enumerate(zip(found, expected, strict=True)):
+            yield from _differences(mine, other, f"{where}[{place}]")
+    elif not _equal(found, expected):
+        yield f"{where} is {shown(found)}, the records give {shown(expected)}"
+
+
+def _equal(found: Any, expected: Any) -> bool:
+    numbers = (int, float)
+    if type(found) in numbers and type(expected) in numbers and abs(found) < 1 << 1000:
+        return math.isclose(found, expected, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
+    return type(found) is type(expected) and bool(found == expected)
