@@ -11,12 +11,13 @@ from rich.table import Table
 
 from encoders.files import write_atomically
 from verifier.comparing import CompareResult
+from verifier.reports.tables import EXECUTION_ONLY
 
 matplotlib.use("Agg")
 
 
 def comparison_table(result: CompareResult) -> Table:
-    """Return one row for each method; what a solver vouches for and units left open only where there are any."""
+    """Return one row for each method; columns of what there may be none of only where there is some."""
     title = f"{result.model}: {result.inputs} inputs, epsilon {result.epsilon:g} ({result.norm}-norm)"
     # Without lines between them all columns fit into 80 characters.
     table = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=0)
@@ -25,6 +26,7 @@ def comparison_table(result: CompareResult) -> Table:
         "certified": [str(row.certified) for row in result.rows],
         "trusted": [str(row.trusted or "") for row in result.rows],
         "falsified": [str(row.falsified) for row in result.rows],
+        "execution\nonly": [str(row.execution_only or "") for row in result.rows],
         "mean\nlower": [f"{row.mean_lower:.4g}" for row in result.rows],
         "mean\nupper": [f"{row.mean_upper:.4g}" for row in result.rows],
         "gap\nclosed": ["" if row.gap_closed is None else f"{row.gap_closed:.1%}" for row in result.rows],
@@ -32,8 +34,11 @@ def comparison_table(result: CompareResult) -> Table:
         "median\nseconds": [f"{row.median_seconds:.2g}" for row in result.rows],
     }
     shown = {name: cells for name, cells in columns.items() if any(cells)}
-    if "trusted" in shown:
-        table.caption = "trusted: safe by the word of a solver alone, which certifies nothing and moves no mean"
+    captions = {
+        "trusted": "trusted: safe by the word of a solver alone, which certifies nothing and moves no mean",
+        "execution\nonly": EXECUTION_ONLY,
+    }
+    table.caption = "\n".join(words for name, words in captions.items() if name in shown) or None
     for name in shown:
         table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
     for cells in zip(*shown.values(), strict=True):

@@ -10,25 +10,36 @@ from verifier.attacking import AttackResult
 from verifier.certification import CertifyResult
 from verifier.measuring import RobustnessResult
 
+EXECUTION_ONLY = (
+    "execution only: inputs, certified or open, with a point within epsilon that gets another class by the rounding of "
+    "the model's execution alone"
+)
+
 
 def certification_table(result: CertifyResult) -> Table:
     """Return one row for each radius: counts over correctly classified inputs, and the accuracies they bound.
 
-    Where solvers vouch for open inputs their number stands in brackets, with what that means below.
+    Where solvers vouch for open inputs their number stands in brackets, and where the model's execution is wrong though
+    real arithmetic is not a column says of how many inputs, each with what that means below.
     """
     title = f"{result.model}: {result.correct} of {result.inputs} inputs classified correctly"
     table = Table(title=title, title_justify="left", caption_justify="left")
+    words = []
     if any(row.trusted for row in result.results):
-        table.caption = (
-            "(n): n of the open ones are trusted, safe by the word of a solver alone, which certifies nothing"
-        )
-    for name in ("epsilon", "certified", "falsified", "open", "certified\naccuracy (95 %)", "attack\naccuracy"):
+        words.append("(n): n of the open ones are trusted, safe by the word of a solver alone, which certifies nothing")
+    is_executed = any(row.execution_only for row in result.results)
+    words += [EXECUTION_ONLY] if is_executed else []
+    table.caption = "\n".join(words) or None
+    executed = ["execution\nonly"] if is_executed else []
+    names = ("epsilon", "certified", "falsified", "open", *executed, "certified\naccuracy (95 %)", "attack\naccuracy")
+    for name in names:
         table.add_column(name, justify="right", no_wrap=name == "open")
     for row in result.results:
         low, high = row.certified_accuracy_ci95
         accuracy = f"{row.certified_accuracy:.1%} ({low:.1%} to {high:.1%})"
         still_open = f"{row.open} ({row.trusted})" if row.trusted else str(row.open)
-        counts = (str(row.certified), str(row.falsified), still_open)
+        counts = [str(row.certified), str(row.falsified), still_open]
+        counts += [str(row.execution_only)] if is_executed else []
         table.add_row(f"{row.epsilon:g}", *counts, accuracy, f"{row.attack_accuracy:.1%}")
     return table
 
@@ -52,7 +63,9 @@ def attack_table(result: AttackResult) -> Table:
 def robustness_table(result: RobustnessResult) -> Table:
     """Return one row for the brackets, which hold the truth, and one for each estimator at its word."""
     title = f"{result.model}: {result.inputs} inputs, {result.correct} classified correctly, epsilon {result.epsilon:g}"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    if result.execution_only:
+        table.caption = f"execution only: {result.execution_only} of {result.inputs}\n{EXECUTION_ONLY}"
     for name in ("", "frequency", "(95 %)", "severity", "unresolved", "median seconds"):
         table.add_column(name, justify="right" if name else "left", no_wrap=not name)
     phi, mu = result.frequency, result.severity
