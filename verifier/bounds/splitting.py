@@ -5,7 +5,8 @@ cover it. Many parts are bounded at once by ascent in float32 (beta-CROWN: Wang 
 only once the bound with those numbers has been evaluated with every rounding bounded
 (`verifier.certificates.split_program`). The numbers are kept: with the tree they are a certificate. The points where
 bounds end are tried as counterexamples. Where every sign is known the bound is that of a linear program, which a solver
-gives where ascent does not get there; so only a tie within rounding can stay open.
+gives where ascent does not get there; what stays open then is mostly a tie within rounding, and
+`verifier.bounds.open_part` says what else.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from encoders.passes import expand_max_pools
 from encoders.region import BallRegion
 from encoders.scaling import exponents
 from verifier.bounds.dual_ascent import DualAscent, Lines
+from verifier.bounds.open_part import Why, sentence, why_open
 from verifier.bounds.parts import Forest, Parts, PartStore
 from verifier.bounds.pieces import solve_piece
 from verifier.bounds.stages import stage_units, staged, with_known_signs
@@ -49,7 +51,7 @@ DESCENT_STEPS, DESCENT_DECAY = 10, 0.7
 DESCENTS = 5
 # A point is proposed where its margin in float32 is below this share of the reach.
 NEAR = 1e-6
-# Parts that may be found to be within rounding of a tie before the search ends: the first one rules a proof out.
+# Parts with all signs known that may stay open before the search ends: the first one rules a proof out.
 MOST_TIES = 16
 TIME = "time limit"
 
@@ -177,33 +179,34 @@ class SplitSearch:
     def _search(self, parts: Parts, losses: Tensor) -> SplitAnswer:
         """Cut the given parts, all bounded in vain, until none is left."""
         store = PartStore()
-        ties = skipped = 0
+        skipped = 0
+        left_open: list[Why] = []
         while True:
             known = (parts.signs != 0).all(dim=1)
             for i in torch.nonzero(known).squeeze(1).tolist():
-                if self.budget.exhausted or ties >= MOST_TIES:
+                if self.budget.exhausted or len(left_open) >= MOST_TIES:
                     skipped += 1
                     continue
                 settled = self._settled(parts[i : i + 1])
                 if settled is None:
                     return self._answer(found=True)
-                ties += not settled
+                left_open += [settled] if isinstance(settled, Why) else []
             parts, losses = parts[~known], losses[~known]
             if len(parts):
                 store.add(self._halves(parts, self._chosen_cuts(parts, losses)))
-            if skipped or ties >= MOST_TIES or not len(store):
+            if skipped or len(left_open) >= MOST_TIES or not len(store):
                 break
             if self.budget.exhausted or self._parts >= self.most_parts:
                 why = TIME if self.budget.exhausted else f"{self.most_parts} parts of the region"
-                return self._answer(f"{why}; {len(store) + ties} parts are open")
+                return self._answer(f"{why}; {len(store) + len(left_open)} parts are open")
             left = self._worked_off(store.take(BATCH), PART_STEPS)
             if left is None:
                 return self._answer(found=True)
             parts, losses = left
         others = skipped + len(store)
-        if ties:
+        if left_open:
             more = f", {others} more are open" if others else ""
-            return self._answer(f"{ties} parts with all signs known are within rounding of a tie{more}")
+            return self._answer(f"{sentence(left_open)}{more}")
         return self._answer(f"{TIME}; {others} parts are open" if others else "")
 
     def _answer(self, reason: str = "", found: bool = False) -> SplitAnswer:
@@ -346,8 +349,8 @@ class SplitSearch:
         nodes = (torch.tensor(firsts)[:, None] + torch.arange(2)).flatten()
         return replace(halves, nodes=nodes, signs=signs.flatten(0, 1))
 
-    def _settled(self, part: Parts) -> bool | None:
-        """Return whether a part with all signs known is closed; None if a point of it is a counterexample.
+    def _settled(self, part: Parts) -> Why | bool | None:
+        """Return true once a part with all signs known is closed, or why it is not; None if it has a counterexample.
 
         The linear program of its linear piece decides; its multipliers are the pulls.
         """
@@ -359,9 +362,11 @@ class SplitSearch:
         for pulls in found.pulls:
             if self._proved(part, row, signs.numpy(), pulls[self.open_units.numpy()]):
                 return True
-        if found.point is None:
-            return False
-        return None if self.attack(found.point.reshape(1, *self.network.input_shape)) else False
+        point = None if found.point is None else found.point.reshape(self.network.input_shape)
+        if point is not None and self.attack(point.unsqueeze(0)):
+            return None
+        reach = float(self.reach[int(part.rows[0])])
+        return why_open(self.network, self.region, point, torch.from_numpy(row), reach)
 
     def _piece_slopes(self, part: Parts) -> Tensor:
         """Return the slopes `(units,)` of all hinges on a part with all signs known."""
