@@ -87,6 +87,10 @@ class Claims:
             raise
         except MALFORMED as error:
             raise CertificateError(f"it cannot be evaluated: {error}") from None
+        for name in ("radius", "leaves"):
+            stated = named.get(name)
+            if stated is not None and stated != getattr(found, name):
+                raise CertificateError(f"its {name} is {getattr(found, name)!r}, the record says {stated!r}")
         return found
 
     def check_witness(self, index: int, record: Record | None, point: np.ndarray, distance: float) -> None:

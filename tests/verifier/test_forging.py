@@ -165,6 +165,16 @@ def test_certificates_of_other_places_runs_and_inputs_are_refused(run, made, tmp
     assert "expected" in refused_at(folder, first["index"]) and "expected" in refused_at(folder, second["index"])
 
 
+def test_what_a_record_says_of_its_certificate_is_read_off_the_certificate(run):
+    for name, words in (("leaves", "its leaves is"), ("radius", "its radius is")):
+        folder = run()
+        records = records_of(folder)
+        record = proved(records)
+        record["certificate"][name] += 1
+        write_records(folder, records)
+        assert words in refused_at(folder, record["index"])
+
+
 def altered(path: Path, record: dict, content: bytes) -> None:
     path.write_bytes(content)
     record["certificate"]["sha256"] = hashlib.sha256(content).hexdigest()
