@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from verifier.agreement import INPUTS
 from verifier.certificates.certificate import CertificateError
 from verifier.certificates.replay import ReplayError
 from verifier.claims import MALFORMED, Claims
@@ -210,11 +211,13 @@ def _loaded(
         places["data"], data_dir=data_dir or origin.get("data_dir"), clip=None if clip is None else tuple(clip)
     )
     subject = load_subject(places["model"], device="cpu", mean=origin.get("mean", ()), std=origin.get("std", ()))
-    dataset = dataset.fit_to(subject.network.input_shape)
+    dataset = dataset.fit_to(subject.network.input_shape, origin.get("layout"))
     for name, found in (("model", subject.network.digest), ("data", dataset.digest)):
         if found != configuration.get(name):
             raise ValueError(
                 f"{places[name]} is not the {name} of the run: its digest is {found}, "
                 f"the run's is {configuration.get(name)}; name the right one with --{name}"
             )
-    return subject, dataset
+    # A proof about the graph is one about the model only if they are the same.
+    points = subject.points(dataset.inputs[:INPUTS], dataset.clip)
+    return subject.probed(points, dataset.clip), dataset

@@ -57,7 +57,7 @@ class Claims:
 
     def _gives(self, point: np.ndarray, prediction: int) -> bool:
         """Return whether the model gives a point a class, up to what executing it in a batch may round otherwise."""
-        outputs = self.subject.execute(point[None].astype(self._dtype))[0].astype(np.float64)
+        outputs = self.subject.outputs(point[None].astype(self._dtype), ["a point of the run"])[0].astype(np.float64)
         if not np.isfinite(outputs).all():
             return prediction == NO_CLASS
         if not 0 <= prediction < len(outputs):

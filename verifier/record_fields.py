@@ -242,7 +242,7 @@ SETTINGS: Fields = {
     "origin": (_is_object, "an object", False),
 }  # fmt: skip
 ORIGIN: Fields = {
-    "model": _optional(TEXT), "data": _optional(TEXT), "data_dir": _optional(REASON),
+    "model": _optional(TEXT), "data": _optional(TEXT), "data_dir": _optional(REASON), "layout": _optional(REASON),
     "mean": (_are_numbers, "a list of numbers", False), "std": (_are_numbers, "a list of numbers", False),
 }  # fmt: skip
 COMMAND_SETTINGS: Mapping[str, Fields] = {

@@ -13,14 +13,15 @@ from onnx import helper
 from torch import Tensor, nn
 
 from encoders import Network
-from encoders.formats import open_runtime, read_network
+from encoders.formats import open_runtime, read_network, write_network
 from encoders.formats.runtime import Runtime
 from encoders.formats.torch_export import from_module, open_module
 from encoders.ops import Abs, Affine, AveragePool2d, BatchNorm, Conv2d, LeakyRelu, MaxPool2d, Relu, Sigmoid, Tanh
 from tests.conftest import chain, random_mwd_network, random_relu_network
 from tests.encoders.onnx_models import model
-from verifier import certify
+from verifier import certify, check
 from verifier.agreement import Agreement, DisagreementError, node_tolerances, probes, rounding_tolerance
+from verifier.subject import Subject, load_subject
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 
@@ -281,3 +282,34 @@ def test_the_first_call_that_differs_in_a_torch_program_is_named() -> None:
     wrong = perturbed(network, 0, 0.5)
     with pytest.raises(DisagreementError, match=f"first node that differs is '{network.nodes[0].name}'"):
         Agreement("m", wrong, runtime).probed(X, None)
+
+
+def test_a_difference_at_a_point_that_an_attack_reaches_ends_the_run(monkeypatch, tmp_path) -> None:
+    """Graph and model agree wherever they are looked at, but for the place to which the attack is led."""
+    network = chain((2,), Affine(torch.tensor([[1.0, 0.0], [0.0, 0.0]]), torch.tensor([-0.447, 0.0])))
+    write_network(network, tmp_path / "model.safetensors")
+    inputs = np.array([[0.9, 0.9]] * 12, np.float32)
+
+    def run(x: np.ndarray) -> np.ndarray:
+        outputs = plain(network)(x)
+        outputs[(x[:, 0] < 0.447) & (x[:, 0] > 0.44)] += np.array([1.0, 0.0], np.float32)
+        return outputs
+
+    found = Subject("m", network, run, torch.device("cpu"), Agreement("m", network, run).probed(inputs, (0.0, 1.0)))
+    monkeypatch.setattr("verifier.job.load_subject", lambda *_, **__: found)
+    with pytest.raises(DisagreementError, match="a point that an attack proposed"):
+        certify(tmp_path / "model.safetensors", (inputs, np.zeros(12, int)), [0.455], clip=(0.0, 1.0))
+
+
+def test_check_compares_graph_and_model_too(monkeypatch, tmp_path) -> None:
+    network = random_relu_network(3, (4, 6, 3))
+    write_network(network, tmp_path / "model.safetensors")
+    labels = network.evaluate(X).argmax(dim=1).numpy()
+    np.savez(tmp_path / "data.npz", x=X, y=labels)
+    certify(tmp_path / "model.safetensors", tmp_path / "data.npz", [1e-3], method="interval", out=tmp_path / "run")
+    assert not check(tmp_path / "run", allow_uncertified=True).refused
+    real = load_subject(tmp_path / "model.safetensors", device="cpu")
+    other = dataclasses.replace(real, runtime=lambda x: real.runtime(x) * np.float32(1.5))
+    monkeypatch.setattr("verifier.checking.load_subject", lambda *_, **__: other)
+    with pytest.raises(DisagreementError):
+        check(tmp_path / "run", allow_uncertified=True)

@@ -107,6 +107,10 @@ def confirm(batch: Batch, region: BallRegion, points: Tensor) -> Decision:
     shown = replay(batch, points)
     inside = region.contains(points).cpu()
     distances = region.distance(points).tolist()
+    apart = torch.nonzero((shown.executed != shown.real) & inside).squeeze(1).to(points.device)
+    if len(apart):
+        # Rounding may part them, or the graph is not the model: then there is nothing to say about it.
+        batch.subject.outputs(points[apart], ["a point that an attack proposed"] * len(apart))
     for row in torch.nonzero(shown.executed & ~shown.real & inside).squeeze(1).tolist():
         decision.execution_only[row] = distances[row]
         if row in shown.undecided:
