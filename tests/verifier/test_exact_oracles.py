@@ -1,6 +1,6 @@
 """Exact answers on tiny networks against brute force: patterns with linear programs, and dense grids.
 
-The share of seeds that runs by default keeps this file under a minute; `-m slow` runs the rest of the 200 of each kind.
+The share of seeds that runs by default keeps this file at some ten seconds; `-m slow` runs the rest of the 200 of each.
 """
 
 import math
@@ -19,6 +19,7 @@ from encoders.linear_model import Direction, LinearModel
 from encoders.ops import Abs, Affine, LeakyRelu, MaxPool2d, Op, Relu, Reshape, Sigmoid, Tanh
 from encoders.passes import expand_max_pools
 from tests.conftest import chain
+from tests.seeds import seeds
 from tests.verifier.activation_patterns import least_values
 from tests.verifier.test_exact_method import batch_of, hinge_network
 from verifier.bounds.linear import LinearBounds
@@ -36,11 +37,6 @@ POOLS: tuple[tuple[Op, ...], ...] = (
     (Relu(), MaxPool2d((1, 2), (1, 2))),
     (MaxPool2d((2, 2), (2, 2), (1, 0, 1, 0)), Abs()),
 )
-
-
-def seeds(quick: int) -> list[object]:
-    """Return all seeds, those past the first few marked slow."""
-    return [*range(quick), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(quick, CASES))]
 
 
 def pool_network(seed: int) -> Network:
@@ -102,7 +98,7 @@ def assert_patterns_agree(network: Network, radius: float, seed: int, solver: st
     return float(exact.min())
 
 
-@pytest.mark.parametrize("seed", seeds(30))
+@pytest.mark.parametrize("seed", seeds(8, CASES))
 def test_networks_of_hinges_have_the_minimum_of_their_patterns(seed):
     network = hinge_network(seed, (3, 5, 4, 3))
     radius = (0.1, 0.2, 0.35)[seed % 3]
@@ -114,12 +110,12 @@ def test_networks_of_hinges_have_the_minimum_of_their_patterns(seed):
         assert bool(decision.witnesses) is (exact < 0)
 
 
-@pytest.mark.parametrize("seed", seeds(30))
+@pytest.mark.parametrize("seed", seeds(8, CASES))
 def test_networks_with_max_pools_have_the_minimum_of_their_patterns(seed):
     assert_patterns_agree(pool_network(seed), (0.1, 0.2, 0.35)[seed % 3], seed)
 
 
-@pytest.mark.parametrize("seed", seeds(12))
+@pytest.mark.parametrize("seed", seeds(4, CASES))
 def test_our_search_decides_max_pools_that_are_written_as_relus(seed):
     network = pool_network(seed)
     expanded = expand_max_pools(network)
@@ -135,13 +131,13 @@ def test_our_search_decides_max_pools_that_are_written_as_relus(seed):
         assert bool(decision.witnesses) is (exact < 0)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", seeds(2, 6))
 def test_cbc_agrees_with_the_patterns(seed):
     make = pool_network if seed % 2 else lambda s: hinge_network(s, (3, 5, 4, 3))
     assert_patterns_agree(make(seed), 0.2, seed, "pulp")
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", seeds(2, 6))
 def test_conic_solvers_agree_on_relaxations_and_on_fixed_patterns(seed):
     """cvxpy's solver takes no integers: the relaxation, and the best pattern's program, are what it can be asked."""
     network = pool_network(seed) if seed % 2 else hinge_network(seed, (3, 5, 4, 3))
@@ -193,7 +189,7 @@ def slopes_from(network: Network, row: np.ndarray) -> list[float]:
     return [float(reach.sum()), *reversed(found)]
 
 
-@pytest.mark.parametrize("seed", seeds(30))
+@pytest.mark.parametrize("seed", seeds(8, CASES))
 def test_networks_of_curves_have_a_bound_below_their_grid_and_within_their_gaps(seed):
     """bound <= minimum <= grid, and bound >= minimum - sum of each gap times what it can do to the output."""
     network = smooth_network(seed)
@@ -216,7 +212,7 @@ def test_networks_of_curves_have_a_bound_below_their_grid_and_within_their_gaps(
             assert float(encoded.model(row).cost @ found.primal) >= grid - finer - slack - SOLVER
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", seeds(2, 6))
 def test_more_segments_bring_the_bound_of_curves_to_the_minimum(seed):
     network = smooth_network(seed)
     errors = []
