@@ -12,6 +12,7 @@ from encoders.formulations.restrict import freeze
 from encoders.linear_model import Direction
 from encoders.ops import Affine, Conv2d, MaxPool2d, Relu, Reshape
 from tests.conftest import chain, random_relu_network
+from tests.seeds import few_or
 from verifier.budget import Budget
 from verifier.restriction.answer import Outcome, first_step, nearest_in_box
 from verifier.restriction.lazy import MASTERS, solve_lazily
@@ -69,9 +70,10 @@ def brute_force(question: Question) -> float:
     return float(found.fun) if found.status == 0 else math.inf
 
 
-def test_the_three_forms_agree_with_each_other_and_with_an_independent_solver():
+@pytest.mark.parametrize("count", few_or(10, 30))
+def test_the_three_forms_agree_with_each_other_and_with_an_independent_solver(count):
     outcomes = {Outcome.FOUND: 0, Outcome.INFEASIBLE: 0}
-    for seed in range(30):
+    for seed in range(count):
         network = conv_network(seed) if seed % 3 == 0 else random_relu_network(seed, (4, 8, 6, 3)).cast(F64)
         x = inputs_of(seed, 36).reshape(1, 1, 6, 6) if seed % 3 == 0 else inputs_of(seed, 4)
         question = ask(network, x, second_label(network, x)[1])
@@ -89,7 +91,7 @@ def test_the_three_forms_agree_with_each_other_and_with_an_independent_solver():
         if math.isfinite(expected):
             assert set(answers["ball"].tight) and set(answers["radius"].tight), "an optimum has multipliers"
         outcomes[answers["ball"].outcome] += 1
-    assert min(outcomes.values()) >= 3, "both kinds must occur"
+    assert min(outcomes.values()) >= count / 10, "both kinds must occur"
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -136,9 +138,10 @@ def _signs(network: Network, points: torch.Tensor) -> torch.Tensor:
     return torch.cat(signs, dim=1)
 
 
-def test_the_radius_of_a_region_bounds_that_of_the_network_from_above_and_is_equal_where_the_region_holds_it():
+@pytest.mark.parametrize("count", few_or(15, 200))
+def test_the_radius_of_a_region_bounds_that_of_the_network_from_above_and_is_equal_where_the_region_holds_it(count):
     equal = 0
-    for seed in range(200):
+    for seed in range(count):
         network = random_relu_network(seed, (2, 3, 3)).cast(F64)
         x = inputs_of(seed, 2)
         reference = second_label(network, x)[0]
@@ -152,7 +155,7 @@ def test_the_radius_of_a_region_bounds_that_of_the_network_from_above_and_is_equ
         if bool(unsafe.any()):
             assert float((sample[unsafe] - x).abs().amax(dim=1).min()) >= radius - TOLERANCE
         equal += int(math.isfinite(own) and own <= radius + TOLERANCE)
-    assert equal >= 40
+    assert equal >= count / 5
 
 
 def test_the_first_step_is_a_lower_bound_and_exact_for_a_linear_network():
@@ -212,8 +215,9 @@ def test_a_direction_that_decides_ties_gives_the_smaller_radius():
     assert solve_lazily(ask(network, x, 1, direction=torch.ones(1, 2))).radius == pytest.approx(0.25)
 
 
-def test_the_region_of_a_point_of_the_target_class_is_feasible_and_never_farther():
-    for seed in range(40):
+@pytest.mark.parametrize("count", few_or(10, 40))
+def test_the_region_of_a_point_of_the_target_class_is_feasible_and_never_farther(count):
+    for seed in range(count):
         network = random_relu_network(seed, (3, 8, 6, 3)).cast(F64)
         x = inputs_of(seed, 3)
         reference = second_label(network, x)[0]
