@@ -33,6 +33,7 @@ from encoders.ops.coefficients import Coefficients
 from encoders.region import BallRegion
 from tests.conformance.test_op_laws import exact_numbers, exact_value
 from tests.conftest import chain
+from tests.seeds import seeds
 from tests.verifier.random_networks import random_network
 from verifier.bounds.linear import LinearBounds, RegionMinimum
 
@@ -111,7 +112,7 @@ def descended(network: Network, region: BallRegion, rows: Tensor) -> Tensor:
     return best.reshape(batch, count)
 
 
-@pytest.mark.parametrize("block", range(10))
+@pytest.mark.parametrize("block", seeds(2, 10))
 def test_no_bound_is_violated_by_sampled_points_or_descent_on_random_networks(block: int) -> None:
     evaluations = 0
     for seed in range(block * 20, block * 20 + 20):
