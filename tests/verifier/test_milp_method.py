@@ -14,6 +14,7 @@ from encoders.network import INPUT, Network
 from encoders.ops import Affine, MaxPool2d, Relu, Reshape, Sigmoid, Tanh
 from encoders.region import BallRegion
 from tests.conftest import chain, random_mwd_network, random_relu_network
+from tests.seeds import few_or, seeds
 from tests.verifier.polygons import least_margin
 from tests.verifier.test_exact_method import batch_of, hinge_network
 from verifier import certify
@@ -67,7 +68,8 @@ def exact_margin(network: Network, batch: Batch, radius: float) -> float:
 @functools.cache
 def open_case() -> tuple[Network, Batch, float]:
     """Return a case that is safe and that linear bounds leave open, so that a solver is asked."""
-    for seed in range(50):
+    # Seeds before 12 have none.
+    for seed in range(12, 50):
         network = hinge_network(seed, (2, 8, 6, 3))
         batch = batch_of(network, 1, seed)
         for radius in RADII:
@@ -77,7 +79,7 @@ def open_case() -> tuple[Network, Batch, float]:
     raise AssertionError("no seed has such a case")
 
 
-@pytest.mark.parametrize("seed", range(48))
+@pytest.mark.parametrize("seed", seeds(12, 48))
 def test_every_answer_is_that_of_brute_force(seed):
     network = hinge_network(seed)
     batch = batch_of(network, 1, seed)
@@ -93,7 +95,7 @@ def test_every_answer_is_that_of_brute_force(seed):
             assert abs(exact) < NEAR_TIE and decision.reasons[0]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", seeds(1, 4))
 def test_deeper_networks_get_the_answers_of_our_own_search(seed):
     network = random_relu_network(seed, (4, 12, 10, 8, 4))
     batch = batch_of(network, 12, seed)
@@ -151,20 +153,21 @@ def test_networks_with_maximum_pools_are_decided():
     assert decided == 6
 
 
-def test_tiny_mwd_networks_get_the_answers_of_contraction():
-    for seed in range(5):
-        network = random_mwd_network(seed, (2, 4, 3))
-        batch = batch_of(network, 1, seed)
-        for radius in (0.02, 0.1):
-            exact, found = (m.decide(batch, batch.region(radius), Budget()) for m in (METHODS["exact"], MILP))
-            assert exact.certified.tolist() == found.certified.tolist()
-            assert set(exact.witnesses) == set(found.witnesses)
+@pytest.mark.parametrize("seed", seeds(2, 5))
+def test_tiny_mwd_networks_get_the_answers_of_contraction(seed):
+    network = random_mwd_network(seed, (2, 4, 3))
+    batch = batch_of(network, 1, seed)
+    for radius in (0.02, 0.1):
+        exact, found = (m.decide(batch, batch.region(radius), Budget()) for m in (METHODS["exact"], MILP))
+        assert exact.certified.tolist() == found.certified.tolist()
+        assert set(exact.witnesses) == set(found.witnesses)
 
 
-@pytest.mark.parametrize("method", [MILP, CBC], ids=lambda m: m.name)
-def test_minimised_radii_bracket_the_exact_one(method):
+@pytest.mark.parametrize("count", few_or(2, 6))
+@pytest.mark.parametrize("method", [MILP, CBC], ids=["milp", "milp-cbc"])
+def test_minimised_radii_bracket_the_exact_one(method, count):
     closed = 0
-    for seed in range(6):
+    for seed in range(count):
         network = hinge_network(seed)
         batch = batch_of(network, 1, seed)
         findings = Findings([Bracket()])
@@ -177,7 +180,7 @@ def test_minimised_radii_bracket_the_exact_one(method):
         assert bracket.lower == -1.0 and bracket.upper - bracket.trusted <= 1e-4
         assert exact_margin(network, batch, bracket.trusted) > 0
         assert exact_margin(network, batch, bracket.upper) <= 0
-    assert closed >= 4
+    assert closed >= count * 2 / 3
 
 
 def test_a_radius_is_found_without_any_witness_to_start_from():
