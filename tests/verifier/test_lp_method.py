@@ -15,6 +15,7 @@ from encoders.linear_model import Direction, LinearModel
 from encoders.network import INPUT, Network, Node
 from encoders.ops import Add, Affine, Concat, Conv2d, MaxPool2d, Relu, Reshape, Sigmoid
 from tests.conftest import chain, random_mwd_network, random_relu_network
+from tests.seeds import seeds
 from tests.verifier.random_networks import random_network
 from verifier import certify
 from verifier.bounds.linear import LinearBounds
@@ -95,7 +96,7 @@ def least_margin(network: Network, region: BallRegion, row: torch.Tensor, count:
     return float((values * row).sum(dim=1).min())
 
 
-@pytest.mark.parametrize("seed", range(200))
+@pytest.mark.parametrize("seed", seeds(40, 200))
 def test_the_bound_lies_between_crown_and_the_least_value(seed):
     network = random_relu_network(seed, (2, 4, 3, 3))
     region = ball(network, 0.15 + 0.3 * (seed % 3), seed)
@@ -117,7 +118,7 @@ def test_the_bound_lies_between_crown_and_the_least_value(seed):
         assert safe_bound(warm.model, wrong) <= found + 1e-9
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", seeds(20, 60))
 def test_true_values_satisfy_all_rows_of_random_graphs(seed):
     network = random_network(seed)
     region = ball(network, 0.2, seed)
@@ -167,11 +168,11 @@ def test_nodes_that_move_values_share_columns():
 
 @pytest.fixture
 def job(tmp_path):
-    """Return a saved model with 40 inputs and their classes."""
+    """Return a saved model with 16 inputs and their classes."""
     network = random_relu_network(2, (5, 14, 12, 4))
     path = tmp_path / "model.safetensors"
     write_network(network, path)
-    x = torch.rand(40, 5, generator=torch.Generator().manual_seed(0))
+    x = torch.rand(16, 5, generator=torch.Generator().manual_seed(0))
     return path, x, network.evaluate(x).argmax(dim=1)
 
 
