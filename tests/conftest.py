@@ -1,17 +1,22 @@
 """Shared pieces: small networks with known answers, and where the optional data lie."""
 
+import os
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from encoders import Network, Node
 from encoders.network import INPUT
 from encoders.ops import Affine, Mwd, Op, Relu
 
-# Two threads on small tensors wait for each other, most of all beside another busy process.
+# Two threads on small tensors wait for each other, most of all beside another busy process, such as another worker of
+# `pytest -n`. So one thread: of torch, of the BLAS that is loaded, and of what tests load or start later.
 torch.set_num_threads(1)
+threadpool_limits(1, user_api="blas")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
