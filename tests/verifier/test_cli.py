@@ -1,5 +1,7 @@
 """The command line as scripts and people meet it."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -16,6 +18,7 @@ import torch
 from encoders import write_network
 from tests.conftest import random_relu_network
 from verifier.cli import main
+from verifier.methods.base import BATCH_SIZE
 
 
 def verifier(*arguments: object, cwd: Path, **more: object) -> subprocess.CompletedProcess[str]:
@@ -24,14 +27,36 @@ def verifier(*arguments: object, cwd: Path, **more: object) -> subprocess.Comple
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False, **more)
 
 
-@pytest.fixture
-def job(tmp_path):
-    """Return (model, data) files of a small network and 300 inputs, all classified correctly."""
+# Of two batches, so that a run stops between them.
+INPUTS = BATCH_SIZE + 8
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """Return (model, data) files of a small network and INPUTS inputs, all classified correctly."""
+    folder = tmp_path_factory.mktemp("job")
     network = random_relu_network(0, (5, 10, 8, 3))
-    write_network(network, tmp_path / "model.safetensors")
-    x = torch.rand(300, 5, generator=torch.Generator().manual_seed(0))
-    np.savez(tmp_path / "data.npz", x=x.numpy(), y=network.evaluate(x).argmax(dim=1).numpy())
-    return tmp_path / "model.safetensors", tmp_path / "data.npz"
+    write_network(network, folder / "model.safetensors")
+    x = torch.rand(INPUTS, 5, generator=torch.Generator().manual_seed(0))
+    np.savez(folder / "data.npz", x=x.numpy(), y=network.evaluate(x).argmax(dim=1).numpy())
+    return folder / "model.safetensors", folder / "data.npz"
+
+
+def certify_at_two_radii(job, folder: Path) -> list[dict]:
+    """Certify in this process, which has torch already; return the results."""
+    model, data = job
+    arguments = ["certify", model, "--data", data, "--epsilon", "0.05", "0.1", "--out", folder, "--json"]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert main([str(a) for a in arguments]) == 0
+    return json.loads(printed.getvalue())["results"]
+
+
+@pytest.fixture(scope="module")
+def fresh(job, tmp_path_factory):
+    """Return (folder, results) of a run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("fresh")
+    return folder, certify_at_two_radii(job, folder)
 
 
 def test_json_is_the_only_thing_on_standard_output(job, tmp_path, capsys, monkeypatch):
@@ -79,8 +104,11 @@ def stop_midway(job, folder: Path, how: signal.Signals, seed: int) -> int:
     """Start a certification in a process of its own, stop it after its first records, return its exit status."""
     model, data = job
     arguments = ["certify", model, "--data", data, "--epsilon", "0.05", "0.1", "--seed", seed, "--out", folder]
+    # A process started in the background inherits that Ctrl-C is ignored.
+    code = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "runpy.run_module('verifier', run_name='__main__', alter_sys=True)"
     process = subprocess.Popen(
-        [sys.executable, "-m", "verifier", *map(str, arguments)],
+        [sys.executable, "-c", code, *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     deadline = time.monotonic() + 60
@@ -95,32 +123,30 @@ def stop_midway(job, folder: Path, how: signal.Signals, seed: int) -> int:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_an_interrupted_run_continues_with_the_same_result(job, tmp_path, how):
+def test_an_interrupted_run_continues_with_the_same_result(job, fresh, tmp_path, how):
     status = stop_midway(job, tmp_path / "run", how, seed=0)
     assert status in ((-signal.SIGKILL, 0) if how == signal.SIGKILL else (130, 0))
-    model, data = job
-    common = ["certify", str(model), "--data", str(data), "--epsilon", "0.05", "0.1", "--json"]
-    resumed, fresh = (verifier(*common, "--out", tmp_path / name, cwd=tmp_path) for name in ("run", "fresh"))
-    assert resumed.returncode == fresh.returncode == 0, resumed.stderr
-    assert json.loads(resumed.stdout)["results"] == json.loads(fresh.stdout)["results"]
-    with np.load(tmp_path / "run" / "witnesses.npz") as a, np.load(tmp_path / "fresh" / "witnesses.npz") as b:
+    folder, results = fresh
+    assert certify_at_two_radii(job, tmp_path / "run") == results
+    with np.load(tmp_path / "run" / "witnesses.npz") as a, np.load(folder / "witnesses.npz") as b:
         assert all(np.array_equal(a[name], b[name]) for name in ("index", "x", "distance"))
     kept = [json.loads(line) for line in (tmp_path / "run" / "records.jsonl").read_text().splitlines()]
-    assert sorted(record["index"] for record in kept) == list(range(300))
+    assert sorted(record["index"] for record in kept) == list(range(INPUTS))
 
 
-def test_a_full_disk_stops_with_a_sentence_and_the_run_continues(job, tmp_path):
+def test_a_full_disk_stops_with_a_sentence_and_the_run_continues(job, tmp_path, capsys):
     model, data = job
     arguments = ["certify", model, "--data", data, "--epsilon", "0.05", "--out", tmp_path / "run"]
     limit = "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-    limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)); "
-    code = limit + f"from verifier.cli import main; sys.exit(main({[str(a) for a in arguments]!r}))"
+    limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
+    arguments = [str(a) for a in arguments]
+    code = limit + f"from verifier.cli import main; sys.exit(main({arguments!r}))"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     stopped = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
     assert stopped.returncode == 2
     assert "File too large" in stopped.stderr and "Traceback" not in stopped.stderr
-    resumed = verifier(*arguments, "--json", cwd=tmp_path)
-    assert json.loads(resumed.stdout)["inputs"] == 300
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["inputs"] == INPUTS
 
 
 @pytest.mark.parametrize(
