@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.seeds import seeds
 from verifier.bounds.parts import Forest, Parts, PartStore
 from verifier.certificates.certificate import LEAF, leaf_signs
 
@@ -26,7 +27,7 @@ def assert_whole(parts: Parts, bounds: dict[int, float]) -> None:
         assert torch.equal(getattr(parts, name), getattr(same, name)), name
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", seeds(2, 6))
 def test_the_store_is_a_queue_of_least_bounds_over_growth_and_reuse(seed):
     """Against a plain heap: additions of 0 to 3000 parts grow the arrays twice or more, places are used again."""
     generator = np.random.default_rng(seed)
