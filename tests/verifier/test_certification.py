@@ -29,7 +29,7 @@ def small(tmp_path):
     network = random_relu_network(0, (5, 10, 8, 3))
     path = tmp_path / "small.safetensors"
     write_network(network, path)
-    x = torch.rand(90, 5, generator=torch.Generator().manual_seed(0))
+    x = torch.rand(70, 5, generator=torch.Generator().manual_seed(0))
     y = network.evaluate(x).argmax(dim=1)
     y[::7] = (y[::7] + 1) % 3
     return path, (x.numpy(), y.numpy())
@@ -49,7 +49,7 @@ def test_shipped_models_are_accurate_and_small(name):
 
 @pytest.mark.parametrize("name", ACCURACY)
 def test_counts_add_up_and_no_certificate_is_contradicted_by_random_points(name):
-    result = certify(name, "digits", [0.004, 0.05], limit=40)
+    result = certify(name, "digits", [0.004, 0.05], limit=10)
     for row in result.results:
         assert row.certified + row.falsified + row.open == result.correct
         assert row.certified_checked == row.certified
@@ -128,7 +128,7 @@ def test_an_open_input_says_in_its_record_what_its_method_says(tmp_path, monkeyp
         if stage.name in ("exact", "milp", "contraction") and hasattr(stage, attribute):
             monkeypatch.setattr(stage, attribute, 1)
     write_network(network, tmp_path / "model.safetensors")
-    x = torch.rand(12, *network.input_shape, generator=torch.Generator().manual_seed(0))
+    x = torch.rand(5, *network.input_shape, generator=torch.Generator().manual_seed(0))
     data = (x.numpy(), network.evaluate(x).argmax(dim=1).numpy())
     result = certify(tmp_path / "model.safetensors", data, [0.04], method=method, clip=(0, 1), out=tmp_path / "run")
     records = records_of(result)
@@ -178,16 +178,16 @@ def test_another_model_data_or_setting_is_refused_and_nothing_changes(small, tmp
 
 def test_zero_seconds_leave_inputs_open_and_a_later_run_decides_them(small, tmp_path):
     path, data = small
-    stopped = certify(path, data, [0.01], time_limit=0.0, out=tmp_path / "run")
+    stopped = certify(path, data, [0.01], limit=20, time_limit=0.0, out=tmp_path / "run")
     assert stopped.results[0].open == stopped.correct
-    resumed = certify(path, data, [0.01], out=tmp_path / "run")
-    assert resumed.results == certify(path, data, [0.01]).results
+    resumed = certify(path, data, [0.01], limit=20, out=tmp_path / "run")
+    assert resumed.results == certify(path, data, [0.01], limit=20).results
     assert resumed.results[0].certified > 0
 
 
 def test_interval_alone_finds_nothing_and_proves_no_more_than_auto(small):
     path, data = small
-    alone, auto = (certify(path, data, [0.01, 0.1], method=method) for method in ("interval", "auto"))
+    alone, auto = (certify(path, data, [0.01, 0.1], method=method, limit=25) for method in ("interval", "auto"))
     assert all(a.certified <= b.certified for a, b in zip(alone.results, auto.results, strict=True))
     assert any(a.certified < b.certified for a, b in zip(alone.results, auto.results, strict=True))
     assert all(row.falsified == 0 for row in alone.results)
@@ -226,8 +226,8 @@ def test_torch_modules_and_arrays_are_taken_directly():
 
 def test_normalisation_in_front_is_part_of_the_model(small, tmp_path):
     path, (x, y) = small
-    plain = certify(path, (x, y), [0.02], clip=(0.0, 1.0))
-    scaled = certify(path, (x * 2 + 1, y), [0.04], mean=[1.0], std=[2.0], clip=(1.0, 3.0))
+    plain = certify(path, (x, y), [0.02], clip=(0.0, 1.0), limit=25)
+    scaled = certify(path, (x * 2 + 1, y), [0.04], mean=[1.0], std=[2.0], clip=(1.0, 3.0), limit=25)
     assert scaled.digest != plain.digest
     assert abs(scaled.results[0].certified - plain.results[0].certified) <= 1
     assert scaled.correct == plain.correct
@@ -272,7 +272,7 @@ def test_a_probable_scale_mismatch_is_said():
 
 def test_certified_and_falsified_never_meet_on_mnist_scale_regions(small):
     path, data = small
-    result = certify(path, data, [0.0, 0.01, 0.05, 0.1, 0.3], clip=(0.0, 1.0))
+    result = certify(path, data, [0.0, 0.01, 0.05, 0.1, 0.3], clip=(0.0, 1.0), limit=20)
     for bracket in result.brackets.values():
         outcomes = [bracket.at(e) for e in (0.0, 0.01, 0.05, 0.1, 0.3)]
         ranks = [(Outcome.CERTIFIED, Outcome.OPEN, Outcome.FALSIFIED).index(o) for o in outcomes]
