@@ -15,8 +15,8 @@ VERIFIER_ORDER = [
     "verdict", "budget", "threads", "output", "zoo", "agreement", "data", "subject", "metrics", "records",
     "record_fields", "record_lines", "npz", "witness_files", "runs", "summaries", "certificates", "claims", "checking",
     "solvers", "bounds", "attacks", "restriction", "methods", "training", "cli_values", "request", "job", "resuming",
-    "certification", "comparing", "estimators", "measuring", "targeted", "attack_request", "adversarial_example",
-    "attacking", "reports", "cli",
+    "loop", "certification", "comparing", "estimators", "measuring", "targeted", "attack_request",
+    "adversarial_example", "attacking", "reports", "cli",
 ]  # fmt: skip
 # The command that makes the shipped models trains and is no part of the package's layers.
 OUTSIDE_LAYERS = {"verifier/zoo/build.py", "verifier/__init__.py", "verifier/__main__.py"}

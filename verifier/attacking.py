@@ -17,27 +17,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from encoders.region import NORMS, BallRegion
+from encoders.region import NORMS, BallRegion, Norm
 from verifier.adversarial_example import AdversarialExample, Exhibit, confidences, write_examples
 from verifier.attack_request import AttackRequest, check_gradient, check_target, choose_targets
 from verifier.attacks import Attack, Proposals, Search
 from verifier.attacks.report import Report
 from verifier.budget import Budget
-from verifier.job import Job, load_job, opened
+from verifier.job import Job, load_job
+from verifier.loop import Known, Witnesses, run_task
 from verifier.methods import Batch, Decision
+from verifier.methods.base import BATCH_SIZE
 from verifier.methods.falsify import FalsifyMethod, own_ties
 from verifier.records import SCHEMA
 from verifier.request import Data, Model, Options, Request
-from verifier.resuming import notices_of, take_up
-from verifier.runs import Run
+from verifier.resuming import notices_of
 from verifier.summaries.attacked import attacked
 from verifier.targeted import decide_targeted
 
 # Counterexamples that the picture shows.
 GALLERY = 8
-
-# By position in the data: (point, distance).
-Found = dict[int, tuple[np.ndarray, float]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -111,24 +109,8 @@ def attack(
     job = load_job(question, "attack")
     check_gradient(request, job.subject)
     check_target(request, job)
-    work = _Work(job, request, question.time_limit)
-    with job.threads(), opened(question.out, {**job.configuration("attack"), **request.to_json()}, job.origin) as run:
-        records = take_up(run, job, request.checked_norm)
-        found = run.witnesses() if run is not None else {}
-        for rows in job.batches():
-            if any(not work.complete(records.get(row)) for row in rows):
-                fresh, points = work.attack_batch(rows, records, found)
-                if run is not None:
-                    run.append(fresh, points)
-                records.update({record["index"]: record for record in fresh})
-                found.update(points)
-            if question.progress is not None:
-                question.progress(rows[-1] - job.indices[0] + 1, len(job.indices))
-        asked = [records[row] for row in job.indices]
-        result = work.summarise(asked, found, run, time.perf_counter() - started)
-        if run is not None:
-            run.finish({**result.to_json(), "offset": job.indices.start})
-    return result
+    task = _Attacking(job, request, question.time_limit)
+    return run_task(task, "attack", question, started)
 
 
 class _Watched(Attack):
@@ -150,34 +132,42 @@ class _Watched(Attack):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Work:
-    """The fixed part of an attack: everything but which inputs."""
+class _Attacking:
+    """The task of `attack`."""
 
     job: Job
     request: AttackRequest
     seconds_per_input: float
+    asks_witnesses: ClassVar[bool] = True
+    batch_size: ClassVar[int] = BATCH_SIZE
+
+    @property
+    def norm(self) -> Norm:
+        return self.request.checked_norm
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        return self.request.to_json()
 
     def complete(self, record: dict[str, Any] | None) -> bool:
         """Return whether a record is final: broken within epsilon, or not cut short by the clock."""
         return record is not None and (not record["correct"] or not record["robust"] or record["reason"] is None)
 
-    def attack_batch(
-        self, rows: range, known: dict[int, dict[str, Any]], found: Found
-    ) -> tuple[list[dict[str, Any]], Found]:
+    def work(self, rows: range, known: Known) -> tuple[list[dict[str, Any]], Witnesses]:
         """Return (records, points) of the rows that are not complete yet."""
         started = time.perf_counter()
-        open_rows = [row for row in rows if not self.complete(known.get(row))]
+        open_rows = [row for row in rows if not self.complete(known.records.get(row))]
         chosen = [row - rows.start for row in open_rows]
         points, labels = self.job.points(rows)[chosen], self.job.labels(rows)[chosen]
         predictions = self.job.predictions(points, open_rows)
         correct = np.flatnonzero(predictions == labels)
         budget = Budget(self.seconds_per_input * max(1, len(correct)))
         answers: list[dict[str, Any]] = []
-        fresh: Found = {}
+        fresh: Witnesses = {}
         if len(correct):
             at = [open_rows[i] for i in correct]
             batch = self.job.batch(points[correct], at, labels[correct])
-            answers, fresh = self._answers(batch, at, budget, found)
+            answers, fresh = self._answers(batch, at, budget, known.witnesses)
         seconds = (time.perf_counter() - started) / len(open_rows)
         records = [
             self.job.record(row, int(label), int(prediction), seconds)
@@ -188,8 +178,8 @@ class _Work:
         return records, fresh
 
     def _answers(
-        self, batch: Batch, rows: list[int], budget: Budget, found: Found
-    ) -> tuple[list[dict[str, Any]], Found]:
+        self, batch: Batch, rows: list[int], budget: Budget, found: Witnesses
+    ) -> tuple[list[dict[str, Any]], Witnesses]:
         """Return what to record about correctly classified inputs, and the points that are nearer than those found."""
         decision, watched = self._decide(batch, budget)
         fresh = {
@@ -246,14 +236,12 @@ class _Work:
         radii = torch.full_like(batch.centres.flatten(1)[:, 0], radius)
         return BallRegion(batch.centres, radii, batch.domain, self.request.checked_norm)
 
-    def summarise(
-        self, records: Sequence[dict[str, Any]], found: Found, run: Run | None, seconds: float
-    ) -> AttackResult:
+    def summarise(self, records: Sequence[dict[str, Any]], known: Known, seconds: float) -> AttackResult:
         """Return the counts over the records of the requested inputs; write the counterexamples."""
         counts = attacked(records)
         broken = [record for record in records if record["correct"] and record["distance"] is not None]
-        examples = {record["index"]: self._example(record, found) for record in broken}
-        path = None if run is None else run.folder / "adversarial.npz"
+        examples = {record["index"]: self._example(record, known.witnesses) for record in broken}
+        path = None if known.run is None else known.run.folder / "adversarial.npz"
         if path is not None:
             write_examples(path, list(examples.values()), self.job.subject.network.input_shape)
         return AttackResult(
@@ -263,14 +251,14 @@ class _Work:
             inputs=len(records),
             **dataclasses.asdict(counts),
             seconds=seconds,
-            records=None if run is None else run.records_path,
+            records=None if known.run is None else known.run.records_path,
             adversarial=path,
             examples=examples,
             gallery=self._gallery(list(examples.values())),
-            warnings=(*notices_of(run), *self.job.warnings(counts.correct, len(records))),
+            warnings=(*notices_of(known.run), *self.job.warnings(counts.correct, len(records))),
         )
 
-    def _example(self, record: dict[str, Any], found: Found) -> AdversarialExample:
+    def _example(self, record: dict[str, Any], found: Witnesses) -> AdversarialExample:
         index = record["index"]
         point, distance = found[index]
         original = self.job.points(range(index, index + 1))[0].numpy()

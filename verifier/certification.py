@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 
@@ -18,14 +18,14 @@ from encoders.region import Norm
 from verifier.budget import Budget
 from verifier.certificates.certificate import Certificate
 from verifier.certificates.files import write_certificate
-from verifier.job import Job, load_job, opened
+from verifier.job import Job, load_job
+from verifier.loop import Known, Witnesses, run_task
 from verifier.methods import Batch, Findings, find_method
 from verifier.methods.exact import certificate_of
 from verifier.metrics import RobustnessAt
 from verifier.records import SCHEMA, bracket_of
 from verifier.request import Data, Model, Options, Request
-from verifier.resuming import nearest_execution, notices_of, take_up
-from verifier.runs import Run
+from verifier.resuming import nearest_execution, notices_of
 from verifier.summaries.certified import certified
 from verifier.verdict import Bracket, Outcome
 
@@ -85,7 +85,6 @@ def certify(
     refusal = chosen.refusal(job.subject.network)
     if refusal is not None:
         raise ValueError(refusal)
-    configuration = {**job.configuration("certify"), "method": chosen.name, "norm": norm}
     if certificates and norm != "inf":
         raise ValueError(f"certificates are of the inf-norm, not of the {norm}-norm; leave out --certificates")
     keep = (
@@ -93,26 +92,13 @@ def certify(
         and norm == "inf"
         and (chosen.name == "exact" if certificates is None else certificates)
     )
-    work = _Work(job, radii, chosen.name, norm, question.time_limit, keep)
-    with job.threads(), opened(question.out, configuration, job.origin) as run:
-        records = take_up(run, job, norm)
-        for rows in job.batches(chosen.batch_size):
-            if any(not work.complete(records.get(row)) for row in rows):
-                found, witnesses = work.certify_batch(rows, records, None if run is None else run.certificates)
-                if run is not None:
-                    run.append(found, witnesses)
-                records.update({record["index"]: record for record in found})
-            if question.progress is not None:
-                question.progress(rows[-1] - job.indices[0] + 1, len(job.indices))
-        result = work.summarise([records[row] for row in job.indices], run, time.perf_counter() - started)
-        if run is not None:
-            run.finish({**result.to_json(), "offset": job.indices.start})
-    return result
+    task = _Certification(job, radii, chosen.name, norm, question.time_limit, keep)
+    return run_task(task, "certify", question, started)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Work:
-    """The fixed part of a certification: everything but which inputs."""
+class _Certification:
+    """The task of `certify`."""
 
     job: Job
     epsilons: tuple[float, ...]
@@ -120,6 +106,15 @@ class _Work:
     norm: Norm
     seconds_per_input: float
     certificates: bool
+    asks_witnesses: ClassVar[bool] = False
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        return {"method": self.method, "norm": self.norm}
+
+    @property
+    def batch_size(self) -> int:
+        return find_method(self.method, self.norm).batch_size
 
     def complete(self, record: dict[str, Any] | None) -> bool:
         """Return whether a record answers every requested radius, or records that it was tried in vain."""
@@ -132,16 +127,15 @@ class _Work:
             return False
         return all(e in record["tried"] or bracket.at(e) is not Outcome.OPEN for e in self.epsilons)
 
-    def certify_batch(
-        self, rows: range, known: dict[int, dict[str, Any]], folder: Path | None
-    ) -> tuple[list[dict[str, Any]], dict[int, tuple[np.ndarray, float]]]:
+    def work(self, rows: range, known: Known) -> tuple[list[dict[str, Any]], Witnesses]:
         """Return (records, witnesses) of the rows that are not complete yet; write their certificates."""
         started = time.perf_counter()
         points = self.job.points(rows)
         labels = self.job.labels(rows)
         predictions = self.job.predictions(points, rows)
         correct = np.flatnonzero(predictions == labels)
-        brackets = [bracket_of(known[rows[i]]) if rows[i] in known else Bracket() for i in correct]
+        records = known.records
+        brackets = [bracket_of(records[rows[i]]) if rows[i] in records else Bracket() for i in correct]
         findings = Findings(brackets)
         budget = Budget(self.seconds_per_input * max(1, len(correct)))
         batch: Batch | None = None
@@ -150,20 +144,21 @@ class _Work:
             find_method(self.method, self.norm).bracket(batch, self.epsilons, findings, budget)
         seconds = (time.perf_counter() - started) / len(rows)
         positions = {int(i): position for position, i in enumerate(correct)}
-        records: list[dict[str, Any]] = []
+        fresh: list[dict[str, Any]] = []
         for i, row in enumerate(rows):
-            if self.complete(known.get(row)):
+            if self.complete(records.get(row)):
                 continue
             record = self.job.record(row, int(labels[i]), int(predictions[i]), seconds)
             if i in positions:
-                record |= self._knowledge(findings, positions[i], known.get(row), budget.exhausted)
-                if self.certificates and batch is not None and folder is not None:
-                    record |= self._certificate(batch, findings, positions[i], row, known.get(row), folder)
-            records.append(record)
+                record |= self._knowledge(findings, positions[i], records.get(row), budget.exhausted)
+                if self.certificates and batch is not None and known.run is not None:
+                    folder = known.run.certificates
+                    record |= self._certificate(batch, findings, positions[i], row, records.get(row), folder)
+            fresh.append(record)
         found = {rows[int(correct[position])]: witness for position, witness in findings.witnesses.items()}
-        return records, {row: (witness.point.numpy(), witness.distance) for row, witness in found.items()}
+        return fresh, {row: (witness.point.numpy(), witness.distance) for row, witness in found.items()}
 
-    def summarise(self, records: Sequence[dict[str, Any]], run: Run | None, seconds: float) -> CertifyResult:
+    def summarise(self, records: Sequence[dict[str, Any]], known: Known, seconds: float) -> CertifyResult:
         """Return the counts over the records of the requested inputs."""
         brackets = {record["index"]: bracket_of(record) for record in records if record["correct"]}
         return CertifyResult(
@@ -172,10 +167,10 @@ class _Work:
             inputs=len(records),
             correct=len(brackets),
             seconds=seconds,
-            records=None if run is None else run.records_path,
+            records=None if known.run is None else known.run.records_path,
             results=certified(records, self.epsilons),
             brackets=brackets,
-            warnings=(*notices_of(run), *self.job.warnings(len(brackets), len(records))),
+            warnings=(*notices_of(known.run), *self.job.warnings(len(brackets), len(records))),
         )
 
     def _knowledge(

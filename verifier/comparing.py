@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 import torch
@@ -20,13 +20,14 @@ from encoders.files import replacing
 from encoders.region import Norm
 from verifier.attacks import ATTACKS
 from verifier.budget import Budget
-from verifier.job import Job, load_job, opened
+from verifier.job import Job, load_job
+from verifier.loop import Known, Witnesses, run_task
 from verifier.methods import METHODS, Findings, Method, find_method
+from verifier.methods.base import BATCH_SIZE
 from verifier.methods.falsify import FalsifyMethod
 from verifier.records import SCHEMA
 from verifier.request import Data, Model, Options, Request
-from verifier.resuming import nearest_execution, notices_of, take_up
-from verifier.runs import Run
+from verifier.resuming import nearest_execution, notices_of
 from verifier.summaries.compared import ComparedMethod, all_violations, brackets_by_method, compared, violations
 from verifier.verdict import Bracket
 
@@ -99,25 +100,8 @@ def compare(
     norm = question.norm
     job = load_job(question, "compare")
     chosen, left_out = _choose(methods, norm, job)
-    configuration = {**job.configuration("compare"), "norm": norm, "epsilon": epsilon}
-    work = _Work(job, float(epsilon), norm, tuple(chosen), question.time_limit)
-    with job.threads(), opened(question.out, configuration, job.origin) as run:
-        records = take_up(run, job, norm)
-        for rows in job.batches():
-            missing = [name for name in chosen if any(name not in _answers(records.get(row)) for row in rows)]
-            if missing:
-                found, witnesses = work.compare_batch(rows, missing, records)
-                if run is not None:
-                    run.append(found, witnesses)
-                records.update({record["index"]: record for record in found})
-            if question.progress is not None:
-                question.progress(rows[-1] - job.indices[0] + 1, len(job.indices))
-        result = work.summarise([records[row] for row in job.indices], left_out, run, time.perf_counter() - started)
-        if run is not None:
-            if result.violations:
-                _save_inputs(job, result, run.folder / "violations.npz")
-            run.finish({**result.to_json(), "offset": job.indices.start})
-    return result
+    task = _Comparison(job, float(epsilon), norm, tuple(chosen), left_out, question.time_limit)
+    return run_task(task, "compare", question, started)
 
 
 def _choose(methods: Sequence[str], norm: str, job: Job) -> tuple[list[str], dict[str, str]]:
@@ -146,26 +130,38 @@ def _answers(record: Mapping[str, Any] | None) -> Mapping[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Work:
-    """The fixed part of a comparison: everything but which inputs."""
+class _Comparison:
+    """The task of `compare`."""
 
     job: Job
     epsilon: float
     norm: Norm
     methods: tuple[str, ...]
+    left_out: dict[str, str]
     seconds_per_input: float
+    asks_witnesses: ClassVar[bool] = False
+    batch_size: ClassVar[int] = BATCH_SIZE
 
-    def compare_batch(
-        self, rows: range, methods: Sequence[str], known: Mapping[int, Mapping[str, Any]]
-    ) -> tuple[list[dict[str, Any]], dict[int, tuple[np.ndarray, float]]]:
+    @property
+    def configuration(self) -> dict[str, Any]:
+        return {"norm": self.norm, "epsilon": self.epsilon}
+
+    def complete(self, record: dict[str, Any] | None) -> bool:
+        """Return whether a record has an answer of each method."""
+        return all(name in _answers(record) for name in self.methods)
+
+    def work(self, rows: range, known: Known) -> tuple[list[dict[str, Any]], Witnesses]:
         """Return (records, nearest witnesses) of the rows that lack a method, after each has worked on them alone."""
-        open_rows = [row for row in rows if any(name not in _answers(known.get(row)) for name in methods)]
+        before = known.records
+        open_rows = [row for row in rows if not self.complete(before.get(row))]
+        methods = [name for name in self.methods if any(name not in _answers(before.get(row)) for row in open_rows)]
         chosen = [row - rows.start for row in open_rows]
         points, labels = self.job.points(rows)[chosen], self.job.labels(rows)[chosen]
         predictions = self.job.outputs(points, open_rows).argmax(axis=1)
         batch = self.job.batch(points, open_rows, predictions, self.norm)
         records = [
-            self.job.record(row, int(labels[i]), int(predictions[i]), 0.0) | {"methods": dict(_answers(known.get(row)))}
+            self.job.record(row, int(labels[i]), int(predictions[i]), 0.0)
+            | {"methods": dict(_answers(before.get(row)))}
             for i, row in enumerate(open_rows)
         ]
         witnesses: dict[int, tuple[np.ndarray, float]] = {}
@@ -190,12 +186,10 @@ class _Work:
                     witnesses[row] = (witness.point.numpy(), witness.distance)
         return records, witnesses
 
-    def summarise(
-        self, records: Sequence[dict[str, Any]], left_out: dict[str, str], run: Run | None, seconds: float
-    ) -> CompareResult:
+    def summarise(self, records: Sequence[dict[str, Any]], known: Known, seconds: float) -> CompareResult:
         """Return one row for each method over the records of the requested inputs."""
         correct = sum(record["correct"] for record in records)
-        return CompareResult(
+        result = CompareResult(
             model=self.job.subject.name,
             digest=self.job.subject.network.digest,
             inputs=len(records),
@@ -204,13 +198,16 @@ class _Work:
             norm=self.norm,
             seconds=seconds,
             rows=compared(records, self.epsilon, {name: _direction(COMPARED[name]) for name in self.methods}),
-            left_out=left_out,
+            left_out=self.left_out,
             violations=all_violations(records, self.methods),
             indices=tuple(record["index"] for record in records),
             brackets=brackets_by_method(records, self.methods),
-            records=None if run is None else run.records_path,
-            warnings=(*notices_of(run), *self.job.warnings(correct, len(records))),
+            records=None if known.run is None else known.run.records_path,
+            warnings=(*notices_of(known.run), *self.job.warnings(correct, len(records))),
         )
+        if known.run is not None and result.violations:
+            _save_inputs(self.job, result, known.run.folder / "violations.npz")
+        return result
 
 
 def _direction(method: Method) -> str:

@@ -13,20 +13,20 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
-import numpy as np
-
+from encoders.region import Norm
 from verifier.budget import Budget
 from verifier.estimators import Estimate, Estimators, take_in
-from verifier.job import Job, load_job, opened
+from verifier.job import Job, load_job
+from verifier.loop import Known, Witnesses, run_task
 from verifier.methods import Findings, find_method
+from verifier.methods.base import BATCH_SIZE
 from verifier.metrics import Range
 from verifier.records import SCHEMA, bracket_of
 from verifier.request import Data, Model, Options, Request
 from verifier.restriction.answer import Outcome
-from verifier.resuming import nearest_execution, notices_of, take_up
-from verifier.runs import Run
+from verifier.resuming import nearest_execution, notices_of
 from verifier.summaries.measured import EstimatorResult, measured, radii_of
 from verifier.verdict import Bracket
 
@@ -115,25 +115,8 @@ def robustness(
     refusal = prover.refusal(job.subject.network)
     if refusal is not None:
         raise ValueError(refusal)
-    configuration = {
-        **job.configuration("robustness"), "method": prover.name, "norm": norm, "estimators": list(chosen.names),
-        "alpha": alpha, "levels": levels, "solver": solver,
-    }  # fmt: skip
-    work = _Work(job, float(epsilon), chosen, prover.name, norm, question.time_limit)
-    with job.threads(), opened(question.out, configuration, job.origin) as run:
-        records = take_up(run, job, "inf")
-        for rows in job.batches():
-            if any(not work.complete(records.get(row)) for row in rows):
-                found, witnesses = work.batch(rows, records)
-                if run is not None:
-                    run.append(found, witnesses)
-                records.update({record["index"]: record for record in found})
-            if question.progress is not None:
-                question.progress(rows[-1] - job.indices[0] + 1, len(job.indices))
-        result = work.summarise([records[row] for row in job.indices], run, time.perf_counter() - started)
-        if run is not None:
-            run.finish({**result.to_json(), "offset": job.indices.start})
-    return result
+    task = _Measurement(job, float(epsilon), chosen, prover.name, norm, question.time_limit)
+    return run_task(task, "robustness", question, started)
 
 
 def _chosen(job: Job, wanted: Estimators, named: bool) -> Estimators:
@@ -148,31 +131,40 @@ def _chosen(job: Job, wanted: Estimators, named: bool) -> Estimators:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Work:
-    """The fixed part of a measurement: everything but which inputs."""
+class _Measurement:
+    """The task of `robustness`."""
 
     job: Job
     epsilon: float
     estimators: Estimators
     method: str
-    norm: str
+    norm: Norm
     seconds_per_input: float
+    asks_witnesses: ClassVar[bool] = False
+    batch_size: ClassVar[int] = BATCH_SIZE
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        names, settings = list(self.estimators.names), self.estimators
+        return {
+            "method": self.method, "norm": self.norm, "estimators": names, "alpha": settings.alpha,
+            "levels": settings.levels, "solver": settings.solver,
+        }  # fmt: skip
 
     def complete(self, record: dict[str, Any] | None) -> bool:
         """Return whether a record was made for this radius or a larger one, without running out of time."""
         return record is not None and record["tried"] >= self.epsilon and record["reason"] is None
 
-    def batch(
-        self, rows: range, known: dict[int, dict[str, Any]]
-    ) -> tuple[list[dict[str, Any]], dict[int, tuple[np.ndarray, float]]]:
+    def work(self, rows: range, known: Known) -> tuple[list[dict[str, Any]], Witnesses]:
         """Return (records, witnesses) of the rows that are not complete yet; what is known of them stays."""
-        open_rows = [row for row in rows if not self.complete(known.get(row))]
+        before = known.records
+        open_rows = [row for row in rows if not self.complete(before.get(row))]
         chosen = [row - rows.start for row in open_rows]
         points, labels = self.job.points(rows)[chosen], self.job.labels(rows)[chosen]
         predictions = self.job.outputs(points, open_rows).argmax(axis=1)
         batch = self.job.batch(points, open_rows, predictions)
         budget = Budget(self.seconds_per_input * len(open_rows))
-        findings = Findings([bracket_of(known[row]) if row in known else Bracket() for row in open_rows])
+        findings = Findings([bracket_of(before[row]) if row in before else Bracket() for row in open_rows])
         started = time.perf_counter()
         find_method(self.method, self.norm).bracket(batch, [self.epsilon], findings, budget)
         proving = (time.perf_counter() - started) / len(open_rows)
@@ -185,7 +177,7 @@ class _Work:
             spent = proving + sum(estimate.seconds for estimate in mine.values())
             record = self.job.record(row, int(labels[i]), int(predictions[i]), spent)
             record |= self._knowledge(findings.brackets[i], mine, budget.exhausted)
-            records.append(record | {"execution_only": nearest_execution(findings, i, known.get(row))})
+            records.append(record | {"execution_only": nearest_execution(findings, i, before.get(row))})
         witnesses = {open_rows[i]: (w.point.numpy(), w.distance) for i, w in findings.witnesses.items()}
         return records, witnesses
 
@@ -201,7 +193,7 @@ class _Work:
             "reason": "time limit" if stopped else None,
         }
 
-    def summarise(self, records: Sequence[dict[str, Any]], run: Run | None, seconds: float) -> RobustnessResult:
+    def summarise(self, records: Sequence[dict[str, Any]], known: Known, seconds: float) -> RobustnessResult:
         """Return the ranges and the estimators' values over the records of the requested inputs."""
         found = measured(records, self.epsilon, self.estimators.names)
         correct = sum(record["correct"] for record in records)
@@ -216,10 +208,10 @@ class _Work:
             unresolved=found.unresolved,
             estimators=found.estimators,
             seconds=seconds,
-            records=None if run is None else run.records_path,
+            records=None if known.run is None else known.run.records_path,
             indices=tuple(record["index"] for record in records),
             brackets=tuple(bracket_of(record) for record in records),
             radii={name: radii_of(records, name) for name in self.estimators.names},
-            warnings=(*notices_of(run), *self.job.warnings(correct, len(records))),
+            warnings=(*notices_of(known.run), *self.job.warnings(correct, len(records))),
             execution_only=found.execution_only,
         )

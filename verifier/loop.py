@@ -1,0 +1,102 @@
+"""The one loop over the inputs of a question: batches, resume, progress, and the summary at the end.
+
+A `Task` is what the verbs differ in. The inputs are the range `job.indices`: a part of them is another range, and
+whatever was done of it before is in the run's folder.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from encoders.region import Norm
+from verifier.job import Job, opened
+from verifier.request import Request
+from verifier.resuming import take_up
+from verifier.runs import Run
+
+# By position in the data: a record, and the nearest witness as (point, distance).
+Records = dict[int, dict[str, Any]]
+Witnesses = dict[int, tuple[np.ndarray, float]]
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What is known so far. run: the folder that keeps it, if any; witnesses: of a task that asks for them."""
+
+    run: Run | None
+    records: Records
+    witnesses: Witnesses
+
+
+class Result(Protocol):
+    """What a verb returns."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `--json` prints."""
+
+
+ResultOf = TypeVar("ResultOf", bound=Result, covariant=True)
+
+
+class Task(Protocol[ResultOf]):
+    """A question about the inputs of a job, and how a batch of them is worked on."""
+
+    @property
+    def job(self) -> Job:
+        """Model, data and the inputs that are asked about."""
+
+    @property
+    def norm(self) -> Norm:
+        """The norm of the balls."""
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """Whatever changes an answer about one input, beside what the job says of itself."""
+
+    @property
+    def batch_size(self) -> int:
+        """Inputs worked on, and written, together."""
+
+    @property
+    def asks_witnesses(self) -> bool:
+        """Whether `work` and `summarise` look at the witnesses known."""
+
+    def complete(self, record: dict[str, Any] | None) -> bool:
+        """Return whether nothing is left to do about an input."""
+
+    def work(self, rows: range, known: Known) -> tuple[list[dict[str, Any]], Witnesses]:
+        """Return (records, witnesses) of the inputs among the rows that are not complete."""
+
+    def summarise(self, records: Sequence[dict[str, Any]], known: Known, seconds: float) -> ResultOf:
+        """Return the result over the records of all inputs that are asked about."""
+
+
+def run_task(task: Task[ResultOf], command: str, request: Request, started: float) -> ResultOf:
+    """Return the result of a task, worked on batch by batch; what its folder holds already is not done again.
+
+    started: when the command began (`time.perf_counter`). An interruption leaves the folder as the last batch did.
+    """
+    job = task.job
+    configuration = {**job.configuration(command), **task.configuration}
+    with job.threads(), opened(request.out, configuration, job.origin) as run:
+        records = take_up(run, job, task.norm)
+        known = Known(run, records, run.witnesses() if run is not None and task.asks_witnesses else {})
+        for rows in job.batches(task.batch_size):
+            if not all(task.complete(records.get(row)) for row in rows):
+                found, witnesses = task.work(rows, known)
+                if run is not None:
+                    run.append(found, witnesses)
+                records.update({record["index"]: record for record in found})
+                if task.asks_witnesses:
+                    known.witnesses.update(witnesses)
+            if request.progress is not None:
+                request.progress(rows[-1] - job.indices[0] + 1, len(job.indices))
+        result = task.summarise([records[row] for row in job.indices], known, time.perf_counter() - started)
+        if run is not None:
+            run.finish({**result.to_json(), "offset": job.indices.start})
+    return result
