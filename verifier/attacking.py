@@ -69,6 +69,7 @@ class AttackResult:
     examples: dict[int, AdversarialExample]
     gallery: tuple[Exhibit, ...]
     warnings: tuple[str, ...]
+    data: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
@@ -247,6 +248,7 @@ class _Attacking:
         return AttackResult(
             model=self.job.subject.name,
             digest=self.job.subject.network.digest,
+            data=self.job.dataset.note,
             request=self.request,
             inputs=len(records),
             **dataclasses.asdict(counts),

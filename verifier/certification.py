@@ -32,7 +32,10 @@ from verifier.verdict import Bracket, Outcome
 
 @dataclasses.dataclass(frozen=True)
 class CertifyResult:
-    """What `certify` returns. `brackets` are those of the correctly classified inputs, by index in the data."""
+    """What `certify` returns. `brackets` are those of the correctly classified inputs, by index in the data.
+
+    data: how the inputs were scaled, reshaped and clipped.
+    """
 
     model: str
     digest: str
@@ -43,6 +46,7 @@ class CertifyResult:
     results: tuple[RobustnessAt, ...]
     brackets: dict[int, Bracket]
     warnings: tuple[str, ...]
+    data: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
@@ -51,6 +55,7 @@ class CertifyResult:
             "command": "certify",
             "model": self.model,
             "digest": self.digest,
+            "data": self.data,
             "inputs": self.inputs,
             "correct": self.correct,
             "seconds": self.seconds,
@@ -164,6 +169,7 @@ class _Certification:
         return CertifyResult(
             model=self.job.subject.name,
             digest=self.job.subject.network.digest,
+            data=self.job.dataset.note,
             inputs=len(records),
             correct=len(brackets),
             seconds=seconds,

@@ -21,8 +21,12 @@ from verifier.output import results_stream
 from verifier.request import read_options, shared_arguments
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from verifier.attacking import AttackResult
     from verifier.certification import CertifyResult
+    from verifier.comparing import CompareResult
+    from verifier.measuring import RobustnessResult
 
 EXIT_CONTRADICTION = 1
 EXIT_REFUSED = 2
@@ -267,7 +271,7 @@ def _robustness(options: argparse.Namespace) -> int:
 
     console = Console(file=options.output)
     console.print(robustness_table(result))
-    console.print(f"{result.seconds:.1f} s; records, radii.csv, curves.csv, curves.png in {folder}", soft_wrap=True)
+    _footer(console, result, f"records, radii.csv, curves.csv, curves.png in {folder}")
     return 0
 
 
@@ -303,7 +307,7 @@ def _compare(options: argparse.Namespace) -> int:
         console.print(comparison_table(result))
         for name, reason in result.left_out.items():
             console.print(f"left out: {name}: {reason}", soft_wrap=True)
-        console.print(f"{result.seconds:.1f} s; records, comparison.csv, two figures in {folder}", soft_wrap=True)
+        _footer(console, result, f"records, comparison.csv, two figures in {folder}")
     return EXIT_CONTRADICTION if result.violations else 0
 
 
@@ -326,7 +330,7 @@ def _report_attack(result: AttackResult, as_json: bool, output: TextIO) -> None:
     console = Console(file=output)
     console.print(attack_table(result))
     beside = f", picture in {picture}" if drawn else ""
-    console.print(f"{result.seconds:.1f} s; examples in {result.adversarial}{beside}", soft_wrap=True)
+    _footer(console, result, f"examples in {result.adversarial}{beside}")
 
 
 def _report(result: CertifyResult, as_json: bool, output: TextIO) -> None:
@@ -348,7 +352,14 @@ def _report(result: CertifyResult, as_json: bool, output: TextIO) -> None:
 
     console = Console(file=output)
     console.print(certification_table(result))
-    console.print(f"{result.seconds:.1f} s; records in {result.records}, figure in {figure}", soft_wrap=True)
+    _footer(console, result, f"records in {result.records}, figure in {figure}")
+
+
+def _footer(
+    console: Console, result: AttackResult | CertifyResult | CompareResult | RobustnessResult, text: str
+) -> None:
+    """Print how the data were read, how long it took, and where the rest lies."""
+    console.print(f"data: {result.data}\n{result.seconds:.1f} s; {text}", soft_wrap=True, markup=False)
 
 
 def _show(options: argparse.Namespace) -> int:

@@ -57,6 +57,7 @@ class CompareResult:
     brackets: Mapping[str, tuple[Bracket, ...]]
     records: Path | None
     warnings: tuple[str, ...]
+    data: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
@@ -65,6 +66,7 @@ class CompareResult:
             "command": "compare",
             "model": self.model,
             "digest": self.digest,
+            "data": self.data,
             "inputs": self.inputs,
             "correct": self.correct,
             "epsilon": self.epsilon,
@@ -192,6 +194,7 @@ class _Comparison:
         result = CompareResult(
             model=self.job.subject.name,
             digest=self.job.subject.network.digest,
+            data=self.job.dataset.note,
             inputs=len(records),
             correct=correct,
             epsilon=self.epsilon,

@@ -56,6 +56,7 @@ class RobustnessResult:
     brackets: tuple[Bracket, ...]
     radii: dict[str, tuple[float, ...]]
     warnings: tuple[str, ...]
+    data: str = ""
     execution_only: int = 0
 
     def to_json(self) -> dict[str, Any]:
@@ -65,6 +66,7 @@ class RobustnessResult:
             "command": "robustness",
             "model": self.model,
             "digest": self.digest,
+            "data": self.data,
             "inputs": self.inputs,
             "correct": self.correct,
             "epsilon": self.epsilon,
@@ -200,6 +202,7 @@ class _Measurement:
         return RobustnessResult(
             model=self.job.subject.name,
             digest=self.job.subject.network.digest,
+            data=self.job.dataset.note,
             inputs=len(records),
             correct=correct,
             epsilon=self.epsilon,

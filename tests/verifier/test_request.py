@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import get_type_hints
 
+import numpy as np
 import pytest
 
 from encoders.limits import Limits
@@ -95,3 +96,11 @@ def test_types_of_options_resolve():
     from encoders.region import Norm
 
     assert get_type_hints(Options, localns={"nn": nn, "Norm": Norm})["offset"] is int
+
+
+def test_a_reshape_that_changes_nothing_is_told_in_the_result_and_one_that_may_is_a_warning():
+    images = np.zeros((3, 8, 8), dtype=np.float32)
+    grey = certify(CASES / "layout" / "nchw.onnx", CASES / "layout" / "nchw.npz", [0.01], method="interval")
+    assert "not clipped" in grey.data and grey.data == grey.to_json()["data"] and not grey.warnings
+    flat = certify("digits-relu", (images, np.zeros(3, int)), [0.01], method="interval")
+    assert "(8, 8) to (64,)" in flat.data and any("(8, 8)" in warning for warning in flat.warnings)
