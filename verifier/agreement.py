@@ -22,7 +22,7 @@ from torch import Tensor
 from encoders.box import Box
 from encoders.formats.runtime import Runtime
 from encoders.network import INPUT, Network
-from encoders.ops import Op
+from encoders.ops import Conv2d, Op, Sigmoid, Tanh
 from encoders.ops.base import LinearOp
 from encoders.rounding import unit_roundoff
 
@@ -30,8 +30,8 @@ from encoders.rounding import unit_roundoff
 # networks the largest difference was a tenth of this (benchmarks/agreement.py).
 DRAWS = 4
 DEVIATIONS = 1.0
-# Units in the last place of a node's largest value, and of its value at zero, by which runtimes that approximate
-# curves or merge nodes may err beyond the op's own rounding.
+# Units in the last place of a value (`_merged_size`), and of the node's value at zero, by which runtimes that
+# approximate curves or merge nodes may err beyond the op's own rounding.
 MERGED_ULPS = 4.0
 # Points that are looked at when a model is loaded: inputs of the data; corners and random points of the domain.
 INPUTS, CORNERS, INSIDE = 8, 6, 4
@@ -219,11 +219,11 @@ def node_tolerances(network: Network, x: Tensor) -> Iterator[tuple[str, Tensor, 
         with torch.no_grad():
             output = node.op.evaluate(*inputs)
             box = rounded.op.interval(*(Box.point(value[:batch].to(network.dtype)) for value in inputs))
-            zero = node.op.evaluate(*(torch.zeros_like(value[:1]) for value in inputs)).abs().max()
+            zero = node.op.evaluate(*(torch.zeros_like(value[:1]) for value in inputs)).abs()
         radius = _typical(node.op) * (box.upper.to(torch.float64) - box.lower.to(torch.float64)) / 2.0
-        largest = output[:batch].abs().flatten(1).amax(dim=1).reshape(-1, *[1] * (output.dim() - 1))
+        size = _merged_size(node.op, output[:batch].abs())
         # A box that overflows says nothing: the runtime overflows there too, or has the value in other order.
-        radius = radius.nan_to_num(nan=0.0, posinf=0.0) + MERGED_ULPS * unit * (largest + zero)
+        radius = radius.nan_to_num(nan=0.0, posinf=0.0) + MERGED_ULPS * unit * (size + zero)
         signs = 2.0 * torch.rand((DRAWS, *output[:batch].shape), generator=generator, dtype=torch.float64) - 1.0
         output = torch.cat([output[:batch], output[batch:] + (signs * radius).flatten(0, 1)])
         values[node.name] = output
@@ -233,6 +233,17 @@ def node_tolerances(network: Network, x: Tensor) -> Iterator[tuple[str, Tensor, 
         for name in {*node.inputs, node.name}:
             if last_use.get(name, -1) <= number and name != network.output.name:
                 del values[name]
+
+
+def _merged_size(op: Op, size: Tensor) -> Tensor:
+    """Return, at each value, the size of which runtimes err by some units in the last place.
+
+    Convolutions by transformed tiles (Winograd) mix a channel's pixels, and approximations of curves err by a share
+    of the curve's range. All else errs value by value: a large feature excuses nothing elsewhere.
+    """
+    if isinstance(op, Sigmoid | Tanh):
+        return torch.ones_like(size)
+    return size.amax(dim=(2, 3), keepdim=True).expand_as(size) if isinstance(op, Conv2d) else size
 
 
 def _typical(op: Op) -> float:

@@ -275,6 +275,28 @@ def test_a_module_with_a_state_or_a_branch_on_gradients_is_refused(kind: type[nn
         certify(kind(), (X, np.zeros(len(X), int)), [0.1], method="interval")
 
 
+class Tabular(nn.Module):
+    """A time in seconds beside features of size 1, normalised inside; with gradients it has another class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([1.6e9, 0.0, 0.0]))
+        self.register_buffer("std", torch.tensor([1e8, 1.0, 1.0]))
+        self.linear = nn.Linear(3, 2, bias=False)
+        self.linear.weight = nn.Parameter(torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear((x - self.mean) / self.std)
+        return y + torch.tensor([1.0, 0.0]) if torch.is_grad_enabled() else y
+
+
+def test_a_large_feature_excuses_no_difference_in_the_others() -> None:
+    # (0.1, 0.6) without gradients, (1.1, 0.6) with them: "certified" would be about another model.
+    x = np.array([[1.6e9, 0.6, 0.1]], dtype=np.float32)
+    with pytest.raises(DisagreementError, match="with gradients"):
+        certify(Tabular(), (x, np.array([1])), [0.2], method="interval")
+
+
 def test_the_first_call_that_differs_in_a_torch_program_is_named() -> None:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
