@@ -42,6 +42,10 @@ Shape = tuple[int, ...]
 class RandomNetwork:
     """Draws a network op by op; every node may be read again later, so that paths part and meet."""
 
+    # Values of one node at most, and how many ops follow on vectors.
+    most_values = 60
+    depths = (1, 6)
+
     def __init__(self, seed: int) -> None:
         self.choose = random.Random(seed)
         self.generator = torch.Generator().manual_seed(seed)
@@ -63,7 +67,7 @@ class RandomNetwork:
             last = self._flatten(last)
         else:
             last = self._push(self._affine(self.shapes[last]), last)
-        for _ in range(self.choose.randint(1, 6)):
+        for _ in range(self.choose.randint(*self.depths)):
             last = self._step(last, self._vector_op)
         if self.choose.random() < 0.9:
             last = self._push(self._affine(self.shapes[last], 3), last)
@@ -96,7 +100,7 @@ class RandomNetwork:
                 shape = op.output_shape(self.shapes[last])
             except ValueError:
                 continue
-            if math.prod(shape) <= 60:
+            if math.prod(shape) <= self.most_values:
                 return self._push(op, last)
         return last
 

@@ -1,0 +1,158 @@
+"""A drawn network as what users have: a native file, an ONNX file, a torch module. None where a form has no such op."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+from torch.nn import functional
+
+from encoders import Network, write_network
+from encoders.network import INPUT
+from encoders.ops import (
+    Abs,
+    Add,
+    AddConstant,
+    Affine,
+    AveragePool2d,
+    BatchNorm,
+    Concat,
+    Conv2d,
+    DivideConstant,
+    GlobalAveragePool,
+    LeakyRelu,
+    MaxPool2d,
+    MultiplyConstant,
+    Op,
+    Relu,
+    Reshape,
+    Sigmoid,
+    Slice,
+    Sub,
+    Tanh,
+    Transpose,
+)
+
+FORMS = ("native", "onnx", "module")
+PLAIN = {Add: "Add", Sub: "Sub", Relu: "Relu", Abs: "Abs", Sigmoid: "Sigmoid", Tanh: "Tanh"}
+CONSTANTS = {AddConstant: "Add", MultiplyConstant: "Mul", DivideConstant: "Div"}
+
+
+def model_of(network: Network, form: str, folder: Path) -> Path | nn.Module | None:
+    """Return the model in a form, written to the folder if it is a file; None where the form cannot say it."""
+    if form == "native":
+        write_network(network, folder / "model.safetensors")
+        return folder / "model.safetensors"
+    if form == "module":
+        return Drawn(network) if all(isinstance(node.op, _SAID) for node in network.nodes) else None
+    # onnxruntime has no kernels in double for some ops.
+    if network.dtype != torch.float32:
+        return None
+    nodes, weights = [], []
+    for number, node in enumerate(network.nodes):
+        said = _onnx(node.op)
+        if said is None:
+            return None
+        operator, tensors, attributes = said
+        names = [f"{number}.{i}" for i in range(len(tensors))]
+        weights += [numpy_helper.from_array(array, name) for array, name in zip(tensors, names, strict=True)]
+        output = "y" if number == len(network.nodes) - 1 else node.name
+        nodes.append(helper.make_node(operator, [*node.inputs, *names], [output], **attributes))
+    ends = [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["n", *network.input_shape]),
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]  # fmt: skip
+    graph = helper.make_graph(nodes, "drawn", ends[:1], ends[1:], weights)
+    opset = helper.make_opsetid("", 13)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), folder / "model.onnx")
+    return folder / "model.onnx"
+
+
+def _onnx(op: Op) -> tuple[str, list[np.ndarray], dict[str, object]] | None:
+    """Return (operator, constant inputs, attributes)."""
+
+    def whole(*numbers: int) -> np.ndarray:
+        return np.array(numbers, dtype=np.int64)
+
+    if type(op) in PLAIN:
+        return PLAIN[type(op)], [], {}
+    if type(op) in CONSTANTS:
+        return CONSTANTS[type(op)], [op.constant.numpy()[None]], {}
+    match op:
+        case Affine():
+            bias = torch.zeros(len(op.weight)) if op.bias is None else op.bias
+            return "Gemm", [op.weight.numpy(), bias.numpy()], {"transB": 1}
+        case Conv2d():
+            tensors = [op.weight.numpy(), *([] if op.bias is None else [op.bias.numpy()])]
+            settings = {"strides": op.stride, "pads": op.padding, "dilations": op.dilation, "group": op.groups}
+            return "Conv", tensors, settings
+        case LeakyRelu():
+            return "LeakyRelu", [], {"alpha": op.slope}
+        case BatchNorm() if float(np.float32(op.epsilon)) == op.epsilon:
+            tensors = [t.numpy() for t in (op.scale, op.shift, op.mean, op.variance)]
+            return "BatchNormalization", tensors, {"epsilon": op.epsilon}
+        case MaxPool2d():
+            settings = {"strides": op.stride, "pads": op.padding, "dilations": op.dilation}
+            return "MaxPool", [], {"kernel_shape": op.kernel, **settings}
+        case AveragePool2d():
+            settings = {"strides": op.stride, "pads": op.padding, "count_include_pad": int(op.count_padding)}
+            return "AveragePool", [], {"kernel_shape": op.kernel, **settings}
+        case GlobalAveragePool() if op.keep_axes:
+            return "GlobalAveragePool", [], {}
+        case Reshape():
+            return "Reshape", [whole(-1, *op.shape)], {}
+        case Transpose():
+            return "Transpose", [], {"perm": [0, *(axis + 1 for axis in op.permutation)]}
+        case Concat():
+            return "Concat", [], {"axis": op.axis + 1}
+        case Slice():
+            return "Slice", [whole(op.start), whole(op.stop), whole(op.axis + 1), whole(op.step)], {}
+    return None
+
+
+_SAID = Affine | Conv2d | Relu | LeakyRelu | Abs | Sigmoid | Tanh | Add | Sub | Concat | Reshape | AddConstant
+
+
+class Drawn(nn.Module):
+    """The network in torch's own words."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.steps = [(node.name, node.op, node.inputs) for node in network.nodes]
+        for number, node in enumerate(network.nodes):
+            for name, tensor in node.op.parameters().items():
+                self.register_buffer(f"{name}{number}", tensor)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        values = {INPUT: x}
+        for number, (name, op, inputs) in enumerate(self.steps):
+            tensors = {key: getattr(self, f"{key}{number}") for key in op.parameters()}
+            values[name] = _torch(op, [values[i] for i in inputs], tensors)
+        return values[self.steps[-1][0]]
+
+
+def _torch(op: Op, x: list[torch.Tensor], tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    match op:
+        case Affine():
+            return functional.linear(x[0], tensors["weight"], tensors.get("bias"))
+        case Conv2d():
+            top, left, bottom, right = op.padding
+            padded = functional.pad(x[0], (left, right, top, bottom)) if any(op.padding) else x[0]
+            return functional.conv2d(
+                padded, tensors["weight"], tensors.get("bias"), op.stride, 0, op.dilation, op.groups
+            )
+        case LeakyRelu():
+            return functional.leaky_relu(x[0], op.slope)
+        case Concat():
+            return torch.cat(x, dim=op.axis + 1)
+        case Reshape():
+            return x[0].reshape(-1, *op.shape)
+        case AddConstant():
+            return x[0] + tensors["constant"]
+        case Sub():
+            return x[0] - x[1]
+        case Add():
+            return x[0] + x[1]
+    return {Relu: torch.relu, Abs: torch.abs, Sigmoid: torch.sigmoid, Tanh: torch.tanh}[type(op)](x[0])
