@@ -112,7 +112,10 @@ def _onnx(op: Op) -> tuple[str, list[np.ndarray], dict[str, object]] | None:
     return None
 
 
-_SAID = Affine | Conv2d | Relu | LeakyRelu | Abs | Sigmoid | Tanh | Add | Sub | Concat | Reshape | AddConstant
+_SAID = (
+    Affine | Conv2d | Relu | LeakyRelu | Abs | Sigmoid | Tanh | Add | Sub | Concat | Reshape | Transpose | BatchNorm
+    | AddConstant | MultiplyConstant | DivideConstant
+)  # fmt: skip
 
 
 class Drawn(nn.Module):
@@ -149,8 +152,18 @@ def _torch(op: Op, x: list[torch.Tensor], tensors: dict[str, torch.Tensor]) -> t
             return torch.cat(x, dim=op.axis + 1)
         case Reshape():
             return x[0].reshape(-1, *op.shape)
+        case Transpose():
+            return x[0].permute(0, *(axis + 1 for axis in op.permutation))
+        case BatchNorm():
+            return functional.batch_norm(
+                x[0], tensors["mean"], tensors["variance"], tensors["scale"], tensors["shift"], eps=op.epsilon
+            )
         case AddConstant():
             return x[0] + tensors["constant"]
+        case MultiplyConstant():
+            return x[0] * tensors["constant"]
+        case DivideConstant():
+            return x[0] / tensors["constant"]
         case Sub():
             return x[0] - x[1]
         case Add():

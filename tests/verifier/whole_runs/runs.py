@@ -84,7 +84,7 @@ def run_case(
 
 
 def _model(case: Case, rng: random.Random, folder: Path) -> tuple[str, Any]:
-    form = rng.choices(FORMS, (6, 3, 1))[0]
+    form = rng.choices(FORMS, (5, 3, 2))[0]
     model = model_of(case.network, form, folder)
     return (form, model) if model is not None else ("native", model_of(case.network, "native", folder))
 
