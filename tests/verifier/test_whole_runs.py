@@ -134,7 +134,6 @@ def test_witnesses_that_are_farther_than_they_say_are_caught(monkeypatch):
     assert caught([2135], [("auto", "2")], "witness")
 
 
-@pytest.mark.xfail(raises=RuntimeError, strict=True, reason="slopes are optimised though none reaches the margin")
 @pytest.mark.parametrize("method", ["alpha-crown", "auto"])
 def test_slopes_before_a_layer_whose_bounds_are_constant_leave_nothing_to_optimise(method, tmp_path):
     """Found by the fuzzer: relu, then mwd, whose linear bounds are its box, so that the loss has no gradient."""

@@ -78,7 +78,8 @@ def optimised_slopes(
             break
         optimiser.zero_grad()
         loss = -lacking.sum()
-        if not bool(loss.isfinite()):
+        # Behind an op whose bounds are constants (MWD) no slope reaches the margin: there is nothing to choose.
+        if not bool(loss.isfinite()) or not loss.requires_grad:
             break
         loss.backward()
         optimiser.step()
