@@ -164,10 +164,23 @@ class _Check:
                 continue
             try:
                 self.claims.check_witness(index, record, point, distance)
+                self._check_contradiction(record, distance)
             except (CertificateError, ReplayError) as error:
                 self.refused.append((index, f"witness: {error}"))
             except MALFORMED as error:
                 self.refused.append((index, f"witness: malformed: {type(error).__name__} {error}"))
+
+    def _check_contradiction(self, record: Record | None, distance: float) -> None:
+        """Raise ReplayError where a record is silent on a witness that holds, or says that there is none so near."""
+        if record is None:
+            return
+        command = self.claims.command
+        for bracket in brackets_of(record, command):
+            safe = max(bracket.lower, bracket.trusted)
+            if safe >= distance:
+                raise ReplayError(f"it lies at distance {distance!r}, within radius {safe!r}, which counts as safe")
+        if self.stored.results is not None and claimed_distance(record, command) is None:
+            raise ReplayError(f"it lies at distance {distance!r}, and the record claims none")
 
     def check_results(self) -> None:
         """Compare the summary with the records."""

@@ -478,6 +478,52 @@ def test_witnesses_that_are_gone_or_damaged_are_refused(run, command):
     assert "no witness within" in refused_at(folder, index, allow_uncertified=True)
 
 
+def hidden(record: dict) -> None:
+    """Let a record of any command claim no witness."""
+    for answer in (record, *record.get("methods", {}).values()):
+        answer |= {name: None for name in ("upper", "distance", "adversarial") if name in answer}
+    for estimate in record.get("estimators", {}).values():
+        estimate["radius"] = None
+    record |= {"robust": True} if "robust" in record else {}
+
+
+@pytest.mark.parametrize("command", ["certify", "attack", "robustness", "compare"])
+def test_a_witness_that_is_there_cannot_be_passed_over(run, command):
+    """A record that says nothing of the counterexample beside it, alone and with a summary that follows, or is gone."""
+    folder = run(command)
+    with np.load(folder / "witnesses.npz") as stored:
+        index = int(stored["index"][-1])
+    records = records_of(folder)
+    hidden(records[index])
+    write_records(folder, records)
+    words = "the record claims none"
+    assert words in refused_at(folder, index, allow_uncertified=True)
+    # Of a run that goes on it may be the latest find, unless the record says that there is nothing so near.
+    (folder / "results.json").unlink()
+    assert words not in refused_at(folder, index, allow_uncertified=True)
+
+
+@pytest.mark.parametrize("command", ["certify", "robustness", "compare"])
+@pytest.mark.parametrize("end", ["lower", "trusted"])
+def test_no_radius_reaches_beyond_a_witness_that_is_there(run, command, end):
+    """Where no certificate can be asked for, the counterexample in the run's own folder still refutes the claim."""
+    folder = run(command)
+    (folder / "results.json").unlink()
+    with np.load(folder / "witnesses.npz") as stored:
+        index, distance = int(stored["index"][-1]), float(stored["distance"][-1])
+    records = records_of(folder)
+    hidden(records[index])
+    records[index].pop("certificate", None)
+    answer = records[index].get("methods", {}).get("crown", records[index])
+    for radius in (distance, 2.0 * distance):
+        answer |= {"lower": -1.0, "trusted": -1.0} | {end: radius}
+        write_records(folder, records)
+        assert "counts as safe" in refused_at(folder, index, allow_uncertified=True)
+    answer[end] = math.nextafter(distance, 0.0)
+    write_records(folder, records)
+    assert "counts as safe" not in refused_at(folder, index, allow_uncertified=True)
+
+
 def _centres(folder: Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
     """Return the inputs themselves in place of the witnesses."""
     data = json.loads((folder / "run.json").read_text())["origin"]["data"]
