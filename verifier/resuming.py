@@ -51,7 +51,8 @@ def take_up(run: Run | None, job: Job, norm: Norm) -> dict[int, dict[str, Any]]:
         named = ", ".join(map(str, sorted(changed)[:NAMED])) + (", ..." if len(changed) > NAMED else "")
         first = next(iter(lost.values()), "its certificate is gone")
         run.notices.append(f"{len(changed)} inputs ({named}) are worked on again: {first}")
-    return run.records
+    # A copy: what callers put into it lacks what the run adds to a record when it writes it.
+    return dict(run.records)
 
 
 def _withdrawn(run: Run, lost: Mapping[int, str], command: str) -> dict[int, dict[str, Any] | None]:

@@ -182,3 +182,15 @@ def test_a_pipe_in_the_place_of_a_file_stops_nobody(made, tmp_path):
     (folder / "witnesses.npz").unlink()
     os.mkfifo(folder / "witnesses.npz")
     assert work("attack", made, folder).confirmed > 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_records_that_were_worked_on_again_name_their_run(made, tmp_path, command):
+    """The digest by which a record of another configuration is told stays in every line, written however often."""
+    folder = tmp_path / "run"
+    shutil.copytree(made / command, folder)
+    (folder / "witnesses.npz").unlink()
+    work(command, made, folder)
+    assert {record.get("run") for record in records_of(folder)} == {
+        record["run"] for record in records_of(made / command)
+    }
