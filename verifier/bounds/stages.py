@@ -16,6 +16,9 @@ from encoders.network import INPUT, Network, Node
 from encoders.scaling import exponents
 from verifier.certificates.split_program import HINGES, left_slope
 
+# Constants of ops count as nothing beside values times 2^FAR; float64 ends at 2^1024.
+FAR = 512
+
 
 @dataclass(frozen=True, eq=False)
 class Stage:
@@ -169,7 +172,10 @@ def _stage(source: str, weights: dict[int, Tensor], bias: Tensor, left: float) -
 def _image(
     network: Network, node: Node, affine: dict[str, tuple[dict[int, Tensor], Tensor]]
 ) -> tuple[dict[int, Tensor], Tensor]:
-    """Return the value of an affine node: the op at the columns of its inputs, less its value at zero."""
+    """Return the value of an affine node: the op at multiples of its inputs' columns, less its value at zero.
+
+    The multiple is a power of two so large that rounding takes the op's constants off, and not its weights.
+    """
     shapes = [network.shapes[name] for name in node.inputs]
     inputs = [affine[name] for name in node.inputs]
     bias = node.op.evaluate(*(given[1].reshape(1, *shape) for given, shape in zip(inputs, shapes, strict=True)))
@@ -181,7 +187,11 @@ def _image(
             given[0][j].T.reshape(count, *shape) if j in given[0] else _zeros(count, *shape)
             for given, shape in zip(inputs, shapes, strict=True)
         ]
-        weights[j] = (node.op.evaluate(*columns) - zero).flatten(1).T
+        large = [torch.ldexp(column, torch.tensor(FAR)) for column in columns]
+        found = torch.ldexp(node.op.evaluate(*large) - zero, torch.tensor(-FAR))
+        # Beside weights that would overflow, smaller ones are not worth much.
+        found = found if bool(found.isfinite().all()) else node.op.evaluate(*columns) - zero
+        weights[j] = found.flatten(1).T
     return weights, bias.flatten()
 
 
