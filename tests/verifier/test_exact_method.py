@@ -173,7 +173,9 @@ def test_without_attacks_a_counterexample_stays_open_and_is_never_certified(coun
             continue
         broken += 1
         answer = SplitSearch(network, region, int(batch.classes[0]), _never, Budget(), most_parts=4000).decide()
-        assert not answer.proved and "rounding" in answer.reason
+        # The search was told that its points are no counterexamples: then only the model's rounding can be the reason.
+        words = ("within rounding of a tie", "execution and real arithmetic disagree")
+        assert not answer.proved and any(word in answer.reason for word in words)
     assert broken >= count / 2
 
 
