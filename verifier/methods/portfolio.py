@@ -42,7 +42,9 @@ class PortfolioMethod(Method):
             part = stage.decide(batch.at(index), region[index], budget)
             decision.certified[rows] = part.certified
             decision.witnesses.update({rows[i]: witness for i, witness in part.witnesses.items()})
-            decision.execution_only.update({rows[i]: value for i, value in part.execution_only.items()})
+            for i, distance in part.execution_only.items():
+                known = decision.execution_only.get(rows[i], distance)
+                decision.execution_only[rows[i]] = min(distance, known)
             decision.reasons.update({rows[i]: reason for i, reason in part.reasons.items()})
             decision.certificates.update({rows[i]: found for i, found in part.certificates.items()})
             decision.open_units.update({rows[i]: count for i, count in part.open_units.items()})
