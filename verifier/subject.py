@@ -45,8 +45,16 @@ class Subject:
         return int(self.network.output_shape[0])
 
     def points(self, inputs: np.ndarray, clip: tuple[float, float] | None) -> Tensor:
-        """Return inputs `(n, *input_shape)` as the model takes them: in its dtype, rounded into the domain."""
+        """Return inputs `(n, *input_shape)` as the model takes them: in its dtype, rounded into the domain.
+
+        Raises ValueError if they are beyond what that dtype holds.
+        """
         centres = torch.tensor(inputs).to(self.network.dtype)
+        if not bool(centres.isfinite().all()):
+            raise ValueError(
+                f"{self.name} takes {self.network.dtype}, which does not hold inputs as large as "
+                f"{float(np.abs(inputs).max()):.3g}; scale the data, or export the model in float64"
+            )
         if clip is not None:
             least, greatest = clip
             exact = centres.to(torch.float64)

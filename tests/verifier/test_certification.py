@@ -277,3 +277,9 @@ def test_certified_and_falsified_never_meet_on_mnist_scale_regions(small):
         outcomes = [bracket.at(e) for e in (0.0, 0.01, 0.05, 0.1, 0.3)]
         ranks = [(Outcome.CERTIFIED, Outcome.OPEN, Outcome.FALSIFIED).index(o) for o in outcomes]
         assert ranks == sorted(ranks)
+
+
+def test_inputs_beyond_the_dtype_of_the_model_are_refused_with_the_remedy():
+    x = np.full((3, 64), 2.0**200)
+    with pytest.raises(ValueError, match=r"does not hold inputs as large as .*scale the data"):
+        certify("digits-relu", (x, np.zeros(3, int)), [0.1], method="interval")
