@@ -94,10 +94,10 @@ def test_what_has_no_one_value_or_no_reading_is_refused_by_name(word: str) -> No
     assert word in str(error.value)
 
 
-def test_a_module_that_branches_on_the_batch_has_no_runtime() -> None:
+def test_a_module_that_branches_on_the_batch_is_run_in_batches_so_that_the_comparison_sees_it() -> None:
     model = Function(lambda linear, x: linear(x) if len(x) == 1 else -linear(x))
-    with pytest.raises(ModelFileError, match="together are not those for each alone"):
-        open_module(model, (3,))
+    runtime, x = open_module(model, (3,)), np.ones((2, 3), np.float32)
+    assert runtime.batch == "any" and np.allclose(runtime(x)[:1], -runtime(x[:1]))
 
 
 def test_a_module_that_fails_is_refused_by_what_it_says() -> None:

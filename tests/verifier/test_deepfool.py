@@ -104,7 +104,8 @@ def test_without_any_gradient_it_stays_at_the_input():
     search = search_of(network, torch.rand(3, 2), 1.0, torch.zeros(3, dtype=torch.int64))
     assert torch.equal(DeepFool().propose(search).double(), search.region.centre)
     assert search.record.vanishing.tolist() == [True] * 3
-    assert search.record.gradients.tolist() == [1] * 3
+    # It tries again where gradients of dead units or random directions might lead out of a flat place.
+    assert (search.record.gradients >= 1).all()
 
 
 @pytest.mark.parametrize("norm", ["inf", "2", "1"])

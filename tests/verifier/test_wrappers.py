@@ -72,7 +72,8 @@ def test_replaced_gradients_break_what_a_quantised_network_hides():
     hidden = Descent(10, Steepest(0.1)).run(random_search(steps, 100, 0.15)).unsafe
     sources = (Replace({"staircase": straight}),)
     shown = Descent(10, Steepest(0.1), sources=sources).run(random_search(steps, 100, 0.15)).unsafe
-    assert int(hidden.sum()) == 0
+    # Without a gradient random directions are left, which break a third of what the replaced one does.
+    assert int(hidden.sum()) < int(shown.sum()) / 2
     assert int(shown.sum()) > 30
 
 

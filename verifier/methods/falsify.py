@@ -1,7 +1,7 @@
 """Attacks as a method: search, replay every proposal, and pull each witness towards its input."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ class Replay:
     executed: Tensor
     real: Tensor
     tie: Tensor
-    undecided: dict[int, str]
+    undecided: dict[int, str] = field(default_factory=dict)
 
 
 def replay(batch: Batch, points: Tensor) -> Replay:
