@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from encoders import BallRegion
-from verifier.adversarial_example import AdversarialExample, Exhibit, confidences
 from verifier.attacks import Search
 from verifier.attacks.descent import Descent
 from verifier.attacks.steps import Steepest
 from verifier.budget import Budget
+from verifier.commands.adversarial_example import AdversarialExample, Exhibit, confidences
 from verifier.data import load_data
 from verifier.reports.pictures import as_picture, exhibit_grid
 from verifier.subject import Subject, load_subject

@@ -25,11 +25,11 @@ from encoders.formats import write_network
 from encoders.formats.torch_export import from_module
 from verifier.bounds.splitting import SplitAnswer, SplitSearch
 from verifier.budget import Budget
+from verifier.commands.job import Job, load_job
+from verifier.commands.request import Request
 from verifier.data import load_data
-from verifier.job import Job, load_job
 from verifier.methods import METHODS, Batch, Findings
 from verifier.methods.exact import ExactMethod
-from verifier.request import Request
 from verifier.verdict import Bracket
 
 HIDDEN = {"mnist-2x24": (24, 24), "mnist-2x50": (50, 50), "mnist-3x100": (100, 100, 100)}

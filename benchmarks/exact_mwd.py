@@ -23,11 +23,11 @@ from encoders.satisfiability import formula_to_network, random_formula
 from verifier.bounds import contraction
 from verifier.bounds.mwd_chain import dense_layers
 from verifier.budget import Budget
-from verifier.job import load_job
+from verifier.commands.job import load_job
+from verifier.commands.request import Request
 from verifier.methods import Findings
 from verifier.methods.contraction import ContractionMethod
 from verifier.methods.interval import IntervalMethod
-from verifier.request import Request
 from verifier.verdict import Bracket
 
 GAP = 1e-4

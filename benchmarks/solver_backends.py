@@ -28,12 +28,12 @@ from encoders.linear_model import LinearModel
 from verifier.attacks import ATTACKS
 from verifier.bounds.milp import ExactRows
 from verifier.budget import Budget
-from verifier.job import Job, load_job
+from verifier.commands.job import Job, load_job
+from verifier.commands.request import Request
 from verifier.methods import Batch, Method
 from verifier.methods.exact import ExactMethod
 from verifier.methods.falsify import FalsifyMethod
 from verifier.methods.milp import MilpMethod
-from verifier.request import Request
 from verifier.solvers import Solver, Termination, find_solver
 
 LP_SOLVERS = ("highs", "highs-ipm", "cvxpy", "pulp")

@@ -4,25 +4,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from verifier.attacking import AttackResult, attack
-    from verifier.certification import CertifyResult, certify
-    from verifier.checking import CheckResult, check
-    from verifier.comparing import CompareResult, compare
-    from verifier.measuring import RobustnessResult, robustness
+    from verifier.commands.attack import AttackResult, attack
+    from verifier.commands.certify import CertifyResult, certify
+    from verifier.commands.check import CheckResult, check
+    from verifier.commands.compare import CompareResult, compare
+    from verifier.commands.robustness import RobustnessResult, robustness
     from verifier.training.train import TrainResult, train
 
 _HOMES = {
-    "AttackResult": "verifier.attacking",
-    "CertifyResult": "verifier.certification",
-    "CheckResult": "verifier.checking",
-    "CompareResult": "verifier.comparing",
-    "RobustnessResult": "verifier.measuring",
+    "AttackResult": "verifier.commands.attack",
+    "CertifyResult": "verifier.commands.certify",
+    "CheckResult": "verifier.commands.check",
+    "CompareResult": "verifier.commands.compare",
+    "RobustnessResult": "verifier.commands.robustness",
     "TrainResult": "verifier.training.train",
-    "attack": "verifier.attacking",
-    "certify": "verifier.certification",
-    "check": "verifier.checking",
-    "compare": "verifier.comparing",
-    "robustness": "verifier.measuring",
+    "attack": "verifier.commands.attack",
+    "certify": "verifier.commands.certify",
+    "check": "verifier.commands.check",
+    "compare": "verifier.commands.compare",
+    "robustness": "verifier.commands.robustness",
     "train": "verifier.training.train",
 }
 

@@ -14,19 +14,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from verifier.cli_values import number
-from verifier.cli_values import radius as _radius
-from verifier.cli_values import target as _target
+from verifier.commands.request import read_options, shared_arguments
+from verifier.commands.values import number
+from verifier.commands.values import radius as _radius
+from verifier.commands.values import target as _target
 from verifier.output import results_stream
-from verifier.request import read_options, shared_arguments
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from verifier.attacking import AttackResult
-    from verifier.certification import CertifyResult
-    from verifier.comparing import CompareResult
-    from verifier.measuring import RobustnessResult
+    from verifier.commands.attack import AttackResult
+    from verifier.commands.certify import CertifyResult
+    from verifier.commands.compare import CompareResult
+    from verifier.commands.robustness import RobustnessResult
 
 EXIT_CONTRADICTION = 1
 EXIT_REFUSED = 2
@@ -188,7 +188,7 @@ def _train(options: argparse.Namespace) -> int:
 
 def _certify(options: argparse.Namespace) -> int:
     # Imported here: torch takes seconds to load and --help must not wait for it.
-    from verifier.certification import certify
+    from verifier.commands.certify import certify
     from verifier.reports.progress import progress_on_stderr
 
     with progress_on_stderr("certify") as progress:
@@ -205,7 +205,7 @@ def _certify(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from verifier.checking import check
+    from verifier.commands.check import check
     from verifier.reports.checked import counts, refusals
     from verifier.reports.progress import progress_on_stderr
 
@@ -222,7 +222,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _attack(options: argparse.Namespace) -> int:
-    from verifier.attacking import attack
+    from verifier.commands.attack import attack
     from verifier.reports.progress import progress_on_stderr
 
     with progress_on_stderr("attack") as progress:
@@ -239,7 +239,7 @@ def _attack(options: argparse.Namespace) -> int:
 
 
 def _robustness(options: argparse.Namespace) -> int:
-    from verifier.measuring import robustness
+    from verifier.commands.robustness import robustness
     from verifier.reports.curves import curves_figure, write_curves, write_radii
     from verifier.reports.progress import progress_on_stderr
 
@@ -276,7 +276,7 @@ def _robustness(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from verifier.comparing import compare
+    from verifier.commands.compare import compare
     from verifier.reports.comparison import brackets_figure, comparison_table, tightness_figure, write_comparison
     from verifier.reports.progress import progress_on_stderr
 

@@ -318,7 +318,7 @@ def test_a_difference_at_a_point_that_an_attack_reaches_ends_the_run(monkeypatch
         return outputs
 
     found = Subject("m", network, run, torch.device("cpu"), Agreement("m", network, run).probed(inputs, (0.0, 1.0)))
-    monkeypatch.setattr("verifier.job.load_subject", lambda *_, **__: found)
+    monkeypatch.setattr("verifier.commands.job.load_subject", lambda *_, **__: found)
     with pytest.raises(DisagreementError, match="a point that an attack proposed"):
         certify(tmp_path / "model.safetensors", (inputs, np.zeros(12, int)), [0.455], clip=(0.0, 1.0))
 
@@ -332,6 +332,6 @@ def test_check_compares_graph_and_model_too(monkeypatch, tmp_path) -> None:
     assert not check(tmp_path / "run", allow_uncertified=True).refused
     real = load_subject(tmp_path / "model.safetensors", device="cpu")
     other = dataclasses.replace(real, runtime=lambda x: real.runtime(x) * np.float32(1.5))
-    monkeypatch.setattr("verifier.checking.load_subject", lambda *_, **__: other)
+    monkeypatch.setattr("verifier.commands.check.load_subject", lambda *_, **__: other)
     with pytest.raises(DisagreementError):
         check(tmp_path / "run", allow_uncertified=True)

@@ -15,22 +15,22 @@ from encoders.network import INPUT
 from encoders.ops import Affine, Relu
 from tests.conftest import random_relu_network
 from verifier import attack, certify
-from verifier.adversarial_example import AdversarialExample, Exhibit, confidences
-from verifier.attack_request import AttackRequest, check_gradient
 from verifier.attacks import ATTACKS
 from verifier.cli import main
-from verifier.job import load_job
+from verifier.commands.adversarial_example import AdversarialExample, Exhibit, confidences
+from verifier.commands.attack_request import AttackRequest, check_gradient
+from verifier.commands.job import load_job
+from verifier.commands.request import Request
+from verifier.commands.targeted import reaches
 from verifier.reports.pictures import adversarial_figure, as_picture, difference_factor
-from verifier.request import Request
 from verifier.subject import Subject
-from verifier.targeted import reaches
 
 # Float32 products depend on the size of the batch in the last bits.
 ROUNDING = 1e-6
 FIELDS = {
-    "schema", "command", "attack", "norm", "epsilon", "target", "model", "digest", "inputs", "correct", "robust",
-    "robust_accuracy", "confirmed", "execution_only", "timed_out", "mean_distance", "median_distance", "queries",
-    "gradients", "vanishing_gradients", "seconds", "records", "adversarial", "warnings",
+    "schema", "command", "attack", "norm", "epsilon", "target", "model", "digest", "data", "inputs", "correct",
+    "robust", "robust_accuracy", "confirmed", "execution_only", "timed_out", "mean_distance", "median_distance",
+    "queries", "gradients", "vanishing_gradients", "seconds", "records", "adversarial", "warnings",
 }  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def test_an_input_that_another_class_reaches_in_real_arithmetic_is_broken_at_dis
         )
         return dataclasses.replace(job, subject=subject)
 
-    monkeypatch.setattr("verifier.attacking.load_job", tying)
+    monkeypatch.setattr("verifier.commands.attack.load_job", tying)
     # An attack that always moves away from the input.
     result = attack(module, (torch.rand(3, 4), torch.zeros(3, dtype=torch.int64)), "adv-loss", 0.1)
     assert (result.correct, result.robust, result.mean_distance) == (3, 0, 0.0)
@@ -141,7 +141,7 @@ def test_a_model_that_disagrees_with_its_graph_is_not_broken(small, monkeypatch)
         subject = dataclasses.replace(job.subject, agreement=None, runtime=run)
         return dataclasses.replace(job, subject=subject)
 
-    monkeypatch.setattr("verifier.attacking.load_job", stubborn)
+    monkeypatch.setattr("verifier.commands.attack.load_job", stubborn)
     result = attack(path, (data[0][kept], data[1][kept]), "pgd", 0.3)
     assert result.correct == result.robust > 10
     assert result.confirmed == result.execution_only == 0

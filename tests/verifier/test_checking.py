@@ -14,7 +14,7 @@ from encoders.ops import Abs, Affine, LeakyRelu, MaxPool2d, Relu, Reshape
 from tests.conftest import chain, random_mwd_network
 from verifier import attack, certify, check
 from verifier.cli import main
-from verifier.runs import RunError
+from verifier.runs.folder import RunError
 
 CLIP = (0.0, 1.0)
 

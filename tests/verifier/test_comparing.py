@@ -15,7 +15,7 @@ from encoders import write_network
 from tests.conftest import random_relu_network
 from verifier import compare
 from verifier.cli import main
-from verifier.comparing import COMPARED, ComparedMethod, CompareResult, violations
+from verifier.commands.compare import COMPARED, ComparedMethod, CompareResult, violations
 from verifier.methods import METHODS, Decision
 from verifier.reports.comparison import comparison_table
 from verifier.verdict import Bracket

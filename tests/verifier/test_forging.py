@@ -22,7 +22,7 @@ from encoders.ops import Affine, Sigmoid
 from tests.conftest import chain, random_mwd_network, random_relu_network
 from verifier import attack, certify, check, compare, robustness
 from verifier.cli import main
-from verifier.runs import RunError, read_run
+from verifier.runs.folder import RunError, read_run
 from verifier.summaries.stated import differences
 
 CLIP = (0.0, 1.0)
@@ -182,7 +182,7 @@ def altered(path: Path, record: dict, content: bytes) -> None:
 
 def test_certificates_that_would_fill_the_memory_are_refused_at_once(run, monkeypatch):
     """Zeros that unpack to more than the file may, a header that claims more than there is, nested text, no zip."""
-    monkeypatch.setattr("verifier.npz.UNPACKED", 1 << 20)
+    monkeypatch.setattr("verifier.runs.npz.UNPACKED", 1 << 20)
     folder = run()
     records = records_of(folder)
     record = proved(records)
@@ -417,7 +417,9 @@ def test_every_figure_of_a_summary_is_computed_again(made, command):
             inner[place[-1]] = other
             if not differences(changed, records, configuration):
                 unseen.add(".".join(str(key) for key in place if not isinstance(key, int)))
-    expected = {"seconds", "records", "model"} | {"attack": {"adversarial"}, "compare": set()}.get(command, set())
+    expected = {"seconds", "records", "model", "data"} | {"attack": {"adversarial"}, "compare": set()}.get(
+        command, set()
+    )
     assert unseen - {"results.epsilon", "epsilon"} == expected, unseen
 
 

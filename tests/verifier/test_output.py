@@ -41,12 +41,12 @@ def noisy_train(*a, **k):
     noise()
     return train(*a, **k)
 verifier.training.train.train = noisy_train
-import verifier.checking
-check = verifier.checking.check
+import verifier.commands.check
+check = verifier.commands.check.check
 def noisy_check(*a, **k):
     noise()
     return check(*a, **k)
-verifier.checking.check = noisy_check
+verifier.commands.check.check = noisy_check
 atexit.register(noise)
 """
 RUN = "from verifier.cli import main; sys.exit(main())"

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from verifier.record_fields import check_configuration
-from verifier.record_lines import LARGEST_LINE, read_lines
-from verifier.records import RecordError, parse_record, weakened
-from verifier.runs import RunError, open_run, read_run
+from verifier.runs.folder import RunError, open_run, read_run
+from verifier.runs.record_fields import check_configuration
+from verifier.runs.record_lines import LARGEST_LINE, read_lines
+from verifier.runs.records import RecordError, parse_record, weakened
 
 COMMON = {"schema": 1, "model": "a", "data": "b", "seed": 0, "clip": [0, 1], "norm": "inf"}
 CONFIGURATIONS = {

@@ -13,7 +13,7 @@ import pytest
 from encoders.limits import Limits
 from verifier import certify
 from verifier.cli import _parser
-from verifier.request import Options, Request, read_options, shared_arguments
+from verifier.commands.request import Options, Request, read_options, shared_arguments
 
 CASES = Path(__file__).parent.parent / "cases"
 COMMANDS = ("certify", "attack", "robustness", "compare")

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import random_relu_network
 from tests.verifier.test_forging import CLIP, records_of, write_job
 from verifier import attack, certify, check, compare, robustness
-from verifier.runs import RunError
+from verifier.runs.folder import RunError
 
 COMMANDS = ("certify", "attack", "robustness", "compare")
 
@@ -124,7 +124,7 @@ def test_the_withdrawal_is_written_before_any_work(made, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     shutil.copytree(made / "attack", folder)
     damage(folder, "one missing")
-    monkeypatch.setattr("verifier.attacking._Attacking.work", lambda *_: pytest.fail("killed"))
+    monkeypatch.setattr("verifier.commands.attack._Attacking.work", lambda *_: pytest.fail("killed"))
     with pytest.raises(pytest.fail.Exception):
         work("attack", made, folder)
     assert not (folder / "results.json").exists() and len(records_of(folder)) == 5

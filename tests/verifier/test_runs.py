@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from verifier.runs import RunError, open_run
+from verifier.runs.folder import RunError, open_run
 
 CONFIGURATION = {"command": "certify", "model": "a", "data": "b", "seed": 0}
 

@@ -15,7 +15,7 @@ from tests.verifier.test_falsify import batch_of, bracketed
 from verifier import certify
 from verifier.bounds.interval import reaches_at, refute_at
 from verifier.certificates.replay import ReplayError, check_witness
-from verifier.checking import check
+from verifier.commands.check import check
 from verifier.methods.falsify import confirm, own_ties
 from verifier.verdict import Outcome
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from verifier.certification import bracket_of
+from verifier.commands.certify import bracket_of
 from verifier.metrics import adversarial_frequency, adversarial_severity, clopper_pearson, robustness_at
 from verifier.verdict import Bracket, Outcome, Strength
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from encoders.files import write_atomically
 from verifier.certificates.certificate import BoxSlopes, Certificate, CertificateError, SplitTree
-from verifier.npz import read_npz
+from verifier.runs.npz import read_npz
 
 SCHEMA = 1
 # The folder of a run that holds them.

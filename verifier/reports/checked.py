@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from verifier.checking import WHOLE, CheckResult
+from verifier.commands.check import WHOLE, CheckResult
 
 # Inputs that a line names.
 NAMED = 8

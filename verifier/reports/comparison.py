@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from encoders.files import write_atomically
-from verifier.comparing import CompareResult
+from verifier.commands.compare import CompareResult
 from verifier.reports.tables import EXECUTION_ONLY
 
 matplotlib.use("Agg")

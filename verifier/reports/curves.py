@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from verifier.measuring import RobustnessResult
+from verifier.commands.robustness import RobustnessResult
 
 matplotlib.use("Agg")
 

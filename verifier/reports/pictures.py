@@ -7,8 +7,8 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from verifier.adversarial_example import Exhibit
-from verifier.attacking import AttackResult
+from verifier.commands.adversarial_example import Exhibit
+from verifier.commands.attack import AttackResult
 
 matplotlib.use("Agg")
 

@@ -6,9 +6,9 @@ from rich.table import Table
 
 from encoders.network import INPUT, Network
 from encoders.ops import VIEWS
-from verifier.attacking import AttackResult
-from verifier.certification import CertifyResult
-from verifier.measuring import RobustnessResult
+from verifier.commands.attack import AttackResult
+from verifier.commands.certify import CertifyResult
+from verifier.commands.robustness import RobustnessResult
 
 EXECUTION_ONLY = (
     "execution only: inputs, certified or open, with a point within epsilon that gets another class by the rounding of "

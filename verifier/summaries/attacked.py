@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from verifier.records import Record
+from verifier.runs.records import Record
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from verifier.metrics import RobustnessAt, robustness_at
-from verifier.records import Record, bracket_of
+from verifier.runs.records import Record, bracket_of
 
 
 def certified(records: Sequence[Record], epsilons: Sequence[float]) -> tuple[RobustnessAt, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from verifier.metrics import execution_only_at
-from verifier.records import Record, bracket_of
+from verifier.runs.records import Record, bracket_of
 from verifier.verdict import Bracket, Outcome
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from verifier.metrics import Range, adversarial_frequency, adversarial_severity, execution_only_at
-from verifier.records import Record, bracket_of
+from verifier.runs.records import Record, bracket_of
 from verifier.verdict import Outcome
 
 

@@ -1,7 +1,7 @@
 """results.json against the records: every number that a reader would quote is computed again.
 
-Not computed again: seconds of the whole run, paths, warnings, the name of the model (its digest is) and the reasons of
-methods that were left out.
+Not computed again: seconds of the whole run, paths, warnings, the name of the model (its digest is), how the data were
+read (their digest is compared) and the reasons of methods that were left out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from verifier.records import SCHEMA, Record, brackets_of, shown
+from verifier.runs.records import SCHEMA, Record, brackets_of, shown
 from verifier.summaries.attacked import attacked
 from verifier.summaries.certified import certified
 from verifier.summaries.compared import all_violations, compared

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from encoders.limits import Limits, read_limits
-from verifier.cli_values import number
+from verifier.commands.values import number
 
 if TYPE_CHECKING:
     from torch import nn

@@ -18,10 +18,10 @@ from typing import Any
 from verifier.agreement import INPUTS
 from verifier.certificates.certificate import CertificateError
 from verifier.certificates.replay import ReplayError
-from verifier.claims import MALFORMED, Claims
+from verifier.commands.claims import MALFORMED, Claims
 from verifier.data import Dataset, load_data
-from verifier.records import SCHEMA, Record, brackets_of, claimed_distance, shown
-from verifier.runs import RunError, StoredRun, read_run
+from verifier.runs.folder import RunError, StoredRun, read_run
+from verifier.runs.records import SCHEMA, Record, brackets_of, claimed_distance, shown
 from verifier.subject import Subject, load_subject
 from verifier.summaries.stated import differences
 from verifier.threads import threads_for

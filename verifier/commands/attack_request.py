@@ -12,7 +12,7 @@ from torch import Tensor
 from encoders.region import NORMS, Norm
 from verifier.attacks import ATTACKS, Attack
 from verifier.attacks.criteria import TARGETS
-from verifier.job import Job
+from verifier.commands.job import Job
 from verifier.methods import Batch
 from verifier.subject import Subject
 

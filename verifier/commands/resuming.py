@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from encoders.region import BallRegion, Norm
-from verifier.job import Job
+from verifier.commands.job import Job
 from verifier.methods.base import BATCH_SIZE, Findings
-from verifier.records import Record, claimed_distance
-from verifier.runs import Run, RunError
-from verifier.witness_files import Witnesses
+from verifier.runs.folder import Run, RunError
+from verifier.runs.records import Record, claimed_distance
+from verifier.runs.witness_files import Witnesses
 
 # Inputs that a notice names.
 NAMED = 8

@@ -1,4 +1,4 @@
-"""A record of an input: one JSON object a line, untrusted text until `verifier.record_fields` has looked at it.
+"""A record of an input: one JSON object a line, untrusted text until `verifier.runs.record_fields` has looked at it.
 
 What a record claims (brackets, a witness at a distance), and whether a later one of the same input says less.
 """

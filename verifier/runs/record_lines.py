@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from encoders.files import replacing
-from verifier.record_fields import check_record, index_of
-from verifier.records import RecordError, parse_record, weakened
+from verifier.runs.record_fields import check_record, index_of
+from verifier.runs.records import RecordError, parse_record, weakened
 
 # A record of a comparison takes some ten thousand bytes.
 LARGEST_LINE = 1 << 24

@@ -17,16 +17,16 @@ from typing import Any, ClassVar, Unpack
 
 from encoders.region import Norm
 from verifier.budget import Budget
-from verifier.estimators import Estimate, Estimators, take_in
-from verifier.job import Job, load_job
-from verifier.loop import Known, Witnesses, run_task
+from verifier.commands.estimators import Estimate, Estimators, take_in
+from verifier.commands.job import Job, load_job
+from verifier.commands.loop import Known, Witnesses, run_task
+from verifier.commands.request import Data, Model, Options, Request
+from verifier.commands.resuming import nearest_execution, notices_of
 from verifier.methods import Findings, find_method
 from verifier.methods.base import BATCH_SIZE
 from verifier.metrics import Range
-from verifier.records import SCHEMA, bracket_of
-from verifier.request import Data, Model, Options, Request
 from verifier.restriction.answer import Outcome
-from verifier.resuming import nearest_execution, notices_of
+from verifier.runs.records import SCHEMA, bracket_of
 from verifier.summaries.measured import EstimatorResult, measured, radii_of
 from verifier.verdict import Bracket
 
@@ -95,8 +95,8 @@ def robustness(
 ) -> RobustnessResult:
     """Return adversarial frequency and severity at a radius, as ranges and as each estimator alone has them.
 
-    estimators: names of `verifier.estimators`; by default `attack`, and `restriction` where the network has linear
-    pieces. method: what proves (a name of `certify`). alpha: margin demanded in the programs; levels: count only
+    estimators: names of `verifier.commands.estimators`; by default `attack`, and `restriction` where the network has
+    linear pieces. method: what proves (a name of `certify`). alpha: margin demanded in the programs; levels: count only
     points on the grid k / levels (255: whole pixels). solver: what solves them. model, data, options: as `Request`
     says.
 

@@ -20,14 +20,14 @@ from encoders.files import replacing
 from encoders.region import Norm
 from verifier.attacks import ATTACKS
 from verifier.budget import Budget
-from verifier.job import Job, load_job
-from verifier.loop import Known, Witnesses, run_task
+from verifier.commands.job import Job, load_job
+from verifier.commands.loop import Known, Witnesses, run_task
+from verifier.commands.request import Data, Model, Options, Request
+from verifier.commands.resuming import nearest_execution, notices_of
 from verifier.methods import METHODS, Findings, Method, find_method
 from verifier.methods.base import BATCH_SIZE
 from verifier.methods.falsify import FalsifyMethod
-from verifier.records import SCHEMA
-from verifier.request import Data, Model, Options, Request
-from verifier.resuming import nearest_execution, notices_of
+from verifier.runs.records import SCHEMA
 from verifier.summaries.compared import ComparedMethod, all_violations, brackets_by_method, compared, violations
 from verifier.verdict import Bracket
 

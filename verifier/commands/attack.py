@@ -18,21 +18,21 @@ import torch
 from torch import Tensor
 
 from encoders.region import NORMS, BallRegion, Norm
-from verifier.adversarial_example import AdversarialExample, Exhibit, confidences, write_examples
-from verifier.attack_request import AttackRequest, check_gradient, check_target, choose_targets
 from verifier.attacks import Attack, Proposals, Search
 from verifier.attacks.report import Report
 from verifier.budget import Budget
-from verifier.job import Job, load_job
-from verifier.loop import Known, Witnesses, run_task
+from verifier.commands.adversarial_example import AdversarialExample, Exhibit, confidences, write_examples
+from verifier.commands.attack_request import AttackRequest, check_gradient, check_target, choose_targets
+from verifier.commands.job import Job, load_job
+from verifier.commands.loop import Known, Witnesses, run_task
+from verifier.commands.request import Data, Model, Options, Request
+from verifier.commands.resuming import notices_of
+from verifier.commands.targeted import decide_targeted
 from verifier.methods import Batch, Decision
 from verifier.methods.base import BATCH_SIZE
 from verifier.methods.falsify import FalsifyMethod, own_ties
-from verifier.records import SCHEMA
-from verifier.request import Data, Model, Options, Request
-from verifier.resuming import notices_of
+from verifier.runs.records import SCHEMA
 from verifier.summaries.attacked import attacked
-from verifier.targeted import decide_targeted
 
 # Counterexamples that the picture shows.
 GALLERY = 8

@@ -17,7 +17,7 @@ from verifier.certificates.files import certificate_path, read_certificate
 from verifier.certificates.replay import ReplayError, check_witness
 from verifier.certificates.scope import certificate_refusal
 from verifier.data import Dataset
-from verifier.records import Record
+from verifier.runs.records import Record
 from verifier.subject import NO_CLASS, Subject
 
 # Two outputs this near, relative to the largest, may change places between one batch and another.

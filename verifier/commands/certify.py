@@ -18,14 +18,14 @@ from encoders.region import Norm
 from verifier.budget import Budget
 from verifier.certificates.certificate import Certificate
 from verifier.certificates.files import write_certificate
-from verifier.job import Job, load_job
-from verifier.loop import Known, Witnesses, run_task
+from verifier.commands.job import Job, load_job
+from verifier.commands.loop import Known, Witnesses, run_task
+from verifier.commands.request import Data, Model, Options, Request
+from verifier.commands.resuming import nearest_execution, notices_of
 from verifier.methods import Batch, Findings, find_method
 from verifier.methods.exact import certificate_of
 from verifier.metrics import RobustnessAt
-from verifier.records import SCHEMA, bracket_of
-from verifier.request import Data, Model, Options, Request
-from verifier.resuming import nearest_execution, notices_of
+from verifier.runs.records import SCHEMA, bracket_of
 from verifier.summaries.certified import certified
 from verifier.verdict import Bracket, Outcome
 

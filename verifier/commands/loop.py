@@ -14,10 +14,10 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from encoders.region import Norm
-from verifier.job import Job, opened
-from verifier.request import Request
-from verifier.resuming import take_up
-from verifier.runs import Run
+from verifier.commands.job import Job, opened
+from verifier.commands.request import Request
+from verifier.commands.resuming import take_up
+from verifier.runs.folder import Run
 
 # By position in the data: a record, and the nearest witness as (point, distance).
 Records = dict[int, dict[str, Any]]

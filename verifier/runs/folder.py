@@ -1,7 +1,7 @@
 """A run on disk: its configuration, one record for each input, and witnesses as arrays.
 
     run.json         what the run is; another model, data or setting is refused, not mixed
-    records.jsonl    one JSON object a line, checked field by field when it is read (`verifier.record_fields`)
+    records.jsonl    one JSON object a line, checked field by field when it is read (`verifier.runs.record_fields`)
     witnesses.npz    arrays `index`, `x`, `distance` of the replayed counterexamples
     witnesses/       the same in pieces while the run goes on
     certificates/    one .npz for each proof that left one; its record names it with its SHA-256
@@ -30,11 +30,11 @@ from typing import Any
 import numpy as np
 
 from encoders.files import write_atomically
-from verifier.npz import ArrayFileError
-from verifier.record_fields import check_configuration
-from verifier.record_lines import LARGEST_LINE, RecordLines, read_lines, write_lines
-from verifier.records import SCHEMA, RecordError, claimed_distance, configuration_digest, parse_record
-from verifier.witness_files import Witnesses, read_witnesses, write_witnesses
+from verifier.runs.npz import ArrayFileError
+from verifier.runs.record_fields import check_configuration
+from verifier.runs.record_lines import LARGEST_LINE, RecordLines, read_lines, write_lines
+from verifier.runs.records import SCHEMA, RecordError, claimed_distance, configuration_digest, parse_record
+from verifier.runs.witness_files import Witnesses, read_witnesses, write_witnesses
 
 __all__ = ["SCHEMA", "Run", "RunError", "StoredRun", "open_run", "read_run"]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from encoders.region import NORMS
-from verifier.records import SCHEMA, Record, RecordError, bracket_of, configuration_digest, shown
+from verifier.runs.records import SCHEMA, Record, RecordError, bracket_of, configuration_digest, shown
 from verifier.verdict import Bracket, Strength
 
 # Of integers: what a float64 holds exactly.
