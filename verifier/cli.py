@@ -33,9 +33,35 @@ EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
 
 
+EXAMPLES = """\
+examples:
+  verifier certify model.onnx --data data.npz --epsilon 2/255 8/255 --clip 0 1
+  verifier attack model.onnx --data data.npz --attack auto --epsilon 8/255
+  verifier robustness digits-relu --data digits --epsilon 0.05
+  verifier compare digits-relu --data digits --epsilon 0.04 --limit 100
+  verifier train mwd --data mnist --out model.safetensors
+  verifier check runs/certify-0123456789ab
+  verifier show digits-conv
+"""
+
+
+class _Version(argparse.Action):
+    """Prints the version, which is looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(version("robustness-verifier"))
+        parser.exit()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    if not (sys.argv[1:] if arguments is None else arguments):
+        parser.print_help()
+        return 0
+    options = parser.parse_args(arguments)
     try:
         # A program that is about to end leaves descriptor 1 turned away: libraries may print when they are unloaded.
         with results_stream(restore=arguments is not None) as options.output:
@@ -52,8 +78,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="verifier", description="Prove, measure and improve the robustness of neural networks."
+        prog="verifier",
+        description="Prove, measure and improve the robustness of neural networks.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     certify = commands.add_parser("certify", help="robustness of a saved model: certified, falsified, open")
     _add_certify_options(certify)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -206,3 +207,16 @@ def test_help_needs_no_torch_and_names_every_command():
     result = verifier("--help", cwd=Path.cwd())
     assert result.returncode == 0
     assert all(command in result.stdout for command in ("certify", "show"))
+
+
+def test_without_arguments_help_stands_there_with_an_example_of_every_command(capsys):
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    for command in ("certify", "attack", "robustness", "compare", "train", "check", "show"):
+        assert f"  verifier {command} " in shown
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0 and capsys.readouterr().out.strip() == version("robustness-verifier")
