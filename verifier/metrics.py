@@ -11,13 +11,14 @@ from verifier.verdict import Bracket, Outcome, Strength
 
 def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return the exact binomial interval for a share (Clopper and Pearson 1934), conservative at every share."""
-    from scipy.stats import beta
+    # beta.ppf of scipy.stats, which takes a second to import.
+    from scipy.special import betaincinv
 
     if not 0 <= successes <= trials or trials < 1:
         raise ValueError(f"{successes} of {trials} is not a share")
     tail = (1.0 - confidence) / 2.0
-    lower = 0.0 if successes == 0 else float(beta.ppf(tail, successes, trials - successes + 1))
-    upper = 1.0 if successes == trials else float(beta.ppf(1.0 - tail, successes + 1, trials - successes))
+    lower = 0.0 if successes == 0 else float(betaincinv(successes, trials - successes + 1, tail))
+    upper = 1.0 if successes == trials else float(betaincinv(successes + 1, trials - successes, 1.0 - tail))
     return lower, upper
 
 
