@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 from encoders import Network, Node
 from encoders.network import INPUT
 from encoders.ops import Affine, Mwd, Op, Relu
+from tests.shares import EVERY
 
 # Two threads on small tensors wait for each other, most of all beside another busy process, such as another worker of
 # `pytest -n`. So one thread: of torch, of the BLAS that is loaded, and of what tests load or start later.
@@ -51,6 +52,20 @@ def random_mwd_network(seed: int, sizes: tuple[int, ...] = (2, 6, 5, 3)) -> Netw
         weight = 3 * torch.rand(outputs, inputs, generator=generator)
         ops.append(Mwd(weight, torch.rand(outputs, inputs, generator=generator), negated))
     return chain((sizes[0],), *ops)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark all but a share of the cases of large matrices slow (`tests/shares.py`)."""
+    numbers: dict[str, int] = {}
+    for item in items:
+        name = getattr(item, "originalname", item.name)
+        if name not in EVERY:
+            continue
+        place = item.nodeid.split("[")[0]
+        numbers[place] = numbers.get(place, -1) + 1
+        if numbers[place] % EVERY[name]:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture
