@@ -25,8 +25,8 @@ class Limits:
     products, sums and comparisons of all nodes together, for one input. window_cells: cells of a pooling or convolution
     window. weight_bytes: all weights together. constant_bytes: the results of all folded
     constants together. member_bytes: one decompressed file or archive member. text_bytes: one JSON text. data_bytes:
-    the inputs and labels of a data set together. expanded_bytes: packed content that unpacks to more than a hundred
-    times the size of its file.
+    the inputs and labels of a data set together. expanded_bytes: packed content that unpacks to more than some
+    hundred times the size of its file.
     """
 
     nodes: int = 20_000

@@ -271,10 +271,10 @@ def many_attributes() -> bytes:
 
 
 def bomb() -> bytes:
-    """Return a quarter of a megabyte that unpacks to a valid model of 64 MiB: zeros that no node reads."""
+    """Return some 65 kilobytes that unpacks to a valid model of 64 MiB: zeros that no node reads."""
     source = model([make("Relu", ["x"], ["y"])], ["N", 4])
     source.graph.initializer.append(numpy_helper.from_array(np.zeros(2**24, np.float32), "unread"))
-    return gzip.compress(source.SerializeToString(), 1)
+    return gzip.compress(source.SerializeToString(), 9)
 
 
 def write_all(folder: Path) -> dict[str, str]:
