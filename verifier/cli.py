@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from verifier.commands.help import EXAMPLES, Version
 from verifier.commands.request import read_options, shared_arguments
 from verifier.commands.values import number
 from verifier.commands.values import radius as _radius
@@ -31,28 +32,6 @@ if TYPE_CHECKING:
 EXIT_CONTRADICTION = 1
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
-
-
-EXAMPLES = """\
-examples:
-  verifier certify model.onnx --data data.npz --epsilon 2/255 8/255 --clip 0 1
-  verifier attack model.onnx --data data.npz --attack auto --epsilon 8/255
-  verifier robustness digits-relu --data digits --epsilon 0.05
-  verifier compare digits-relu --data digits --epsilon 0.04 --limit 100
-  verifier train mwd --data mnist --out model.safetensors
-  verifier check runs/certify-0123456789ab
-  verifier show digits-conv
-"""
-
-
-class _Version(argparse.Action):
-    """Prints the version, which is looked up only then."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from importlib.metadata import version
-
-        print(version("robustness-verifier"))
-        parser.exit()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    parser.add_argument(
+        "--version", action=Version, nargs=0, default=argparse.SUPPRESS, help="print the version and exit"
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     certify = commands.add_parser("certify", help="robustness of a saved model: certified, falsified, open")
     _add_certify_options(certify)
