@@ -219,3 +219,33 @@ def test_the_command_line_prints_nothing_without_naming_the_stream():
     assert len(printing) > 10
     for call in printing:
         assert "file" in [keyword.arg for keyword in call.keywords], f"cli.py, line {call.lineno}"
+
+
+def test_threads_that_load_a_solver_at_once_leave_standard_output_where_it_was():
+    """Two that turn descriptor 1 away at the same time, and back in another order, would lose it for good."""
+    source = """
+import threading, time
+import highspy
+from verifier.solvers import highs_backend
+
+plain, meet = highspy.Highs, threading.Barrier(4)
+
+def slow():
+    time.sleep(0.05)
+    return plain()
+
+highspy.Highs = slow
+
+def load():
+    meet.wait()
+    highs_backend._library()
+
+threads = [threading.Thread(target=load) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print("result", flush=True)
+"""
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    assert done.stdout == "result\n"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,8 @@ HEURISTICS = (
 )
 # How far the dual bound of a search that calls itself optimal may lie below its point; differences of sums round.
 LEAST_GAP = 1e-9
+
+_LOADING = threading.Lock()
 
 
 class HighsSolver(Solver):
@@ -235,12 +238,18 @@ class WarmModel:
         return Solution(termination, primal, dual, bound, stats, ray)
 
 
-@functools.cache
 def _library() -> Any:
     """Return highspy, its banner printed: since 1.16 the first model of a process prints one before it takes options.
 
-    It goes to standard error: standard output belongs to results.
+    It goes to standard error: standard output belongs to results. One thread at a time: a descriptor that two turn away
+    is turned back to where the other had turned it.
     """
+    with _LOADING:
+        return _loaded()
+
+
+@functools.cache
+def _loaded() -> Any:
     import highspy
 
     with diverted_stdout():
