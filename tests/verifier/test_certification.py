@@ -12,6 +12,7 @@ from torch import nn
 from encoders import read_network, write_network
 from encoders.layers import Mwd
 from tests.conftest import random_mwd_network, random_relu_network
+from tests.seeds import few_or
 from verifier import certify
 from verifier.bounds import milp
 from verifier.data import from_arrays, load_data
@@ -47,9 +48,10 @@ def test_shipped_models_are_accurate_and_small(name):
     assert float((predictions.numpy() == data.labels).mean()) >= ACCURACY[name]
 
 
+@pytest.mark.parametrize("count", few_or(10, 40))
 @pytest.mark.parametrize("name", ACCURACY)
-def test_counts_add_up_and_no_certificate_is_contradicted_by_random_points(name):
-    result = certify(name, "digits", [0.004, 0.05], limit=10)
+def test_counts_add_up_and_no_certificate_is_contradicted_by_random_points(name, count):
+    result = certify(name, "digits", [0.004, 0.05], limit=count)
     for row in result.results:
         assert row.certified + row.falsified + row.open == result.correct
         assert row.certified_checked == row.certified

@@ -7,6 +7,7 @@ from scipy.optimize import check_grad
 
 from encoders.ops import Affine
 from tests.conftest import chain, random_relu_network
+from tests.seeds import few_or
 from tests.verifier.searches import best_length, digits_search, length, random_search, search_of
 from verifier.attacks.deepfool import DeepFool
 from verifier.attacks.lbfgs import Lbfgs, split, squared
@@ -28,9 +29,10 @@ def test_linear_networks_are_solved(norm):
     assert torch.allclose(search.region.distance(found.points), expected, rtol=0.01, atol=1e-4)
 
 
+@pytest.mark.parametrize("count", few_or(2, 4))
 @pytest.mark.parametrize("norm", DUAL)
-def test_it_is_nearer_than_deepfool_on_digits_and_in_the_domain(norm):
-    search = digits_search("digits-relu", norm, 2)
+def test_it_is_nearer_than_deepfool_on_digits_and_in_the_domain(norm, count):
+    search = digits_search("digits-relu", norm, count)
     found, deepfool = Lbfgs(steps=20).run(search), DeepFool().run(search)
     assert bool(found.unsafe.all())
     assert float(found.points.min()) >= 0 and float(found.points.max()) <= 1
