@@ -30,7 +30,7 @@ from verifier.budget import Budget
 from verifier.data import load_data
 from verifier.methods import Batch, Findings
 from verifier.methods.restriction import RestrictionMethod
-from verifier.reports.curves import curves_figure, write_curves, write_radii
+from verifier.reports.robustness import curves_figure, write_curves, write_radii
 from verifier.restriction.lazy import solve_lazily
 from verifier.restriction.redundant import redundant_conditions
 from verifier.restriction.regions import ask_own_region

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from encoders.formats import write_network
 from encoders.formats.torch_export import from_module
-from verifier.bounds.splitting import SplitAnswer, SplitSearch
+from verifier.bounds.split.search import SplitAnswer, SplitSearch
 from verifier.budget import Budget
 from verifier.commands.job import Job, load_job
 from verifier.commands.request import Request

@@ -20,8 +20,8 @@ import torch
 from exact_answers import singles, spread
 
 from encoders.satisfiability import formula_to_network, random_formula
-from verifier.bounds import contraction
-from verifier.bounds.mwd_chain import dense_layers
+from verifier.bounds.mwd import contraction
+from verifier.bounds.mwd.chain import dense_layers
 from verifier.budget import Budget
 from verifier.commands.job import load_job
 from verifier.commands.request import Request

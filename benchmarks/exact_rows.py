@@ -19,7 +19,7 @@ from encoders.formulations.relax import encode_exactly
 from encoders.network import INPUT, Node
 from encoders.ops import Affine, Conv2d, MaxPool2d, Op, Relu, Reshape, Sigmoid
 from encoders.region import BallRegion
-from verifier.bounds.linear import LinearBounds
+from verifier.bounds.linear.backward import LinearBounds
 
 REPEATS = 9
 

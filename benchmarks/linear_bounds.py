@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from encoders import BallRegion
-from encoders.ops.coefficients import BoxMinimum, Coefficients
-from encoders.ops.envelope import Below, ElementwiseEnvelope, LinearEnvelope
-from verifier.bounds.margins import Margins, in_pieces, linear_margins
-from verifier.bounds.slopes import SlopeSearch
+from encoders.views.coefficients import BoxMinimum, Coefficients
+from encoders.views.envelope import Below, ElementwiseEnvelope, LinearEnvelope
+from verifier.bounds.linear.margins import Margins, in_pieces, linear_margins
+from verifier.bounds.linear.slopes import SlopeSearch
 from verifier.data import load_data
 from verifier.subject import open_model
 

@@ -26,7 +26,7 @@ import torch
 from encoders.formulations.relax import relax
 from encoders.linear_model import LinearModel
 from verifier.attacks import ATTACKS
-from verifier.bounds.milp import ExactRows
+from verifier.bounds.programs.milp import ExactRows
 from verifier.budget import Budget
 from verifier.commands.job import Job, load_job
 from verifier.commands.request import Request

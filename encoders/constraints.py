@@ -22,8 +22,8 @@ from torch import Tensor
 
 from encoders.network import INPUT, Network
 from encoders.ops import Abs, LeakyRelu, MaxPool2d, Relu
-from encoders.ops.restriction import selection_matrix
-from encoders.ops.windows import over_channels, window_cells
+from encoders.views.restriction import selection_matrix
+from encoders.views.windows import over_channels, window_cells
 
 
 @dataclass(frozen=True, eq=False)

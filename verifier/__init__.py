@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from verifier.commands.check import CheckResult, check
     from verifier.commands.compare import CompareResult, compare
     from verifier.commands.robustness import RobustnessResult, robustness
-    from verifier.training.train import TrainResult, train
+    from verifier.commands.train import TrainResult, train
 
 _HOMES = {
     "AttackResult": "verifier.commands.attack",
@@ -17,13 +17,13 @@ _HOMES = {
     "CheckResult": "verifier.commands.check",
     "CompareResult": "verifier.commands.compare",
     "RobustnessResult": "verifier.commands.robustness",
-    "TrainResult": "verifier.training.train",
+    "TrainResult": "verifier.commands.train",
     "attack": "verifier.commands.attack",
     "certify": "verifier.commands.certify",
     "check": "verifier.commands.check",
     "compare": "verifier.commands.compare",
     "robustness": "verifier.commands.robustness",
-    "train": "verifier.training.train",
+    "train": "verifier.commands.train",
 }
 
 __all__ = [

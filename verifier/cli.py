@@ -179,8 +179,8 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from verifier.commands.train import train
     from verifier.reports.progress import progress_on_stderr
-    from verifier.training.train import train
 
     others = ("run", "command", "json", "debug", "output")
     settings = {key: value for key, value in vars(options).items() if key not in others}
@@ -217,7 +217,7 @@ def _certify(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from verifier.commands.check import check
-    from verifier.reports.checked import counts, refusals
+    from verifier.reports.check import counts, refusals
     from verifier.reports.progress import progress_on_stderr
 
     with progress_on_stderr("check") as progress:
@@ -251,8 +251,8 @@ def _attack(options: argparse.Namespace) -> int:
 
 def _robustness(options: argparse.Namespace) -> int:
     from verifier.commands.robustness import robustness
-    from verifier.reports.curves import curves_figure, write_curves, write_radii
     from verifier.reports.progress import progress_on_stderr
+    from verifier.reports.robustness import curves_figure, write_curves, write_radii
 
     with progress_on_stderr("robustness") as progress:
         result = robustness(
@@ -288,7 +288,7 @@ def _robustness(options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     from verifier.commands.compare import compare
-    from verifier.reports.comparison import brackets_figure, comparison_table, tightness_figure, write_comparison
+    from verifier.reports.compare import brackets_figure, comparison_table, tightness_figure, write_comparison
     from verifier.reports.progress import progress_on_stderr
 
     with progress_on_stderr("compare") as progress:
@@ -324,7 +324,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _report_attack(result: AttackResult, as_json: bool, output: TextIO) -> None:
     """Print the result; write the picture beside the records."""
-    from verifier.reports.pictures import adversarial_figure
+    from verifier.reports.attack import adversarial_figure
 
     assert result.records is not None
     picture = result.records.parent / "adversarial.png"
@@ -346,7 +346,7 @@ def _report_attack(result: AttackResult, as_json: bool, output: TextIO) -> None:
 
 def _report(result: CertifyResult, as_json: bool, output: TextIO) -> None:
     """Print the result; write the figure beside the records."""
-    from verifier.reports.figures import accuracy_figure
+    from verifier.reports.certify import accuracy_figure
 
     assert result.records is not None
     figure = result.records.parent / "accuracy.png"

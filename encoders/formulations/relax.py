@@ -2,7 +2,7 @@
 
 Columns are the input and the values of every node; a node that only moves values shares the columns of what it moves.
 Then come, node by node, auxiliary values and binaries of the view `exact`.
-Every row holds in real arithmetic (see `encoders.ops.relaxation`) and every column is bounded by its node's box, so
+Every row holds in real arithmetic (see `encoders.views.relaxation`) and every column is bounded by its node's box, so
 what a dual bound over these arrays proves, rounded outward, is proved about the network.
 """
 
@@ -34,7 +34,7 @@ from encoders.ops import (
     Slice,
     Transpose,
 )
-from encoders.ops.relaxation import Relaxation
+from encoders.views.relaxation import Relaxation
 
 MOVES = (Concat, Reshape, Slice, Transpose)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from encoders.network import INPUT, Network, Node
 from encoders.ops import MaxPool2d, Relu
-from encoders.ops.restriction import LinearMap, Restriction, Selection
+from encoders.views.restriction import LinearMap, Restriction, Selection
 
 # Rounding makes equal cells of a constant background differ by a few units in the last place: such are ties. A share of
 # the largest value that the node reads.

@@ -9,12 +9,12 @@ from torch.nn import functional
 
 from encoders.box import Box
 from encoders.ops.base import Op, Shape
-from encoders.ops.envelope import ElementwiseEnvelope, Envelope, offsets_at_ends, reach_of
-from encoders.ops.piecewise import piecewise
-from encoders.ops.relaxation import Relaxation, exact_hinge, hinge_relaxation, line_relaxation
-from encoders.ops.restriction import Restriction, elementwise_restriction, positive_side
-from encoders.ops.s_shape import s_shape_envelope
 from encoders.rounding import ELEMENTARY_FUNCTION_ULPS, widen
+from encoders.views.envelope import ElementwiseEnvelope, Envelope, offsets_at_ends, reach_of
+from encoders.views.piecewise import piecewise
+from encoders.views.relaxation import Relaxation, exact_hinge, hinge_relaxation, line_relaxation
+from encoders.views.restriction import Restriction, elementwise_restriction, positive_side
+from encoders.views.s_shape import s_shape_envelope
 
 
 class _Elementwise(Op):

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from encoders.ops.base import LinearOp, Shape
-from encoders.ops.coefficients import Coefficients
+from encoders.views.coefficients import Coefficients
 
 
 @dataclass(frozen=True, eq=False)

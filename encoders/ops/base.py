@@ -18,11 +18,11 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from encoders.box import Box
-from encoders.ops.coefficients import Coefficients, dot_error
-from encoders.ops.envelope import Envelope, LinearEnvelope, reach_of
-from encoders.ops.relaxation import Relaxation, linear_relaxation
-from encoders.ops.restriction import Restriction
 from encoders.rounding import gamma, tiny, unit_roundoff
+from encoders.views.coefficients import Coefficients, dot_error
+from encoders.views.envelope import Envelope, LinearEnvelope, reach_of
+from encoders.views.relaxation import Relaxation, linear_relaxation
+from encoders.views.restriction import Restriction
 
 Shape = tuple[int, ...]
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from encoders.ops.base import LinearOp, Shape
-from encoders.ops.coefficients import Coefficients, Corner
-from encoders.ops.windows import over_channels, weighted_windows, window_cells
+from encoders.views.coefficients import Coefficients, Corner
+from encoders.views.windows import over_channels, weighted_windows, window_cells
 
 # Bytes of the products of a piece of a transposed convolution.
 TRANSPOSED_BYTES = 2**19

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from encoders.box import Box
 from encoders.ops.base import Op, Shape, relaxed_by_matrix
-from encoders.ops.coefficients import Coefficients, dot_error, underflow_slack
-from encoders.ops.envelope import ElementwiseEnvelope, Envelope, LinearEnvelope, offsets_at_ends, reach_of
-from encoders.ops.relaxation import Relaxation, linear_relaxation
-from encoders.ops.restriction import Restriction
 from encoders.rounding import widen
+from encoders.views.coefficients import Coefficients, dot_error, underflow_slack
+from encoders.views.envelope import ElementwiseEnvelope, Envelope, LinearEnvelope, offsets_at_ends, reach_of
+from encoders.views.relaxation import Relaxation, linear_relaxation
+from encoders.views.restriction import Restriction
 
 
 def _same_shape(kind: str, shapes: tuple[Shape, ...]) -> Shape:

@@ -23,10 +23,10 @@ from encoders.layers.mwd_kernels import distance_range, weighted_distance
 from encoders.layers.mwd_linear import linear_mwd
 from encoders.layers.mwd_unit import link, max_square, mwd
 from encoders.ops.base import Op, Shape
-from encoders.ops.envelope import ConstantEnvelope, Envelope
 from encoders.ops.mwd_exact import exact_mwd
-from encoders.ops.relaxation import Relaxation, no_rows
 from encoders.rounding import ELEMENTARY_FUNCTION_ULPS, add_down, add_up, tiny, unit_roundoff, widen
+from encoders.views.envelope import ConstantEnvelope, Envelope
+from encoders.views.relaxation import Relaxation, no_rows
 
 
 @dataclass(frozen=True, eq=False)

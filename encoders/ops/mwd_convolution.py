@@ -10,10 +10,10 @@ from encoders.box import Box
 from encoders.layers.mwd_windows import crop, over_windows, place_index
 from encoders.ops.base import Op, Shape
 from encoders.ops.convolution import sliding_output
-from encoders.ops.envelope import ConstantEnvelope, Envelope
 from encoders.ops.mwd import Mwd
 from encoders.ops.mwd_exact import check_size, exact_mwd
-from encoders.ops.relaxation import Relaxation, no_rows
+from encoders.views.envelope import ConstantEnvelope, Envelope
+from encoders.views.relaxation import Relaxation, no_rows
 
 
 @dataclass(frozen=True, eq=False)

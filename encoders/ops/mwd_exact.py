@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from encoders.box import Box
-from encoders.ops.envelope import ElementwiseEnvelope, offsets_at_ends, reach_of
-from encoders.ops.piecewise import piecewise
-from encoders.ops.relaxation import Relaxation, Rows, assembled
 from encoders.rounding import ELEMENTARY_FUNCTION_ULPS, add_down, add_up, unit_roundoff, widen
+from encoders.views.envelope import ElementwiseEnvelope, offsets_at_ends, reach_of
+from encoders.views.piecewise import piecewise
+from encoders.views.relaxation import Relaxation, Rows, assembled
 
 if TYPE_CHECKING:
     from encoders.ops.mwd import Mwd

@@ -9,10 +9,10 @@ from torch import Tensor
 from encoders.box import Box
 from encoders.ops.base import Op, Shape
 from encoders.ops.elementwise import line_envelope
-from encoders.ops.envelope import ElementwiseEnvelope, Envelope
-from encoders.ops.relaxation import Relaxation, line_relaxation
-from encoders.ops.restriction import Restriction
 from encoders.rounding import gamma, next_up, tiny
+from encoders.views.envelope import ElementwiseEnvelope, Envelope
+from encoders.views.relaxation import Relaxation, line_relaxation
+from encoders.views.restriction import Restriction
 
 
 @dataclass(frozen=True, eq=False)

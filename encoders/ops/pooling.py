@@ -11,14 +11,14 @@ from torch.nn import functional
 
 from encoders.box import Box
 from encoders.ops.base import LinearOp, Op, Shape
-from encoders.ops.coefficients import Coefficients
 from encoders.ops.convolution import plain_products, sliding_output, spread_window
-from encoders.ops.envelope import Envelope, SelectionEnvelope
-from encoders.ops.exact_window import exact_window
-from encoders.ops.relaxation import Relaxation, linear_relaxation, window_relaxation
-from encoders.ops.restriction import Restriction, window_restriction
-from encoders.ops.windows import over_channels, weighted_windows, window_cells
 from encoders.rounding import gamma
+from encoders.views.coefficients import Coefficients
+from encoders.views.envelope import Envelope, SelectionEnvelope
+from encoders.views.exact_window import exact_window
+from encoders.views.relaxation import Relaxation, linear_relaxation, window_relaxation
+from encoders.views.restriction import Restriction, window_restriction
+from encoders.views.windows import over_channels, weighted_windows, window_cells
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,8 +26,8 @@ from encoders.ops.mwd_convolution import MwdConv2d
 from encoders.ops.normalization import BatchNorm
 from encoders.ops.pooling import AveragePool2d, GlobalAveragePool, MaxPool2d
 from encoders.ops.shape import Concat, Reshape, Slice, Transpose
-from encoders.ops.windows import over_channels, window_cells
 from encoders.rationals import NotEvaluated, Rationals, join, product
+from encoders.views.windows import over_channels, window_cells
 
 # Told of multiplications before they are made; raises NotEvaluated where they are too many.
 Afford = Callable[[int], None]

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from encoders.box import Box
 from encoders.ops.base import Op, Shape, relaxed_by_matrix
-from encoders.ops.coefficients import Coefficients
-from encoders.ops.envelope import Envelope, LinearEnvelope
-from encoders.ops.relaxation import Relaxation
-from encoders.ops.restriction import Restriction, selection_matrix
+from encoders.views.coefficients import Coefficients
+from encoders.views.envelope import Envelope, LinearEnvelope
+from encoders.views.relaxation import Relaxation
+from encoders.views.restriction import Restriction, selection_matrix
 
 
 class _Rearrangement(Op):

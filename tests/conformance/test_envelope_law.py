@@ -17,8 +17,8 @@ from torch import Tensor
 
 from encoders.box import Box
 from encoders.ops import Abs, BatchNorm, LeakyRelu, MaxPool2d, MultiplyConstant, Op, Relu, Sigmoid, Tanh
-from encoders.ops.coefficients import Coefficients
-from encoders.ops.envelope import Envelope
+from encoders.views.coefficients import Coefficients
+from encoders.views.envelope import Envelope
 from tests.conformance.test_op_laws import (
     CASES,
     EXTREME_BOXES,

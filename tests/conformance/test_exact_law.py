@@ -16,8 +16,8 @@ import torch
 
 from encoders.box import Box
 from encoders.ops import Abs, BatchNorm, LeakyRelu, MaxPool2d, Op, Relu, Sigmoid, Tanh
-from encoders.ops.exact_window import exact_window
-from encoders.ops.relaxation import Relaxation, sum_up
+from encoders.views.exact_window import exact_window
+from encoders.views.relaxation import Relaxation, sum_up
 from tests.conformance.test_op_laws import (
     CASES,
     MAGNITUDES,

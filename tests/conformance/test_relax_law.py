@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from encoders.box import Box
-from encoders.ops.relaxation import Relaxation
+from encoders.views.relaxation import Relaxation
 from tests.conformance.test_op_laws import (
     CASES,
     MAGNITUDES,

@@ -27,7 +27,7 @@ from encoders.ops import (
     Sub,
     Transpose,
 )
-from encoders.ops.coefficients import BoxMinimum, Coefficients, dot_error, inflated
+from encoders.views.coefficients import BoxMinimum, Coefficients, dot_error, inflated
 
 F64 = torch.float64
 # Small integers: every product and sum is exact, so the transposes agree to the last bit.

@@ -8,7 +8,7 @@ from encoders import Network, Node
 from encoders.formulations.restrict import freeze
 from encoders.network import INPUT
 from encoders.ops import OPS, Abs, Add, Affine, Conv2d, LeakyRelu, MaxPool2d, Relu, Reshape, Sigmoid, UnsupportedView
-from encoders.ops.restriction import Selection
+from encoders.views.restriction import Selection
 from tests.conformance.test_op_laws import CASES
 from tests.conftest import chain, random_relu_network
 

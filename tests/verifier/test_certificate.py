@@ -16,7 +16,7 @@ from tests.conftest import chain
 from tests.verifier.polygons import least_margin
 from tests.verifier.test_exact_method import batch_of, hinge_network
 from tests.verifier.test_split_program import exact_values, hinge_networks, points_of
-from verifier.bounds.splitting import SplitSearch
+from verifier.bounds.split.search import SplitSearch
 from verifier.budget import Budget
 from verifier.certificates.certificate import (
     LEAF,

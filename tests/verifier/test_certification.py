@@ -14,7 +14,7 @@ from encoders.layers import Mwd
 from tests.conftest import random_mwd_network, random_relu_network
 from tests.seeds import few_or
 from verifier import certify
-from verifier.bounds import milp
+from verifier.bounds.programs import milp
 from verifier.data import from_arrays, load_data
 from verifier.methods import METHODS
 from verifier.verdict import Outcome

@@ -17,7 +17,7 @@ from verifier import compare
 from verifier.cli import main
 from verifier.commands.compare import COMPARED, ComparedMethod, CompareResult, violations
 from verifier.methods import METHODS, Decision
-from verifier.reports.comparison import comparison_table
+from verifier.reports.compare import comparison_table
 from verifier.verdict import Bracket
 
 

@@ -12,14 +12,14 @@ from encoders.ops import Mwd
 from encoders.satisfiability import Formula, assignment_of, formula_to_network, random_formula
 from tests.conftest import chain, random_mwd_network
 from verifier.bounds.interval import compare_classes
-from verifier.bounds.mwd_chain import dense_layers
+from verifier.bounds.mwd.chain import dense_layers
 from verifier.methods import Batch
 from verifier.subject import Subject
 
 pytest.importorskip("numba")
 
-from verifier.bounds import contraction
-from verifier.bounds.contraction_threshold import mirrored_down, mirrored_up
+from verifier.bounds.mwd import contraction
+from verifier.bounds.mwd.contraction_threshold import mirrored_down, mirrored_up
 
 F64 = torch.float64
 

@@ -36,7 +36,7 @@ from tests.conftest import chain
 from tests.verifier.polygons import least_margin
 from tests.verifier.random_networks import random_network
 from tests.verifier.test_exact_method import batch_of, hinge_network
-from verifier.bounds.linear import LinearBounds
+from verifier.bounds.linear.backward import LinearBounds
 from verifier.budget import Budget
 from verifier.methods.exact import ExactMethod
 from verifier.solvers import SOLVERS, Termination

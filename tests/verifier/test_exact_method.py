@@ -14,7 +14,7 @@ from tests.conftest import chain, random_mwd_network, random_relu_network
 from tests.seeds import few_or, seeds
 from tests.verifier.polygons import least_margin
 from verifier import certify
-from verifier.bounds.splitting import SplitSearch
+from verifier.bounds.split.search import SplitSearch
 from verifier.budget import Budget
 from verifier.methods import METHODS, Batch, Findings
 from verifier.methods.exact import ExactMethod

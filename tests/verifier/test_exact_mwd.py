@@ -17,13 +17,13 @@ from encoders.ops.mwd_exact import MOST_LITERALS, gaussian_lines
 from encoders.region import BallRegion
 from tests.seeds import seeds
 from tests.verifier.test_contraction import KINDS, network_of
-from verifier.bounds.linear import LinearBounds
+from verifier.bounds.linear.backward import LinearBounds
 from verifier.solvers import SOLVERS, Termination
 
 pytest.importorskip("numba")
 
-from verifier.bounds import contraction
-from verifier.bounds.mwd_chain import dense_layers
+from verifier.bounds.mwd import contraction
+from verifier.bounds.mwd.chain import dense_layers
 
 F64 = torch.float64
 # HiGHS keeps rows to 1e-7 and whole numbers to 1e-6, which big constants multiply.

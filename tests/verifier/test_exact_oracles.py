@@ -22,7 +22,7 @@ from tests.conftest import chain
 from tests.seeds import seeds
 from tests.verifier.activation_patterns import least_values
 from tests.verifier.test_exact_method import batch_of, hinge_network
-from verifier.bounds.linear import LinearBounds
+from verifier.bounds.linear.backward import LinearBounds
 from verifier.budget import Budget
 from verifier.methods.exact import ExactMethod
 from verifier.solvers import SOLVERS, Solution, Termination

@@ -13,7 +13,7 @@ from encoders.ops import Affine
 from tests.conftest import chain
 from verifier import certify, compare, robustness
 from verifier.metrics import execution_only_at, robustness_at
-from verifier.reports.comparison import comparison_table
+from verifier.reports.compare import comparison_table
 from verifier.reports.tables import certification_table, robustness_table
 from verifier.verdict import Bracket
 

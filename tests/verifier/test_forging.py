@@ -23,7 +23,7 @@ from tests.conftest import chain, random_mwd_network, random_relu_network
 from verifier import attack, certify, check, compare, robustness
 from verifier.cli import main
 from verifier.runs.folder import RunError, read_run
-from verifier.summaries.stated import differences
+from verifier.summaries.results_file import differences
 
 CLIP = (0.0, 1.0)
 

@@ -29,13 +29,13 @@ from encoders.ops import (
     Sub,
     Tanh,
 )
-from encoders.ops.coefficients import Coefficients
 from encoders.region import BallRegion
+from encoders.views.coefficients import Coefficients
 from tests.conformance.test_op_laws import exact_numbers, exact_value
 from tests.conftest import chain
 from tests.seeds import seeds
 from tests.verifier.random_networks import random_network
-from verifier.bounds.linear import LinearBounds, RegionMinimum
+from verifier.bounds.linear.backward import LinearBounds, RegionMinimum
 
 F64 = torch.float64
 NORMS = ("inf", "2", "1")

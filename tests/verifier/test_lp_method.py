@@ -18,8 +18,8 @@ from tests.conftest import chain, random_mwd_network, random_relu_network
 from tests.seeds import seeds
 from tests.verifier.random_networks import random_network
 from verifier import certify
-from verifier.bounds.linear import LinearBounds
-from verifier.bounds.lp import MarginProgram
+from verifier.bounds.linear.backward import LinearBounds
+from verifier.bounds.programs.lp import MarginProgram
 from verifier.budget import Budget
 from verifier.certificates.dual_bound import proves_empty, safe_bound
 from verifier.methods import METHODS, Batch

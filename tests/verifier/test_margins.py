@@ -9,11 +9,11 @@ from encoders import BallRegion
 from encoders.ops import Affine, Relu
 from tests.conftest import chain, random_mwd_network, random_relu_network
 from tests.seeds import seeds
-from verifier.bounds import margins as margins_module
 from verifier.bounds.interval import compare_classes
-from verifier.bounds.linear import LinearBounds
-from verifier.bounds.margins import Margins, in_pieces, linear_margins
-from verifier.bounds.slopes import SlopeSearch
+from verifier.bounds.linear import margins as margins_module
+from verifier.bounds.linear.backward import LinearBounds
+from verifier.bounds.linear.margins import Margins, in_pieces, linear_margins
+from verifier.bounds.linear.slopes import SlopeSearch
 from verifier.budget import Budget
 
 F64 = torch.float64

@@ -18,10 +18,10 @@ from tests.seeds import few_or, seeds
 from tests.verifier.polygons import least_margin
 from tests.verifier.test_exact_method import batch_of, hinge_network
 from verifier import certify
-from verifier.bounds import milp
-from verifier.bounds.lp import MOST_ENTRIES
-from verifier.bounds.milp import Effort, ExactRows, MilpSearch, below
-from verifier.bounds.milp_radius import completed, distance_program
+from verifier.bounds.programs import milp
+from verifier.bounds.programs.lp import MOST_ENTRIES
+from verifier.bounds.programs.milp import Effort, ExactRows, MilpSearch, below
+from verifier.bounds.programs.milp_radius import completed, distance_program
 from verifier.budget import Budget
 from verifier.methods import METHODS, Batch, Decision, Findings
 from verifier.methods.exact import ExactMethod

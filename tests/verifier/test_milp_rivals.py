@@ -13,9 +13,9 @@ from tests.conftest import random_relu_network
 from tests.seeds import seeds
 from tests.verifier.test_exact_method import batch_of, hinge_network
 from tests.verifier.test_milp_method import FakeSolver, exact_margin, with_solvers
-from verifier.bounds.milp import TOLERANCE, Effort, ExactRows, MilpSearch
-from verifier.bounds.milp_radius import RadiusSearch, completed, distance_program
-from verifier.bounds.milp_rivals import some_below
+from verifier.bounds.programs.milp import TOLERANCE, Effort, ExactRows, MilpSearch
+from verifier.bounds.programs.milp_radius import RadiusSearch, completed, distance_program
+from verifier.bounds.programs.milp_rivals import some_below
 from verifier.budget import Budget
 from verifier.methods import Batch, Findings
 from verifier.methods.milp import MilpMethod

@@ -10,8 +10,8 @@ from encoders import write_network
 from encoders.ops import Affine
 from encoders.region import BallRegion
 from tests.conftest import chain, random_relu_network
-from verifier.bounds.open_part import Why, sentence, why_open
-from verifier.bounds.splitting import SplitSearch
+from verifier.bounds.split.open_subproblem import Why, sentence, why_open
+from verifier.bounds.split.search import SplitSearch
 from verifier.budget import Budget
 from verifier.cli import main
 from verifier.methods.falsify import Replay

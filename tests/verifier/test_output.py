@@ -35,12 +35,12 @@ def open_model(*a, **k):
     noise()
     return inner(*a, **k)
 verifier.subject.open_model = open_model
-import verifier.training.train
-train = verifier.training.train.train
+import verifier.commands.train
+train = verifier.commands.train.train
 def noisy_train(*a, **k):
     noise()
     return train(*a, **k)
-verifier.training.train.train = noisy_train
+verifier.commands.train.train = noisy_train
 import verifier.commands.check
 check = verifier.commands.check.check
 def noisy_check(*a, **k):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.seeds import seeds
-from verifier.bounds.parts import Forest, Parts, PartStore
+from verifier.bounds.split.subproblems import Forest, Parts, PartStore
 from verifier.certificates.certificate import LEAF, leaf_signs
 
 

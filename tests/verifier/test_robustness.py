@@ -10,7 +10,7 @@ from tests.conftest import random_mwd_network, random_relu_network
 from verifier import robustness
 from verifier.cli import main
 from verifier.metrics import adversarial_frequency, adversarial_severity
-from verifier.reports.curves import curves_of, write_curves, write_radii
+from verifier.reports.robustness import curves_of, write_curves, write_radii
 from verifier.verdict import Bracket
 
 

@@ -5,7 +5,7 @@ import torch
 
 from encoders.ops import AddConstant, Affine, BatchNorm, Relu
 from tests.conftest import chain
-from verifier.bounds.stages import staged
+from verifier.bounds.split.stages import staged
 
 F64 = torch.float64
 

@@ -10,8 +10,8 @@ from tests.conftest import chain, random_relu_network
 from tests.seeds import few_or
 from tests.verifier.test_exact_method import batch_of, hinge_network
 from tests.verifier.test_milp_method import MILP, open_case
-from verifier.bounds.linear import LinearBounds
-from verifier.bounds.tightening import tighten
+from verifier.bounds.linear.backward import LinearBounds
+from verifier.bounds.programs.tightening import tighten
 from verifier.budget import Budget
 from verifier.methods.milp import MilpMethod
 

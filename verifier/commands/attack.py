@@ -32,7 +32,7 @@ from verifier.methods import Batch, Decision
 from verifier.methods.base import BATCH_SIZE
 from verifier.methods.falsify import FalsifyMethod, own_ties
 from verifier.runs.records import SCHEMA
-from verifier.summaries.attacked import attacked
+from verifier.summaries.attack import attacked
 
 # Counterexamples that the picture shows.
 GALLERY = 8

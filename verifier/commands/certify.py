@@ -26,7 +26,7 @@ from verifier.methods import Batch, Findings, find_method
 from verifier.methods.exact import certificate_of
 from verifier.metrics import RobustnessAt
 from verifier.runs.records import SCHEMA, bracket_of
-from verifier.summaries.certified import certified
+from verifier.summaries.certify import certified
 from verifier.verdict import Bracket, Outcome
 
 

@@ -23,7 +23,7 @@ from verifier.data import Dataset, load_data
 from verifier.runs.folder import RunError, StoredRun, read_run
 from verifier.runs.records import SCHEMA, Record, brackets_of, claimed_distance, shown
 from verifier.subject import Subject, load_subject
-from verifier.summaries.stated import differences
+from verifier.summaries.results_file import differences
 from verifier.threads import threads_for
 
 # The place of what is refused of the run as a whole among what is refused of its inputs.

@@ -28,7 +28,7 @@ from verifier.methods import METHODS, Findings, Method, find_method
 from verifier.methods.base import BATCH_SIZE
 from verifier.methods.falsify import FalsifyMethod
 from verifier.runs.records import SCHEMA
-from verifier.summaries.compared import ComparedMethod, all_violations, brackets_by_method, compared, violations
+from verifier.summaries.compare import ComparedMethod, all_violations, brackets_by_method, compared, violations
 from verifier.verdict import Bracket
 
 __all__ = ["COMPARED", "CompareResult", "ComparedMethod", "compare", "violations"]

@@ -27,7 +27,7 @@ from verifier.methods.base import BATCH_SIZE
 from verifier.metrics import Range
 from verifier.restriction.answer import Outcome
 from verifier.runs.records import SCHEMA, bracket_of
-from verifier.summaries.measured import EstimatorResult, measured, radii_of
+from verifier.summaries.robustness import EstimatorResult, measured, radii_of
 from verifier.verdict import Bracket
 
 # Estimators that run where none is named; the second only on networks with linear pieces.

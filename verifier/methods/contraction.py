@@ -12,14 +12,14 @@ import torch
 from encoders.network import Network
 from encoders.region import BallRegion
 from verifier.bounds.interval import compare_classes
-from verifier.bounds.mwd_chain import chain_refusal, dense_layers
+from verifier.bounds.mwd.chain import chain_refusal, dense_layers
 from verifier.budget import Budget
 from verifier.methods.base import Batch, Decision, Findings, Method
 from verifier.methods.falsify import confirm
 from verifier.verdict import Bracket, Outcome
 
 if TYPE_CHECKING:
-    from verifier.bounds import contraction
+    from verifier.bounds.mwd import contraction
 
 # Weights read between two looks at the clock: about a tenth of a second.
 WEIGHTS_AT_ONCE = 20_000_000
@@ -136,7 +136,7 @@ class _Searches:
 
     def __init__(self, batch: Batch, region: BallRegion, nodes: int) -> None:
         # numba is imported here, as compiling it takes a second that other methods need not pay.
-        from verifier.bounds import contraction
+        from verifier.bounds.mwd import contraction
 
         self._engine, self._nodes, network = contraction, nodes, batch.subject.network
         self._packed = contraction.pack(dense_layers(network, ContractionMethod.name))

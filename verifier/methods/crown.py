@@ -10,8 +10,8 @@ from torch import Tensor
 from encoders.network import Network
 from encoders.ops import Mwd, Reshape
 from encoders.region import NORMS, BallRegion
-from verifier.bounds.margins import Margins, in_pieces, linear_margins
-from verifier.bounds.slopes import SlopeSearch
+from verifier.bounds.linear.margins import Margins, in_pieces, linear_margins
+from verifier.bounds.linear.slopes import SlopeSearch
 from verifier.budget import Budget
 from verifier.methods.base import Batch, Decision, Findings, Method
 from verifier.methods.bisection import bisect_brackets

@@ -9,8 +9,8 @@ from torch import Tensor
 from encoders.network import Network
 from encoders.passes import expand_max_pools
 from encoders.region import BallRegion
-from verifier.bounds.mwd_chain import chain_refusal
-from verifier.bounds.splitting import SplitSearch
+from verifier.bounds.mwd.chain import chain_refusal
+from verifier.bounds.split.search import SplitSearch
 from verifier.budget import Budget
 from verifier.certificates.certificate import Certificate
 from verifier.certificates.scope import MOST_ENTRIES, certificate_refusal, stage_sizes, too_large

@@ -6,8 +6,8 @@ import torch
 
 from encoders.network import Network
 from encoders.region import BallRegion
-from verifier.bounds.lipschitz import lipschitz_radius
-from verifier.bounds.mwd_chain import chain_refusal
+from verifier.bounds.mwd.chain import chain_refusal
+from verifier.bounds.mwd.lipschitz import lipschitz_radius
 from verifier.budget import Budget
 from verifier.methods.base import Batch, Decision, Findings, Method
 

@@ -8,8 +8,8 @@ import torch
 from encoders.network import Network
 from encoders.ops import Mwd, MwdConv2d
 from encoders.region import BallRegion
-from verifier.bounds.lp import lp_margins, size_refusal
-from verifier.bounds.margins import in_pieces
+from verifier.bounds.linear.margins import in_pieces
+from verifier.bounds.programs.lp import lp_margins, size_refusal
 from verifier.budget import Budget
 from verifier.methods.base import Batch, Decision, Findings, Method
 from verifier.methods.bisection import bisect_brackets

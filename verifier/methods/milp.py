@@ -11,9 +11,9 @@ from torch import Tensor
 from encoders.network import Network
 from encoders.region import BallRegion
 from verifier.bounds.interval import compare_classes
-from verifier.bounds.milp import Effort, ExactRows, MilpSearch, programs, too_large
-from verifier.bounds.milp_radius import RadiusAnswer, RadiusSearch
-from verifier.bounds.tightening import Tightening
+from verifier.bounds.programs.milp import Effort, ExactRows, MilpSearch, programs, too_large
+from verifier.bounds.programs.milp_radius import RadiusAnswer, RadiusSearch
+from verifier.bounds.programs.tightening import Tightening
 from verifier.budget import Budget
 from verifier.methods.base import Batch, Decision, Findings, Method
 from verifier.methods.bisection import bisect_brackets

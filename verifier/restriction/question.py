@@ -19,8 +19,8 @@ from torch import Tensor
 
 from encoders.formulations.restrict import FrozenNetwork
 from encoders.linear_model import Direction
-from encoders.ops.restriction import Selection
 from encoders.scaling import unit
+from encoders.views.restriction import Selection
 
 # Rows of one vector-Jacobian product: memory is this times the widest layer.
 CHUNK = 512

@@ -20,7 +20,7 @@ from encoders.box import Box
 from encoders.formulations.relax import RelaxedNetwork, relax
 from encoders.network import Network, Node
 from encoders.ops import Abs, LeakyRelu, Relu
-from verifier.bounds.linear import LinearBounds
+from verifier.bounds.linear.backward import LinearBounds
 from verifier.budget import Budget
 from verifier.certificates.dual_bound import safe_bound
 from verifier.solvers.highs_backend import WarmModel

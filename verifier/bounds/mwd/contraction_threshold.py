@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numba import njit
 
-from verifier.bounds.contraction_rules import LINEAR, NEGATED, PAD, TINY, Array, sum_down, sum_up
+from verifier.bounds.mwd.contraction_rules import LINEAR, NEGATED, PAD, TINY, Array, sum_down, sum_up
 
 # How the coordinate of a unit follows from its distance.
 DIRECT, GAUSSIAN_MIRROR, LINEAR_MIRROR = 0, 1, 2

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from encoders.ops import Mwd
-from verifier.bounds.contraction_rules import LINEAR, NEGATED, Array
+from verifier.bounds.mwd.contraction_rules import LINEAR, NEGATED, Array
 
 LARGEST = 1e100
 

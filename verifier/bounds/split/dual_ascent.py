@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from verifier.bounds.stages import Stage, StagedNetwork
+from verifier.bounds.split.stages import Stage, StagedNetwork
 
 RATE = 0.25
 # Of pulls, in the scale of the costs.

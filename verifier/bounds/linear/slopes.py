@@ -16,7 +16,7 @@ from torch import Tensor
 
 from encoders.box import Box
 from encoders.scaling import exponents
-from verifier.bounds.linear import LinearBounds
+from verifier.bounds.linear.backward import LinearBounds
 from verifier.budget import Budget
 
 # Bytes of the coefficients of one step beyond which hidden units keep their boxes: autograd keeps them all.

@@ -4,7 +4,7 @@ A row of coefficients of a node's value is pushed back through the graph, at eac
 above where a coefficient is negative), until it is a linear function of the input, whose least value over the region
 is known. Rows of +1 and -1 for single units give boxes; rows of class differences give margins. Boxes of units are
 computed where intervals leave a question open and intersected with the interval, so they are never looser.
-Every rounding is bounded and moved past (see `encoders.ops.envelope`): in float64 a bound is a proof.
+Every rounding is bounded and moved past (see `encoders.views.envelope`): in float64 a bound is a proof.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from torch import Tensor
 from encoders.box import Box
 from encoders.network import INPUT, Network, Node
 from encoders.ops import Affine
-from encoders.ops.coefficients import BoxMinimum, Coefficients, dot_error, inflated
-from encoders.ops.envelope import Envelope, reach_of
 from encoders.region import BallRegion
 from encoders.rounding import check_gradual_underflow, tiny, unit_roundoff
+from encoders.views.coefficients import BoxMinimum, Coefficients, dot_error, inflated
+from encoders.views.envelope import Envelope, reach_of
 
 # Bytes that the coefficients of one backward pass may take: pieces that stay in a processor's cache run fastest.
 CPU_PIECE_BYTES = 2 * 2**20

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from encoders.box import Box
-from encoders.ops.coefficients import BoxMinimum, Coefficients, dot_error, inflated, underflow_slack
 from encoders.rounding import tiny, unit_roundoff
+from encoders.views.coefficients import BoxMinimum, Coefficients, dot_error, inflated, underflow_slack
 
 # Below this share of units that matter, a row is cut down to them.
 SUPPORT_SHARE = 0.9

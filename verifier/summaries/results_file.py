@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from verifier.runs.records import SCHEMA, Record, brackets_of, shown
-from verifier.summaries.attacked import attacked
-from verifier.summaries.certified import certified
-from verifier.summaries.compared import all_violations, compared
-from verifier.summaries.measured import measured
+from verifier.summaries.attack import attacked
+from verifier.summaries.certify import certified
+from verifier.summaries.compare import all_violations, compared
+from verifier.summaries.robustness import measured
 
 # Means and quantiles of the same records may differ by rounding between versions of numpy and scipy.
 RELATIVE, ABSOLUTE = 1e-9, 1e-15

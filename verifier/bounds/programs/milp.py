@@ -21,13 +21,13 @@ from torch import Tensor
 from encoders.formulations.relax import RelaxedNetwork, encode_exactly, estimate
 from encoders.linear_model import Direction, LinearModel
 from encoders.network import INPUT, Network
-from encoders.ops.relaxation import sum_up
 from encoders.region import BallRegion
 from encoders.scaling import unit
-from verifier.bounds.linear import LinearBounds
-from verifier.bounds.lp import MOST_ENTRIES
-from verifier.bounds.milp_rivals import some_below
-from verifier.bounds.tightening import Tightening, tighten
+from encoders.views.relaxation import sum_up
+from verifier.bounds.linear.backward import LinearBounds
+from verifier.bounds.programs.lp import MOST_ENTRIES
+from verifier.bounds.programs.milp_rivals import some_below
+from verifier.bounds.programs.tightening import Tightening, tighten
 from verifier.budget import Budget
 from verifier.solvers.base import IntegerSettings, Solution, Solver, Termination, with_rows
 

@@ -18,7 +18,7 @@ from encoders.formulations.relax import RelaxedNetwork, estimate, relax
 from encoders.linear_model import LinearModel
 from encoders.network import INPUT, Network
 from encoders.region import BallRegion
-from verifier.bounds.linear import LinearBounds
+from verifier.bounds.linear.backward import LinearBounds
 from verifier.budget import Budget
 from verifier.certificates.dual_bound import proves_empty, safe_bound
 from verifier.solvers.base import Solution, Termination

@@ -18,7 +18,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from encoders.box import Box
-    from encoders.ops.envelope import ElementwiseEnvelope
+    from encoders.views.envelope import ElementwiseEnvelope
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from encoders.box import Box
 from encoders.linear_model import Direction, LinearModel
-from verifier.bounds.stages import StagedNetwork, substituted
+from verifier.bounds.split.stages import StagedNetwork, substituted
 from verifier.budget import Budget
 from verifier.solvers.highs_backend import WarmModel
 

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from encoders.box import Box
-from encoders.ops.envelope import ElementwiseEnvelope
-from encoders.ops.relaxation import Relaxation, Rows, assembled
 from encoders.rounding import next_up, tiny, unit_roundoff
+from encoders.views.envelope import ElementwiseEnvelope
+from encoders.views.relaxation import Relaxation, Rows, assembled
 
 # Units whose lines are this close are not cut: solvers do not tell such values apart.
 NARROW = 1e-9

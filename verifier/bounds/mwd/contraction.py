@@ -20,10 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from verifier.bounds.contraction_network import PackedNetwork, pack
-from verifier.bounds.contraction_node import choose, contract, evaluate
-from verifier.bounds.contraction_rules import Array
-from verifier.bounds.contraction_threshold import compared_pair
+from verifier.bounds.mwd.contraction_network import PackedNetwork, pack
+from verifier.bounds.mwd.contraction_node import choose, contract, evaluate
+from verifier.bounds.mwd.contraction_rules import Array
+from verifier.bounds.mwd.contraction_threshold import compared_pair
 
 REFUTED, FOUND, STOPPED, UNDECIDED = 0, 1, 2, 3
 

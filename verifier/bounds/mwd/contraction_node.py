@@ -7,7 +7,7 @@ the threshold between two classes; pair and shifts: see `contraction_threshold`.
 import numpy as np
 from numba import njit
 
-from verifier.bounds.contraction_rules import (
+from verifier.bounds.mwd.contraction_rules import (
     backward_unit,
     distance_at_least,
     distance_at_most,
@@ -18,7 +18,7 @@ from verifier.bounds.contraction_rules import (
     literals,
     satisfied,
 )
-from verifier.bounds.contraction_threshold import coordinate_down, coordinate_range, high_distances, low_distances
+from verifier.bounds.mwd.contraction_threshold import coordinate_down, coordinate_range, high_distances, low_distances
 
 
 @njit(cache=True)

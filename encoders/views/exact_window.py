@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from encoders.ops.relaxation import Relaxation, Rows, assembled, sum_up
+from encoders.views.relaxation import Relaxation, Rows, assembled, sum_up
 
 
 def exact_window(lower: np.ndarray, upper: np.ndarray, cells: np.ndarray) -> Relaxation:

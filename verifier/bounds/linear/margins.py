@@ -18,8 +18,8 @@ from encoders.network import Network
 from encoders.ops import Mwd
 from encoders.region import BallRegion
 from verifier.bounds.interval import compare_classes
-from verifier.bounds.linear import CPU_PIECE_BYTES, LinearBounds
-from verifier.bounds.slopes import SlopeSearch, optimised_slopes
+from verifier.bounds.linear.backward import CPU_PIECE_BYTES, LinearBounds
+from verifier.bounds.linear.slopes import SlopeSearch, optimised_slopes
 
 
 @dataclass(frozen=True, eq=False)

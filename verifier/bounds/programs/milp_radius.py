@@ -21,7 +21,7 @@ from encoders.formulations.relax import RelaxedNetwork
 from encoders.linear_model import LinearModel
 from encoders.network import INPUT
 from encoders.scaling import scaling_of, unit
-from verifier.bounds.milp import ATTEMPTS, Effort, ExactRows, MilpAnswer, programs, stop_reason
+from verifier.bounds.programs.milp import ATTEMPTS, Effort, ExactRows, MilpAnswer, programs, stop_reason
 from verifier.solvers.base import Solution, Solver, Termination
 
 # What the lower end stays below a solver's bound, in units of the inputs: above its tolerances on the rows that hold

@@ -6,7 +6,7 @@ only once the bound with those numbers has been evaluated with every rounding bo
 (`verifier.certificates.split_program`). The numbers are kept: with the tree they are a certificate. The points where
 bounds end are tried as counterexamples. Where every sign is known the bound is that of a linear program, which a solver
 gives where ascent does not get there; what stays open then is mostly a tie within rounding, and
-`verifier.bounds.open_part` says what else.
+`verifier.bounds.split.open_subproblem` says what else.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from encoders.network import Network
 from encoders.passes import expand_max_pools
 from encoders.region import BallRegion
 from encoders.scaling import exponents
-from verifier.bounds.dual_ascent import DualAscent, Lines
-from verifier.bounds.open_part import Why, sentence, why_open
-from verifier.bounds.parts import Forest, Parts, PartStore
-from verifier.bounds.pieces import solve_piece
-from verifier.bounds.stages import stage_units, staged, with_known_signs
+from verifier.bounds.split.dual_ascent import DualAscent, Lines
+from verifier.bounds.split.open_subproblem import Why, sentence, why_open
+from verifier.bounds.split.pieces import solve_piece
+from verifier.bounds.split.stages import stage_units, staged, with_known_signs
+from verifier.bounds.split.subproblems import Forest, Parts, PartStore
 from verifier.budget import Budget
 from verifier.certificates.certificate import STEPS, BoxSlopes, Certificate, leaf_bounds
 from verifier.certificates.split_program import SplitProgram

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from encoders.box import Box
-from encoders.ops.envelope import ElementwiseEnvelope, offsets_at_ends, reach_of
 from encoders.rounding import unit_roundoff
+from encoders.views.envelope import ElementwiseEnvelope, offsets_at_ends, reach_of
 
 if TYPE_CHECKING:
     from encoders.ops.base import Op

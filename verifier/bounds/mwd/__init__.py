@@ -1,0 +1,1 @@
+"""Bounds of networks of MWD units: contraction with branching, and Lipschitz constants."""

@@ -1,0 +1,1 @@
+"""Bounds by linear and integer programs over the rows of a network."""
