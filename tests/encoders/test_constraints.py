@@ -83,7 +83,7 @@ def test_a_restriction_holds_only_where_the_system_does():
 
 def test_the_program_over_the_paper_s_variables_has_the_optimum_of_the_frozen_network():
     """The same LP written from the constraint language: an independent check of the reduced rows."""
-    from tests.verifier.test_restriction_program import ask, brute_force
+    from tests.verifier.restriction.test_lazy import ask, brute_force
 
     for seed in range(12):
         network = networks(seed)[seed % 3]

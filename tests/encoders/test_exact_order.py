@@ -10,7 +10,7 @@ from encoders.exact_order import evaluate_exactly, order_exactly
 from encoders.ops import AddConstant, Affine, Conv2d, GlobalAveragePool, Mwd, MwdConv2d, Relu, Reshape, Sigmoid, Tanh
 from encoders.rationals import NotEvaluated
 from tests.conftest import chain
-from tests.verifier.random_networks import RandomNetwork
+from tests.networks.random_networks import RandomNetwork
 
 F64 = torch.float64
 

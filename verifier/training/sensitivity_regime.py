@@ -1,9 +1,9 @@
 """Training with a penalty on the Lipschitz constants of the outputs, the cheap way to certified radii.
 
 loss = clean loss + cost * mean over classes of the sensitivity of `verifier.bounds.mwd.lipschitz`, here with gradients
-and in float32. The idea is the sensitivity cost in the code of Agrawal et al. (2019). Feedback of each maximum is shared
-among its inputs in proportion to exp(SHARPNESS (term - maximum)), for the true gradient would lower one of hundreds
-of nearly equal weights a step.
+and in float32. The idea is the sensitivity cost in the code of Agrawal et al. (2019). Feedback of each maximum is
+shared among its inputs in proportion to exp(SHARPNESS (term - maximum)), for the true gradient would lower one of
+hundreds of nearly equal weights a step.
 """
 
 from collections.abc import Iterator

@@ -1,0 +1,371 @@
+"""Random ONNX files of one or a few nodes over opsets 8 to 21, for comparing the reader with onnxruntime.
+
+An operator is drawn with attributes of every kind that its opset knows, also such as the reader refuses. Sizes are
+small and primes apart, lest a wrong axis fit by chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from encoders.formats.errors import ModelFileError
+from encoders.formats.onnx_file import OPSETS
+from encoders.formats.onnx_reader import convert
+from tests.networks.onnx_models import DOUBLE, FLOAT
+
+Random = np.random.Generator
+Shape = tuple[int, ...]
+
+
+@dataclass
+class Drawing:
+    """A graph that is being drawn: its nodes so far, and the opset and type that they must have."""
+
+    random: Random
+    opset: int
+    dtype: Any
+    free: bool
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    weights: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def chance(self, probability: float = 0.5) -> bool:
+        return bool(self.random.random() < probability)
+
+    def choice(self, values: Any) -> Any:
+        return values[int(self.random.integers(len(values)))]
+
+    def integer(self, low: int, high: int) -> int:
+        """Return a number from low to high, both included."""
+        return int(self.random.integers(low, high + 1))
+
+    def weight(self, *shape: int) -> str:
+        """Return the name of new weights."""
+        return self.stored(self.random.normal(size=shape).astype(self.dtype))
+
+    def stored(self, array: Any) -> str:
+        name = f"w{len(self.weights)}"
+        self.weights[name] = np.asarray(array)
+        return name
+
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        """Return the output of a new node; attributes that the opset does not know are left out."""
+        known = onnx.defs.get_schema(operator, self.opset).attributes
+        given = {name: value for name, value in attributes.items() if name in known and value is not None}
+        name = f"v{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, list(inputs), [name], **given))
+        return name
+
+    def axes(self, operator: str, x: str, axes: list[int] | None, input_since: int, **attributes: Any) -> str:
+        """Return a node whose axes are an attribute or, from an opset on, an input."""
+        if self.opset < input_since:
+            return self.add(operator, x, axes=axes, **attributes)
+        return self.add(operator, x, *([] if axes is None else [self.stored(np.array(axes, np.int64))]), **attributes)
+
+    def axis(self, rank: int) -> int:
+        return self.integer(-rank, rank - 1)
+
+    def model(self, shape: Shape, output: str) -> onnx.ModelProto:
+        """Return the file; shape: of its input, the first axis free where `free`."""
+        element = FLOAT if self.dtype == np.float32 else DOUBLE
+        dimensions: list[Any] = ["N", *shape[1:]] if self.free else list(shape)
+        graph = helper.make_graph(
+            self.nodes,
+            "sweep",
+            [helper.make_tensor_value_info("x", element, dimensions)],
+            [helper.make_tensor_value_info(output, element, None)],
+            [numpy_helper.from_array(value, name) for name, value in self.weights.items()],
+        )
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)
+
+
+def unary(d: Drawing, x: str, shape: Shape) -> str:
+    operator = d.choice(["Relu", "Abs", "Neg", "Sigmoid", "Tanh", "LeakyRelu", "Identity", "Cast"])
+    to = d.choice([FLOAT, DOUBLE]) if operator == "Cast" else None
+    alpha = d.choice([None, 0.0, 0.25, 1.0, 1.5, -0.5]) if operator == "LeakyRelu" else None
+    return d.add(operator, x, alpha=alpha, to=to)
+
+
+def dropout(d: Drawing, x: str, shape: Shape) -> str:
+    inputs = [x]
+    if d.opset >= 12 and d.chance():
+        inputs.append(d.stored(np.float32(0.5)))
+        if d.chance():
+            inputs.append(d.stored(np.bool_(d.chance(0.3))))
+    return d.add("Dropout", *inputs, ratio=d.choice([None, 0.3]))
+
+
+def clip(d: Drawing, x: str, shape: Shape) -> str:
+    low, high = d.choice([None, 0.0, 0.0, -1.0]), d.choice([None, None, 6.0])
+    if d.opset < 11:
+        return d.add("Clip", x, min=low, max=high)
+    ends = ["" if end is None else d.stored(np.asarray(end, d.dtype)) for end in (low, high)]
+    return d.add("Clip", x, *ends)
+
+
+def binary(d: Drawing, x: str, shape: Shape) -> str:
+    operator = d.choice(["Add", "Sub", "Mul", "Div"])
+    if d.chance(0.2):
+        other = d.choice([x, d.add("Relu", x)])
+    else:
+        sizes = [d.choice([size, size, 1]) for size in shape][d.integer(0, len(shape)) :]
+        other = d.weight(*(d.choice([[], [1], [2]]) if d.chance(0.1) else []), *sizes)
+        d.weights[other] = np.asarray(d.weights[other] + np.sign(d.weights[other]), d.dtype)
+    pair = [x, other] if d.chance(0.6) else [other, x]
+    return d.add(operator, *pair)
+
+
+def gemm(d: Drawing, x: str, shape: Shape) -> str:
+    if len(shape) != 2:
+        x, shape = d.add("Flatten", x), (shape[0], int(np.prod(shape[1:])))
+    outputs, transposed = d.integer(1, 4), d.chance()
+    inputs = [x, d.weight(*((outputs, shape[1]) if transposed else (shape[1], outputs)))]
+    if d.opset < 11 or d.chance(0.7):
+        inputs.append(
+            d.weight(*d.choice([(outputs,), (1, outputs), (1,), (1, 1), (), (shape[0], outputs), (shape[0], 1)]))
+        )
+    if d.chance(0.15):
+        inputs[:2] = inputs[1::-1]
+    return d.add(
+        "Gemm",
+        *inputs,
+        transA=d.choice([None, 0, 0, 1]),
+        transB=int(transposed) if transposed or d.chance() else None,
+        alpha=d.choice([None, 1.0, 0.7, -2.0, 0.0]),
+        beta=d.choice([None, 1.0, 0.3, 2.0, 0.0]),
+    )
+
+
+def matmul(d: Drawing, x: str, shape: Shape) -> str:
+    if d.chance(0.7):
+        return d.add("MatMul", x, d.weight(shape[-1], *d.choice([[3], [3], []])))
+    rows = shape[-2] if len(shape) > 1 else shape[0]
+    return d.add("MatMul", d.weight(*d.choice([[3, rows], [rows]])), x)
+
+
+def window(d: Drawing, size: tuple[int, int], kernel: list[int]) -> dict[str, Any]:
+    """Return pads or auto_pad, strides and dilations."""
+    mode = d.choice([None, None, "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"])
+    pads = [d.integer(0, 2) for _ in range(4)] if d.chance() else None
+    if pads and d.chance():
+        pads[2:] = pads[:2]
+    return {
+        "auto_pad": mode,
+        "pads": pads if mode in (None, "NOTSET") or d.chance(0.1) else None,
+        "strides": [d.integer(1, 3), d.integer(1, 3)] if d.chance(0.7) else None,
+        "dilations": d.choice([None, [1, 1], [d.integer(1, 3), d.integer(1, 3)]]),
+    }
+
+
+def conv(d: Drawing, x: str, shape: Shape) -> str:
+    kernel = [d.integer(1, 4), d.integer(1, 3)]
+    group = d.choice([group for group in range(1, shape[1] + 1) if shape[1] % group == 0])
+    outputs = group * d.integer(1, 2)
+    inputs = [x, d.weight(outputs, shape[1] // group, *kernel)]
+    if d.chance():
+        inputs.append(d.weight(outputs))
+    attributes = window(d, (shape[2], shape[3]), kernel)
+    return d.add("Conv", *inputs, group=group, kernel_shape=kernel if d.chance() else None, **attributes)
+
+
+def pool(d: Drawing, x: str, shape: Shape) -> str:
+    kernel = [d.integer(1, 4), d.integer(1, 3)]
+    return d.add(
+        d.choice(["MaxPool", "AveragePool"]),
+        x,
+        kernel_shape=kernel,
+        ceil_mode=d.choice([None, None, 0, 1]),
+        count_include_pad=d.choice([None, 0, 1]),
+        storage_order=d.choice([None, None, 0, 1]),
+        **window(d, (shape[2], shape[3]), kernel),
+    )
+
+
+def mean(d: Drawing, x: str, shape: Shape) -> str:
+    if d.chance(0.3):
+        return d.add("GlobalAveragePool", x)
+    rank = len(shape)
+    axes = d.choice([[2, 3], [-1, -2], [3, 2], [-1, 2], [1, 2, 3], [3], [2], [1], None, [0, 2, 3]])
+    if axes and max(axes) >= rank:
+        axes = [rank - 1]
+    return d.axes(
+        "ReduceMean",
+        x,
+        axes,
+        18,
+        keepdims=d.choice([None, 0, 1]),
+        noop_with_empty_axes=d.choice([None, 0, 1]),
+    )
+
+
+def batch_norm(d: Drawing, x: str, shape: Shape) -> str:
+    channels = shape[1] if len(shape) > 1 else shape[0]
+    statistics = [d.weight(channels) for _ in range(4)]
+    d.weights[statistics[3]] = np.abs(d.weights[statistics[3]])
+    return d.add(
+        "BatchNormalization",
+        x,
+        *statistics,
+        epsilon=d.choice([None, 1e-3, 0.5]),
+        momentum=d.choice([None, 0.5]),
+        spatial=d.choice([None, 1, 1]),
+        training_mode=d.choice([None, 0, 0, 1]),
+    )
+
+
+def move(d: Drawing, x: str, shape: Shape) -> str:
+    rank = len(shape)
+    match d.integer(0, 6):
+        case 0:
+            return d.add("Flatten", x, axis=d.choice([None, d.integer(-rank, rank)]))
+        case 1:
+            return d.add(
+                "Reshape", x, d.stored(np.array(wanted_shape(d, shape))), allowzero=d.choice([None, None, 0, 1])
+            )
+        case 2:
+            order = [int(axis) for axis in d.random.permutation(rank)]
+            if d.chance(0.8):
+                order = [0, *(axis for axis in order if axis)]
+            return d.add("Transpose", x, perm=d.choice([order, order, order, None]))
+        case 3:
+            new = sorted({d.integer(0, rank) for _ in range(d.integer(1, 2))})
+            new = [axis - rank - len(new) if d.chance() else axis for axis in new]
+            return d.axes("Unsqueeze", x, new, 13)
+        case 4:
+            one = d.integer(1, rank)
+            wide = d.axes("Unsqueeze", x, [one], 13)
+            gone = d.choice([[one], [one - rank - 1], [0], None])
+            return d.axes("Squeeze", d.add("Relu", wide), gone, 13)
+        case 5:
+            parts = [x, d.add("Neg", x), x][: d.integer(1, 3)]
+            return d.add("Concat", *parts, axis=d.axis(rank))
+        case _:
+            return slice_(d, x, shape)
+
+
+def wanted_shape(d: Drawing, shape: Shape) -> list[int]:
+    """Return a shape for Reshape, right or wrong, with 0 and -1."""
+    rest = list(d.choice([shape[1:], shape[:0:-1], (int(np.prod(shape[1:])),), (*shape[1:], 1)]))
+    wanted = [d.choice([0, shape[0], 1, -1]), *rest]
+    if d.chance() and -1 not in wanted:
+        wanted[d.integer(0, len(wanted) - 1)] = -1
+    if d.chance(0.2):
+        wanted[d.integer(0, len(wanted) - 1)] = 0
+    return wanted
+
+
+def slice_(d: Drawing, x: str, shape: Shape) -> str:
+    count = d.integer(1, len(shape))
+    axes = [int(axis) for axis in d.random.permutation(len(shape))[:count]]
+    ends = [-(2**62), -9, -3, -2, -1, 0, 1, 2, 3, 9, 2**31 - 1, 2**62]
+    starts = [d.choice([0, 0, 1, 2, -2, -9, 2**40, -(2**62)]) for _ in axes]
+    stops, steps = [d.choice(ends) for _ in axes], [d.choice([1, 1, 1, 2, 3, -1, -2]) for _ in axes]
+    axes = [axis - len(shape) if d.chance() else axis for axis in axes]
+    if d.opset < 10:
+        return d.add("Slice", x, starts=starts, ends=stops, axes=axes if d.chance(0.7) else None)
+    inputs = [d.stored(np.array(starts)), d.stored(np.array(stops))]
+    if d.chance(0.8):
+        inputs.append(d.stored(np.array(axes)))
+        if d.chance(0.7):
+            inputs.append(d.stored(np.array(steps)))
+    return d.add("Slice", x, *inputs)
+
+
+def shape_chain(d: Drawing, x: str, shape: Shape) -> str:
+    """Return what exporters write around a reshape, or a value that depends on the size of the batch."""
+    limits = {"start": d.choice([None, 0, 1, -2]), "end": d.choice([None, 2, -1])}
+    sizes = d.add("Shape", x, **limits)
+    if d.chance(0.3):
+        sizes = d.add("Cast", sizes, to=FLOAT if d.dtype == np.float32 else DOUBLE)
+        return d.add(d.choice(["Mul", "Add"]), x, d.add("Gather", sizes, d.stored(np.array([0]))))
+    first = d.add("Gather", sizes, d.stored(np.array(d.choice([0, 0, -1]))), axis=0)
+    first = d.axes("Unsqueeze", first, [0], 13)
+    target = d.add("Concat", first, d.stored(np.array(d.choice([[-1], [shape[-1], -1]]))), axis=0)
+    return d.add("Reshape", x, target)
+
+
+IMAGES = (conv, conv, conv, pool, pool, pool, mean, mean, batch_norm)
+ANY = (unary, unary, dropout, clip, binary, binary, gemm, matmul, matmul, move, move, slice_, slice_, shape_chain)
+DRAWERS: tuple[Callable[[Drawing, str, Shape], str], ...] = (*IMAGES, *ANY)
+
+
+def input_shape(random: Random) -> tuple[Shape, bool]:
+    """Return a shape with its first axis, and whether that is free."""
+    shape: Shape = tuple(int(size) for size in random.permutation([2, 3, 5, 7])[: int(random.integers(1, 4))])
+    kind = random.random()
+    if kind < 0.5:
+        return (1, *shape), True
+    return ((1, *shape) if kind < 0.8 else shape), False
+
+
+def draw_one(seed: int) -> tuple[Drawing, str, Shape]:
+    """Return a drawing of one operator (and what it needs), its output and the input's shape."""
+    random = np.random.default_rng(seed)
+    drawer = DRAWERS[int(random.integers(len(DRAWERS)))]
+    shape, free = input_shape(random)
+    if drawer in IMAGES and random.random() < 0.9:
+        shape, free = (1, 4, 7, 6), bool(random.random() < 0.5)
+    elif drawer in (conv, pool):
+        shape = (1, 2, 5, 3)
+    dtype = np.float64 if random.random() < 0.25 else np.float32
+    d = Drawing(random, int(random.integers(OPSETS[0], OPSETS[-1] + 1)), dtype, free)
+    output = drawer(d, "x", shape)
+    # An identity is no network of its own.
+    plain = d.nodes[-1].op_type in ("Identity", "Dropout", "Cast")
+    return d, d.add("Neg", output) if plain or d.chance(0.1) else output, shape
+
+
+def draw_chain(seed: int) -> tuple[Drawing, str, Shape]:
+    """Return a drawing of up to five operators in a row, each of which the reader takes."""
+    random = np.random.default_rng(seed)
+    free = bool(random.random() < 0.5)
+    d = Drawing(random, int(random.integers(OPSETS[0], OPSETS[-1] + 1)), np.float32, free)
+    value, shape = "x", (1, 4, 7, 6)
+    for _ in range(8):
+        count, weights = len(d.nodes), dict(d.weights)
+        drawer = d.choice([one for one in DRAWERS if len(shape) == 4 or one not in (conv, pool, mean)])
+        output = drawer(d, value, shape)
+        try:
+            network = convert(d.model((1, 4, 7, 6), output), "prefix")
+        except ModelFileError:
+            del d.nodes[count:]
+            d.weights = weights
+            continue
+        value, shape = output, (1, *network.output_shape)
+        if len(d.nodes) > 4:
+            break
+    return d, d.add("Abs", value), (1, 4, 7, 6)
+
+
+def dress(d: Drawing, source: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the file in one of the ways in which exporters write the same graph."""
+    graph, way = source.graph, d.integer(0, 5)
+    if way == 0:
+        source.ir_version = 3
+        for tensor in graph.initializer:
+            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    elif way == 1:
+        constants = [helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in graph.initializer]
+        nodes = [*constants, *graph.node]
+        del graph.initializer[:], graph.node[:]
+        graph.node.extend(nodes)
+    elif way == 2:
+        for node in graph.node:
+            node.domain = "ai.onnx"
+            node.input.extend([""] if node.op_type in ("Dropout", "Slice") and len(node.input) == 1 else [])
+    elif way == 3:
+        for tensor in graph.initializer:
+            values = numpy_helper.to_array(tensor)
+            tensor.CopyFrom(helper.make_tensor(tensor.name, tensor.data_type, values.shape, values.reshape(-1)))
+    return source
+
+
+def drawn_model(seed: int) -> onnx.ModelProto:
+    """Return the file of a seed: every fifth is a chain."""
+    d, output, shape = draw_chain(seed) if seed % 5 == 0 else draw_one(seed)
+    return dress(d, d.model(shape, output))

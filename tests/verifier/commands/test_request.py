@@ -1,0 +1,106 @@
+"""The options that every question shares: one list, read by Python and by the command line alike."""
+
+import argparse
+import dataclasses
+import subprocess
+import sys
+from typing import get_type_hints
+
+import numpy as np
+import pytest
+
+from encoders.limits import Limits
+from tests.conftest import REPOSITORY
+from verifier import certify
+from verifier.cli import _parser
+from verifier.commands.request import Options, Request, read_options, shared_arguments
+
+CASES = REPOSITORY / "tests" / "cases"
+COMMANDS = ("certify", "attack", "robustness", "compare")
+
+
+def options_of(command: str) -> dict[str, argparse.Action]:
+    """Return the options of a command by their flags."""
+    commands = next(action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
+    return {flag: action for action in commands.choices[command]._actions for flag in action.option_strings}
+
+
+def test_options_and_request_have_the_same_fields_and_types():
+    fields = {field.name for field in dataclasses.fields(Request)} - {"model", "data"}
+    assert fields == set(Options.__annotations__)
+    for name in fields:
+        assert Options.__annotations__[name].__forward_arg__ == Request.__annotations__[name], name
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_every_shared_option_with_the_default_of_its_field(command):
+    found = options_of(command)
+    fields = {field.name: field for field in dataclasses.fields(Request)}
+    assert {action.dest for action in found.values()} >= {*fields} - {"model", "data", "progress"}
+    for flag in shared_arguments():
+        field = fields[found[flag].dest]
+        assert found[flag].help, flag
+        assert found[flag].default == (() if field.name == "limits" else field.default), flag
+
+
+def test_what_the_command_line_reads_is_what_the_verbs_take():
+    parser = argparse.ArgumentParser()
+    for flag, argument in shared_arguments().items():
+        parser.add_argument(flag, **argument)
+    text = "--clip 0 255/255 --layout nhwc --mean 1/2 --std 0.25 --limit 3 --allow nodes=7 --norm 2 --time-limit 4"
+    options = read_options(vars(parser.parse_args(text.split())), print)
+    request = Request("model.onnx", "digits", **options)
+    assert (request.clip, request.layout, request.mean, request.std) == ((0.0, 1.0), "nhwc", [0.5], [0.25])
+    assert (request.limit, request.limits, request.norm, request.time_limit) == (3, Limits(nodes=7), "2", 4.0)
+    assert (request.out, request.progress) == ("auto", print)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"layout": "chwn"}, "nchw, nhwc"), ({"time_limit": -1.0}, "not negative"), ({"time_limit": float("nan")}, "not")],
+)
+def test_an_option_that_means_nothing_is_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        Request("model.onnx", "digits", **options)
+
+
+def test_an_option_that_does_not_exist_is_refused_by_python():
+    with pytest.raises(TypeError, match="epsilom"):
+        certify("digits-relu", "digits", [0.1], epsilom=0.1)
+
+
+def test_data_in_another_layout_are_refused_with_the_option_that_reads_them():
+    model, data = CASES / "layout" / "nchw.onnx", CASES / "layout" / "nhwc.npz"
+    with pytest.raises(ValueError, match="--layout nhwc"):
+        certify(model, data, [0.01], method="interval")
+    result = certify(model, data, [0.01], method="interval", layout="nhwc")
+    assert (result.inputs, result.correct) == (40, 40)
+
+
+def test_a_limit_that_the_user_lifts_is_lifted(tmp_path):
+    model, data = CASES / "layout" / "nchw.onnx", CASES / "layout" / "nchw.npz"
+    with pytest.raises(ValueError, match="--allow"):
+        certify(model, data, [0.01], method="interval", limits=Limits(data_bytes=100))
+    assert certify(model, data, [0.01], method="interval", limits=Limits(data_bytes=10_000_000)).correct == 40
+
+
+def test_help_needs_neither_numpy_nor_torch():
+    program = "import sys, verifier.cli; verifier.cli._parser().format_help(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not {"numpy", "torch", "scipy"} & set(done.stdout.split())
+
+
+def test_types_of_options_resolve():
+    import torch.nn as nn
+
+    from encoders.region import Norm
+
+    assert get_type_hints(Options, localns={"nn": nn, "Norm": Norm})["offset"] is int
+
+
+def test_a_reshape_that_changes_nothing_is_told_in_the_result_and_one_that_may_is_a_warning():
+    images = np.zeros((3, 8, 8), dtype=np.float32)
+    grey = certify(CASES / "layout" / "nchw.onnx", CASES / "layout" / "nchw.npz", [0.01], method="interval")
+    assert "not clipped" in grey.data and grey.data == grey.to_json()["data"] and not grey.warnings
+    flat = certify("digits-relu", (images, np.zeros(3, int)), [0.01], method="interval")
+    assert "(8, 8) to (64,)" in flat.data and any("(8, 8)" in warning for warning in flat.warnings)
