@@ -26,9 +26,10 @@ from encoders import Network, Node
 from encoders.network import INPUT
 from encoders.ops import Affine, Relu
 from verifier import robustness
+from verifier.batch import Batch
 from verifier.budget import Budget
 from verifier.data import load_data
-from verifier.methods import Batch, Findings
+from verifier.methods import Findings
 from verifier.methods.restriction import RestrictionMethod
 from verifier.reports.robustness import curves_figure, write_curves, write_radii
 from verifier.restriction.lazy import solve_lazily

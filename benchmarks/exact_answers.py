@@ -23,12 +23,13 @@ from torch.nn import functional
 
 from encoders.formats import write_network
 from encoders.formats.torch_export import from_module
+from verifier.batch import Batch
 from verifier.bounds.split.search import SplitAnswer, SplitSearch
 from verifier.budget import Budget
 from verifier.commands.job import Job, load_job
 from verifier.commands.request import Request
 from verifier.data import load_data
-from verifier.methods import METHODS, Batch, Findings
+from verifier.methods import METHODS, Findings
 from verifier.methods.exact import ExactMethod
 from verifier.verdict import Bracket
 

@@ -27,10 +27,10 @@ import numpy as np
 import torch
 
 from encoders import Network, read_network
+from verifier.batch import Batch
 from verifier.budget import Budget
 from verifier.data import load_data
 from verifier.methods import Findings
-from verifier.methods.base import Batch
 from verifier.methods.restriction import RestrictionMethod
 from verifier.restriction.answer import Answer, Outcome
 from verifier.restriction.lazy import solve_lazily

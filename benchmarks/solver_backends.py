@@ -26,11 +26,12 @@ import torch
 from encoders.formulations.relax import relax
 from encoders.linear_model import LinearModel
 from verifier.attacks import ATTACKS
+from verifier.batch import Batch
 from verifier.bounds.programs.milp import ExactRows
 from verifier.budget import Budget
 from verifier.commands.job import Job, load_job
 from verifier.commands.request import Request
-from verifier.methods import Batch, Method
+from verifier.methods import Method
 from verifier.methods.exact import ExactMethod
 from verifier.methods.falsify import FalsifyMethod
 from verifier.methods.milp import MilpMethod

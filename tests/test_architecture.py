@@ -12,8 +12,9 @@ from tests.conftest import REPOSITORY
 
 # Listed bottom first: an entry imports only entries above it (and itself).
 VERIFIER_ORDER = [
-    "verdict", "budget", "threads", "output", "zoo", "agreement", "data", "subject", "metrics", "runs", "summaries",
-    "certificates", "solvers", "bounds", "attacks", "restriction", "methods", "training", "commands", "reports", "cli",
+    "verdict", "budget", "threads", "output", "zoo", "agreement", "data", "subject", "batch", "metrics", "runs",
+    "summaries", "certificates", "answers", "solvers", "bounds", "attacks", "witnesses", "restriction", "methods",
+    "training", "commands", "reports", "cli",
 ]  # fmt: skip
 # The command that makes the shipped models trains and is no part of the package's layers.
 OUTSIDE_LAYERS = {"verifier/zoo/build.py", "verifier/__init__.py", "verifier/__main__.py"}
@@ -60,6 +61,19 @@ def test_checking_a_run_loads_no_solver_and_no_bound_code():
     loaded = done.stdout.split()
     assert "verifier.certificates.certificate" in loaded
     for package in ("verifier.solvers", "verifier.bounds", "verifier.methods", "highspy", "cvxpy", "pulp"):
+        assert not [name for name in loaded if name == package or name.startswith(f"{package}.")], package
+
+
+def test_attacking_loads_no_method_no_solver_and_no_bound_but_intervals():
+    """Whatever imports what: a plain attack pays for none of them, nor for what numba compiles."""
+    program = "import sys, verifier.commands.attack; print(*(name for name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert "verifier.witnesses.find" in loaded
+    others = {name for name in loaded if name.startswith("verifier.bounds.")} - {"verifier.bounds.interval"}
+    assert not others
+    absent = ("verifier.solvers", "verifier.methods", "verifier.restriction", "highspy", "cvxpy", "pulp", "numba")
+    for package in absent:
         assert not [name for name in loaded if name == package or name.startswith(f"{package}.")], package
 
 

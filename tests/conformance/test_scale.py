@@ -14,8 +14,9 @@ from tests.networks.twins import Units, batch_in, twin
 from tests.oracles.polygons import least_margin
 from tests.verifier.methods.test_exact import batch_of, hinge_network
 from verifier import certify
+from verifier.batch import Batch
 from verifier.budget import Budget
-from verifier.methods import METHODS, Batch, Findings
+from verifier.methods import METHODS, Findings
 from verifier.verdict import Bracket
 
 CASES = REPOSITORY / "tests" / "cases" / "scaling"

@@ -13,10 +13,10 @@ from tests.conftest import REPOSITORY, chain
 from tests.verifier.methods.test_falsify import batch_of, bracketed
 from verifier import certify
 from verifier.bounds.interval import reaches_at, refute_at
-from verifier.certificates.replay import ReplayError, check_witness
+from verifier.certificates.counterexample import ClaimError, check_witness
 from verifier.commands.check import check
-from verifier.methods.falsify import confirm, own_ties
 from verifier.verdict import Outcome
+from verifier.witnesses.confirm import confirm, own_ties
 
 CASES = REPOSITORY / "tests" / "cases" / "ties"
 
@@ -66,7 +66,7 @@ def test_the_checker_accepts_an_exact_tie_and_refuses_its_neighbours():
         (1,), Affine(torch.ones(2, 1, dtype=torch.float64)), AddConstant(torch.tensor([2.0**-60, 0.0]).double())
     )
     at = np.ones(1)
-    with pytest.raises(ReplayError, match=r"in real arithmetic it is not shown to be unsafe$"):
+    with pytest.raises(ClaimError, match=r"in real arithmetic it is not shown to be unsafe$"):
         check_witness(near, lambda v: np.ones((1, 2)), at, at, 0, 0.0, None, "inf")
 
 
@@ -74,7 +74,7 @@ def test_the_checker_says_why_it_cannot_decide():
     hidden = chain((1,), Sigmoid(), Affine(torch.tensor([[1.0], [1.0]])), Sigmoid(), Affine(torch.eye(2)))
     at = np.ones(1, dtype=np.float32)
     with pytest.raises(
-        ReplayError, match=r"shown to be unsafe: node '0-sigmoid' \(sigmoid\) leaves the rational numbers"
+        ClaimError, match=r"shown to be unsafe: node '0-sigmoid' \(sigmoid\) leaves the rational numbers"
     ):
         check_witness(hidden, lambda v: np.ones((1, 2)), at, at, 0, 0.0, None, "inf")
 

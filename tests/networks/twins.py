@@ -7,7 +7,7 @@ from torch import Tensor
 
 from encoders import Network, Node
 from encoders.ops import Affine, Conv2d, Op
-from verifier.methods import Batch
+from verifier.batch import Batch
 from verifier.subject import Subject
 
 

@@ -18,8 +18,8 @@ import torch
 
 from encoders import write_network
 from tests.conftest import random_relu_network
+from verifier.batch import BATCH_SIZE
 from verifier.cli import main
-from verifier.methods.base import BATCH_SIZE
 
 
 def verifier(*arguments: object, cwd: Path, **more: object) -> subprocess.CompletedProcess[str]:

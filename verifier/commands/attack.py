@@ -1,7 +1,7 @@
 """Attack a saved model: how many correctly classified inputs withstand, and at which distance the others break.
 
 `attack` ties the parts together: model, data, an attack of the table, run folder. A counterexample counts where it is
-confirmed as in `methods.falsify`: replayed in the user's model and unsafe in real arithmetic.
+confirmed as in `witnesses.confirm`: replayed in the user's model and unsafe in real arithmetic.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ import torch
 from torch import Tensor
 
 from encoders.region import NORMS, BallRegion, Norm
+from verifier.answers import Decision
 from verifier.attacks import Attack, Proposals, Search
 from verifier.attacks.report import Report
+from verifier.batch import BATCH_SIZE, Batch
 from verifier.budget import Budget
 from verifier.commands.adversarial_example import AdversarialExample, Exhibit, confidences, write_examples
 from verifier.commands.attack_request import AttackRequest, check_gradient, check_target, choose_targets
@@ -27,12 +29,11 @@ from verifier.commands.job import Job, load_job
 from verifier.commands.loop import Known, Witnesses, run_task
 from verifier.commands.request import Data, Model, Options, Request
 from verifier.commands.resuming import notices_of
-from verifier.commands.targeted import decide_targeted
-from verifier.methods import Batch, Decision
-from verifier.methods.base import BATCH_SIZE
-from verifier.methods.falsify import FalsifyMethod, own_ties
 from verifier.runs.records import SCHEMA
 from verifier.summaries.attack import attacked
+from verifier.witnesses.confirm import own_ties
+from verifier.witnesses.find import find_witnesses
+from verifier.witnesses.targeted import decide_targeted
 
 # Counterexamples that the picture shows.
 GALLERY = 8
@@ -221,7 +222,7 @@ class _Attacking:
         if self.request.target is not None:
             targets = choose_targets(self.request, batch)
             return decide_targeted(watched, batch, region, targets, budget), watched
-        decision = FalsifyMethod(self.request.name, [watched]).decide(batch, region, budget)
+        decision = find_witnesses([watched], batch, region, budget)
         # An input that ties with another class is its own counterexample.
         decision.witnesses.update(own_ties(batch).witnesses)
         return decision, watched

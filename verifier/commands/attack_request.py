@@ -12,8 +12,8 @@ from torch import Tensor
 from encoders.region import NORMS, Norm
 from verifier.attacks import ATTACKS, Attack
 from verifier.attacks.criteria import TARGETS
+from verifier.batch import Batch
 from verifier.commands.job import Job
-from verifier.methods import Batch
 from verifier.subject import Subject
 
 # Names of targets that are one class for each input.

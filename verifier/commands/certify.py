@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Unpack
 import numpy as np
 
 from encoders.region import Norm
+from verifier.batch import Batch
 from verifier.budget import Budget
 from verifier.certificates.certificate import Certificate
 from verifier.certificates.files import write_certificate
@@ -22,7 +23,7 @@ from verifier.commands.job import Job, load_job
 from verifier.commands.loop import Known, Witnesses, run_task
 from verifier.commands.request import Data, Model, Options, Request
 from verifier.commands.resuming import nearest_execution, notices_of
-from verifier.methods import Batch, Findings, find_method
+from verifier.methods import Findings, find_method
 from verifier.methods.exact import certificate_of
 from verifier.metrics import RobustnessAt
 from verifier.runs.records import SCHEMA, bracket_of
@@ -198,7 +199,7 @@ class _Certification:
             "refuted": findings.refuted.get(position, before.get("refuted")),
             "open_units": findings.open_units.get(position, before.get("open_units")),
             "tie": witness.tie if witness is not None else before.get("tie", False),
-            "execution_only": nearest_execution(findings, position, known),
+            "execution_only": nearest_execution(findings.execution_only.get(position), known),
             "tried": sorted(tried),
             "reason": reason if left else None,
         }

@@ -17,7 +17,7 @@ from typing import Any
 
 from verifier.agreement import INPUTS
 from verifier.certificates.certificate import CertificateError
-from verifier.certificates.replay import ReplayError
+from verifier.certificates.counterexample import ClaimError
 from verifier.commands.claims import MALFORMED, Claims
 from verifier.data import Dataset, load_data
 from verifier.runs.folder import RunError, StoredRun, read_run
@@ -115,7 +115,7 @@ class _Check:
         for number, (index, record) in enumerate(sorted(lines.records.items())):
             try:
                 self._check_record(index, record)
-            except (CertificateError, ReplayError) as error:
+            except (CertificateError, ClaimError) as error:
                 self.refused.append((index, str(error)))
             except MALFORMED as error:
                 self.refused.append((index, f"it cannot be checked: {type(error).__name__} {error}"))
@@ -145,15 +145,15 @@ class _Check:
                 raise CertificateError(reason + (f" (the run says: {shown(said)})" if said else ""))
 
     def _check_claim(self, index: int, record: Record) -> None:
-        """Raise ReplayError unless there is the witness that a record claims; it is replayed with the others."""
+        """Raise ClaimError unless there is the witness that a record claims; it is replayed with the others."""
         claim, witness = claimed_distance(record, self.claims.command), self.stored.witnesses.get(index)
         if claim is None:
             return
         if witness is None:
-            raise ReplayError(f"there is no witness within {claim!r}, which the record claims")
+            raise ClaimError(f"there is no witness within {claim!r}, which the record claims")
         # While a run goes on, witnesses are written before the records that speak of them.
         if witness[1] != claim and not (self.stored.results is None and witness[1] < claim):
-            raise ReplayError(f"its witness lies at distance {witness[1]!r}, the record claims {claim!r}")
+            raise ClaimError(f"its witness lies at distance {witness[1]!r}, the record claims {claim!r}")
 
     def check_witnesses(self) -> None:
         """Replay each witness."""
@@ -165,22 +165,22 @@ class _Check:
             try:
                 self.claims.check_witness(index, record, point, distance)
                 self._check_contradiction(record, distance)
-            except (CertificateError, ReplayError) as error:
+            except (CertificateError, ClaimError) as error:
                 self.refused.append((index, f"witness: {error}"))
             except MALFORMED as error:
                 self.refused.append((index, f"witness: malformed: {type(error).__name__} {error}"))
 
     def _check_contradiction(self, record: Record | None, distance: float) -> None:
-        """Raise ReplayError where a record is silent on a witness that holds, or says that there is none so near."""
+        """Raise ClaimError where a record is silent on a witness that holds, or says that there is none so near."""
         if record is None:
             return
         command = self.claims.command
         for bracket in brackets_of(record, command):
             safe = max(bracket.lower, bracket.trusted)
             if safe >= distance:
-                raise ReplayError(f"it lies at distance {distance!r}, within radius {safe!r}, which counts as safe")
+                raise ClaimError(f"it lies at distance {distance!r}, within radius {safe!r}, which counts as safe")
         if self.stored.results is not None and claimed_distance(record, command) is None:
-            raise ReplayError(f"it lies at distance {distance!r}, and the record claims none")
+            raise ClaimError(f"it lies at distance {distance!r}, and the record claims none")
 
     def check_results(self) -> None:
         """Compare the summary with the records."""

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from verifier.certificates.certificate import Certificate, CertificateError
+from verifier.certificates.counterexample import ClaimError, check_witness
 from verifier.certificates.files import certificate_path, read_certificate
-from verifier.certificates.replay import ReplayError, check_witness
 from verifier.certificates.scope import certificate_refusal
 from verifier.data import Dataset
 from verifier.runs.records import Record
@@ -46,14 +46,14 @@ class Claims:
         return certificate_refusal(self.subject.network, self.configuration["norm"])
 
     def check_record(self, index: int, record: Record) -> None:
-        """Raise ReplayError where a record contradicts the model or the data."""
+        """Raise ClaimError where a record contradicts the model or the data."""
         if index >= len(self.dataset):
-            raise ReplayError("the data end before it")
+            raise ClaimError("the data end before it")
         label, prediction = int(record["label"]), int(record["prediction"])
         if self.dataset.labels is None or label != int(self.dataset.labels[index]):
-            raise ReplayError(f"label {label} and the label in the data do not go together")
+            raise ClaimError(f"label {label} and the label in the data do not go together")
         if not self._gives(self._centre(index), prediction):
-            raise ReplayError(f"the model does not give it class {prediction}, which the record claims")
+            raise ClaimError(f"the model does not give it class {prediction}, which the record claims")
 
     def _gives(self, point: np.ndarray, prediction: int) -> bool:
         """Return whether the model gives a point a class, up to what executing it in a batch may round otherwise."""
@@ -94,11 +94,11 @@ class Claims:
         return found
 
     def check_witness(self, index: int, record: Record | None, point: np.ndarray, distance: float) -> None:
-        """Raise ReplayError if a witness does not show what it says."""
+        """Raise ClaimError if a witness does not show what it says."""
         if record is None:
-            raise ReplayError("no record speaks of it")
+            raise ClaimError("no record speaks of it")
         if point.dtype != self._dtype:
-            raise ReplayError(f"its point holds {point.dtype}, the model takes {self._dtype}")
+            raise ClaimError(f"its point holds {point.dtype}, the model takes {self._dtype}")
         check_witness(
             self.subject.network, self.subject.runtime, self._centre(index), point, int(record["prediction"]), distance,
             self.dataset.clip, self.configuration["norm"],
@@ -108,7 +108,7 @@ class Claims:
         target = self.configuration["target"]
         for name, reached in (("adversarial", record["adversarial"]), ("target", target)):
             if type(reached) is int and not self._gives(point, reached):
-                raise ReplayError(f"the model does not give it class {reached}, the {name} of the record")
+                raise ClaimError(f"the model does not give it class {reached}, the {name} of the record")
 
     def _centre(self, index: int) -> np.ndarray:
         if not 0 <= index < len(self.dataset):

@@ -19,13 +19,13 @@ import torch
 from encoders.files import replacing
 from encoders.region import Norm
 from verifier.attacks import ATTACKS
+from verifier.batch import BATCH_SIZE
 from verifier.budget import Budget
 from verifier.commands.job import Job, load_job
 from verifier.commands.loop import Known, Witnesses, run_task
 from verifier.commands.request import Data, Model, Options, Request
 from verifier.commands.resuming import nearest_execution, notices_of
 from verifier.methods import METHODS, Findings, Method, find_method
-from verifier.methods.base import BATCH_SIZE
 from verifier.methods.falsify import FalsifyMethod
 from verifier.runs.records import SCHEMA
 from verifier.summaries.compare import ComparedMethod, all_violations, brackets_by_method, compared, violations
@@ -179,7 +179,7 @@ class _Comparison:
                 records[i]["methods"][name] = findings.brackets[position].to_record() | {
                     "open_units": findings.open_units.get(position),
                     "refuted": findings.refuted.get(position),
-                    "execution_only": nearest_execution(findings, position, None),
+                    "execution_only": nearest_execution(findings.execution_only.get(position), None),
                     "seconds": seconds,
                 }
             for position, witness in findings.witnesses.items():

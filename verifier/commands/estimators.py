@@ -21,9 +21,11 @@ from dataclasses import dataclass
 import torch
 
 from encoders.network import Network
+from verifier.answers import Witness
 from verifier.attacks import ATTACKS
+from verifier.batch import Batch
 from verifier.budget import Budget
-from verifier.methods import Batch, Findings, Method, Witness
+from verifier.methods import Findings, Method
 from verifier.methods.falsify import FalsifyMethod
 from verifier.methods.restriction import BEYOND, RestrictionMethod, Targets
 from verifier.restriction.answer import Outcome

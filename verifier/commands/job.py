@@ -22,10 +22,9 @@ from torch import Tensor, nn
 
 from encoders.region import Norm
 from verifier.agreement import INPUTS
+from verifier.batch import BATCH_SIZE, Batch
 from verifier.commands.request import Request
 from verifier.data import Dataset, as_dataset, check_labels
-from verifier.methods import Batch
-from verifier.methods.base import BATCH_SIZE
 from verifier.runs.folder import SCHEMA, Run, open_run
 from verifier.subject import Subject, classes_of, load_subject
 from verifier.threads import threads_for

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from encoders.region import BallRegion, Norm
+from verifier.batch import BATCH_SIZE
 from verifier.commands.job import Job
-from verifier.methods.base import BATCH_SIZE, Findings
 from verifier.runs.folder import Run, RunError
 from verifier.runs.records import Record, claimed_distance
 from verifier.runs.witness_files import Witnesses
@@ -73,10 +73,10 @@ def notices_of(run: Run | None) -> tuple[str, ...]:
     return () if run is None else tuple(run.notices)
 
 
-def nearest_execution(findings: Findings, row: int, known: Record | None) -> float | None:
+def nearest_execution(distance: float | None, known: Record | None) -> float | None:
     """Return the least distance of a point that is unsafe by execution only, found now or known before."""
-    distances = (findings.execution_only.get(row), (known or {}).get("execution_only"))
-    return min((distance for distance in distances if distance is not None), default=None)
+    before = (known or {}).get("execution_only")
+    return min((each for each in (distance, before) if each is not None), default=None)
 
 
 def _searched_again(record: Record) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Unpack
 
 from encoders.region import Norm
+from verifier.batch import BATCH_SIZE
 from verifier.budget import Budget
 from verifier.commands.estimators import Estimate, Estimators, take_in
 from verifier.commands.job import Job, load_job
@@ -23,7 +24,6 @@ from verifier.commands.loop import Known, Witnesses, run_task
 from verifier.commands.request import Data, Model, Options, Request
 from verifier.commands.resuming import nearest_execution, notices_of
 from verifier.methods import Findings, find_method
-from verifier.methods.base import BATCH_SIZE
 from verifier.metrics import Range
 from verifier.restriction.answer import Outcome
 from verifier.runs.records import SCHEMA, bracket_of
@@ -179,7 +179,9 @@ class _Measurement:
             spent = proving + sum(estimate.seconds for estimate in mine.values())
             record = self.job.record(row, int(labels[i]), int(predictions[i]), spent)
             record |= self._knowledge(findings.brackets[i], mine, budget.exhausted)
-            records.append(record | {"execution_only": nearest_execution(findings, i, before.get(row))})
+            records.append(
+                record | {"execution_only": nearest_execution(findings.execution_only.get(i), before.get(row))}
+            )
         witnesses = {open_rows[i]: (w.point.numpy(), w.distance) for i, w in findings.witnesses.items()}
         return records, witnesses
 

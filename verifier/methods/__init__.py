@@ -1,7 +1,7 @@
 """The table of methods, by the names that scripts rely on."""
 
 from verifier.attacks import ATTACKS
-from verifier.methods.base import Batch, Decision, Findings, Method, Witness
+from verifier.methods.base import Findings, Method
 from verifier.methods.contraction import ContractionMethod
 from verifier.methods.crown import CrownMethod
 from verifier.methods.exact import ExactMethod
@@ -59,4 +59,4 @@ def find_method(name: str, norm: str) -> Method:
     return method
 
 
-__all__ = ["METHODS", "Batch", "Decision", "Findings", "Method", "Witness", "find_method"]
+__all__ = ["METHODS", "Findings", "Method", "find_method"]

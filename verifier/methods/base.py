@@ -8,104 +8,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
 from encoders.network import Network
-from encoders.region import BallRegion, Norm
-from encoders.scaling import unit
+from encoders.region import BallRegion
+from verifier.answers import Decision, Witness
+from verifier.batch import BATCH_SIZE, Batch
 from verifier.budget import Budget
 from verifier.certificates.certificate import Certificate
-from verifier.subject import Subject
 from verifier.verdict import Bracket, Strength
-
-# Inputs worked on together. Batches start at multiples of it in the data, so that a resumed run repeats them.
-BATCH_SIZE = 64
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Inputs of one subject: centres `(batch, *shape)` float64 on the device, reference classes, seeds.
-
-    reach: the largest radius that is asked about; with a domain, the whole domain lies within it. norm: of the balls.
-    """
-
-    subject: Subject
-    centres: Tensor
-    classes: Tensor
-    seeds: tuple[int, ...]
-    domain: tuple[float, float] | None
-    reach: float
-    norm: Norm = "inf"
-
-    def __len__(self) -> int:
-        return len(self.seeds)
-
-    def region(self, radius: Tensor | float) -> BallRegion:
-        """Return the balls of a radius (one number, or one for each input) around the centres."""
-        radii = torch.as_tensor(radius, dtype=torch.float64, device=self.centres.device)
-        return BallRegion(self.centres, radii.expand(len(self)).clone(), self.domain, self.norm)
-
-    @property
-    def units(self) -> Tensor:
-        """Return powers of two `(batch,)` that no input value asked about exceeds: in these, tolerances are meant."""
-        if self.domain is not None:
-            sizes = [max(abs(end) for end in self.domain)] * len(self)
-        else:
-            sizes = (self.centres.abs().flatten(1).amax(dim=1) + self.reach).tolist()
-        return torch.tensor([unit(size) for size in sizes], dtype=torch.float64)
-
-    def at(self, rows: Tensor) -> Batch:
-        """Return the batch of the given rows (an index tensor)."""
-        seeds = tuple(self.seeds[row] for row in rows.tolist())
-        return replace(self, centres=self.centres[rows], classes=self.classes[rows], seeds=seeds)
-
-
-@dataclass(frozen=True, eq=False)
-class Witness:
-    """A counterexample that was replayed: the point in the model's dtype and its distance, rounded up.
-
-    tie: the user's model gave the reference class and another the same value.
-    """
-
-    point: Tensor
-    distance: float
-    tie: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Decision:
-    """What a method says about a batch of regions.
-
-    certified: mask `(batch,)` of proofs. witnesses: by row, only replayed ones. execution_only: by row, the distance
-    of a point that is unsafe in the user's model but not provably so in real arithmetic. reasons: by row, why an input
-    stays open, where the method knows more than that it failed. certificates: by row, of proofs that left one.
-    open_units: by row, how many units (for `milp` binaries) the boxes of the ball left open, where that was counted.
-    """
-
-    certified: Tensor
-    witnesses: dict[int, Witness] = field(default_factory=dict)
-    execution_only: dict[int, float] = field(default_factory=dict)
-    reasons: dict[int, str] = field(default_factory=dict)
-    certificates: dict[int, Certificate] = field(default_factory=dict)
-    open_units: dict[int, int] = field(default_factory=dict)
-
-    def take(self, row: int, other: Decision) -> None:
-        """Take in a decision about one input as that of the given row."""
-        self.certified[row] |= other.certified[0]
-        if 0 in other.witnesses:
-            self.witnesses[row] = other.witnesses[0]
-        if 0 in other.execution_only:
-            self.execution_only[row] = other.execution_only[0]
-        if 0 in other.reasons:
-            self.reasons[row] = other.reasons[0]
-        if 0 in other.certificates:
-            self.certificates[row] = other.certificates[0]
-        if 0 in other.open_units:
-            self.open_units[row] = other.open_units[0]
 
 
 @dataclass(eq=False)

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from verifier.answers import Decision
+from verifier.batch import Batch
 from verifier.budget import Budget
-from verifier.methods.base import Batch, Decision, Findings, Method
+from verifier.methods.base import Findings, Method
 from verifier.verdict import Strength
 
 

@@ -11,12 +11,14 @@ import torch
 
 from encoders.network import Network
 from encoders.region import BallRegion
+from verifier.answers import Decision
+from verifier.batch import Batch
 from verifier.bounds.interval import compare_classes
 from verifier.bounds.mwd.chain import chain_refusal, dense_layers
 from verifier.budget import Budget
-from verifier.methods.base import Batch, Decision, Findings, Method
-from verifier.methods.falsify import confirm
+from verifier.methods.base import Findings, Method
 from verifier.verdict import Bracket, Outcome
+from verifier.witnesses.confirm import confirm
 
 if TYPE_CHECKING:
     from verifier.bounds.mwd import contraction

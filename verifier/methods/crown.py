@@ -10,12 +10,14 @@ from torch import Tensor
 from encoders.network import Network
 from encoders.ops import Mwd, Reshape
 from encoders.region import NORMS, BallRegion
+from verifier.answers import Decision
+from verifier.batch import Batch
 from verifier.bounds.linear.margins import Margins, in_pieces, linear_margins
 from verifier.bounds.linear.slopes import SlopeSearch
 from verifier.budget import Budget
-from verifier.methods.base import Batch, Decision, Findings, Method
+from verifier.methods.base import Findings, Method
 from verifier.methods.bisection import bisect_brackets
-from verifier.methods.falsify import confirm
+from verifier.witnesses.confirm import confirm
 
 # Minimisers of an input that are replayed, one after the other, until one is confirmed.
 CANDIDATES = 4

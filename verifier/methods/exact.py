@@ -9,13 +9,15 @@ from torch import Tensor
 from encoders.network import Network
 from encoders.passes import expand_max_pools
 from encoders.region import BallRegion
+from verifier.answers import Decision
+from verifier.batch import Batch
 from verifier.bounds.mwd.chain import chain_refusal
 from verifier.bounds.split.search import SplitSearch
 from verifier.budget import Budget
 from verifier.certificates.certificate import Certificate
 from verifier.certificates.scope import MOST_ENTRIES, certificate_refusal, stage_sizes, too_large
 from verifier.certificates.split_program import split_refusal
-from verifier.methods.base import Batch, Decision, Findings, Method
+from verifier.methods.base import Findings, Method
 from verifier.methods.bisection import bisect_brackets
 from verifier.methods.contraction import ContractionMethod
 from verifier.methods.crown import try_points

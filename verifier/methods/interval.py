@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import torch
 
 from encoders.region import NORMS, BallRegion
+from verifier.answers import Decision
+from verifier.batch import Batch
 from verifier.bounds.interval import proves
 from verifier.budget import Budget
-from verifier.methods.base import Batch, Decision, Findings, Method
+from verifier.methods.base import Findings, Method
 from verifier.methods.bisection import bisect_brackets
 
 # The certified radius is known to 2^-16 of the reach.

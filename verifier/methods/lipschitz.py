@@ -6,10 +6,12 @@ import torch
 
 from encoders.network import Network
 from encoders.region import BallRegion
+from verifier.answers import Decision
+from verifier.batch import Batch
 from verifier.bounds.mwd.chain import chain_refusal
 from verifier.bounds.mwd.lipschitz import lipschitz_radius
 from verifier.budget import Budget
-from verifier.methods.base import Batch, Decision, Findings, Method
+from verifier.methods.base import Findings, Method
 
 
 class LipschitzMethod(Method):

@@ -8,10 +8,12 @@ import torch
 from encoders.network import Network
 from encoders.ops import Mwd, MwdConv2d
 from encoders.region import BallRegion
+from verifier.answers import Decision
+from verifier.batch import Batch
 from verifier.bounds.linear.margins import in_pieces
 from verifier.bounds.programs.lp import lp_margins, size_refusal
 from verifier.budget import Budget
-from verifier.methods.base import Batch, Decision, Findings, Method
+from verifier.methods.base import Findings, Method
 from verifier.methods.bisection import bisect_brackets
 from verifier.methods.crown import margins_in_time, try_points
 

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from encoders.network import Network
 from encoders.region import BallRegion
+from verifier.answers import Decision
+from verifier.batch import Batch
 from verifier.bounds.interval import compare_classes
 from verifier.bounds.programs.milp import Effort, ExactRows, MilpSearch, programs, too_large
 from verifier.bounds.programs.milp_radius import RadiusAnswer, RadiusSearch
 from verifier.bounds.programs.tightening import Tightening
 from verifier.budget import Budget
-from verifier.methods.base import Batch, Decision, Findings, Method
+from verifier.methods.base import Findings, Method
 from verifier.methods.bisection import bisect_brackets
 from verifier.methods.crown import try_points
 from verifier.solvers import Solver, find_solver

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 import torch
 
 from encoders.region import BallRegion
+from verifier.answers import Decision
 from verifier.attacks.boundary_search import BoundarySearch
 from verifier.attacks.descent import Descent
 from verifier.attacks.source import Source, pseudogradient
 from verifier.attacks.steps import Steepest
+from verifier.batch import Batch
 from verifier.budget import Budget
-from verifier.methods.base import Batch, Decision, Findings, Method
+from verifier.methods.base import Findings, Method
 from verifier.methods.falsify import FalsifyMethod
 
 

@@ -6,8 +6,10 @@ import torch
 
 from encoders.network import Network
 from encoders.region import NORMS, BallRegion
+from verifier.answers import Decision
+from verifier.batch import BATCH_SIZE, Batch
 from verifier.budget import Budget
-from verifier.methods.base import BATCH_SIZE, Batch, Decision, Findings, Method
+from verifier.methods.base import Findings, Method
 from verifier.verdict import Strength
 
 

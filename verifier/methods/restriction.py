@@ -19,9 +19,10 @@ from torch import Tensor
 
 from encoders.network import Network
 from encoders.region import BallRegion
+from verifier.answers import Decision, Witness
+from verifier.batch import Batch
 from verifier.budget import Budget
-from verifier.methods.base import Batch, Decision, Findings, Method, Witness
-from verifier.methods.falsify import replay
+from verifier.methods.base import Findings, Method
 from verifier.methods.nearest_attack import NearestAttackMethod
 from verifier.restriction.answer import Answer, Outcome
 from verifier.restriction.lazy import solve_lazily
@@ -31,6 +32,7 @@ from verifier.restriction.regions import ask_own_region, ask_region_of, next_reg
 from verifier.restriction.screen import screen
 from verifier.solvers import find_solver
 from verifier.verdict import Outcome as At
+from verifier.witnesses.replay import replay
 
 Start = Literal["attack", "input"]
 Targets = Literal["second", "all"]

@@ -21,9 +21,9 @@ from verifier.commands.adversarial_example import AdversarialExample, Exhibit, c
 from verifier.commands.attack_request import AttackRequest, check_gradient
 from verifier.commands.job import load_job
 from verifier.commands.request import Request
-from verifier.commands.targeted import reaches
 from verifier.reports.attack import adversarial_figure, as_picture, difference_factor
 from verifier.subject import Subject
+from verifier.witnesses.targeted import reaches
 
 # Float32 products depend on the size of the batch in the last bits.
 ROUNDING = 1e-6

@@ -200,7 +200,7 @@ def test_certified_radii_are_bisected_finely(small):
     result = certify(path, data, [0.01], method="interval", clip=(0.0, 1.0))
     network = read_network(path)
     from verifier.bounds.interval import proves
-    from verifier.methods import Batch
+    from verifier.batch import Batch
 
     for index, bracket in result.brackets.items():
         centre = torch.tensor(data[0][index : index + 1]).double()

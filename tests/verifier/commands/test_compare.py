@@ -14,9 +14,10 @@ from rich.console import Console
 from encoders import write_network
 from tests.conftest import random_relu_network
 from verifier import compare
+from verifier.answers import Decision
 from verifier.cli import main
 from verifier.commands.compare import COMPARED, ComparedMethod, CompareResult, violations
-from verifier.methods import METHODS, Decision
+from verifier.methods import METHODS
 from verifier.reports.compare import comparison_table
 from verifier.verdict import Bracket
 

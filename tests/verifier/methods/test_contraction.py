@@ -11,8 +11,9 @@ from encoders.ops import Mwd, MwdConv2d, Relu, Reshape
 from encoders.satisfiability import Formula, formula_to_network
 from tests.conftest import chain, random_relu_network
 from tests.verifier.bounds.mwd.test_contraction import F64, KINDS, batch_of, network_of, uniform_network
+from verifier.batch import Batch
 from verifier.budget import Budget
-from verifier.methods import METHODS, Batch
+from verifier.methods import METHODS
 from verifier.methods.base import Findings
 from verifier.methods.contraction import ContractionMethod
 from verifier.subject import Subject

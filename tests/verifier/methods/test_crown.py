@@ -7,8 +7,9 @@ from encoders import BallRegion, write_network
 from encoders.ops import Op
 from tests.conftest import random_mwd_network, random_relu_network
 from verifier import certify
+from verifier.batch import Batch
 from verifier.budget import Budget
-from verifier.methods import METHODS, Batch
+from verifier.methods import METHODS
 from verifier.methods.crown import CrownMethod
 from verifier.subject import load_subject
 from verifier.verdict import Outcome

@@ -14,9 +14,10 @@ from tests.conftest import chain, random_mwd_network, random_relu_network
 from tests.oracles.polygons import least_margin
 from tests.seeds import few_or, seeds
 from verifier import certify
+from verifier.batch import Batch
 from verifier.bounds.split.search import SplitSearch
 from verifier.budget import Budget
-from verifier.methods import METHODS, Batch, Findings
+from verifier.methods import METHODS, Findings
 from verifier.methods.exact import ExactMethod
 from verifier.subject import Subject
 from verifier.verdict import Bracket, Outcome

@@ -7,12 +7,14 @@ import torch
 from encoders.ops import Affine
 from tests.conftest import chain, random_relu_network
 from tests.seeds import seeds
+from verifier.batch import Batch
 from verifier.budget import Budget
-from verifier.methods import METHODS, Batch
+from verifier.methods import METHODS
 from verifier.methods.base import Findings
-from verifier.methods.falsify import own_ties, replay
 from verifier.subject import Subject
 from verifier.verdict import Bracket, Outcome
+from verifier.witnesses.confirm import own_ties
+from verifier.witnesses.replay import replay
 
 
 def batch_of(network, centres, classes, runtime=None):

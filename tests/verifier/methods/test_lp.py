@@ -18,11 +18,12 @@ from tests.conftest import chain, random_mwd_network, random_relu_network
 from tests.networks.random_networks import random_network
 from tests.seeds import seeds
 from verifier import certify
+from verifier.batch import Batch
 from verifier.bounds.linear.backward import LinearBounds
 from verifier.bounds.programs.lp import MarginProgram
 from verifier.budget import Budget
 from verifier.certificates.dual_bound import proves_empty, safe_bound
-from verifier.methods import METHODS, Batch
+from verifier.methods import METHODS
 from verifier.methods.lp import LpMethod
 from verifier.solvers.highs_backend import WarmModel
 from verifier.subject import load_subject

@@ -18,12 +18,14 @@ from tests.oracles.polygons import least_margin
 from tests.seeds import few_or, seeds
 from tests.verifier.methods.test_exact import batch_of, hinge_network
 from verifier import certify
+from verifier.answers import Decision
+from verifier.batch import Batch
 from verifier.bounds.programs import milp
 from verifier.bounds.programs.lp import MOST_ENTRIES
 from verifier.bounds.programs.milp import Effort, ExactRows, MilpSearch, below
 from verifier.bounds.programs.milp_radius import completed, distance_program
 from verifier.budget import Budget
-from verifier.methods import METHODS, Batch, Decision, Findings
+from verifier.methods import METHODS, Findings
 from verifier.methods.exact import ExactMethod
 from verifier.methods.milp import MilpMethod
 from verifier.metrics import robustness_at

@@ -11,9 +11,11 @@ from tests.conftest import chain, random_mwd_network, random_relu_network
 from tests.seeds import few_or
 from tests.verifier.restriction.test_lazy import ask, conv_network, inputs_of, second_label
 from verifier import certify
+from verifier.answers import Witness
+from verifier.batch import Batch
 from verifier.bounds.interval import refutes_at
 from verifier.budget import Budget
-from verifier.methods import Batch, Findings, Witness, find_method
+from verifier.methods import Findings, find_method
 from verifier.methods.restriction import RestrictionMethod, nearest_witness
 from verifier.restriction.certificate import local_certificate
 from verifier.restriction.lazy import solve_lazily

@@ -11,9 +11,9 @@ from encoders import Box
 from encoders.ops import Mwd
 from encoders.satisfiability import Formula, assignment_of, formula_to_network, random_formula
 from tests.conftest import chain, random_mwd_network
+from verifier.batch import Batch
 from verifier.bounds.interval import compare_classes
 from verifier.bounds.mwd.chain import dense_layers
-from verifier.methods import Batch
 from verifier.subject import Subject
 
 pytest.importorskip("numba")

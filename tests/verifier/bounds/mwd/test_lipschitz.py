@@ -7,10 +7,11 @@ import torch
 from encoders.ops import Mwd, MwdConv2d, Relu, Reshape
 from tests.conftest import chain, random_mwd_network
 from verifier.attacks import ATTACKS
+from verifier.batch import Batch
 from verifier.bounds.mwd.chain import dense_layers
 from verifier.bounds.mwd.lipschitz import GREATEST_SLOPE, distance_sensitivities, link_slope, lipschitz_radius
 from verifier.budget import Budget
-from verifier.methods import METHODS, Batch
+from verifier.methods import METHODS
 from verifier.methods.base import Findings
 from verifier.methods.contraction import ContractionMethod
 from verifier.methods.falsify import FalsifyMethod

@@ -13,11 +13,12 @@ from tests.conftest import random_relu_network
 from tests.seeds import seeds
 from tests.verifier.methods.test_exact import batch_of, hinge_network
 from tests.verifier.methods.test_milp import FakeSolver, exact_margin, with_solvers
+from verifier.batch import Batch
 from verifier.bounds.programs.milp import TOLERANCE, Effort, ExactRows, MilpSearch
 from verifier.bounds.programs.milp_radius import RadiusSearch, completed, distance_program
 from verifier.bounds.programs.milp_rivals import some_below
 from verifier.budget import Budget
-from verifier.methods import Batch, Findings
+from verifier.methods import Findings
 from verifier.methods.milp import MilpMethod
 from verifier.solvers import HighsSolver, Solution, Termination
 from verifier.verdict import Bracket

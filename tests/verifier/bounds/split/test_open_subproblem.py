@@ -14,7 +14,7 @@ from verifier.bounds.split.open_subproblem import Why, sentence, why_open
 from verifier.bounds.split.search import SplitSearch
 from verifier.budget import Budget
 from verifier.cli import main
-from verifier.methods.falsify import Replay
+from verifier.witnesses.replay import Replay
 
 F64 = torch.float64
 
@@ -66,7 +66,7 @@ def test_a_model_that_disagrees_with_its_network_gets_that_reason_in_its_record(
     write_network(network, tmp_path / "model.safetensors")
     x = torch.rand(6, 2, generator=torch.Generator().manual_seed(0))
     np.savez(tmp_path / "data.npz", x=x.numpy(), y=network.evaluate(x).argmax(dim=1).numpy())
-    monkeypatch.setattr("verifier.methods.falsify.replay", _nothing_shown)
+    monkeypatch.setattr("verifier.witnesses.confirm.replay", _nothing_shown)
     arguments = [
         "certify",
         str(tmp_path / "model.safetensors"),

@@ -18,7 +18,7 @@ from verifier.budget import Budget
 from verifier.methods.crown import CrownMethod
 from verifier.methods.exact import ExactMethod
 from verifier.methods.falsify import FalsifyMethod
-from verifier.methods.pursuit import ROUNDS, pursue, rounding_margin
+from verifier.witnesses.pursuit import ROUNDS, pursue, rounding_margin
 
 # y_0 - y_1 of the step below is 2^-40 for x <= .8, far below float32 there, and negative beyond.
 GAP = 2.0**-40

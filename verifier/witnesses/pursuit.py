@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from encoders.box import Box
+from verifier.answers import Decision
 from verifier.attacks import Attack, Search
 from verifier.attacks.criteria import shortfalls
-from verifier.methods.base import Decision
 
 # Margins asked for, in turn, in units of `rounding_margin`. From the second round on, for runtimes that round much
 # worse, at least the width of the enclosure in the model's own dtype, which deep networks make too large to start with.

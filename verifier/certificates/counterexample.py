@@ -1,4 +1,4 @@
-"""Witnesses run again: in the user's own model, and in real arithmetic.
+"""A witness that a run claims, checked in the user's own model and in real arithmetic.
 
 There an enclosure of the network at the point decides, or, where it leaves the order open as at a tie, its values in
 rational numbers.
@@ -19,8 +19,8 @@ from encoders.rationals import NotEvaluated
 from encoders.region import BallRegion, Norm
 
 
-class ReplayError(ValueError):
-    """A witness does not show what it says."""
+class ClaimError(ValueError):
+    """What a run claims of an input does not hold."""
 
 
 def check_witness(
@@ -36,33 +36,33 @@ def check_witness(
     """Check that a point is unsafe: within the stated distance and the domain, and no longer of the reference class.
 
     centre, point: `input_shape`. In the user's model another class must have a value at least as large, and so it must
-    in real arithmetic. ReplayError says what does not hold.
+    in real arithmetic. ClaimError says what does not hold.
     """
     if point.shape != centre.shape or not np.isfinite(point).all():
-        raise ReplayError(f"its point has shape {point.shape} or is not finite")
+        raise ClaimError(f"its point has shape {point.shape} or is not finite")
     exact = torch.from_numpy(point.astype(np.float64)).unsqueeze(0)
     around = torch.from_numpy(centre.astype(np.float64)).unsqueeze(0)
     ball = BallRegion(around, torch.zeros(1, dtype=torch.float64), None, norm)
     found = float(ball.distance(exact)[0])
     if not found <= distance:
-        raise ReplayError(f"it lies at distance {found!r}, not {distance!r}")
+        raise ClaimError(f"it lies at distance {found!r}, not {distance!r}")
     if domain is not None and not (domain[0] <= float(exact.min()) and float(exact.max()) <= domain[1]):
-        raise ReplayError(f"it leaves the domain [{domain[0]}, {domain[1]}]")
+        raise ClaimError(f"it leaves the domain [{domain[0]}, {domain[1]}]")
     outputs = np.asarray(runtime(np.ascontiguousarray(point[None])))[0]
     if not np.delete(outputs, reference).max() >= outputs[reference]:
-        raise ReplayError(f"the model still gives class {reference} the largest value")
+        raise ClaimError(f"the model still gives class {reference} the largest value")
     if not _loses(network, exact, reference):
         _check_exactly(network, exact, reference)
 
 
 def _check_exactly(network: Network, point: torch.Tensor, reference: int) -> None:
-    """Check in rational numbers what no enclosure shows, above all a tie; ReplayError if it does not hold."""
+    """Check in rational numbers what no enclosure shows, above all a tie; ClaimError if it does not hold."""
     try:
         order = order_exactly(network, point, torch.tensor([reference]))
     except NotEvaluated as error:
-        raise ReplayError(f"in real arithmetic it is not shown to be unsafe: {error}") from None
+        raise ClaimError(f"in real arithmetic it is not shown to be unsafe: {error}") from None
     if not (order.level | order.below).any():
-        raise ReplayError("in real arithmetic it is not shown to be unsafe")
+        raise ClaimError("in real arithmetic it is not shown to be unsafe")
 
 
 def _loses(network: Network, point: torch.Tensor, reference: int) -> bool:

@@ -1,6 +1,6 @@
 """Counterexamples of one class: a target is reached where it wins or ties in the user's model and in real numbers.
 
-The same as `methods.falsify`, which asks only that some other class wins.
+The same as `witnesses.confirm`, which asks only that some other class wins.
 """
 
 import dataclasses
@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from encoders.region import BallRegion
+from verifier.answers import Decision
 from verifier.attacks import Attack, Search
+from verifier.batch import Batch
 from verifier.bounds.interval import reaches_at
 from verifier.budget import Budget
-from verifier.methods import Batch, Decision
-from verifier.methods.falsify import replay, shorten
-from verifier.methods.pursuit import pursue
+from verifier.witnesses.pursuit import pursue
+from verifier.witnesses.replay import replay
+from verifier.witnesses.shorten import shorten
 
 
 def decide_targeted(attack: Attack, batch: Batch, region: BallRegion, targets: Tensor, budget: Budget) -> Decision:

@@ -1,0 +1,53 @@
+"""Inputs of one subject that are worked on together, and the balls around them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from encoders.region import BallRegion, Norm
+from encoders.scaling import unit
+from verifier.subject import Subject
+
+# Inputs worked on together. Batches start at multiples of it in the data, so that a resumed run repeats them.
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Inputs of one subject: centres `(batch, *shape)` float64 on the device, reference classes, seeds.
+
+    reach: the largest radius that is asked about; with a domain, the whole domain lies within it. norm: of the balls.
+    """
+
+    subject: Subject
+    centres: Tensor
+    classes: Tensor
+    seeds: tuple[int, ...]
+    domain: tuple[float, float] | None
+    reach: float
+    norm: Norm = "inf"
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def region(self, radius: Tensor | float) -> BallRegion:
+        """Return the balls of a radius (one number, or one for each input) around the centres."""
+        radii = torch.as_tensor(radius, dtype=torch.float64, device=self.centres.device)
+        return BallRegion(self.centres, radii.expand(len(self)).clone(), self.domain, self.norm)
+
+    @property
+    def units(self) -> Tensor:
+        """Return powers of two `(batch,)` that no input value asked about exceeds: in these, tolerances are meant."""
+        if self.domain is not None:
+            sizes = [max(abs(end) for end in self.domain)] * len(self)
+        else:
+            sizes = (self.centres.abs().flatten(1).amax(dim=1) + self.reach).tolist()
+        return torch.tensor([unit(size) for size in sizes], dtype=torch.float64)
+
+    def at(self, rows: Tensor) -> Batch:
+        """Return the batch of the given rows (an index tensor)."""
+        seeds = tuple(self.seeds[row] for row in rows.tolist())
+        return replace(self, centres=self.centres[rows], classes=self.classes[rows], seeds=seeds)
