@@ -199,8 +199,8 @@ def test_certified_radii_are_bisected_finely(small):
     path, data = small
     result = certify(path, data, [0.01], method="interval", clip=(0.0, 1.0))
     network = read_network(path)
-    from verifier.bounds.interval import proves
     from verifier.batch import Batch
+    from verifier.bounds.interval import proves
 
     for index, bracket in result.brackets.items():
         centre = torch.tensor(data[0][index : index + 1]).double()
