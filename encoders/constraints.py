@@ -21,7 +21,7 @@ from scipy.sparse import csr_array, hstack, vstack
 from torch import Tensor
 
 from encoders.network import INPUT, Network
-from encoders.ops import Abs, LeakyRelu, MaxPool2d, Relu
+from encoders.ops import MaxPool2d
 from encoders.views.restriction import selection_matrix
 from encoders.views.windows import over_channels, window_cells
 
@@ -115,10 +115,10 @@ def encode_label(network: Network, label: int, domain: tuple[float, float] | Non
         size = int(np.prod(network.shapes[node.name], dtype=np.int64))
         y = over(node.name, selection_matrix(np.arange(size), size))
         shapes = [network.shapes[name] for name in node.inputs]
-        if isinstance(node.op, Relu | LeakyRelu | Abs):
+        left = node.op.hinge_slope
+        if left is not None:
             x = over(node.inputs[0], selection_matrix(np.arange(size), size))
-            below = {"relu": 0.0, "abs": -1.0}.get(node.op.kind, getattr(node.op, "slope", 0.0))
-            parts.append(Choice((_piece(-x, y - below * x), _piece(x, y - x)), size))
+            parts.append(Choice((_piece(-x, y - left * x), _piece(x, y - x)), size))
         elif isinstance(node.op, MaxPool2d):
             parts.append(_maximum(node.op, shapes[0], partial(over, node.inputs[0]), y))
         elif "restrict" in node.op.views():

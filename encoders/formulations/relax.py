@@ -20,20 +20,7 @@ from scipy.sparse import csr_array
 from encoders.box import Box
 from encoders.linear_model import Direction, LinearModel
 from encoders.network import INPUT, Network
-from encoders.ops import (
-    Abs,
-    Concat,
-    LeakyRelu,
-    LinearOp,
-    MaxPool2d,
-    Mwd,
-    MwdConv2d,
-    Op,
-    Relu,
-    Reshape,
-    Slice,
-    Transpose,
-)
+from encoders.ops import Concat, LinearOp, MaxPool2d, Mwd, MwdConv2d, Op, Reshape, Slice, Transpose
 from encoders.views.relaxation import Relaxation
 
 MOVES = (Concat, Reshape, Slice, Transpose)
@@ -217,7 +204,7 @@ def estimate(network: Network, view: str = "relax", segments: int = 4) -> tuple[
 def _exact_size(op: Op, outputs: int, segments: int) -> tuple[int, int]:
     """Return upper estimates of (rows, entries) of a non-linear op in the view `exact`; any other op as a curve."""
     curves = (outputs * (2 * segments + 6), outputs * (12 * segments + 5))
-    if isinstance(op, Relu | LeakyRelu | Abs):
+    if op.hinge_slope is not None:
         return 4 * outputs, 10 * outputs
     if isinstance(op, MaxPool2d):
         cells = math.prod(op.kernel)

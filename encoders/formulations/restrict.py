@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from encoders.network import INPUT, Network, Node
-from encoders.ops import MaxPool2d, Relu
+from encoders.ops import MaxPool2d
 from encoders.views.restriction import LinearMap, Restriction, Selection
 
 # Rounding makes equal cells of a constant background differ by a few units in the last place: such are ties. A share of
@@ -135,10 +135,10 @@ def _pool_pairs(network: Network) -> dict[str, MaxPool2d | None]:
         if len(after) != 1 or node.name in pairs or after[0].name in pairs:
             continue
         pool, relu = _ordered(node, after[0])
-        if isinstance(pool.op, MaxPool2d) and isinstance(relu.op, Relu):
+        if isinstance(pool.op, MaxPool2d) and relu.op.hinge_slope == 0.0:
             pairs |= {pool.name: pool.op, relu.name: None}
     return pairs
 
 
 def _ordered(first: Node, second: Node) -> tuple[Node, Node]:
-    return (second, first) if isinstance(first.op, Relu) else (first, second)
+    return (second, first) if first.op.hinge_slope == 0.0 else (first, second)

@@ -1,10 +1,11 @@
 """The table of ops: the one line that registers an op for the native format, the tests and the documentation."""
 
-from encoders.ops.activation import Abs, LeakyRelu, Relu, Sigmoid, Tanh
+from encoders.ops.activation import Sigmoid, Tanh
 from encoders.ops.affine import Affine
 from encoders.ops.base import VIEWS, LinearOp, Op, Shape, UnsupportedView
 from encoders.ops.convolution import Conv2d
 from encoders.ops.elementwise import Add, AddConstant, DivideConstant, MultiplyConstant, Sub
+from encoders.ops.hinge import Abs, LeakyRelu, Relu
 from encoders.ops.mwd import Mwd
 from encoders.ops.mwd_convolution import MwdConv2d
 from encoders.ops.normalization import BatchNorm

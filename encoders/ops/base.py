@@ -53,6 +53,11 @@ class Op(ABC):
     # Whether each output depends on one input unit only (of each node), so that intervals through it stay exact.
     one_to_one: ClassVar[bool] = False
 
+    @property
+    def hinge_slope(self) -> float | None:
+        """The slope left of zero of a function of single units that is x on the right; None: the op is none."""
+        return None
+
     @abstractmethod
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape of the output without the batch; raise ValueError if the inputs do not fit."""
@@ -137,6 +142,13 @@ class Op(ABC):
             for name, value in self.parameters().items()
         }
         return dataclasses.replace(self, **changed) if changed else self
+
+
+class ElementwiseOp(Op):
+    """A function of single units of one node."""
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        return shapes[0]
 
 
 class LinearOp(Op):

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from encoders.ops.activation import Abs, LeakyRelu, Relu
 from encoders.ops.affine import Affine
 from encoders.ops.base import Op
 from encoders.ops.convolution import Conv2d
 from encoders.ops.elementwise import Add, AddConstant, DivideConstant, MultiplyConstant, Sub
+from encoders.ops.hinge import Abs, LeakyRelu, Relu
 from encoders.ops.mwd import Mwd
 from encoders.ops.mwd_convolution import MwdConv2d
 from encoders.ops.normalization import BatchNorm

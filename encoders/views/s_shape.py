@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,8 +11,9 @@ from encoders.box import Box
 from encoders.rounding import unit_roundoff
 from encoders.views.envelope import ElementwiseEnvelope, offsets_at_ends, reach_of
 
-if TYPE_CHECKING:
-    from encoders.ops.base import Op
+# What encloses the function on a box, and its derivative.
+Interval = Callable[[Box], Box]
+Derivative = Callable[[Tensor], Tensor]
 
 # Halvings that place the touching point of a line through an end of the box: more would not move the line visibly.
 TOUCHING_STEPS = 40
@@ -22,31 +22,29 @@ TOUCHING_STEPS = 40
 DERIVATIVE_ROUNDINGS = 128.0
 
 
-def s_shape_envelope(
-    op: Op, derivative: Callable[[Tensor], Tensor], box: Box, thin: bool = False
-) -> ElementwiseEnvelope:
+def s_shape_envelope(interval: Interval, derivative: Derivative, box: Box, thin: bool = False) -> ElementwiseEnvelope:
     """Return lines above and below on the box, for f with f(-x) = f(0) * 2 - f(x), increasing, slope at most 1.
 
     thin: tangents are not steeper than the chord, which makes the greatest distance of the two lines small; else those
     of concave and convex parts touch in the middle, which makes the mean distance least.
     """
     mirrored = Box.unchecked(-box.upper, -box.lower)
-    upper_slope, upper_offset = _line_above(op, derivative, box, False, thin)
+    upper_slope, upper_offset = _line_above(interval, derivative, box, False, thin)
     # The line below f is the line above its mirror image -f(-x), mirrored back.
-    lower_slope, negative_offset = _line_above(op, derivative, mirrored, True, thin)
+    lower_slope, negative_offset = _line_above(interval, derivative, mirrored, True, thin)
     return ElementwiseEnvelope(lower_slope, -negative_offset, upper_slope, upper_offset, reach_of(box))
 
 
-def _enclose(op: Op, x: Tensor, mirror: bool) -> Box:
+def _enclose(interval: Interval, x: Tensor, mirror: bool) -> Box:
     """Return enclosures of g(x), where g is f or its mirror image -f(-x)."""
     if not mirror:
-        return op.interval(Box.unchecked(x, x))
-    values = op.interval(Box.unchecked(-x, -x))
+        return interval(Box.unchecked(x, x))
+    values = interval(Box.unchecked(-x, -x))
     return Box.unchecked(-values.upper, -values.lower)
 
 
 def _line_above(
-    op: Op, derivative: Callable[[Tensor], Tensor], box: Box, mirror: bool, thin: bool
+    interval: Interval, derivative: Derivative, box: Box, mirror: bool, thin: bool
 ) -> tuple[Tensor, Tensor]:
     """Return (slope, offset) of a line above g on the box; g is convex left of 0 and concave right of it.
 
@@ -55,17 +53,17 @@ def _line_above(
     the end's inequality, on the convex side because it is above g at both of its ends. The slope is a float near the
     derivative: what it misses, times the width, is part of the offset.
     """
-    low, high = _enclose(op, box.lower, mirror), _enclose(op, box.upper, mirror)
+    low, high = _enclose(interval, box.lower, mirror), _enclose(interval, box.upper, mirror)
     width = box.upper - box.lower
     chord = ((high.upper - low.upper) / width).nan_to_num(0.0, 0.0, 0.0).clamp(min=0)
     missed = DERIVATIVE_ROUNDINGS * unit_roundoff(box.dtype)
     # The chord serves where g is convex on the box, or ends before a line through the left end would touch it.
     convex = box.upper <= 0
     ends_early = chord <= derivative(box.upper) - missed
-    touching = _touching_point(op, derivative, box, low.upper, mirror, chord if thin else None)
+    touching = _touching_point(interval, derivative, box, low.upper, mirror, chord if thin else None)
     slope = torch.where(convex | ends_early, chord, derivative(touching))
     _, at_ends = offsets_at_ends(low, high, box, slope)
-    at = _enclose(op, touching, mirror)
+    at = _enclose(interval, touching, mirror)
     # |slope - g'| <= missed bounds how far the line sinks below the tangent anywhere on the box.
     _, at_touching = offsets_at_ends(at, at, Box.unchecked(touching, touching), slope)
     tangent = torch.maximum(at_touching + missed * (width * 2.0), at_ends)
@@ -73,7 +71,12 @@ def _line_above(
 
 
 def _touching_point(
-    op: Op, derivative: Callable[[Tensor], Tensor], box: Box, value: Tensor, mirror: bool, chord: Tensor | None
+    interval: Interval,
+    derivative: Derivative,
+    box: Box,
+    value: Tensor,
+    mirror: bool,
+    chord: Tensor | None,
 ) -> Tensor:
     """Return a point d >= 0 of the box (anything where it is negative) whose tangent is above g at the left end.
 
@@ -89,7 +92,7 @@ def _touching_point(
         trial = (low + high) * 0.5
         slope = derivative(trial)
         if chord is None:
-            clears = _enclose(op, trial, mirror).upper + slope * (box.lower - trial) >= value
+            clears = _enclose(interval, trial, mirror).upper + slope * (box.lower - trial) >= value
         else:
             clears = slope <= chord
         low, high = torch.where(clears, low, trial), torch.where(clears, trial, high)

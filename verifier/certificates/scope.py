@@ -7,7 +7,7 @@ import math
 from encoders.network import INPUT, Network
 from encoders.passes import expand_max_pools
 from encoders.region import Norm
-from verifier.certificates.split_program import HINGES, split_refusal
+from verifier.certificates.split_program import split_refusal
 
 # Entries of the matrices between hinges beyond which none is made: they would take 250 MB, a step of ascent for a batch
 # of parts half a second.
@@ -34,10 +34,10 @@ def stage_sizes(network: Network) -> tuple[int, int]:
     for node in network.nodes:
         before = set[int]().union(*(reaching[name] for name in node.inputs))
         reaching[node.name] = before
-        if isinstance(node.op, HINGES) or node is network.output:
+        if node.op.hinge_slope is not None or node is network.output:
             size = math.prod(network.shapes[node.name])
             entries += size * sum(sizes[j] for j in before)
-            if isinstance(node.op, HINGES):
+            if node.op.hinge_slope is not None:
                 reaching[node.name] = {len(sizes)}
                 sizes.append(size)
     return sum(sizes[1:]), entries

@@ -19,26 +19,21 @@ from scipy.sparse import csr_array
 
 from encoders.box import Box
 from encoders.network import INPUT, Network, Node
-from encoders.ops import Abs, LeakyRelu, MaxPool2d, Relu
+from encoders.ops import MaxPool2d
 from encoders.passes import expand_max_pools
 from encoders.rounding import check_gradual_underflow
 from verifier.certificates.dual_bound import TINY, U
 
-HINGES = (Relu, LeakyRelu, Abs)
 # Blocks of the matrix with a larger share of entries are stored dense: products with them are much faster then.
 DENSE = 0.1
 
 
-def left_slope(node: Node) -> float:
-    """Return the slope of a hinge node on the left of zero."""
-    assert isinstance(node.op, HINGES)
-    return node.op.slope if isinstance(node.op, LeakyRelu) else -1.0 if isinstance(node.op, Abs) else 0.0
-
-
 def split_refusal(network: Network) -> Node | None:
     """Return the first node that is neither affine nor a hinge nor a max pool, which is a tree of hinges; or None."""
-    taken = (*HINGES, MaxPool2d)
-    return next((node for node in network.nodes if not (node.op.linear or isinstance(node.op, taken))), None)
+    for node in network.nodes:
+        if not node.op.linear and node.op.hinge_slope is None and not isinstance(node.op, MaxPool2d):
+            return node
+    return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +78,7 @@ class SplitProgram:
         self._blocks: list[_Equations | _Hinge] = []
         self._entries: dict[str, np.ndarray] = {INPUT: np.zeros(box.lower[0].numel(), dtype=np.int64)}
         self._left = list(self.network.nodes)
-        self._sources = {node.inputs[0] for node in self._left if isinstance(node.op, HINGES)}
+        self._sources = {node.inputs[0] for node in self._left if node.op.hinge_slope is not None}
 
     def advance(self) -> str | None:
         """Take in nodes up to the next one that a hinge reads and return its name; None once all are in."""
@@ -91,7 +86,8 @@ class SplitProgram:
             node = self._left.pop(0)
             self.boxes[node.name] = node.op.interval(*(self.boxes[name] for name in node.inputs))
             self._entries[node.name] = np.zeros(self.boxes[node.name].lower.numel(), dtype=np.int64)
-            self._blocks.append(self._hinge(node) if isinstance(node.op, HINGES) else self._equations(node))
+            left = node.op.hinge_slope
+            self._blocks.append(self._equations(node) if left is None else self._hinge(node, left))
             if node.name in self._sources:
                 return node.name
         return None
@@ -143,10 +139,10 @@ class SplitProgram:
         reach: np.ndarray = np.maximum(np.abs(lower), np.abs(upper))
         return reach
 
-    def _hinge(self, node: Node) -> _Hinge:
+    def _hinge(self, node: Node, left: float) -> _Hinge:
         (source,) = node.inputs
         count = len(self._entries[node.name])
-        found = _Hinge(node.name, source, left_slope(node), slice(self.units, self.units + count))
+        found = _Hinge(node.name, source, left, slice(self.units, self.units + count))
         self.units += count
         self._entries[node.name] += 3
         self._entries[source] += 3

@@ -41,7 +41,7 @@ from tests.conftest import chain
 from tests.networks.random_networks import random_network
 from tests.oracles.polygons import least_margin
 from tests.seeds import few_or, seeds
-from verifier.certificates.split_program import HINGES, SplitProgram, _upper_line, left_slope, split_refusal
+from verifier.certificates.split_program import SplitProgram, _upper_line, split_refusal
 
 F64 = torch.float64
 # Digits after the point of the square roots of the oracle: far beyond any rounding of a float64.
@@ -168,7 +168,7 @@ def hinge_networks(count: int) -> tuple[Network, ...]:
     while len(found) < count:
         network = random_network(seed)
         seed += 1
-        if split_refusal(network) is None and any(isinstance(n.op, (*HINGES, MaxPool2d)) for n in network.nodes):
+        if split_refusal(network) is None and any(not n.op.linear for n in network.nodes):
             found.append(network)
     return tuple(found)
 
@@ -562,7 +562,7 @@ def relu_program(lower: list[float], upper: list[float], hinge: Op) -> SplitProg
 def test_hand_computed_bounds_of_one_hinge(hinge):
     """On [-1, 3] the least of y is that of slope x, the greatest that of the line through both ends."""
     program = relu_program([-1.0], [3.0], hinge)
-    left = left_slope(Node("", hinge, ()))
+    left = hinge.hinge_slope
     name, slopes = program.network.output.name, np.array([[0.0], [1.0], [0.5], [-7.0], [7.0]])
     found = program.bounds(name, np.ones((5, 1)), None, slopes, None)
     ends = [min(s * x for x in (-1.0, 3.0)) for s in (left, 1.0, (1.0 + left) / 2, left, 1.0)]
@@ -582,7 +582,7 @@ def test_boxes_that_end_at_zero_need_no_slope():
         lower, upper = [0.0, -2.0, 0.0, -0.0], [2.0, 0.0, 0.0, 0.0]
         box = Box(*(torch.tensor([end], dtype=F64) for end in (lower, upper)))
         program = finished(chain((4,), hinge, dtype=F64), box)
-        left = left_slope(Node("", hinge, ()))
+        left = hinge.hinge_slope
         rows = np.concatenate([np.eye(4), -np.eye(4)])
         least = np.array([0.0, min(-2.0 * left, 0.0), 0.0, 0.0, -2.0, min(2.0 * left, 0.0), 0.0, 0.0])
         for slope in (0.0, 0.5, 1.0):

@@ -19,13 +19,10 @@ import torch
 from encoders.box import Box
 from encoders.formulations.relax import RelaxedNetwork, relax
 from encoders.network import Network, Node
-from encoders.ops import Abs, LeakyRelu, Relu
 from verifier.bounds.linear.backward import LinearBounds
 from verifier.budget import Budget
 from verifier.certificates.dual_bound import safe_bound
 from verifier.solvers.highs_backend import WarmModel
-
-HINGES = (Abs, LeakyRelu, Relu)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +70,7 @@ def _hinges(network: Network) -> list[Node]:
     for node in network.nodes:
         if not node.op.linear or any(name in curved for name in node.inputs):
             curved.add(node.name)
-    return [node for node in network.nodes if isinstance(node.op, HINGES) and node.inputs[0] in curved]
+    return [node for node in network.nodes if node.op.hinge_slope is not None and node.inputs[0] in curved]
 
 
 def _order(relaxed: RelaxedNetwork, node: Node, box: Box, row_dual: np.ndarray | None) -> np.ndarray:

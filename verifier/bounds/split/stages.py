@@ -14,7 +14,6 @@ from torch import Tensor
 
 from encoders.network import INPUT, Network, Node
 from encoders.scaling import exponents
-from verifier.certificates.split_program import HINGES, left_slope
 
 # Constants of ops count as nothing beside values times 2^FAR; float64 ends at 2^1024.
 FAR = 512
@@ -155,11 +154,12 @@ def staged(network: Network) -> StagedNetwork:
     affine: dict[str, tuple[dict[int, Tensor], Tensor]] = {INPUT: ({0: _identity(size)}, _zeros(size))}
     hinges: list[Stage] = []
     for node in exact.nodes:
-        if not isinstance(node.op, HINGES):
+        left = node.op.hinge_slope
+        if left is None:
             affine[node.name] = _image(exact, node, affine)
             continue
         weights, bias = affine[node.inputs[0]]
-        hinges.append(_stage(node.inputs[0], weights, bias, left_slope(node)))
+        hinges.append(_stage(node.inputs[0], weights, bias, left))
         affine[node.name] = ({len(hinges): _identity(len(bias))}, _zeros(len(bias)))
     weights, bias = affine[exact.output.name]
     return StagedNetwork(size, tuple(hinges), _stage(exact.output.name, weights, bias, 1.0))
