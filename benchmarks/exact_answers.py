@@ -15,6 +15,7 @@ import json
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,12 +25,12 @@ from torch.nn import functional
 from encoders.formats import write_network
 from encoders.formats.torch_export import from_module
 from verifier.batch import Batch
-from verifier.bounds.split.search import SplitAnswer, SplitSearch
+from verifier.bounds.split.search import SplitAnswer, decide_ball
 from verifier.budget import Budget
 from verifier.commands.job import Job, load_job
 from verifier.commands.request import Request
 from verifier.data import load_data
-from verifier.methods import METHODS, Findings
+from verifier.methods import METHODS, Findings, exact
 from verifier.methods.exact import ExactMethod
 from verifier.verdict import Bracket
 
@@ -79,13 +80,12 @@ def singles(job: Job, count: int) -> list[Batch]:
 def decide(batches: list[Batch], epsilon: float, seconds: float) -> dict[str, object]:
     """Return the counts and the seconds of the decisions at one radius."""
     answers: list[SplitAnswer] = []
-    ask = SplitSearch.decide
 
-    def noted(self: SplitSearch) -> SplitAnswer:
-        answers.append(ask(self))
+    def noted(*question: Any) -> SplitAnswer:
+        answers.append(decide_ball(*question))
         return answers[-1]
 
-    SplitSearch.decide = noted  # type: ignore[method-assign]
+    exact.decide_ball = noted
     certified = falsified = searched = 0
     times, parts, programs, units = [], [], [], []
     for batch in batches:
@@ -99,7 +99,7 @@ def decide(batches: list[Batch], epsilon: float, seconds: float) -> dict[str, ob
         parts.append(sum(answer.parts for answer in answers))
         programs.append(sum(answer.programs for answer in answers))
         units += [answers[0].open_units] if answers else []
-    SplitSearch.decide = ask  # type: ignore[method-assign]
+    exact.decide_ball = decide_ball
     return {
         "epsilon": epsilon, "inputs": len(batches), "certified": certified, "falsified": falsified,
         "open": len(batches) - certified - falsified, "searched": searched,

@@ -12,7 +12,7 @@ from encoders.region import BallRegion
 from verifier.answers import Decision
 from verifier.batch import Batch
 from verifier.bounds.mwd.chain import chain_refusal
-from verifier.bounds.split.search import SplitSearch
+from verifier.bounds.split.search import decide_ball
 from verifier.budget import Budget
 from verifier.certificates.certificate import Certificate
 from verifier.certificates.scope import MOST_ENTRIES, certificate_refusal, stage_sizes, too_large
@@ -128,8 +128,7 @@ class ExactMethod(Method):
             try_points(one, region, points.unsqueeze(0).to(region.centre), shown)
             return bool(shown.witnesses)
 
-        search = SplitSearch(one.subject.network, ball, int(one.classes[0]), attack, budget, self.parts)
-        answer = search.decide()
+        answer = decide_ball(one.subject.network, ball, int(one.classes[0]), attack, budget, self.parts)
         if answer.certificate is not None:
             return Decision(
                 torch.ones(1, dtype=torch.bool), certificates={0: answer.certificate}, open_units={0: answer.open_units}
@@ -152,6 +151,5 @@ def certificate_of(batch: Batch, row: int, radius: float, budget: Budget) -> Cer
     # With a domain nothing lies beyond its reach; without one every radius is meant.
     region = one.region(radius if batch.domain is None else min(radius, batch.reach))
     ball = BallRegion(region.centre.cpu(), region.radius.cpu(), region.domain, region.norm)
-    search = SplitSearch(batch.subject.network, ball, int(one.classes[0]), lambda _: False, budget, CERTIFICATE_PARTS)
-    answer = search.decide()
+    answer = decide_ball(batch.subject.network, ball, int(one.classes[0]), lambda _: False, budget, CERTIFICATE_PARTS)
     return answer.reason if answer.certificate is None else answer.certificate

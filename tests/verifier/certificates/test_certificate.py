@@ -16,7 +16,7 @@ from tests.conftest import chain
 from tests.oracles.polygons import least_margin
 from tests.verifier.certificates.test_split_program import exact_values, hinge_networks, points_of
 from tests.verifier.methods.test_exact import batch_of, hinge_network
-from verifier.bounds.split.search import SplitSearch
+from verifier.bounds.split.search import decide_ball
 from verifier.budget import Budget
 from verifier.certificates.certificate import (
     LEAF,
@@ -39,7 +39,7 @@ def case(seed: int) -> tuple[Network, Certificate]:
     network = hinge_network(seed, (2, 8, 6, 3))
     batch = batch_of(network, 1, seed)
     region = batch.region(CASES[seed])
-    answer = SplitSearch(network, region, int(batch.classes[0]), lambda points: False, Budget(), 4000).decide()
+    answer = decide_ball(network, region, int(batch.classes[0]), lambda points: False, Budget(), 4000)
     assert answer.certificate is not None, answer.reason
     return network, answer.certificate
 
@@ -104,7 +104,7 @@ def test_certificates_of_random_graphs_pass_and_are_true_at_points():
         for radius in (1.0, 0.3):
             # The largest radius that is proved is the likeliest to need cuts.
             region = BallRegion(centre, torch.tensor([radius], dtype=centre.dtype))
-            certificate = SplitSearch(network, region, winner, lambda points: False, Budget(), 20).decide().certificate
+            certificate = decide_ball(network, region, winner, lambda points: False, Budget(), 20).certificate
             if certificate is not None:
                 break
         else:

@@ -15,7 +15,7 @@ from tests.oracles.polygons import least_margin
 from tests.seeds import few_or, seeds
 from verifier import certify
 from verifier.batch import Batch
-from verifier.bounds.split.search import SplitSearch
+from verifier.bounds.split.search import decide_ball
 from verifier.budget import Budget
 from verifier.methods import METHODS, Findings
 from verifier.methods.exact import ExactMethod
@@ -125,10 +125,10 @@ def test_what_it_cannot_decide_is_refused_or_left_open_with_a_reason():
     network = random_relu_network(1, (4, 30, 30, 3))
     batch = batch_of(network, 1, 1)
     winner = int(batch.classes[0])
-    answer = SplitSearch(network, batch.region(0.3), winner, _never, Budget(), most_parts=1).decide()
+    answer = decide_ball(network, batch.region(0.3), winner, _never, Budget(), most_parts=1)
     assert not answer.proved and not answer.found
     assert "parts of the region" in answer.reason and answer.open_units > 10
-    stopped = SplitSearch(network, batch.region(0.3), winner, _never, Budget(0.0), most_parts=100).decide()
+    stopped = decide_ball(network, batch.region(0.3), winner, _never, Budget(0.0), most_parts=100)
     assert "time limit" in stopped.reason and not stopped.proved
     assert not bool(ExactMethod().decide(batch, batch.region(0.001), Budget(0.0)).certified.any())
 
@@ -155,8 +155,7 @@ def test_a_ball_of_ties_ends_soon_and_says_so():
     )
     centre = torch.full((1, 4), 0.05, dtype=F64)
     batch = Batch(_subject(network), centre, network.evaluate(centre.float()).argmax(dim=1), (0,), None, 1.0)
-    search = SplitSearch(network, batch.region(0.06), int(batch.classes[0]), _never, Budget(), most_parts=10**6)
-    answer = search.decide()
+    answer = decide_ball(network, batch.region(0.06), int(batch.classes[0]), _never, Budget(), most_parts=10**6)
     assert not answer.proved and "tie" in answer.reason and answer.programs <= 16
 
 
@@ -173,7 +172,7 @@ def test_without_attacks_a_counterexample_stays_open_and_is_never_certified(coun
         if exact > 0:
             continue
         broken += 1
-        answer = SplitSearch(network, region, int(batch.classes[0]), _never, Budget(), most_parts=4000).decide()
+        answer = decide_ball(network, region, int(batch.classes[0]), _never, Budget(), most_parts=4000)
         # The search was told that its points are no counterexamples: then only the model's rounding can be the reason.
         words = ("within rounding of a tie", "execution and real arithmetic disagree")
         assert not answer.proved and any(word in answer.reason for word in words)

@@ -11,7 +11,7 @@ from encoders.ops import Affine
 from encoders.region import BallRegion
 from tests.conftest import chain, random_relu_network
 from verifier.bounds.split.open_subproblem import Why, sentence, why_open
-from verifier.bounds.split.search import SplitSearch
+from verifier.bounds.split.search import decide_ball
 from verifier.budget import Budget
 from verifier.cli import main
 from verifier.witnesses.replay import Replay
@@ -55,7 +55,7 @@ def test_a_large_real_margin_is_never_called_a_tie(seed):
     centre = torch.rand(1, 2, generator=torch.Generator().manual_seed(seed))
     winner = int(network.evaluate(centre).argmax())
     region = BallRegion(centre.to(F64), torch.tensor([0.9], dtype=F64), (0.0, 1.0))
-    answer = SplitSearch(network, region, winner, lambda _: False, Budget(), 1000).decide()
+    answer = decide_ball(network, region, winner, lambda _: False, Budget(), 1000)
     assert not answer.found
     if not answer.proved:
         assert "execution and real arithmetic disagree" in answer.reason and "tie" not in answer.reason

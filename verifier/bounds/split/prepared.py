@@ -1,0 +1,183 @@
+"""A ball made ready for the search over signs: its boxes are proved, and ascent runs over what these leave open.
+
+Ascent works in units in which all values are of size 1: float32 ends at 2^127, its constants mean these. Only units
+whose sign the boxes leave open count in it: the others are part of the affine maps between them. What ascent gives is a
+proposal; what the numbers prove is evaluated in float64 (`verifier.certificates.split_program`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from encoders.network import Network
+from encoders.passes import expand_max_pools
+from encoders.region import BallRegion
+from encoders.scaling import exponents
+from verifier.bounds.split.dual_ascent import DualAscent, Lines
+from verifier.bounds.split.stages import StagedNetwork, StageUnits, stage_units, staged, with_known_signs
+from verifier.certificates.certificate import STEPS, BoxSlopes, leaf_bounds
+from verifier.certificates.split_program import SplitProgram
+
+# A leaf's bound must pass this share of the margin's reach, so that it does on machines that round otherwise, too.
+SLACK = 1e-11
+
+
+@dataclass(frozen=True, eq=False)
+class SplitQuestion:
+    """Whether a class is above every other on a ball (batch 1, inf-norm, on the processor).
+
+    network: without max pools; digest: of the network before. stages: its matrices, float64; units: of their values.
+    """
+
+    network: Network
+    digest: str
+    region: BallRegion
+    winner: int
+    stages: StagedNetwork
+    units: StageUnits
+
+    @cached_property
+    def rivals(self) -> tuple[int, ...]:
+        """The other classes, one for each row."""
+        return tuple(k for k in range(self.network.output_shape[0]) if k != self.winner)
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """Rows `(rivals, outputs)` of the output, the winner less each rival."""
+        rows = -np.eye(self.network.output_shape[0])[list(self.rivals)]
+        rows[:, self.winner] = 1.0
+        return rows
+
+    @property
+    def input_ends(self) -> tuple[Tensor, Tensor]:
+        """The least and the greatest input `(inputs,)` of the ball, in their units."""
+        ball, unit = self.region.enclosure(), torch.tensor(-self.units.stages[0])
+        return torch.ldexp(ball.lower.flatten(), unit), torch.ldexp(ball.upper.flatten(), unit)
+
+
+def split_question(network: Network, region: BallRegion, winner: int) -> SplitQuestion:
+    """Return the question about a network of affine ops, hinges and max pools."""
+    plain = expand_max_pools(network)
+    stages, ball = staged(plain), region.enclosure()
+    units = stage_units(stages, ball.lower.flatten(), ball.upper.flatten())
+    return SplitQuestion(plain, network.digest, region, winner, stages, units)
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedBall:
+    """A question with what every part of its ball shares.
+
+    program: holds all nodes, their boxes proved by the slopes in `boxes`. reach: the greatest |row| `(rivals,)` of the
+    boxes; output: the exponent of the margins' unit. all_stages: float32, in units; ascent: over the open units alone,
+    whose places among all units are `open_units` and whose lines on the whole ball are `lines`. known_slopes: of all
+    hinges on the whole ball, those of open units being of their line above. rows: of the question, float32.
+    """
+
+    question: SplitQuestion
+    program: SplitProgram
+    boxes: tuple[BoxSlopes, ...]
+    reach: np.ndarray
+    output: int
+    all_stages: StagedNetwork
+    ascent: DualAscent
+    open_units: Tensor
+    lines: Lines
+    known_slopes: Tensor
+    rows: Tensor
+
+    def cut_lines(self, signs: Tensor) -> Lines:
+        """Return the lines of the open units on parts of the given signs `(parts, open units)`."""
+        return self.lines.cut(signs, self.ascent.left)
+
+    def on_all_units(self, values: Tensor) -> Tensor:
+        """Return values `(parts, open units)` placed among all units, the others zero."""
+        placed = torch.zeros(len(values), self.program.units, dtype=values.dtype)
+        placed[:, self.open_units] = values
+        return placed
+
+    def exact_pulls(self, pulls: Tensor) -> np.ndarray:
+        """Return pulls `(parts, open units)` in the network's own units, in float32 where that holds them."""
+        powers = self.output - self.question.units.units[self.open_units].numpy()
+        exact = np.ldexp(pulls.numpy().astype(np.float64), powers)
+        with np.errstate(over="ignore", under="ignore"):
+            narrow = exact.astype(np.float32)
+        in_own_units: np.ndarray = narrow if np.array_equal(narrow, exact) else exact
+        return in_own_units
+
+    def proved(self, rows: np.ndarray, signs: Tensor, slopes: np.ndarray, pulls: np.ndarray) -> np.ndarray:
+        """Return a mask of the parts that numbers `(parts, open units)` prove: pulls in the network's own units.
+
+        rows: `(parts,)`, which row each is about; signs: `(parts, open units)`.
+        """
+        placed, open_units = self.on_all_units(signs).numpy(), self.open_units.numpy()
+        bounds = leaf_bounds(self.program, self.question.rows[rows], placed, open_units, slopes, pulls)
+        is_proved: np.ndarray = bounds > SLACK * self.reach[rows]
+        return is_proved
+
+
+def prepare(question: SplitQuestion, steps: int) -> PreparedBall:
+    """Return the ball with boxes of what hinges read proved, by slopes from so many steps of ascent."""
+    unit_stages = question.units.applied(question.stages, 0)
+    whole = DualAscent(unit_stages.to(torch.float32), *question.input_ends)
+    program = SplitProgram(question.network, question.region.enclosure())
+    boxes = _proved_boxes(question, program, whole, steps)
+    reach = np.abs(question.rows) @ program.reach(program.network.output.name)
+    output = int(exponents(reach.max(keepdims=True))[0])
+    unit_stages = question.units.applied(question.stages, output)
+    lines = _lines(question, program, whole.left)
+    is_open = lines.span[0] > 0
+    open_units = torch.nonzero(is_open).squeeze(1)
+    stages = with_known_signs(unit_stages, is_open, lines.slope[0]).to(torch.float32)
+    ascent = DualAscent(stages, *question.input_ends)
+    return PreparedBall(
+        question, program, boxes, reach, output, unit_stages.to(torch.float32), ascent, open_units,
+        lines.at(open_units), lines.slope[0], torch.from_numpy(question.rows).to(torch.float32),
+    )  # fmt: skip
+
+
+def first_slopes(lines: Lines) -> Tensor:
+    """Return the slopes `(parts, units)` from which ascent starts: whichever line below leaves the smaller area."""
+    return (lines.slope > 0.5).to(lines.slope.dtype)
+
+
+def _proved_boxes(
+    question: SplitQuestion, program: SplitProgram, whole: DualAscent, steps: int
+) -> tuple[BoxSlopes, ...]:
+    """Take all nodes into the program, tighten the boxes of what hinges read, and return the slopes that prove them."""
+    boxes: list[BoxSlopes] = []
+    while (name := program.advance()) is not None:
+        places = program.open_units(name)
+        if program.units and len(places):
+            lines = _lines(question, program, whole.left)
+            slopes = _box_slopes(whole, name, places, lines, steps)[:, : program.units]
+            rounded = (slopes * STEPS).round().to(torch.uint8).numpy()
+            boxes.append(BoxSlopes(name, places.astype(np.int32), rounded))
+            program.tighten(name, places, rounded / STEPS)
+    return tuple(boxes)
+
+
+def _box_slopes(whole: DualAscent, name: str, places: np.ndarray, lines: Lines, steps: int) -> Tensor:
+    """Return slopes `(2 places, units)` for the bounds of some units of a node, then of their negatives."""
+    stage = next(hinge for hinge in whole.network.hinges if hinge.source == name)
+    units, each = torch.from_numpy(places), torch.arange(len(places))
+    rows = torch.zeros(2 * len(units), len(stage.bias))
+    rows[each, units] = 1.0
+    rows[each + len(units), units] = -1.0
+    slopes = first_slopes(lines).expand(len(rows), -1)
+    return whole.ascend(stage, rows, lines, slopes, None, steps, torch.inf)[1] if steps else slopes
+
+
+def _lines(question: SplitQuestion, program: SplitProgram, left: Tensor) -> Lines:
+    """Return the lines of all hinges that a program holds so far; those of the others are flat."""
+    lower, upper = torch.zeros(1, len(left)), torch.zeros(1, len(left))
+    for hinge in program.hinges:
+        box = program.boxes[hinge.source]
+        exponent = -question.units.units[hinge.units]
+        lower[0, hinge.units] = torch.ldexp(box.lower.flatten(), exponent).float()
+        upper[0, hinge.units] = torch.ldexp(box.upper.flatten(), exponent).float()
+    return Lines.on(lower, upper, left)
