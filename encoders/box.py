@@ -10,8 +10,12 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Box:
-    """The closed boxes {x : lower <= x <= upper}, ends of shape `(batch, *shape)`.
+    """The closed boxes {x : lower <= x <= upper}: what interval propagation passes on.
 
+    lower: least values `(batch, *shape)`, any floating dtype and device; -infinity where there is no bound.
+    upper: greatest values, of the same shape, dtype and device.
+
+    A box from a view in float64 is rounded outward and contains the exact range; one in float32 proves nothing.
     Raises ValueError if the ends differ in shape, dtype or device, hold NaN, or are in the wrong order.
     """
 

@@ -18,15 +18,20 @@ class LimitError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """The table of limits, all whole numbers and at least 1.
+    """The table of limits, all whole numbers and at least 1; ValueError otherwise.
 
-    nodes: nodes of a graph. program_nodes: nodes of a .pt2 program, of which torch itself loads 150 a second.
-    input_values: numbers in one input. node_values: numbers that any one node computes for one input. operations:
-    products, sums and comparisons of all nodes together, for one input. window_cells: cells of a pooling or convolution
-    window. weight_bytes: all weights together. constant_bytes: the results of all folded
-    constants together. member_bytes: one decompressed file or archive member. text_bytes: one JSON text. data_bytes:
-    the inputs and labels of a data set together. expanded_bytes: packed content that unpacks to more than some
-    hundred times the size of its file.
+    nodes: nodes of a graph.
+    program_nodes: nodes of a .pt2 program, of which torch itself loads 150 a second.
+    input_values: numbers in one input.
+    node_values: numbers that any one node computes for one input.
+    operations: products, sums and comparisons of all nodes together, for one input.
+    window_cells: cells of a pooling or convolution window.
+    weight_bytes: all weights together.
+    constant_bytes: the results of all folded constants together.
+    member_bytes: one decompressed file or archive member.
+    text_bytes: one JSON text.
+    data_bytes: the inputs and labels of a data set together.
+    expanded_bytes: packed content that unpacks to more than some hundred times the size of its file.
     """
 
     nodes: int = 20_000

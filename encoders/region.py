@@ -23,13 +23,17 @@ PULLS = (0.0, 2.0**-48, 2.0**-40, 2.0**-32, 2.0**-24, 2.0**-16)
 class BallRegion:
     """The closed balls of a norm around a batch of centres, cut to the domain.
 
-    centre: `(batch, *shape)` float64 and inside the domain; radius: `(batch,)` float64, >= 0; domain: (least,
-    greatest) value of every coordinate, or None; norm: of the difference to the centre, over all coordinates.
+    centre: `(batch, *shape)`, float64, finite, inside the domain, in the units of the network's raw input.
+    radius: `(batch,)`, float64, finite, >= 0, in the same units.
+    domain: (least, greatest) value of every coordinate; None where there is no limit.
+    norm: "inf", "2" or "1", of the difference to the centre over all coordinates.
 
     Membership is conservative: a point accepted truly lies in ball and domain. In the inf-norm it is decided on
     the stored bounds `lower` and `upper`, which are rounded *inward*: every float point in them truly lies in the
     ball. In the other norms they bound the box around the ball, and the distance, rounded up, is compared with the
     radius. Proofs use `enclosure`, rounded *outward*, which holds the whole ball.
+
+    Raises ValueError on another dtype, a radius that is negative or not finite, or a centre outside the domain.
     """
 
     centre: Tensor

@@ -17,7 +17,10 @@ class Strength(enum.StrEnum):
 
 
 class Outcome(enum.StrEnum):
-    """The three words for an input at a radius."""
+    """The three words for an input at a radius (closed ball, real arithmetic on the stored weights).
+
+    certified: nothing unsafe lies within; falsified: a replayed witness does; open: neither was shown.
+    """
 
     CERTIFIED = "certified"
     FALSIFIED = "falsified"
@@ -29,10 +32,16 @@ class Bracket:
     """An interval around the robust radius rho, the distance to the nearest input of another class (or a tie).
 
     lower: nothing unsafe lies within this closed radius; -1 where not even the input itself is known to be safe,
-    infinity where the whole domain is proved safe. strength: of that proof, never TRUSTED. upper: distance of a
-    replayed witness, rounded up; infinity where none is known. trusted: the largest radius, above `lower`, for which
-    only a solver vouches, -1 if none: it proves nothing. Raises ValueError on lower >= upper, which would be a
-    contradiction; a witness within `trusted` refutes the solver alone, and cuts that end down.
+    infinity where the whole domain is proved safe.
+    upper: distance of a replayed witness, rounded up; infinity where none is known.
+    lower_method, upper_method: the names of the methods that the ends come from; empty where there is none.
+    strength: of the proof of `lower`, never TRUSTED.
+    trusted: the largest radius, above `lower`, for which only a solver vouches, -1 if none: it proves nothing.
+    trusted_method: the name of that method.
+
+    All radii are in the units of the network's raw input, in the norm of the question. Raises ValueError on
+    lower >= upper, which would be a contradiction; a witness within `trusted` refutes the solver alone, and cuts that
+    end down.
     """
 
     lower: float = -1.0

@@ -41,9 +41,13 @@ __all__ = [
 
 
 def read_network(path: str | os.PathLike[str], limits: Limits = Limits()) -> Network:
-    """Return the network in a file. Raises ModelFileError naming everything that cannot be read.
+    """Return the network in a file, weights as stored.
 
-    What asks for more than the limits is refused before it is allocated.
+    path: .onnx or .onnx.gz (opsets 8 to 21), .pt2 (`torch.export.save`), or the project's own .safetensors.
+    limits: what the file may ask for; more is refused before it is allocated.
+
+    Raises ModelFileError naming everything that cannot be read, all at once. That the graph is the model that its
+    framework runs is not checked here, but when a command loads it (`verifier.agreement`).
     """
     reader = _reader(Path(path))
     try:
@@ -54,7 +58,12 @@ def read_network(path: str | os.PathLike[str], limits: Limits = Limits()) -> Net
 
 
 def write_network(network: Network, path: str | os.PathLike[str], metadata: dict[str, Any] | None = None) -> None:
-    """Write the network and a JSON object to a .safetensors file, replacing it in one step."""
+    """Write a network to a .safetensors file, replacing it in one step; it reads back with the same digest.
+
+    network: any, its weights in the dtypes they are stored in.
+    path: its suffix must be .safetensors, else ModelFileError.
+    metadata: a JSON object kept beside the network (`read_metadata`), no part of its digest.
+    """
     if _suffix(Path(path)) != ".safetensors":
         raise ModelFileError(f"{path}: networks are written as .safetensors only")
     from encoders.formats import native

@@ -17,7 +17,11 @@ INFINITY = float("inf")
 
 
 def write_linear_program(model: LinearModel, path: str | Path) -> None:
-    """Write the model to a file whose suffix is .mps or .lp. Raises ValueError for another one."""
+    """Write a linear or mixed-integer program as text, in one step, every number with all its digits.
+
+    model: a `LinearModel`; its direction (INNER, EXACT, OUTER) stands in a comment of the file.
+    path: its suffix is .mps (free MPS) or .lp (CPLEX LP); ValueError for another one.
+    """
     target = Path(path)
     writers = {".mps": mps_lines, ".lp": lp_lines}
     if target.suffix not in writers:

@@ -23,10 +23,15 @@ from verifier.budget import Budget
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """What an attack is given: regions `(batch, *shape)`, the classes to leave, and a seed for each input.
+    """What an attack is given.
 
-    Seeds belong to inputs, not to batches, so that a result does not depend on how inputs were grouped.
-    targets: the classes to reach, or None where any class but the own will do. report: made anew unless given.
+    network: the graph, whose `scores` and gradients the attack may ask for.
+    region: the balls to search, `(batch, *shape)`.
+    classes: `(batch,)`, the classes to leave.
+    seeds: one for each input, not for the batch, so that a result does not depend on how inputs were grouped.
+    budget: the time that is left; an attack returns what it has when it is exhausted.
+    targets: `(batch,)`, the classes to reach; None where any class but the own will do.
+    report: what the search costs is counted there; made anew unless given.
     slack: `(batch,)`, by how much in scores a point must be unsafe to end the search of its input, or None for not at
     all: where points on the boundary turned out to be unsafe by rounding only, the search goes on behind it. Points
     that are unsafe by less are still proposed where none is by more.
@@ -89,10 +94,11 @@ class Proposals:
 
 
 class Attack(ABC):
-    """A search for unsafe points. Subclasses implement `propose`.
+    """A search for unsafe points: it finds, and never proves. Subclasses implement `propose`.
 
-    norms: of the balls it can search. needs_gradient: whether it differentiates the network, or only asks for
-    outputs. minimal: whether it minimises the distance, the radius being only an outer limit.
+    norms: of the balls it can search.
+    needs_gradient: whether it differentiates the network, or only asks for outputs.
+    minimal: whether it minimises the distance, the radius being only an outer limit.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("inf",)

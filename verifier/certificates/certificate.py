@@ -55,7 +55,16 @@ class SplitTree:
 class Certificate:
     """What is claimed: class `winner` beats every other on the inf-norm ball around `centre`, cut to the domain.
 
-    digest: of the network. open_units: which units, of those of all hinges side by side, the leaves' columns are of.
+    digest: of the network.
+    centre: `input_shape`, floating; the input in the model's dtype.
+    radius: of the closed ball, in the units of the raw input.
+    domain: (least, greatest) value of every coordinate; None where there is no limit.
+    winner: the class that is proved to win, strictly.
+    boxes: the slopes that prove the boxes of hinge units, node by node.
+    open_units: which units, of those of all hinges side by side, the leaves' columns are of.
+    trees: one for each rival class.
+
+    It claims nothing until `check` has evaluated it: strength CHECKED, rigorous float64 arithmetic.
     """
 
     digest: str

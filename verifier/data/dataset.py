@@ -21,13 +21,20 @@ Inputs = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Inputs of shape `(n, *shape)`, float32 or float64, with int64 labels `(n,)` where there are any.
+    """Inputs with their labels and the domain they live in.
 
-    clip is the domain that regions are cut to; every input lies in it, compared exactly as real numbers.
-    note says how the inputs were scaled, reshaped and clipped, and how labels were read. warnings: what was taken
-    although it could be meant otherwise. label_classes: the number of classes that the form of the labels names
-    (one-hot rows, booleans), None for whole numbers. The arrays are read-only, so that the digest stays true: give
-    torch a copy (`torch.tensor(dataset.inputs[:k])`), since `torch.from_numpy` warns of such memory.
+    name: for messages; no part of the digest.
+    inputs: `(n, *shape)`, float32 or float64, finite, n >= 1.
+    labels: `(n,)`, int64, >= 0; None where there are none.
+    clip: the domain (least, greatest) that regions are cut to; every input lies in it, compared exactly as real
+    numbers; None: no limit.
+    note: how the inputs were scaled, reshaped and clipped, and how labels were read.
+    warnings: what was taken although it could be meant otherwise.
+    label_classes: the number of classes that the form of the labels names (one-hot rows, booleans), None for whole
+    numbers.
+
+    The arrays are read-only, so that the digest stays true: give torch a copy (`torch.tensor(dataset.inputs[:k])`),
+    since `torch.from_numpy` warns of such memory.
 
     Raises DataError if the inputs are empty or not finite or leave the clip, or if the labels do not match them.
     """

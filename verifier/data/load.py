@@ -29,9 +29,10 @@ def load_data(
 ) -> Dataset:
     """Return the data of one of NAMES, or of a `.npz` file with the arrays `x` and, if there are labels, `y`.
 
-    Named data are float32, scaled to [0, 1] and clipped to it unless clip says otherwise; a `.npz` is taken as stored
-    and not clipped unless clip is given. split is `test` or `train`; a `.npz` has no split and is read whole either
-    way. data_dir is where the files of named data may lie; those found nowhere are downloaded to the user's cache.
+    name_or_path: named data are float32 and scaled to [0, 1]; a `.npz` is taken as stored.
+    data_dir: where the files of named data may lie; those found nowhere are downloaded to the user's cache.
+    clip: the domain (least, greatest); default [0, 1] for named data and none for a `.npz`.
+    split: `test` or `train`; a `.npz` has no split and is read whole either way.
     limits: what the files may ask for (default `Limits()`).
 
     Raises DataError if the data cannot be found or read, are not what they should be, or leave the clip, and LimitError
