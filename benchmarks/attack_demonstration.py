@@ -26,7 +26,7 @@ from verifier.attacks.steps import Steepest
 from verifier.budget import Budget
 from verifier.commands.adversarial_example import AdversarialExample, Exhibit, confidences
 from verifier.data import load_data
-from verifier.reports.attack import as_picture, exhibit_grid
+from verifier.reports.exhibits import as_picture, exhibit_grid
 from verifier.subject import Subject, load_subject
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -12,9 +12,9 @@ from tests.conftest import REPOSITORY
 
 # Listed bottom first: an entry imports only entries above it (and itself).
 VERIFIER_ORDER = [
-    "verdict", "budget", "threads", "output", "zoo", "agreement", "data", "subject", "batch", "metrics", "runs",
-    "summaries", "certificates", "answers", "solvers", "bounds", "attacks", "witnesses", "restriction", "methods",
-    "training", "commands", "reports", "cli",
+    "options", "verdict", "budget", "threads", "output", "zoo", "agreement", "data", "subject", "batch", "metrics",
+    "runs", "summaries", "certificates", "answers", "solvers", "bounds", "attacks", "witnesses", "restriction",
+    "methods", "training", "commands", "arguments", "reports", "cli",
 ]  # fmt: skip
 # The command that makes the shipped models trains and is no part of the package's layers.
 OUTSIDE_LAYERS = {"verifier/zoo/build.py", "verifier/__init__.py", "verifier/__main__.py"}
@@ -110,9 +110,9 @@ def test_every_op_is_under_its_own_name_and_in_the_conformance_table_and_the_rea
     assert {name: op.kind for name, op in OPS.items()} == {name: name for name in OPS}
     assert set(CASES) == set(OPS)
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    from verifier.reports.tables import view_table
+    from verifier.reports.show import view_table
 
-    assert view_table() in readme, "regenerate the table: python -m verifier.reports.tables"
+    assert view_table() in readme, "regenerate the table: python -m verifier.reports.show"
 
 
 def test_every_method_and_attack_is_documented():

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from verifier.commands.check import CheckResult, check
     from verifier.commands.compare import CompareResult, compare
     from verifier.commands.robustness import RobustnessResult, robustness
+    from verifier.commands.show import ShowResult, show
     from verifier.commands.train import TrainResult, train
 
 _HOMES = {
@@ -17,12 +18,14 @@ _HOMES = {
     "CheckResult": "verifier.commands.check",
     "CompareResult": "verifier.commands.compare",
     "RobustnessResult": "verifier.commands.robustness",
+    "ShowResult": "verifier.commands.show",
     "TrainResult": "verifier.commands.train",
     "attack": "verifier.commands.attack",
     "certify": "verifier.commands.certify",
     "check": "verifier.commands.check",
     "compare": "verifier.commands.compare",
     "robustness": "verifier.commands.robustness",
+    "show": "verifier.commands.show",
     "train": "verifier.commands.train",
 }
 
@@ -32,12 +35,14 @@ __all__ = [
     "CheckResult",
     "CompareResult",
     "RobustnessResult",
+    "ShowResult",
     "TrainResult",
     "attack",
     "certify",
     "check",
     "compare",
     "robustness",
+    "show",
     "train",
 ]
 

@@ -13,8 +13,9 @@ from encoders.ops import Affine
 from tests.conftest import chain
 from verifier import certify, compare, robustness
 from verifier.metrics import execution_only_at, robustness_at
-from verifier.reports.compare import comparison_table
-from verifier.reports.tables import certification_table, robustness_table
+from verifier.reports import certify as certify_report
+from verifier.reports import compare as compare_report
+from verifier.reports import robustness as robustness_report
 from verifier.verdict import Bracket
 
 
@@ -58,8 +59,8 @@ def test_certify_robustness_and_compare_say_it_in_their_json_and_tables(job, tmp
     by_name = {row.method: row.execution_only for row in rows}
     assert measured.execution_only == 2 and measured.to_json()["execution_only"] == 2
     assert by_name == {"attack": 2, "interval": 0}
-    assert "execution only: 2 of 4" in printed(robustness_table(measured))
-    table = printed(comparison_table(compare(model, data, 2.0, methods=["attack", "interval"], clip=(0.0, 10.0))))
+    assert "execution only: 2 of 4" in printed(robustness_report.table(measured))
+    table = printed(compare_report.table(compare(model, data, 2.0, methods=["attack", "interval"], clip=(0.0, 10.0))))
     assert "execution alone" in table
     for outcome in (result, attacked):
         for row in outcome.to_json()["results"]:
@@ -70,9 +71,9 @@ def test_the_table_of_certify_has_the_column_only_where_there_is_something(job):
     model, data = job
     result = certify(model, data, [2.0], method="restriction", clip=(0.0, 10.0))
     assert result.results[0].execution_only == 2 and result.results[0].falsified == 0
-    text = printed(certification_table(result))
+    text = printed(certify_report.table(result))
     assert "execution" in text and "execution alone" in text
-    assert "execution" not in printed(certification_table(certify(model, data, [0.1], clip=(0.0, 10.0))))
+    assert "execution" not in printed(certify_report.table(certify(model, data, [0.1], clip=(0.0, 10.0))))
 
 
 def test_records_keep_the_least_distance_through_all_radii(job, tmp_path):

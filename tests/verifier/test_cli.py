@@ -203,6 +203,32 @@ def test_show_prints_the_graph_and_the_views(capsys):
     assert "mwd" in output and "interval" in output and "digest" in output and "held_out_accuracy" in output
 
 
+@pytest.mark.parametrize("table", ["methods", "attacks"])
+def test_show_lists_what_there_is_with_a_line_each(capsys, monkeypatch, table):
+    from verifier import attacks, methods
+
+    monkeypatch.setenv("COLUMNS", "200")
+    names, descriptions = {
+        "methods": (methods.METHODS, methods.DESCRIPTIONS), "attacks": (attacks.ATTACKS, attacks.DESCRIPTIONS)
+    }[table]  # fmt: skip
+    assert set(names) == set(descriptions)
+    assert main(["show", f"--{table}"]) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert all(name in output and descriptions[name] in output for name in names)
+
+
+def test_show_says_which_methods_do_not_take_a_model_and_why(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    assert main(["show", "digits-mwd", "--methods"]) == 0
+    cells = [[cell.strip() for cell in line.split("│")] for line in capsys.readouterr().out.splitlines()]
+    answers = {row[1]: row[-2] for row in cells if len(row) > 5}
+    assert answers["interval"] == "yes" and answers["contraction"] == "yes" and "mwd" in answers["restriction"]
+
+
+def test_show_without_anything_to_show_is_refused(capsys):
+    assert main(["show"]) == 2 and "--methods" in capsys.readouterr().err
+
+
 def test_help_needs_no_torch_and_names_every_command():
     result = verifier("--help", cwd=Path.cwd())
     assert result.returncode == 0

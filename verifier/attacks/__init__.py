@@ -40,4 +40,28 @@ ATTACKS: dict[str, Attack] = {
     "fab": BoundarySearch(restarts=3, sweep=2),
 }
 
-__all__ = ["ATTACKS", "Attack", "Proposals", "Search"]
+# What each is, in a line, for people who choose.
+DESCRIPTIONS: dict[str, str] = {
+    "fgsm": "one step of the whole radius along the gradient's signs (Goodfellow et al. 2015)",
+    "fgsm-growing": "the smallest radius on a grid at which fgsm breaks the input",
+    "ifgsm": "ten steps of a tenth of the radius (Kurakin et al. 2017)",
+    "mi-fgsm": "ifgsm with momentum (Dong et al. 2018)",
+    "pgd": "descents from random points of the ball (Madry et al. 2018)",
+    "pgd-adadelta": "pgd with the steps of AdaDelta",
+    "apgd": "descents whose steps adapt (Croce, Hein 2020)",
+    "corners": "random extreme points of the ball; asks for outputs only",
+    "single-pixel": "one coordinate after the other set to an end of its range; asks for outputs only",
+    "local-search": "greedy search over pixels (Narodytska, Kasiviswanathan 2017); asks for outputs only",
+    "square": "random search in shrinking windows (Andriushchenko et al. 2020); asks for outputs only",
+    "auto": "an ensemble, chosen by what the network is",
+    "adv-alpha": "one step to the nearest linearised margin (Huang et al. 2015)",
+    "adv-loss": "one step along the gradient of the loss (Huang et al. 2015)",
+    "adv-loss-sign": "one step along the signs of the gradient of the loss (Huang et al. 2015)",
+    "lbfgs": "box-constrained L-BFGS with a search for the weight of the loss (Szegedy et al. 2014)",
+    "deepfool": "steps to the nearest linearised boundary (Moosavi-Dezfooli et al. 2016)",
+    "cw": "a distortion plus a penalty, by Adam (Carlini, Wagner 2017)",
+    "cw-l0": "the fewest changed coordinates (Carlini, Wagner 2017)",
+    "fab": "projections on linearised boundaries, leaning towards the input (Croce, Hein 2020)",
+}
+
+__all__ = ["ATTACKS", "DESCRIPTIONS", "Attack", "Proposals", "Search"]

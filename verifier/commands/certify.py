@@ -48,6 +48,7 @@ class CertifyResult:
     brackets: dict[int, Bracket]
     warnings: tuple[str, ...]
     data: str = ""
+    norm: Norm = "inf"
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
@@ -171,6 +172,7 @@ class _Certification:
             model=self.job.subject.name,
             digest=self.job.subject.network.digest,
             data=self.job.dataset.note,
+            norm=self.norm,
             inputs=len(records),
             correct=len(brackets),
             seconds=seconds,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from encoders.limits import Limits, read_limits
-from verifier.commands.values import number
+from verifier.options import number, option, option_names
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,11 +46,6 @@ class Options(TypedDict, total=False):
     progress: Progress | None
 
 
-def _option(default: Any, text: str, flag: str = "", **argument: Any) -> Any:
-    """Return a field that the command line offers; argument: how argparse reads it."""
-    return dataclasses.field(default=default, metadata={"flag": flag, "help": text, **argument})
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Request:
     """A model, data, and the shared options of a question.
@@ -64,26 +59,26 @@ class Request:
 
     model: Model
     data: Data
-    norm: Norm = _option("inf", "norm of the ball: inf (default), 2 or 1")
-    clip: tuple[float, float] | None = _option(
-        None, "domain of every input value", nargs=2, type=number, metavar=("LO", "HI")
+    norm: Norm = option("inf", "question", "norm of the ball: inf (default), 2 or 1")
+    clip: tuple[float, float] | None = option(
+        None, "data", "domain of every input value", nargs=2, type=number, metavar=("LO", "HI")
     )
-    layout: str | None = _option(None, "axes of image data: nchw or nhwc (default: as the model's)", metavar="L")
-    mean: Sequence[float] = _option(
-        (), "normalise: subtract, one value or one per channel", nargs="+", type=number, metavar="M"
+    layout: str | None = option(None, "data", "axes of image data: nchw or nhwc (default: as the model's)", metavar="L")
+    mean: Sequence[float] = option(
+        (), "data", "normalise: subtract, one value or one per channel", nargs="+", type=number, metavar="M"
     )
-    std: Sequence[float] = _option((), "normalise: then divide", nargs="+", type=number, metavar="S")
-    limit: int | None = _option(None, "at most N inputs", type=int, metavar="N")
-    offset: int = _option(0, "start at input K", type=int, metavar="K")
-    time_limit: float = _option(math.inf, "seconds an input", type=float, metavar="S")
-    seed: int = _option(0, "seed of the attacks' random starts", type=int)
-    device: str = _option("auto", "auto, cpu or cuda")
-    data_dir: str | Path | None = _option(None, "where the files of named data lie", type=Path, metavar="DIR")
-    limits: Limits = _option(
-        Limits(), "let a file ask for more than a limit allows", flag="--allow", nargs="+", metavar="NAME=N"
+    std: Sequence[float] = option((), "data", "normalise: then divide", nargs="+", type=number, metavar="S")
+    limit: int | None = option(None, "data", "at most N inputs", type=int, metavar="N")
+    offset: int = option(0, "data", "start at input K", type=int, metavar="K")
+    time_limit: float = option(math.inf, "limits", "seconds an input", type=float, metavar="S")
+    seed: int = option(0, "question", "seed of the attacks' random starts", type=int, metavar="N")
+    device: str = option("auto", "limits", "auto, cpu or cuda", metavar="NAME")
+    data_dir: str | Path | None = option(None, "data", "where the files of named data lie", type=Path, metavar="DIR")
+    limits: Limits = option(
+        Limits(), "limits", "let a file ask for more than a limit allows", flag="--allow", nargs="+", metavar="NAME=N"
     )
-    out: str | Path | None = _option(
-        None, "folder of the run (default: runs/<command>-<digest>)", type=Path, metavar="DIR"
+    out: str | Path | None = option(
+        None, "output", "folder of the run (default: runs/<command>-<digest>)", type=Path, metavar="DIR"
     )
     progress: Progress | None = None
 
@@ -97,23 +92,11 @@ class Request:
             raise ValueError(f"a time limit must be a number of seconds that is not negative, got {self.time_limit}")
 
 
-def shared_arguments() -> dict[str, dict[str, Any]]:
-    """Return what argparse needs of each option by its flag: `dest`, `default`, `help` and how it is read."""
-    arguments = {}
-    for field in dataclasses.fields(Request):
-        if field.metadata:
-            argument = {name: value for name, value in field.metadata.items() if name != "flag"}
-            default = () if field.name == "limits" else field.default
-            flag = field.metadata["flag"] or f"--{field.name.replace('_', '-')}"
-            arguments[flag] = {"dest": field.name, "default": default, **argument}
-    return arguments
-
-
 def read_options(values: dict[str, Any], progress: Progress) -> Options:
     """Return the options among parsed arguments, as the verbs take them; a run on the command line has a folder."""
-    names = {field.name for field in dataclasses.fields(Request) if field.metadata}
-    options: Any = {name: value for name, value in values.items() if name in names}
-    options["limits"] = read_limits(options["limits"])
+    options: Any = {name: values[name] for name in option_names(Request)}
+    if not isinstance(options["limits"], Limits):
+        options["limits"] = read_limits(options["limits"])
     options["clip"] = None if options["clip"] is None else tuple(options["clip"])
     options |= {"out": options["out"] or "auto", "progress": progress}
     return options  # type: ignore[no-any-return]

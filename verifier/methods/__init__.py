@@ -47,6 +47,21 @@ METHODS: dict[str, Method] = {
     ),
 }
 
+# What each is, in a line, for people who choose.
+DESCRIPTIONS: dict[str, str] = {
+    "interval": "interval propagation, exact for each op; the radius by bisection",
+    "lipschitz": "one forward pass and the Lipschitz constants of the layers",
+    "contraction": "intervals, then backward contraction of boxes with branching",
+    "crown": "linear bounds, propagated backward (Zhang et al. 2018)",
+    "alpha-crown": "linear bounds with optimised slopes (Xu et al. 2021)",
+    "lp": "linear programs over convex rows, proved from the multipliers (Salman et al. 2019)",
+    "exact": "branch and bound over signs, with certificates; on MWD networks contraction to the end",
+    "milp": "integer programs by HiGHS (Tjeng et al. 2019); a solver's word",
+    "milp-cbc": "integer programs by CBC, as a second opinion",
+    "restriction": "the nearest point of an attacked point's linear region (Bastani et al. 2016)",
+    "auto": "all that apply, each on what the earlier ones left open",
+}
+
 
 def find_method(name: str, norm: str) -> Method:
     """Return the method of a name; raise ValueError if it is unknown or not for this norm."""
@@ -59,4 +74,4 @@ def find_method(name: str, norm: str) -> Method:
     return method
 
 
-__all__ = ["METHODS", "Findings", "Method", "find_method"]
+__all__ = ["DESCRIPTIONS", "METHODS", "Findings", "Method", "find_method"]

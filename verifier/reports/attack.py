@@ -1,112 +1,47 @@
-"""Counterexamples as a picture: original, adversarial, and their difference, scaled by a factor that is stated."""
+"""The result of `attack`: a row, and the first counterexamples as a picture."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-import matplotlib
-import numpy as np
+from rich.console import RenderableType
+from rich.table import Table
 
-from verifier.commands.adversarial_example import Exhibit
 from verifier.commands.attack import AttackResult
-
-matplotlib.use("Agg")
-
-COLUMNS = ("original", "adversarial", "difference")
+from verifier.reports.exhibits import as_picture, exhibit_grid
 
 
-def adversarial_figure(result: AttackResult, path: Path) -> bool:
-    """Write one row of three pictures for each exhibit of the result; return whether there was anything to draw.
+def shown(result: AttackResult) -> Iterator[RenderableType]:
+    """Yield what a terminal shows."""
+    yield table(result)
+
+
+def write(result: AttackResult, folder: Path) -> list[Path]:
+    """Write adversarial.png, one row of three pictures for each exhibit; the examples lie there already.
 
     Nothing is drawn, and an older picture removed, where no counterexample was found or inputs are not image-shaped
     (see `as_picture`).
     """
+    path = folder / "adversarial.png"
+    examples = [] if result.adversarial is None else [result.adversarial]
     exhibits = [e for e in result.gallery if as_picture(e.example.original) is not None]
     if not exhibits:
         path.unlink(missing_ok=True)
-        return False
+        return examples
     request = result.request
-    exhibit_grid(exhibits, f"{result.model}, {request.name}, {request.norm}-norm", path)
-    return True
+    return [*examples, exhibit_grid(exhibits, f"{result.model}, {request.name}, {request.norm}-norm", path)]
 
 
-def exhibit_grid(exhibits: Sequence[Exhibit], title: str, path: Path, classes: Sequence[str] = ()) -> None:
-    """Write one row of three pictures for each exhibit, all of them image-shaped; classes: their names, or numbers."""
-    import matplotlib.pyplot as plt
-
-    low, high = _range(exhibits)
-    factor = difference_factor(exhibits, high - low)
-    size = (3 * 2.1, 2.35 * len(exhibits) + 0.5)
-    figure, grid = plt.subplots(len(exhibits), 3, figsize=size, layout="constrained", squeeze=False)
-    for axes, exhibit in zip(grid, exhibits, strict=True):
-        _draw_row(axes, exhibit, low, high, factor, classes)
-    figure.suptitle(f"{title}, difference x {factor:g}", fontsize=10)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
-
-
-def as_picture(x: np.ndarray) -> np.ndarray | None:
-    """Return an input as an image `(height, width)` or `(height, width, 3)`; None if it has no such shape.
-
-    Images are `(height, width)`, or 1 or 3 channels first. Vectors whose length is a square n^2 are shown as n x n
-    in C order, those of length 3 n^2 as three channels.
-    """
-    values = np.asarray(x, dtype=np.float64)
-    if values.ndim == 1:
-        for channels in (1, 3):
-            side = math.isqrt(len(values) // channels)
-            if side > 1 and channels * side * side == len(values):
-                values = values.reshape(channels, side, side)
-                break
-    if values.ndim == 3 and values.shape[0] in (1, 3):
-        values = values[0] if values.shape[0] == 1 else values.transpose(1, 2, 0)
-    elif values.ndim != 2:
-        return None
-    return values
-
-
-def difference_factor(exhibits: Sequence[Exhibit], width: float) -> float:
-    """Return the largest of 1, 2, 5, 10, ... that keeps every scaled difference within half the width of the range."""
-    largest = max(float(np.abs(_difference(exhibit)).max()) for exhibit in exhibits)
-    if largest == 0 or 0.5 * width / largest < 1:
-        return 1.0
-    wanted = 0.5 * width / largest
-    power = 10.0 ** math.floor(math.log10(wanted))
-    return max(step * power for step in (1.0, 2.0, 5.0) if step * power <= wanted * (1 + 1e-12))
-
-
-def name_of(label: int, classes: Sequence[str]) -> str:
-    """Return the name of a class, its number where it has none."""
-    return classes[label] if label < len(classes) else str(label)
-
-
-def _difference(exhibit: Exhibit) -> np.ndarray:
-    example = exhibit.example
-    return np.asarray(example.point, dtype=np.float64) - np.asarray(example.original, dtype=np.float64)
-
-
-def _range(exhibits: Sequence[Exhibit]) -> tuple[float, float]:
-    """Return (black, white): [0, 1] where all values lie in it, else their extremes."""
-    values = np.stack([x for e in exhibits for x in (e.example.original, e.example.point)])
-    low, high = float(values.min()), float(values.max())
-    return (0.0, 1.0) if low >= 0 and high <= 1 else (low, max(high, low + 1e-12))
-
-
-def _draw_row(
-    axes: np.ndarray, exhibit: Exhibit, low: float, high: float, factor: float, classes: Sequence[str]
-) -> None:
-    example = exhibit.example
-    middle = (low + high) / 2
-    values = (example.original, example.point, middle + factor * _difference(exhibit))
-    captions = (
-        f"{name_of(example.label, classes)} ({exhibit.confidence_before:.1%})",
-        f"{name_of(example.prediction, classes)} ({exhibit.confidence_after:.1%})",
-        f"distance {example.distance:.3g}",
-    )
-    for place, name, x, caption in zip(axes, COLUMNS, values, captions, strict=True):
-        picture = as_picture(x)
-        assert picture is not None
-        scaled = np.clip((picture - low) / (high - low), 0, 1)
-        place.imshow(scaled, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        place.set_title(f"{name}: {caption}", fontsize=7)
-        place.set_axis_off()
+def table(result: AttackResult) -> Table:
+    """Return one row for the attack: what withstood it, and how far the counterexamples are."""
+    title = f"{result.model}: {result.correct} of {result.inputs} inputs classified correctly"
+    rows = Table(title=title, title_justify="left")
+    request = result.request
+    names = ("attack", "norm", "epsilon", "robust", "accuracy", "broken", "mean distance", "median")
+    for name in names:
+        rows.add_column(name, justify="left" if name in ("attack", "norm") else "right", overflow="fold")
+    broken = str(result.confirmed) + (f" (+{result.execution_only} by rounding only)" if result.execution_only else "")
+    distances = ("" if d is None else f"{d:.4g}" for d in (result.mean_distance, result.median_distance))
+    accuracy = f"{result.robust / result.inputs:.1%}"
+    name = request.name if request.target is None else f"{request.name}, target {request.target}"
+    rows.add_row(name, request.norm, f"{request.epsilon:g}", str(result.robust), accuracy, broken, *distances)
+    return rows

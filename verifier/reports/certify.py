@@ -1,41 +1,76 @@
-"""Figures of results, written as PNG."""
+"""The result of `certify`: counts at each radius, and accuracy against the radius."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from rich.console import RenderableType
+from rich.table import Table
 
-from verifier.verdict import Bracket
+from verifier.commands.certify import CertifyResult
+from verifier.reports.figure import new_axes, save
+from verifier.reports.footnotes import EXECUTION_ONLY, TRUSTED
 
-matplotlib.use("Agg")
+
+def shown(result: CertifyResult) -> Iterator[RenderableType]:
+    """Yield what a terminal shows."""
+    yield table(result)
 
 
-def accuracy_figure(
-    brackets: Sequence[Bracket], inputs: int, epsilons: Sequence[float], path: Path, title: str
-) -> None:
+def write(result: CertifyResult, folder: Path) -> list[Path]:
+    """Write accuracy.png."""
+    return [accuracy_figure(result, folder / "accuracy.png")]
+
+
+def table(result: CertifyResult) -> Table:
+    """Return one row for each radius: counts over correctly classified inputs, and the accuracies they bound.
+
+    Where solvers vouch for open inputs their number stands in brackets, and where the model's execution is wrong though
+    real arithmetic is not a column says of how many inputs, each with what that means below.
+    """
+    title = f"{result.model}: {result.correct} of {result.inputs} inputs classified correctly"
+    rows = Table(title=title, title_justify="left", caption_justify="left")
+    footnotes = []
+    if any(row.trusted for row in result.results):
+        footnotes.append(f"(n): n of the open ones are trusted, {TRUSTED}")
+    is_executed = any(row.execution_only for row in result.results)
+    footnotes += [EXECUTION_ONLY] if is_executed else []
+    rows.caption = "\n".join(footnotes) or None
+    executed = ["execution\nonly"] if is_executed else []
+    names = ("epsilon", "certified", "falsified", "open", *executed, "certified\naccuracy (95 %)", "attack\naccuracy")
+    for name in names:
+        rows.add_column(name, justify="right", no_wrap=name == "open")
+    for row in result.results:
+        low, high = row.certified_accuracy_ci95
+        accuracy = f"{row.certified_accuracy:.1%} ({low:.1%} to {high:.1%})"
+        still_open = f"{row.open} ({row.trusted})" if row.trusted else str(row.open)
+        counts = [str(row.certified), str(row.falsified), still_open]
+        counts += [str(row.execution_only)] if is_executed else []
+        rows.add_row(f"{row.epsilon:g}", *counts, accuracy, f"{row.attack_accuracy:.1%}")
+    return rows
+
+
+def accuracy_figure(result: CertifyResult, path: Path) -> Path:
     """Write certified and attack accuracy against the radius.
 
     Both are step functions of the brackets: at radius e, the share with lower >= e and the share without
     upper <= e. True robust accuracy lies between them at every radius, not only at the requested ones, which are
     marked.
     """
-    import matplotlib.pyplot as plt
-
+    brackets, epsilons = list(result.brackets.values()), [row.epsilon for row in result.results]
     ends = [end for b in brackets for end in (b.lower, b.upper) if np.isfinite(end) and end > 0]
     # Beyond the last requested radius nothing was attacked, so the figure ends shortly after it.
     limit = 1.25 * max(epsilons) if max(epsilons) > 0 else max(ends, default=1.0)
     radii = np.unique(np.array([0.0, *(e for e in ends if e <= limit), *epsilons, limit]))
-    certified = [sum(b.lower >= r for b in brackets) / inputs for r in radii]
-    attacked = [sum(b.upper > r for b in brackets) / inputs for r in radii]
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    certified = [sum(b.lower >= r for b in brackets) / result.inputs for r in radii]
+    attacked = [sum(b.upper > r for b in brackets) / result.inputs for r in radii]
+    figure, axes = new_axes(7, 4.2)
     axes.fill_between(radii, certified, attacked, alpha=0.15, color="tab:blue", step="pre", label="open")
     axes.step(radii, attacked, where="post", color="tab:red", label="attack accuracy (upper bound)")
     axes.step(radii, certified, where="pre", color="tab:blue", label="certified accuracy (lower bound)")
     for epsilon in epsilons:
         axes.axvline(epsilon, color="gray", linewidth=0.6, linestyle=":")
-    axes.set(xlabel="radius epsilon (inf-norm)", ylabel=f"share of {inputs} inputs", ylim=(0, 1), title=title)
-    axes.set_xlim(0, limit)
+    axes.set(xlabel=f"radius epsilon ({result.norm}-norm)", ylabel=f"share of {result.inputs} inputs", ylim=(0, 1))
+    axes.set(title=result.model, xlim=(0, limit))
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    return save(figure, path)

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 
+from rich.console import RenderableType
+
 from verifier.commands.check import WHOLE, CheckResult
 
 # Inputs that a line names.
 NAMED = 8
 
 
-def counts(result: CheckResult) -> Iterator[str]:
+def shown(result: CheckResult) -> Iterator[RenderableType]:
     """Yield a line for each thing that was counted."""
     yield f"{result.certified} certified: {result.checked} by certificates that hold ({result.leaves} leaves)"
     for reason, count in result.without.items():
@@ -18,12 +20,12 @@ def counts(result: CheckResult) -> Iterator[str]:
     yield f"{result.witnesses} witnesses replayed; {result.seconds:.1f} s for {result.inputs} inputs"
 
 
-def refusals(result: CheckResult) -> Iterator[str]:
-    """Yield one line for each reason, in the order of the first input that is refused for it."""
+def problems(result: CheckResult) -> Iterator[str]:
+    """Yield one line for each reason of a refusal, in the order of the first input that is refused for it."""
     inputs: dict[str, list[int]] = {}
     for index, reason in result.refused:
         inputs.setdefault(reason, []).append(index)
     for reason, indices in inputs.items():
         named = ", ".join(map(str, indices[:NAMED])) + (", ..." if len(indices) > NAMED else "")
         some = f"input {named}" if len(indices) == 1 else f"{len(indices)} inputs ({named})"
-        yield f"{'the run' if indices[0] == WHOLE else some}: {reason}"
+        yield f"refused: {'the run' if indices[0] == WHOLE else some}: {reason}"

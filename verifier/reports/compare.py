@@ -1,26 +1,48 @@
-"""The table, the CSV file and the figures of a comparison of methods."""
+"""The result of `compare`: a row for each method, and two figures of tightness and brackets."""
 
-import csv
-import io
+from collections.abc import Iterator
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from rich.box import SIMPLE_HEAD
+from rich.console import RenderableType
 from rich.table import Table
 
-from encoders.files import write_atomically
 from verifier.commands.compare import CompareResult
-from verifier.reports.tables import EXECUTION_ONLY
+from verifier.reports.csv_file import write_csv
+from verifier.reports.figure import new_axes, save
+from verifier.reports.footnotes import EXECUTION_ONLY, TRUSTED
 
-matplotlib.use("Agg")
+
+def shown(result: CompareResult) -> Iterator[RenderableType]:
+    """Yield what a terminal shows."""
+    yield table(result)
+    for name, reason in result.left_out.items():
+        yield f"left out: {name}: {reason}"
 
 
-def comparison_table(result: CompareResult) -> Table:
+def write(result: CompareResult, folder: Path) -> list[Path]:
+    """Write comparison.csv, tightness.png and brackets.png."""
+    rows = [vars(row) for row in result.rows]
+    return [
+        write_csv(folder / "comparison.csv", list(rows[0]), (list(row.values()) for row in rows)),
+        tightness_figure(result, folder / "tightness.png"),
+        brackets_figure(result, folder / "brackets.png"),
+    ]
+
+
+def problems(result: CompareResult) -> Iterator[str]:
+    """Yield a sentence for each input that one method proves and another breaks."""
+    for index, prover, finder in result.violations:
+        sentence = f"error: input {index}: {prover} proves safe what {finder} breaks; please report"
+        yield sentence if result.records is None else f"{sentence}, it is saved in {result.records.parent}"
+
+
+def table(result: CompareResult) -> Table:
     """Return one row for each method; columns of what there may be none of only where there is some."""
     title = f"{result.model}: {result.inputs} inputs, epsilon {result.epsilon:g} ({result.norm}-norm)"
     # Without lines between them all columns fit into 80 characters.
-    table = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=0)
+    rows = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=0)
     columns = {
         "method": [row.method for row in result.rows],
         "certified": [str(row.certified) for row in result.rows],
@@ -33,42 +55,28 @@ def comparison_table(result: CompareResult) -> Table:
         "open\nunits": ["" if row.median_open_units is None else f"{row.median_open_units:g}" for row in result.rows],
         "median\nseconds": [f"{row.median_seconds:.2g}" for row in result.rows],
     }
-    shown = {name: cells for name, cells in columns.items() if any(cells)}
-    captions = {
-        "trusted": "trusted: safe by the word of a solver alone, which certifies nothing and moves no mean",
-        "execution\nonly": EXECUTION_ONLY,
-    }
-    table.caption = "\n".join(words for name, words in captions.items() if name in shown) or None
-    for name in shown:
-        table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
-    for cells in zip(*shown.values(), strict=True):
-        table.add_row(*cells)
-    return table
+    filled = {name: cells for name, cells in columns.items() if any(cells)}
+    footnotes = {"trusted": f"trusted: {TRUSTED} and moves no mean", "execution\nonly": EXECUTION_ONLY}
+    rows.caption = "\n".join(words for name, words in footnotes.items() if name in filled) or None
+    for name in filled:
+        rows.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
+    for cells in zip(*filled.values(), strict=True):
+        rows.add_row(*cells)
+    return rows
 
 
-def write_comparison(result: CompareResult, path: Path) -> None:
-    """Write the rows as CSV."""
-    text = io.StringIO()
-    rows = [vars(row) for row in result.rows]
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode())
-
-
-def tightness_figure(result: CompareResult, path: Path) -> None:
+def tightness_figure(result: CompareResult, path: Path) -> Path:
     """Write tightness against time: the mean lower end of each method that proves, its median seconds an input.
 
     The dashed line is the mean of the least upper ends: no sound lower end can lie above it.
     """
-    import matplotlib.pyplot as plt
     from matplotlib.ticker import NullFormatter
 
-    figure, axes = plt.subplots(figsize=(6.5, 4.2), layout="constrained")
+    figure, axes = new_axes(6.5, 4.2)
     for row in result.rows:
         if row.direction != "finds":
             axes.plot(row.median_seconds, row.mean_lower, "o", label=row.method)
-    upper = np.min([[min(b.upper, result.epsilon) for b in found] for found in result.brackets.values()], axis=0)
+    upper = np.min([[min(b.upper, result.epsilon) for b in every] for every in result.brackets.values()], axis=0)
     axes.axhline(float(upper.mean()), color="gray", linestyle="--", linewidth=1, label="best attack")
     axes.set_xscale("log")
     # Labels between the powers of ten would overlap.
@@ -78,19 +86,16 @@ def tightness_figure(result: CompareResult, path: Path) -> None:
         title=f"{result.model}, epsilon {result.epsilon:g}",
     )  # fmt: skip
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    return save(figure, path)
 
 
-def brackets_figure(result: CompareResult, path: Path) -> None:
+def brackets_figure(result: CompareResult, path: Path) -> Path:
     """Write the lower ends of each method and the least upper end of each input, sorted by the latter."""
-    import matplotlib.pyplot as plt
-
     cap = result.epsilon
-    upper = np.min([[min(b.upper, cap) for b in found] for found in result.brackets.values()], axis=0)
-    best = np.max([[min(max(b.lower, 0.0), cap) for b in found] for found in result.brackets.values()], axis=0)
+    upper = np.min([[min(b.upper, cap) for b in every] for every in result.brackets.values()], axis=0)
+    best = np.max([[min(max(b.lower, 0.0), cap) for b in every] for every in result.brackets.values()], axis=0)
     order = np.lexsort((best, upper))
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    figure, axes = new_axes(7, 4.2)
     places = np.arange(len(order))
     axes.fill_between(places, best[order], upper[order], step="mid", alpha=0.2, color="gray", label="open")
     provers = [row for row in result.rows if row.direction != "finds"]
@@ -102,5 +107,4 @@ def brackets_figure(result: CompareResult, path: Path) -> None:
     axes.set(xlabel="inputs, sorted", ylabel="radius, cut to epsilon", title=f"{result.model}, epsilon {cap:g}")
     axes.set_ylim(0, cap * 1.05)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    return save(figure, path)

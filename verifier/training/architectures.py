@@ -18,6 +18,8 @@ from encoders.layers import Mwd, MwdConv2d
 from encoders.layers.mwd import UnitTypes
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+# Takes (parameters, learning rate).
+Optimiser = Callable[[Iterable[nn.Parameter], float], torch.optim.Optimizer]
 
 
 def squared_error(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -36,7 +38,7 @@ class Architecture:
     make: Callable[[Sequence[int], Sequence[int], Sequence[str], int], nn.Sequential]
     hidden: tuple[int, ...]
     loss: Loss
-    optimiser: Callable[[Iterable[nn.Parameter], float], torch.optim.Optimizer]
+    optimiser: Optimiser
     learning_rate: float
     images: bool = False
 

@@ -21,7 +21,8 @@ from verifier.commands.adversarial_example import AdversarialExample, Exhibit, c
 from verifier.commands.attack_request import AttackRequest, check_gradient
 from verifier.commands.job import load_job
 from verifier.commands.request import Request
-from verifier.reports.attack import adversarial_figure, as_picture, difference_factor
+from verifier.reports.attack import write
+from verifier.reports.exhibits import as_picture, difference_factor
 from verifier.subject import Subject
 from verifier.witnesses.targeted import reaches
 
@@ -336,7 +337,7 @@ def test_inputs_that_are_no_images_leave_no_picture(tmp_path):
     x = torch.rand(6, 5)
     result = attack(network, (x, network(x).argmax(dim=1)), "deepfool", 0.1, out=tmp_path / "run")
     assert result.confirmed > 0
-    assert not adversarial_figure(result, tmp_path / "none.png") and not (tmp_path / "none.png").exists()
+    assert write(result, tmp_path) == [result.adversarial] and not (tmp_path / "adversarial.png").exists()
 
 
 def test_confidences_are_the_outputs_where_they_are_shares_and_their_softmax_elsewhere():

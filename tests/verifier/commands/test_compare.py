@@ -18,7 +18,7 @@ from verifier.answers import Decision
 from verifier.cli import main
 from verifier.commands.compare import COMPARED, ComparedMethod, CompareResult, violations
 from verifier.methods import METHODS
-from verifier.reports.compare import comparison_table
+from verifier.reports.compare import table
 from verifier.verdict import Bracket
 
 
@@ -139,7 +139,7 @@ def test_the_table_fits_a_terminal_and_shows_only_columns_that_say_something():
     texts = []
     for result in (plain, full):
         console = Console(width=80, file=io.StringIO())
-        console.print(comparison_table(result))
+        console.print(table(result))
         texts.append(console.file.getvalue())
         assert "…" not in texts[-1]
     assert "trusted" not in texts[0] and "units" not in texts[0]

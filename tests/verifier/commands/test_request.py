@@ -2,6 +2,8 @@
 
 import argparse
 import dataclasses
+import inspect
+import re
 import subprocess
 import sys
 from typing import get_type_hints
@@ -9,44 +11,83 @@ from typing import get_type_hints
 import numpy as np
 import pytest
 
+import verifier
 from encoders.limits import Limits
 from tests.conftest import REPOSITORY
 from verifier import certify
-from verifier.cli import _parser
-from verifier.commands.request import Options, Request, read_options, shared_arguments
+from verifier.arguments import COMMANDS, SHARING, parser, verb_arguments
+from verifier.commands.request import Options, Request, read_options
+from verifier.options import GROUPS, add_options, option_names
+from verifier.training.regimes import ADVERSARIAL_SETTINGS
+from verifier.training.request import ATTACKS, TrainOptions, TrainRequest
 
 CASES = REPOSITORY / "tests" / "cases"
-COMMANDS = ("certify", "attack", "robustness", "compare")
 
 
 def options_of(command: str) -> dict[str, argparse.Action]:
     """Return the options of a command by their flags."""
-    commands = next(action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
-    return {flag: action for action in commands.choices[command]._actions for flag in action.option_strings}
+    return {flag: action for action in subparser(command)._actions for flag in action.option_strings}
+
+
+def positional(command: str) -> list[argparse.Action]:
+    """Return the arguments of a command that have no flag."""
+    return [action for action in subparser(command)._actions if not action.option_strings]
+
+
+def subparser(command: str) -> argparse.ArgumentParser:
+    """Return the parser of a command."""
+    commands = next(action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
+    return commands.choices[command]
 
 
 def test_options_and_request_have_the_same_fields_and_types():
-    fields = {field.name for field in dataclasses.fields(Request)} - {"model", "data"}
-    assert fields == set(Options.__annotations__)
-    for name in fields:
-        assert Options.__annotations__[name].__forward_arg__ == Request.__annotations__[name], name
+    for request, options, others in ((Request, Options, {"model", "data"}), (TrainRequest, TrainOptions, {"name"})):
+        fields = {field.name for field in dataclasses.fields(request)} - others
+        assert fields == set(options.__annotations__)
+        assert fields - {"progress"} == set(option_names(request))
+        for name in fields:
+            assert options.__annotations__[name].__forward_arg__ == request.__annotations__[name], name
+
+
+@pytest.mark.parametrize(("command", "request_"), [*((name, Request) for name in SHARING), ("train", TrainRequest)])
+def test_every_command_has_every_shared_option_with_the_default_of_its_field(command, request_):
+    actions = {action.dest: action for action in options_of(command).values()}
+    fields = {field.name: field for field in dataclasses.fields(request_)}
+    for name in option_names(request_):
+        assert actions[name].help, name
+        assert actions[name].default == fields[name].default, name
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_every_shared_option_with_the_default_of_its_field(command):
-    found = options_of(command)
-    fields = {field.name: field for field in dataclasses.fields(Request)}
-    assert {action.dest for action in found.values()} >= {*fields} - {"model", "data", "progress"}
-    for flag in shared_arguments():
-        field = fields[found[flag].dest]
-        assert found[flag].help, flag
-        assert found[flag].default == (() if field.name == "limits" else field.default), flag
+def test_what_a_command_reads_are_the_parameters_of_its_function(command):
+    """So a command is called with what was read, by name."""
+    function = getattr(verifier, command)
+    parameters = inspect.signature(function).parameters
+    shared = {"train": TrainOptions, **dict.fromkeys(SHARING, Options)}.get(command)
+    taken = ({*parameters} - {"options"}) | ({*shared.__annotations__} if shared else set())
+    actions = options_of(command).values()
+    read = {action.dest for action in actions} | {action.dest for action in positional(command)}
+    assert read - {"help", "json", "debug"} == taken - {"progress"}
+    namespace = argparse.Namespace(**dict.fromkeys(read), command=command)
+    shared_names = {*Options.__annotations__} if command in SHARING else set()
+    assert {*verb_arguments(namespace)} - {"help"} == read - {"help", "json", "debug"} - shared_names
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_stands_in_a_group_that_is_named(command):
+    text = subparser(command).format_help()
+    headings = re.findall(r"^(\w+):$", text, re.MULTILINE)
+    assert set(headings) - {"options"} <= set(GROUPS) and "output" in headings
+    assert text.split("options:")[1].split("\n\n")[0].count("--") == 1, "only --help is in no group"
+
+
+def test_attacks_of_training_are_those_of_the_table():
+    assert set(ATTACKS) == set(ADVERSARIAL_SETTINGS)
 
 
 def test_what_the_command_line_reads_is_what_the_verbs_take():
     parser = argparse.ArgumentParser()
-    for flag, argument in shared_arguments().items():
-        parser.add_argument(flag, **argument)
+    add_options(dict.fromkeys(GROUPS, parser), Request)
     text = "--clip 0 255/255 --layout nhwc --mean 1/2 --std 0.25 --limit 3 --allow nodes=7 --norm 2 --time-limit 4"
     options = read_options(vars(parser.parse_args(text.split())), print)
     request = Request("model.onnx", "digits", **options)
@@ -85,7 +126,7 @@ def test_a_limit_that_the_user_lifts_is_lifted(tmp_path):
 
 
 def test_help_needs_neither_numpy_nor_torch():
-    program = "import sys, verifier.cli; verifier.cli._parser().format_help(); print(*sys.modules)"
+    program = "import sys, verifier.cli; verifier.arguments.parser().format_help(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not {"numpy", "torch", "scipy"} & set(done.stdout.split())
 

@@ -1,0 +1,182 @@
+"""What each command takes on the command line, with an example of each; help is made without numpy or torch.
+
+An option's destination is the name of the parameter of the verb's function. What every question shares stands in
+`verifier.commands.request`, what training takes in `verifier.training.request`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from verifier.commands.request import Request
+from verifier.options import GROUPS, add_options, option_names, radius, target
+from verifier.training.request import TrainRequest
+
+MODEL = "a file (.onnx, .pt2, .safetensors), or digits-mwd, digits-relu, digits-conv"
+DATA = "digits, mnist, fashion-mnist, cifar10, or a .npz with x and y"
+EPSILON = "radius, raw input units; 8/255 works"
+
+Groups = dict[str, Any]
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    examples = "\n".join(f"  verifier {example}" for _, example, _ in COMMANDS.values())
+    whole = argparse.ArgumentParser(
+        prog="verifier",
+        description="Prove, measure and improve the robustness of neural networks.",
+        epilog=f"examples:\n{examples}\n",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    whole.add_argument(
+        "--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="print the version and exit"
+    )
+    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (words, example, add) in COMMANDS.items():
+        command = commands.add_parser(name, help=words, description=words, epilog=f"example: verifier {example}")
+        groups = {group: command.add_argument_group(group) for group in GROUPS}
+        add(groups)
+        groups["output"].add_argument("--debug", action="store_true", help="show where an error was raised")
+    return whole
+
+
+def verb_arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what is the command's own among parsed arguments, by the parameters of the verb's function."""
+    shared = {*option_names(Request)} if options.command in SHARING else set()
+    others = shared | {"command", "json", "debug", "output"}
+    return {name: value for name, value in vars(options).items() if name not in others}
+
+
+def _add_certify(groups: Groups) -> None:
+    add = groups["question"].add_argument
+    words = "radii, raw input units; 8/255 works"
+    add("--epsilon", required=True, nargs="+", type=radius, dest="epsilons", metavar="E", help=words)
+    add("--method", default="auto", metavar="NAME", help="of `verifier show --methods`; auto: all that apply (default)")
+    keep = "keep a certificate of every proof, for `verifier check` (default: with --method exact)"
+    groups["output"].add_argument("--certificates", action=argparse.BooleanOptionalAction, default=None, help=keep)
+    _add_shared(groups)
+
+
+def _add_attack(groups: Groups) -> None:
+    add = groups["question"].add_argument
+    add("--attack", required=True, dest="name", metavar="NAME", help="of `verifier show --attacks`: pgd, auto, ...")
+    add("--epsilon", required=True, type=radius, metavar="E", help=EPSILON)
+    add("--target", type=target, metavar="T", help="a class, second or least-likely: count only that class as success")
+    _add_shared(groups)
+
+
+def _add_robustness(groups: Groups) -> None:
+    add = groups["question"].add_argument
+    add("--epsilon", required=True, type=radius, metavar="E", help=EPSILON)
+    add("--method", default="interval", metavar="NAME", help="what proves (default: interval)")
+    names = "attack, restriction (both by default), restriction-second, restriction-all, or an attack's name"
+    add("--estimator", nargs="+", default=(), dest="estimators", metavar="NAME", help=names)
+    add("--alpha", type=radius, default=0.0, metavar="A", help="margin that the programs demand")
+    add("--levels", type=int, metavar="N", help="count only points on the grid k/N; 255: whole pixels")
+    solvers = "of the programs: highs (default, warm), cvxpy, pulp, cvxpy:NAME, pulp:NAME"
+    add("--solver", default="highs", metavar="NAME", help=solvers)
+    _add_shared(groups)
+
+
+def _add_compare(groups: Groups) -> None:
+    add = groups["question"].add_argument
+    add("--epsilon", required=True, type=radius, metavar="E", help=EPSILON)
+    add("--method", nargs="+", default=(), dest="methods", metavar="NAME", help="methods to compare (default: all)")
+    _add_shared(groups)
+
+
+def _add_shared(groups: Groups) -> None:
+    """Add what every command takes that asks something about the inputs of a data set."""
+    groups["question"].add_argument("model", metavar="MODEL", help=MODEL)
+    groups["data"].add_argument("--data", required=True, metavar="DATA", help=DATA)
+    add_options(groups, Request)
+    _add_json(groups)
+
+
+def _add_train(groups: Groups) -> None:
+    names = "mwd, mwd-conv, relu, sigmoid, lenet or lenet-linear-convolutions"
+    groups["question"].add_argument("name", metavar="NAME", help=names)
+    groups["data"].add_argument("--data", required=True, metavar="DATA", help=DATA)
+    words = "the .safetensors file to write"
+    groups["output"].add_argument("--out", required=True, type=Path, metavar="FILE", help=words)
+    add_options(groups, TrainRequest)
+    _add_json(groups)
+
+
+def _add_check(groups: Groups) -> None:
+    groups["question"].add_argument("run", metavar="RUN", type=Path, help="the folder of a run")
+    allow = "do not refuse proofs that could have a certificate and have none"
+    groups["question"].add_argument("--allow-uncertified", action="store_true", help=allow)
+    add = groups["data"].add_argument
+    add("--model", metavar="MODEL", help="where the run's model is now (default: where the run found it)")
+    add("--data", metavar="DATA", help="where the run's data are now")
+    add("--data-dir", type=Path, metavar="DIR", help="where the files of named data lie")
+    _add_json(groups)
+
+
+def _add_show(groups: Groups) -> None:
+    add = groups["question"].add_argument
+    add("model", nargs="?", metavar="MODEL", help=MODEL)
+    add("--methods", action="store_true", help="list the methods; with MODEL also those that do not take it, and why")
+    add("--attacks", action="store_true", help="list the attacks")
+
+
+def _add_json(groups: Groups) -> None:
+    words = "print one JSON object; progress goes to standard error"
+    groups["output"].add_argument("--json", action="store_true", help=words)
+
+
+class _Version(argparse.Action):
+    """Prints the version, which is looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        import sys
+        from importlib.metadata import version
+
+        print(version("robustness-verifier"), file=sys.stdout)
+        parser.exit()
+
+
+# By name: what the command is for, an example, and what it takes.
+COMMANDS: dict[str, tuple[str, str, Callable[[Groups], None]]] = {
+    "certify": (
+        "robustness of a saved model: certified, falsified, open",
+        "certify model.onnx --data data.npz --epsilon 2/255 8/255 --clip 0 1",
+        _add_certify,
+    ),
+    "attack": (
+        "search for adversarial inputs: what withstands, how far the rest is",
+        "attack model.onnx --data data.npz --attack auto --epsilon 8/255",
+        _add_attack,
+    ),
+    "robustness": (
+        "adversarial frequency and severity: how often, how badly",
+        "robustness digits-relu --data digits --epsilon 0.05",
+        _add_robustness,
+    ),
+    "compare": (
+        "tightness and cost of every method that applies, side by side",
+        "compare digits-relu --data digits --epsilon 0.04 --limit 100",
+        _add_compare,
+    ),
+    "train": (
+        "train a network that certify can read: mwd, mwd-conv, relu, ...",
+        "train mwd --data mnist --out model.safetensors",
+        _add_train,
+    ),
+    "check": (
+        "claims of a run: evaluate its certificates again, replay its witnesses",
+        "check runs/certify-0123456789ab",
+        _add_check,
+    ),
+    "show": (
+        "what a model file holds; which methods and attacks there are",
+        "show digits-conv --methods",
+        _add_show,
+    ),
+}
+# Commands that ask something about a model and data.
+SHARING = ("certify", "attack", "robustness", "compare")
