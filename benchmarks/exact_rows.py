@@ -19,7 +19,7 @@ from encoders.formulations.relax import encode_exactly
 from encoders.network import INPUT, Node
 from encoders.ops import Affine, Conv2d, MaxPool2d, Op, Relu, Reshape, Sigmoid
 from encoders.region import BallRegion
-from verifier.bounds.linear.backward import LinearBounds
+from verifier.bounds.linear.bounds import linear_bounds
 
 REPEATS = 9
 
@@ -54,7 +54,7 @@ def measure(name: str, network: Network, radius: float) -> dict[str, object]:
     """Return sizes, seconds and memory of the rows of one network on a ball around a random input."""
     centre = torch.rand(1, *network.input_shape, generator=torch.Generator().manual_seed(0)).to(torch.float64)
     region = BallRegion(centre, torch.tensor([radius], dtype=torch.float64), (0.0, 1.0))
-    bounds = LinearBounds(network, region)
+    bounds = linear_bounds(network, region)
     seconds = []
     for _ in range(REPEATS):
         started = time.process_time()

@@ -17,7 +17,7 @@ from encoders.ops.mwd_exact import MOST_LITERALS, gaussian_lines
 from encoders.region import BallRegion
 from tests.seeds import seeds
 from tests.verifier.bounds.mwd.test_contraction import KINDS, network_of
-from verifier.bounds.linear.backward import LinearBounds
+from verifier.bounds.linear.bounds import linear_bounds
 from verifier.solvers import SOLVERS, Termination
 
 pytest.importorskip("numba")
@@ -205,7 +205,7 @@ def test_large_layers_and_unbounded_boxes_are_refused():
 def milp_bound(network, box, reference, other, segments):
     """Return HiGHS's lower bound of the minimum of y_reference - y_other over the rows on a cube."""
     region = BallRegion((box.lower + box.upper) / 2, ((box.upper - box.lower) / 2).amax(dim=1), None)
-    bounds = LinearBounds(network, region)
+    bounds = linear_bounds(network, region)
     encoded = encode_exactly(bounds.network, bounds.boxes, segments)
     assert encoded.direction is Direction.OUTER
     row = np.zeros(network.output_shape[0])

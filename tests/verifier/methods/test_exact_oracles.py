@@ -22,7 +22,7 @@ from tests.conftest import chain
 from tests.oracles.activation_patterns import least_values
 from tests.seeds import seeds
 from tests.verifier.methods.test_exact import batch_of, hinge_network
-from verifier.bounds.linear.backward import LinearBounds
+from verifier.bounds.linear.bounds import linear_bounds
 from verifier.budget import Budget
 from verifier.methods.exact import ExactMethod
 from verifier.solvers import SOLVERS, Solution, Termination
@@ -69,7 +69,7 @@ def smooth_network(seed: int) -> Network:
 def encoded_on(network: Network, radius: float, seed: int, segments: int = 4) -> tuple[RelaxedNetwork, Box, int]:
     """Return (rows on a ball around a random input, the ball's box, its class)."""
     batch = batch_of(network, 1, seed)
-    bounds = LinearBounds(network, batch.region(radius))
+    bounds = linear_bounds(network, batch.region(radius))
     rows = encode_exactly(bounds.network, bounds.boxes, segments)
     return rows, batch.region(radius).enclosure(), int(batch.classes[0])
 

@@ -19,7 +19,7 @@ from tests.networks.random_networks import random_network
 from tests.seeds import seeds
 from verifier import certify
 from verifier.batch import Batch
-from verifier.bounds.linear.backward import LinearBounds
+from verifier.bounds.linear.bounds import linear_bounds
 from verifier.bounds.programs.lp import MarginProgram
 from verifier.budget import Budget
 from verifier.certificates.dual_bound import proves_empty, safe_bound
@@ -102,7 +102,7 @@ def test_the_bound_lies_between_crown_and_the_least_value(seed):
     network = random_relu_network(seed, (2, 4, 3, 3))
     region = ball(network, 0.15 + 0.3 * (seed % 3), seed)
     row = torch.tensor([1.0, -1.0, 0.0], dtype=F64)
-    bounds = LinearBounds(network, region)
+    bounds = linear_bounds(network, region)
     crown = float(bounds.minimise(row.reshape(1, 1, 3)).bound)
     program = MarginProgram(relax(bounds.network, bounds.boxes))
     warm = WarmModel(program.relaxed.model(row.numpy()))
@@ -123,7 +123,7 @@ def test_the_bound_lies_between_crown_and_the_least_value(seed):
 def test_true_values_satisfy_all_rows_of_random_graphs(seed):
     network = random_network(seed)
     region = ball(network, 0.2, seed)
-    bounds = LinearBounds(network, region)
+    bounds = linear_bounds(network, region)
     if not all(bool(box.lower.isfinite().all() and box.upper.isfinite().all()) for box in bounds.boxes.values()):
         return
     relaxed = relax(bounds.network, bounds.boxes)
@@ -150,7 +150,7 @@ def test_true_values_satisfy_all_rows_of_random_graphs(seed):
 def test_nodes_that_move_values_share_columns():
     network = chain((1, 4, 4), Conv2d(torch.ones(2, 1, 2, 2)), Relu(), MaxPool2d((2, 2), (1, 1)), Reshape((8,)),
                     Affine(torch.ones(2, 8)))  # fmt: skip
-    bounds = LinearBounds(network, ball(network, 0.1))
+    bounds = linear_bounds(network, ball(network, 0.1))
     relaxed = relax(bounds.network, bounds.boxes)
     assert np.array_equal(relaxed.columns["3-reshape"], relaxed.columns["2-max-pool2d"])
     twice = Network(
@@ -160,7 +160,7 @@ def test_nodes_that_move_values_share_columns():
         ),
         (2,),
     )  # fmt: skip
-    bounds = LinearBounds(twice, ball(twice, 0.25))
+    bounds = linear_bounds(twice, ball(twice, 0.25))
     relaxed = relax(bounds.network, bounds.boxes)
     assert len(relaxed.columns["both"]) == len(np.unique(relaxed.columns["both"]))
     found = MarginProgram(relaxed).minimise(np.array([-1.0, 1.0])).bound
@@ -233,7 +233,7 @@ def _region() -> BallRegion:
 def test_a_warm_model_that_was_changed_answers_as_a_fresh_one():
     network = random_relu_network(4, (3, 12, 10, 3))
     row = np.array([1.0, -1.0, 0.0])
-    outer, inner = (LinearBounds(network, ball(network, radius, 4)) for radius in (0.4, 0.2))
+    outer, inner = (linear_bounds(network, ball(network, radius, 4)) for radius in (0.4, 0.2))
     root = relax(outer.network, outer.boxes)
     shrunk = {name: box.intersect(outer.boxes[name])[0] for name, box in inner.boxes.items()}
     narrow = root.within(shrunk)
@@ -245,6 +245,6 @@ def test_a_warm_model_that_was_changed_answers_as_a_fresh_one():
         found, fresh = warm.solve(), WarmModel(model).solve()
         assert found.bound == pytest.approx(fresh.bound, abs=1e-7)
         assert safe_bound(model, found.row_dual) == pytest.approx(found.bound, abs=1e-8)
-    other = LinearBounds(network, ball(network, 0.01, 5))
+    other = linear_bounds(network, ball(network, 0.01, 5))
     with pytest.raises(ValueError, match="sparsity"):
         warm.change_model(relax(other.network, other.boxes).model(row))

@@ -18,7 +18,7 @@ from encoders.network import Network
 from encoders.ops import Mwd
 from encoders.region import BallRegion
 from verifier.bounds.interval import compare_classes
-from verifier.bounds.linear.backward import CPU_PIECE_BYTES, LinearBounds
+from verifier.bounds.linear.bounds import CPU_PIECE_BYTES, LinearBounds, linear_bounds
 from verifier.bounds.linear.slopes import SlopeSearch, optimised_slopes
 
 
@@ -57,7 +57,7 @@ def linear_margins(
     lower = torch.full(wins.shape, torch.inf, dtype=torch.float64, device=classes.device)
     if bool(wins.all()):
         return Margins(lower, None)
-    bounds = LinearBounds(network, region)
+    bounds = linear_bounds(network, region)
     if isinstance(network.output.op, Mwd):
         # The last layer is compared by distances: what the tightened boxes in front of it give.
         return Margins(torch.where(_wins_by_score(bounds, classes), torch.inf, -torch.inf), None)
@@ -74,7 +74,7 @@ def linear_margins(
         slopes = optimised_slopes(bounds, rows, needed, search)
         if slopes:
             targets = [target for target, _ in slopes]
-            again = LinearBounds(network, region, slopes=slopes, boxes=bounds.boxes, tighten=targets)
+            again = linear_bounds(network, region, slopes=slopes, boxes=bounds.boxes, tighten=targets)
             minimum = again.minimise(rows, with_points=True)
             found = torch.maximum(found, minimum.bound)
     lower = torch.where(wins, lower, lower.scatter(1, rivals, found))

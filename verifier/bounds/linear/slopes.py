@@ -16,7 +16,7 @@ from torch import Tensor
 
 from encoders.box import Box
 from encoders.scaling import exponents
-from verifier.bounds.linear.backward import LinearBounds
+from verifier.bounds.linear.bounds import LinearBounds, linear_bounds
 from verifier.budget import Budget
 
 # Bytes of the coefficients of one step beyond which hidden units keep their boxes: autograd keeps them all.
@@ -56,40 +56,53 @@ def optimised_slopes(
     optimiser = torch.optim.Adam(parameters.values(), lr=search.learning_rate)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, search.decay)
     rows = _in_units(bounds, rows).to(torch.float32)
-    best = torch.full((rows.shape[0],), -torch.inf, device=rows.device)
-    chosen = {name: value.detach().clone() for name, value in parameters.items()}
+    best = _Best(torch.full((rows.shape[0],), -torch.inf, device=rows.device), parameters)
     for _ in range(search.steps):
         if search.budget.exhausted:
             break
-        trial = LinearBounds(
+        trial = linear_bounds(
             bounds.network, bounds.region, slopes=parameters, boxes=boxes, tighten=targets, dtype=torch.float32,
             piece_bytes=HIDDEN_SLOPES_BYTES,
         )  # fmt: skip
-        least = trial.minimise(rows).bound
         # What is proved already counts no more; an input improves when the sum of what it lacks does.
-        lacking = torch.where(needed, least, torch.inf).clamp(max=0.0)
+        lacking = torch.where(needed, trial.minimise(rows).bound, torch.inf).clamp(max=0.0)
         score = lacking.detach().nan_to_num(-torch.inf, 0.0, -torch.inf).sum(dim=1)
-        better = score > best
-        best = torch.where(better, score, best)
-        for name, value in parameters.items():
-            mask = better.reshape(-1, *[1] * (value.dim() - 1))
-            chosen[name] = torch.where(mask, value.detach(), chosen[name])
-        if bool((score >= 0).all()):
-            break
-        optimiser.zero_grad()
+        best.take(score, parameters)
         loss = -lacking.sum()
         # Behind an op whose bounds are constants (MWD) no slope reaches the margin: there is nothing to choose.
-        if not bool(loss.isfinite()) or not loss.requires_grad:
+        if bool((score >= 0).all()) or not bool(loss.isfinite()) or not loss.requires_grad:
             break
+        optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
-        with torch.no_grad():
-            for (_, op), value in parameters.items():
-                ends = [end.to(torch.float32) for end in choices[op][:2]]
-                least_slope, greatest_slope = (e.unsqueeze(1) if value.dim() > e.dim() else e for e in ends)
-                value.copy_(torch.minimum(torch.maximum(value, least_slope), greatest_slope))
-    return {name: value.to(torch.float64) for name, value in chosen.items()}
+        _clamp(parameters, choices)
+    return {name: value.to(torch.float64) for name, value in best.parameters.items()}
+
+
+class _Best:
+    """The parameters of each input's best step: score `(batch,)`."""
+
+    def __init__(self, score: Tensor, parameters: dict[tuple[str, str], Tensor]) -> None:
+        self.score = score
+        self.parameters = {name: value.detach().clone() for name, value in parameters.items()}
+
+    def take(self, score: Tensor, parameters: dict[tuple[str, str], Tensor]) -> None:
+        """Take over the parameters of the inputs whose score is better."""
+        better = score > self.score
+        self.score = torch.where(better, score, self.score)
+        for name, value in parameters.items():
+            mask = better.reshape(-1, *[1] * (value.dim() - 1))
+            self.parameters[name] = torch.where(mask, value.detach(), self.parameters[name])
+
+
+def _clamp(parameters: dict[tuple[str, str], Tensor], choices: dict[str, tuple[Tensor, Tensor, Tensor]]) -> None:
+    """Move parameters in place into the ranges of the slopes that they are."""
+    with torch.no_grad():
+        for (_, op), value in parameters.items():
+            ends = [end.to(torch.float32) for end in choices[op][:2]]
+            least_slope, greatest_slope = (e.unsqueeze(1) if value.dim() > e.dim() else e for e in ends)
+            value.copy_(torch.minimum(torch.maximum(value, least_slope), greatest_slope))
 
 
 def _in_units(bounds: LinearBounds, rows: Tensor) -> Tensor:

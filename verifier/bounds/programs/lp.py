@@ -18,7 +18,7 @@ from encoders.formulations.relax import RelaxedNetwork, estimate, relax
 from encoders.linear_model import LinearModel
 from encoders.network import INPUT, Network
 from encoders.region import BallRegion
-from verifier.bounds.linear.backward import LinearBounds
+from verifier.bounds.linear.bounds import linear_bounds
 from verifier.budget import Budget
 from verifier.certificates.dual_bound import proves_empty, safe_bound
 from verifier.solvers.base import Solution, Termination
@@ -87,7 +87,7 @@ def lp_margins(network: Network, region: BallRegion, reference: int, rivals: Ten
 
     Boxes are those of the linear bounds. Raises ValueError if a column has no bound.
     """
-    bounds = LinearBounds(network, region)
+    bounds = linear_bounds(network, region)
     rows = torch.zeros(1, len(rivals), network.output_shape[0], dtype=torch.float64)
     rows[0, :, reference] = 1.0
     rows[0, torch.arange(len(rivals)), rivals] = -1.0

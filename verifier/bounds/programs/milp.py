@@ -24,7 +24,7 @@ from encoders.network import INPUT, Network
 from encoders.region import BallRegion
 from encoders.scaling import unit
 from encoders.views.relaxation import sum_up
-from verifier.bounds.linear.backward import LinearBounds
+from verifier.bounds.linear.bounds import linear_bounds
 from verifier.bounds.programs.lp import MOST_ENTRIES
 from verifier.bounds.programs.milp_rivals import some_below
 from verifier.bounds.programs.tightening import Tightening, tighten
@@ -93,7 +93,7 @@ class ExactRows:
 
     def __init__(self, network: Network, region: BallRegion) -> None:
         self.region = region
-        self.bounds = LinearBounds(network, region)
+        self.bounds = linear_bounds(network, region)
         self.network = self.bounds.network
         self.tightening: Tightening | None = None
         self.binaries: int | None = None
@@ -102,7 +102,7 @@ class ExactRows:
     def tighten(self, row: np.ndarray, seconds: float) -> None:
         """Tighten the boxes by linear programs, those first that hold a row `(outputs,)` of the output back most."""
         self.tightening = tighten(self.bounds, row, seconds)
-        self.bounds = LinearBounds(self.network, self.region, boxes=self.tightening.boxes)
+        self.bounds = linear_bounds(self.network, self.region, boxes=self.tightening.boxes)
         self._encoded.clear()
 
     def least(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -19,7 +19,7 @@ import torch
 from encoders.box import Box
 from encoders.formulations.relax import RelaxedNetwork, relax
 from encoders.network import Network, Node
-from verifier.bounds.linear.backward import LinearBounds
+from verifier.bounds.linear.bounds import LinearBounds, linear_bounds
 from verifier.budget import Budget
 from verifier.certificates.dual_bound import safe_bound
 from verifier.solvers.highs_backend import WarmModel
@@ -58,7 +58,7 @@ def tighten(bounds: LinearBounds, row: np.ndarray, seconds: float) -> Tightening
             continue
         box, solved = _tighten_node(warm, relaxed, source, boxes[source], units, budget)
         programs += solved
-        boxes = LinearBounds(network, bounds.region, boxes={**boxes, source: box}).boxes
+        boxes = linear_bounds(network, bounds.region, boxes={**boxes, source: box}).boxes
         relaxed = root.within(boxes)
     spent = time.perf_counter() - started
     return Tightening(boxes, programs, spent, before, _open_count(boxes, hinges))

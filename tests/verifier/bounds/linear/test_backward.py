@@ -35,7 +35,8 @@ from tests.conformance.test_op_laws import exact_numbers, exact_value
 from tests.conftest import chain
 from tests.networks.random_networks import random_network
 from tests.seeds import seeds
-from verifier.bounds.linear.backward import LinearBounds, RegionMinimum
+from verifier.bounds.linear.bounds import linear_bounds
+from verifier.bounds.linear.region_minimum import RegionMinimum
 
 F64 = torch.float64
 NORMS = ("inf", "2", "1")
@@ -120,7 +121,7 @@ def test_no_bound_is_violated_by_sampled_points_or_descent_on_random_networks(bl
         centre = torch.rand(2, *network.input_shape, generator=generator, dtype=F64)
         domain = (0.0, 1.0) if seed % 2 else None
         region = ball(centre, 0.1, 0.6, domain=domain, norm=NORMS[seed % 3])
-        bounds = LinearBounds(network, region)
+        bounds = linear_bounds(network, region)
         points = sampled(region, POINTS, generator)
         values = all_values(network, points)
         scale = 1.0 + max(float(v.abs().max()) for v in values.values())
@@ -159,7 +160,7 @@ def test_the_least_value_of_an_output_is_never_below_its_interval(seed: int) -> 
     network, generator = random_network(seed), torch.Generator().manual_seed(seed)
     centre = torch.rand(2, *network.input_shape, generator=generator, dtype=F64)
     region = ball(centre, 0.1, 0.6, norm=NORMS[seed % 3])
-    bound = LinearBounds(network, region).minimise(unit_rows(2, network.output_shape)).bound
+    bound = linear_bounds(network, region).minimise(unit_rows(2, network.output_shape)).bound
     (box,) = network.interval(region.enclosure())
     interval = torch.cat([box.lower.flatten(1), -box.upper.flatten(1)], dim=1)
     assert bool((bound >= interval - 1e-12 * (1.0 + interval.abs())).all())
@@ -169,7 +170,7 @@ def test_the_least_value_of_an_output_is_never_below_its_interval(seed: int) -> 
 def test_pieces_of_any_size_give_the_same_boxes(seed: int) -> None:
     network, generator = random_network(seed), torch.Generator().manual_seed(seed)
     region = ball(torch.rand(3, *network.input_shape, generator=generator, dtype=F64), 0.1, 0.3, 0.0)
-    whole, cut = LinearBounds(network, region), LinearBounds(network, region, piece_bytes=1)
+    whole, cut = linear_bounds(network, region), linear_bounds(network, region, piece_bytes=1)
     for name, box in whole.boxes.items():
         torch.testing.assert_close(cut.boxes[name].lower, box.lower, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(cut.boxes[name].upper, box.upper, rtol=1e-9, atol=1e-9)
@@ -180,9 +181,9 @@ def test_rows_of_a_batch_do_not_mix() -> None:
         network, generator = random_network(seed), torch.Generator().manual_seed(seed)
         region = ball(torch.rand(3, *network.input_shape, generator=generator, dtype=F64), 0.2, 0.01, 0.5)
         rows = unit_rows(3, network.output_shape)
-        together = LinearBounds(network, region).minimise(rows).bound
+        together = linear_bounds(network, region).minimise(rows).bound
         for i in range(3):
-            alone = LinearBounds(network, region[i : i + 1]).minimise(rows[i : i + 1]).bound
+            alone = linear_bounds(network, region[i : i + 1]).minimise(rows[i : i + 1]).bound
             torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-9, atol=1e-9)
 
 
@@ -213,7 +214,7 @@ def test_bounds_with_any_given_slopes_hold(per_row: bool) -> None:
             for name in relus
         }
         slopes[names[2], relus[0]] = torch.rand(2, 7, generator=generator, dtype=F64)
-        bounds = LinearBounds(network, region, slopes=slopes)
+        bounds = linear_bounds(network, region, slopes=slopes)
         values = all_values(network, sampled(region, 400, generator))
         for name, box in bounds.boxes.items():
             if name != INPUT:
@@ -229,7 +230,7 @@ def test_bounds_are_differentiable_in_the_slopes() -> None:
     region = ball(torch.zeros(2, 4, dtype=F64), 0.5, 1.0)
     relu = network.nodes[3].name
     slope = torch.full((2, 6), 0.5, dtype=F64, requires_grad=True)
-    bounds = LinearBounds(network, region, slopes={(network.output.name, relu): slope})
+    bounds = linear_bounds(network, region, slopes={(network.output.name, relu): slope})
     rows = unit_rows(2, (3,))
     (gradient,) = torch.autograd.grad(bounds.minimise(rows).bound.sum(), slope)
     assert bool((gradient != 0).any()) and bool(gradient.isfinite().all())
@@ -298,7 +299,7 @@ def test_relu_networks_agree_with_a_naive_dense_crown(sizes: tuple[int, ...]) ->
         centre = torch.randn(1, sizes[0], generator=torch.Generator().manual_seed(seed), dtype=F64)
         # One input: in a batch, units that another input leaves open are tightened too.
         region = ball(centre, radius)
-        bound = LinearBounds(network, region).minimise(unit_rows(1, (sizes[-1],))).bound[0].numpy()
+        bound = linear_bounds(network, region).minimise(unit_rows(1, (sizes[-1],))).bound[0].numpy()
         box = region.enclosure()
         ends = box.lower[0].numpy(), box.upper[0].numpy()
         for cuts in (False, True):
@@ -319,7 +320,7 @@ def test_a_hand_computed_network() -> None:
         Affine(torch.tensor([[1.0, 1.0]], dtype=F64)),
         dtype=F64,
     )
-    bounds = LinearBounds(network, ball(torch.zeros(1, 1, dtype=F64), 1.0))
+    bounds = linear_bounds(network, ball(torch.zeros(1, 1, dtype=F64), 1.0))
     lower, negative_upper = bounds.minimise(torch.tensor([[[1.0], [-1.0]]], dtype=F64)).bound[0].tolist()
     assert -1e-13 < lower <= 0.0 and 1.0 <= -negative_upper < 1.0 + 1e-13
 
@@ -416,7 +417,7 @@ def test_plain_float64_bounds_miss_exact_values_where_ours_do_not() -> None:
         # All coordinates nearly equal: the terms of 1e8 cancel down to the last bits.
         centre = 0.7 + 1e-8 * torch.randn(2, 6, generator=generator, dtype=F64)
         region = ball(centre, 0.0, 0.0)
-        ours = LinearBounds(network, region).minimise(unit_rows(2, (4,))).bound
+        ours = linear_bounds(network, region).minimise(unit_rows(2, (4,))).bound
         for i in range(2):
             point = centre[i].numpy()
             lower, upper = naive_crown(layers_of(network), point, point)
@@ -440,7 +441,7 @@ def test_plain_float64_bounds_miss_the_exact_range_of_a_ball_where_ours_do_not()
         high = torch.full((3,), 1e17, dtype=F64)
         network = chain((3,), Affine(first, high), Relu(), Affine(second.abs(), high), Relu(), Affine(last), dtype=F64)
         region = ball(torch.rand(1, 3, generator=generator, dtype=F64), 0.05)
-        ours = LinearBounds(network, region).minimise(unit_rows(1, (2,))).bound[0].tolist()
+        ours = linear_bounds(network, region).minimise(unit_rows(1, (2,))).bound[0].tolist()
         low, top = (end[0].numpy() for end in (region.enclosure().lower, region.enclosure().upper))
         plain = naive_crown(layers_of(network), low, top)
         # The exact row: differences of the affine map at 0 and the unit vectors. The ball itself, not its enclosure.
@@ -486,7 +487,7 @@ def test_every_box_and_bound_of_a_random_network_holds_exactly(seed: int) -> Non
     network, generator = rescaled(random_network(seed), seed, digits), torch.Generator().manual_seed(seed)
     centre = torch.rand(1, *network.input_shape, generator=generator, dtype=F64)
     region = ball(centre, radius, norm=NORMS[seed // 4 % 3])
-    bounds = LinearBounds(network, region)
+    bounds = linear_bounds(network, region)
     rows = torch.cat([torch.randn(1, 3, *network.output_shape, generator=generator, dtype=F64)] * 2, dim=1)
     rows = torch.cat([rows[:, :3], -rows[:, 3:], unit_rows(1, network.output_shape)], dim=1)
     least = bounds.minimise(rows, with_points=True)
@@ -511,7 +512,7 @@ def test_every_box_and_bound_of_a_random_network_holds_exactly(seed: int) -> Non
 
 def claims(network: Network, region: BallRegion, points: list[Tensor]) -> Tensor:
     """Return the output's bounds after checking them, and all boxes, at the points; no NaN, no infinity inward."""
-    bounds = LinearBounds(network, region)
+    bounds = linear_bounds(network, region)
     result = bounds.minimise(unit_rows(region.centre.shape[0], network.output_shape)).bound
     assert not bool(result.isnan().any()) and not bool((result == math.inf).any())
     for box in bounds.boxes.values():
@@ -568,20 +569,20 @@ def test_ends_at_zero_are_closed_units_of_a_relu() -> None:
     # l = u = 0, l = 0 < u, l < 0 = u: the lines are the function itself.
     network = chain((3,), Relu(), Affine(torch.tensor([[1.0, 1.0, 1.0], [-1.0, -1.0, -1.0]], dtype=F64)), dtype=F64)
     region = BallRegion(torch.tensor([[0.0, 0.5, -0.5]], dtype=F64), torch.tensor([0.5], dtype=F64), None)
-    bounds = LinearBounds(network, region)
+    bounds = linear_bounds(network, region)
     assert bounds.boxes[INPUT].lower[0, 1] == 0.0 and bounds.boxes[INPUT].upper[0, 2] == 0.0
     result = bounds.minimise(unit_rows(1, (2,))).bound[0]
     # Relu of the first is in [0, .5], with the chord .25 + x / 2 above; the second is x itself, the third 0.
     assert torch.allclose(result, torch.tensor([0.0, -1.5, -1.5, 0.0], dtype=F64), atol=1e-13)
     point = ball(torch.zeros(1, 3, dtype=F64), 0.0)
-    assert LinearBounds(network, point).minimise(unit_rows(1, (2,))).bound.abs().max() < 1e-300
+    assert linear_bounds(network, point).minimise(unit_rows(1, (2,))).bound.abs().max() < 1e-300
 
 
 def test_bounds_at_a_point_enclose_the_exact_value() -> None:
     for seed in range(10):
         network = relu_chain(seed, (5, 9, 8, 3))
         centre = torch.randn(4, 5, generator=torch.Generator().manual_seed(seed), dtype=F64)
-        result = LinearBounds(network, ball(centre, 0.0, 0.0, 0.0, 0.0)).minimise(unit_rows(4, (3,))).bound
+        result = linear_bounds(network, ball(centre, 0.0, 0.0, 0.0, 0.0)).minimise(unit_rows(4, (3,))).bound
         for i in range(4):
             for k, value in enumerate(exact_outputs(network, [Fraction(v) for v in centre[i].tolist()])):
                 low, high = Fraction(float(result[i, k])), -Fraction(float(result[i, 3 + k]))
@@ -605,7 +606,7 @@ def test_max_pools_with_ties_and_padding_hold(padding: tuple[int, int, int, int]
     for radius in (0.0, 0.1, 2.0):
         region = ball(centres, *[radius] * 3)
         points = list(sampled(region, 60, generator)) if radius else [centres]
-        bounds = LinearBounds(network, region)
+        bounds = linear_bounds(network, region)
         result = bounds.minimise(unit_rows(3, (3,))).bound
         for x in points:
             value = network.evaluate(x)
@@ -625,7 +626,7 @@ def test_a_difference_of_a_node_with_itself_is_zero() -> None:
         Node("y", AddConstant(torch.tensor(0.1, dtype=F64)), ("s",)),
     )
     network = Network(nodes, (2,), F64)
-    result = LinearBounds(network, ball(torch.zeros(1, 2, dtype=F64), 1.0)).minimise(unit_rows(1, (2,))).bound[0]
+    result = linear_bounds(network, ball(torch.zeros(1, 2, dtype=F64), 1.0)).minimise(unit_rows(1, (2,))).bound[0]
     assert bool((result[:2] <= 0.1).all()) and bool((result[:2] > 0.1 - 1e-13).all())
     assert bool((result[2:] <= -0.1).all()) and bool((result[2:] > -0.1 - 1e-13).all())
 
@@ -681,7 +682,7 @@ def test_scalar_nodes_are_bounded() -> None:
         dtype=F64,
     )
     region = ball(torch.zeros(2, 2, dtype=F64), 0.5, 1.0)
-    bounds = LinearBounds(network, region)
+    bounds = linear_bounds(network, region)
     result = bounds.minimise(torch.tensor([[1.0, -1.0]] * 2, dtype=F64)).bound
     values = network.evaluate(sampled(region, 200, torch.Generator().manual_seed(36)).flatten(0, 1)).reshape(-1, 2)
     assert bool((result[:, 0] <= values.amin(dim=0) + 1e-13).all())
@@ -691,16 +692,16 @@ def test_scalar_nodes_are_bounded() -> None:
 def test_an_empty_batch_and_no_rows_give_empty_bounds() -> None:
     network = relu_chain(1, (2, 3, 2))
     empty = BallRegion(torch.zeros(0, 2, dtype=F64), torch.zeros(0, dtype=F64))
-    assert LinearBounds(network, empty).minimise(torch.zeros(0, 4, 2, dtype=F64)).bound.shape == (0, 4)
-    bounds = LinearBounds(network, ball(torch.zeros(2, 2, dtype=F64), 0.5, 1.0))
+    assert linear_bounds(network, empty).minimise(torch.zeros(0, 4, 2, dtype=F64)).bound.shape == (0, 4)
+    bounds = linear_bounds(network, ball(torch.zeros(2, 2, dtype=F64), 0.5, 1.0))
     assert bounds.minimise(torch.zeros(2, 0, 2, dtype=F64)).bound.shape == (2, 0)
 
 
 def test_given_boxes_are_used_and_only_tighten() -> None:
     network = relu_chain(2, (3, 6, 6, 2))
     region = ball(torch.zeros(2, 3, dtype=F64), 0.5, 1.0)
-    first = LinearBounds(network, region)
-    again = LinearBounds(network, region, boxes=first.boxes)
+    first = linear_bounds(network, region)
+    again = linear_bounds(network, region, boxes=first.boxes)
     for name, box in first.boxes.items():
         assert bool((again.boxes[name].lower >= box.lower).all()) and bool((again.boxes[name].upper <= box.upper).all())
 

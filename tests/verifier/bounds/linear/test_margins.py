@@ -11,7 +11,7 @@ from tests.conftest import chain, random_mwd_network, random_relu_network
 from tests.seeds import seeds
 from verifier.bounds.interval import compare_classes
 from verifier.bounds.linear import margins as margins_module
-from verifier.bounds.linear.backward import LinearBounds
+from verifier.bounds.linear.bounds import linear_bounds
 from verifier.bounds.linear.margins import Margins, in_pieces, linear_margins
 from verifier.bounds.linear.slopes import SlopeSearch
 from verifier.budget import Budget
@@ -127,8 +127,8 @@ def test_float32_bounds_are_near_the_rigorous_ones():
     network = random_relu_network(1, (6, 12, 10, 4))
     region = balls(5, (6,), 0.1)
     rows = torch.eye(4, dtype=F64).expand(5, 4, 4)
-    exact = LinearBounds(network, region).minimise(rows).bound
-    single = LinearBounds(network, region, dtype=torch.float32).minimise(rows.float()).bound
+    exact = linear_bounds(network, region).minimise(rows).bound
+    single = linear_bounds(network, region, dtype=torch.float32).minimise(rows.float()).bound
     assert torch.allclose(exact, single.double(), atol=1e-3)
 
 
@@ -137,7 +137,7 @@ def test_the_minimiser_of_a_linear_network_attains_its_bound():
     for norm, corner in itertools.product(("inf", "2", "1"), range(2)):
         region = BallRegion(torch.full((1, 3), 0.5, dtype=F64), torch.tensor([0.2], dtype=F64), None, norm)
         rows = torch.eye(2, dtype=F64)[corner].reshape(1, 1, 2)
-        minimum = LinearBounds(network, region).minimise(rows, with_points=True)
+        minimum = linear_bounds(network, region).minimise(rows, with_points=True)
         assert minimum.points is not None
         value = (network.evaluate(minimum.points[0]) * rows[0]).sum(dim=1)
         assert float(value) == pytest.approx(float(minimum.bound), abs=1e-9)

@@ -36,7 +36,7 @@ from tests.conftest import chain
 from tests.networks.random_networks import random_network
 from tests.oracles.polygons import least_margin
 from tests.verifier.methods.test_exact import batch_of, hinge_network
-from verifier.bounds.linear.backward import LinearBounds
+from verifier.bounds.linear.bounds import linear_bounds
 from verifier.budget import Budget
 from verifier.methods.exact import ExactMethod
 from verifier.solvers import SOLVERS, Termination
@@ -158,7 +158,7 @@ def least_by(solver: str, seed: int, radius: float) -> tuple[float, float]:
     batch = batch_of(network, 1, seed)
     region = batch.region(radius)
     reference = int(batch.classes[0])
-    bounds = LinearBounds(network, region)
+    bounds = linear_bounds(network, region)
     encoded = encode_exactly(bounds.network, bounds.boxes)
     found = math.inf
     for rival in set(range(3)) - {reference}:
@@ -205,7 +205,7 @@ class Cube(Op):
 def test_known_units_get_no_binary_and_ops_without_the_view_are_named():
     network = hinge_network(0)
     batch = batch_of(network, 1, 0)
-    bounds = LinearBounds(network, batch.region(0.1))
+    bounds = linear_bounds(network, batch.region(0.1))
     encoded = encode_exactly(bounds.network, bounds.boxes)
     sources = [node.inputs[0] for node in network.nodes if not node.op.linear]
     units = sum(int(((bounds.boxes[s].lower < 0) & (bounds.boxes[s].upper > 0)).sum()) for s in sources)

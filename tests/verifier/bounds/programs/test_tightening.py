@@ -10,7 +10,7 @@ from tests.conftest import chain, random_relu_network
 from tests.seeds import few_or
 from tests.verifier.methods.test_exact import batch_of, hinge_network
 from tests.verifier.methods.test_milp import MILP, open_case
-from verifier.bounds.linear.backward import LinearBounds
+from verifier.bounds.linear.bounds import linear_bounds
 from verifier.bounds.programs.tightening import tighten
 from verifier.budget import Budget
 from verifier.methods.milp import MilpMethod
@@ -22,7 +22,7 @@ def test_tightened_boxes_hold_every_value_and_leave_fewer_units_open():
         network = random_relu_network(seed, (4, 12, 10, 8, 4))
         batch = batch_of(network, 1, seed)
         region = batch.region(0.3)
-        bounds = LinearBounds(network, region)
+        bounds = linear_bounds(network, region)
         row = np.array([1.0, -1.0, 0.0, 0.0])
         found = tighten(bounds, row, 60.0)
         assert found.open_units <= found.open_before
@@ -44,7 +44,7 @@ def test_tightened_boxes_hold_every_value_and_leave_fewer_units_open():
 @pytest.mark.parametrize("count", few_or(3, 6))
 def test_tightening_without_time_changes_nothing_and_with_time_no_answer(count):
     network, batch, radius = open_case()
-    bounds = LinearBounds(network, batch.region(radius))
+    bounds = linear_bounds(network, batch.region(radius))
     nothing = tighten(bounds, np.array([1.0, -1.0, 0.0]), 0.0)
     assert nothing.programs == 0 and nothing.boxes is bounds.boxes and nothing.open_units == nothing.open_before > 0
     tightened = MilpMethod(tighten=5.0)
@@ -59,7 +59,7 @@ def test_leaky_units_of_any_slope_are_tightened_soundly():
     first, second = torch.randn(6, 2, generator=generator), torch.randn(4, 6, generator=generator)
     network = chain((2,), Affine(first), LeakyRelu(0.3), Affine(second), LeakyRelu(0.3), Affine(torch.eye(3, 4)))
     batch = batch_of(network, 1, 1)
-    bounds = LinearBounds(network, batch.region(0.4))
+    bounds = linear_bounds(network, batch.region(0.4))
     found = tighten(bounds, np.array([1.0, -1.0, 0.0]), 30.0)
     x = bounds.region.lower + torch.rand(3000, 2, generator=generator) * (bounds.region.upper - bounds.region.lower)
     first, relu, second = bounds.network.nodes[:3]

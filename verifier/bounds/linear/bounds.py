@@ -1,0 +1,142 @@
+"""Boxes of the nodes of a network over a batch of balls, tightened by linear bounds, and what follows from them.
+
+Boxes of units are computed where intervals leave a question open and intersected with the interval, so they are never
+looser. They prove in float64 only; float32 guides a search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from encoders.box import Box
+from encoders.network import INPUT, Network, Node
+from encoders.region import BallRegion
+from encoders.rounding import check_gradual_underflow
+from encoders.views.coefficients import Coefficients
+from verifier.bounds.linear.backward import BackwardPass, Minimum, Slopes
+from verifier.bounds.linear.region_minimum import RegionMinimum
+from verifier.bounds.linear.units import bounded_units
+
+# Bytes that the coefficients of one backward pass may take: pieces that stay in a processor's cache run fastest.
+CPU_PIECE_BYTES = 2 * 2**20
+DEVICE_PIECE_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class LinearBounds:
+    """What linear bounds prove: the boxes of all nodes, and through `passes` least values of functions of the output.
+
+    network: in the dtype of the bounds. widths: of the nodes whose units were bounded, the greatest number of
+    coefficients of a row on its way back.
+    """
+
+    network: Network
+    region: BallRegion
+    boxes: Mapping[str, Box]
+    passes: BackwardPass
+    widths: Mapping[str, int]
+
+    def minimise(self, coefficients: Tensor, *, with_points: bool = False) -> Minimum:
+        """Return the least values of rows `(batch, rows, *output_shape)` of functions of the output."""
+        return self.passes.minimise(self.network.output.name, Coefficients(coefficients), with_points)
+
+    def pass_bytes(self) -> dict[str, int]:
+        """Return the bytes of coefficients that bounding each node's still open units again would take."""
+        size, readers = torch.finfo(self.passes.dtype).bits // 8, _readers(self.network)
+        counts = {name: int(_open_units(self.boxes[name], readers[name]).sum()) for name in self.widths}
+        return {name: 2 * count * self.widths[name] * size for name, count in counts.items() if count}
+
+
+def linear_bounds(
+    network: Network,
+    region: BallRegion,
+    *,
+    slopes: Slopes | None = None,
+    boxes: Mapping[str, Box] | None = None,
+    tighten: Sequence[str] | None = None,
+    piece_bytes: int | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> LinearBounds:
+    """Return the linear bounds of any graph whose ops have envelopes, over balls of any norm.
+
+    slopes: the lower slopes to use instead of each op's own choice; bounds are differentiable in them. boxes: of nodes,
+    known before; only units that they leave open are bounded again. tighten: the nodes whose units are bounded, None:
+    all that gain. piece_bytes: what the coefficients of one pass may take.
+    """
+    check_gradual_underflow()
+    device = region.centre.device
+    cast, region_minimum = network.cast(dtype, device), RegionMinimum(region, dtype)
+    piece_bytes = piece_bytes or (CPU_PIECE_BYTES if device.type == "cpu" else DEVICE_PIECE_BYTES)
+    known, readers = boxes or {}, _readers(cast)
+    # A pass reads the boxes of nodes before its own, which are done.
+    proved: dict[str, Box] = {INPUT: _meet(region_minimum.box, known.get(INPUT))}
+    passes = BackwardPass(cast, region_minimum, proved, dict(slopes or {}))
+    widths: dict[str, int] = {}
+    for node in cast.nodes:
+        box = node.op.interval(*(proved[name] for name in node.inputs))
+        proved[node.name] = _meet(box, known.get(node.name))
+        if node.name not in tighten if tighten is not None else not _gains(cast, node, readers[node.name], region):
+            continue
+        is_open = _open_units(proved[node.name], readers[node.name])
+        if bool(is_open.any()):
+            tighter, widths[node.name] = bounded_units(passes, node, is_open, piece_bytes)
+            proved[node.name] = _meet(proved[node.name], tighter)
+    return LinearBounds(cast, region, proved, passes, widths)
+
+
+def _readers(network: Network) -> dict[str, list[Node]]:
+    """Return the nodes that read each node."""
+    readers: dict[str, list[Node]] = {name: [] for name in network.shapes}
+    for node in network.nodes:
+        for name in node.inputs:
+            readers[name].append(node)
+    return readers
+
+
+def _open_units(box: Box, readers: Sequence[Node]) -> Tensor:
+    """Return a mask of a node's units whose box matters to a reader."""
+    is_open = torch.zeros_like(box.lower, dtype=torch.bool)
+    for reader in readers:
+        is_open |= reader.op.open_units(box)
+    return is_open
+
+
+def _gains(network: Network, node: Node, readers: Sequence[Node], region: BallRegion) -> bool:
+    """Return whether a backward pass from the node can beat its interval, and somebody reads the gain.
+
+    Outputs of non-linear ops gain nothing over the interval of their tightened input. The first op that mixes
+    inputs has an exact interval over a box, so in the inf-norm a pass must cross two.
+    """
+    if not node.op.linear or all(reader.op.linear for reader in readers):
+        return False
+    return region.norm != "inf" or _mixing_depth(network, node.name) > 1
+
+
+def _mixing_depth(network: Network, name: str) -> int:
+    """Return the greatest number of ops between the input and the node that are not functions of single units."""
+    depth = {INPUT: 0}
+    for node in network.nodes:
+        one_to_one = len(node.inputs) == 1 and node.op.linear and node.op.one_to_one
+        depth[node.name] = max(depth[i] for i in node.inputs) + (0 if one_to_one else 1)
+        if node.name == name:
+            break
+    return depth[name]
+
+
+def _meet(first: Box, second: Box | None) -> Box:
+    """Return the intersection of two boxes around the same values.
+
+    Both were proved, so an empty one is a bug that must not pass for a proof. In float32 rounding may empty it.
+    """
+    if second is None:
+        return first
+    lower, upper = torch.maximum(first.lower, second.lower), torch.minimum(first.upper, second.upper)
+    if bool((lower > upper).any()):
+        if lower.dtype == torch.float64:
+            raise RuntimeError("bounds of the same units contradict each other: please report this with the model")
+        lower, upper = torch.minimum(lower, upper), torch.maximum(lower, upper)
+    return Box.unchecked(lower, upper)
