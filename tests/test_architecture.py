@@ -105,7 +105,7 @@ def test_a_file_holds_one_idea_and_says_which(path):
 
 
 def test_every_op_is_under_its_own_name_and_in_the_conformance_table_and_the_readme():
-    from tests.conformance.test_op_laws import CASES
+    from tests.conformance.op_cases import CASES
 
     assert {name: op.kind for name, op in OPS.items()} == {name: name for name in OPS}
     assert set(CASES) == set(OPS)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from encoders.ops import Affine, Conv2d, GlobalAveragePool, MultiplyConstant, Relu, Reshape
-from tests.conftest import chain
+from tests.networks.chains import chain
 from tests.networks.searches import search_of
 from verifier.attacks import ATTACKS
 from verifier.attacks.criteria import shortfalls

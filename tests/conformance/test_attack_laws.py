@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from encoders.ops import Affine
-from tests.conftest import chain, random_mwd_network, random_relu_network
+from tests.networks.chains import chain, random_relu_network
+from tests.networks.mwd_chains import random_mwd_network
 from tests.networks.searches import random_search, search_of
 from verifier.attacks import ATTACKS, Attack
 from verifier.attacks.criteria import margins

@@ -19,26 +19,10 @@ from encoders.box import Box
 from encoders.ops import Abs, BatchNorm, LeakyRelu, MaxPool2d, MultiplyConstant, Op, Relu, Sigmoid, Tanh
 from encoders.views.coefficients import Coefficients
 from encoders.views.envelope import Envelope
-from tests.conformance.test_op_laws import (
-    CASES,
-    EXTREME_BOXES,
-    MAGNITUDES,
-    MAX,
-    PRECISION,
-    STRESS_SCALES,
-    Case,
-    Exact,
-    Range,
-    boxes_of,
-    exact_matrix,
-    exact_numbers,
-    exact_ranges,
-    exact_value,
-    is_linear,
-    number_for,
-    points_of,
-    random,
-)
+from tests.conformance.op_boxes import EXTREME_BOXES, MAGNITUDES, MAX, boxes_of, points_of
+from tests.conformance.op_cases import CASES, STRESS_SCALES, Case, random
+from tests.oracles.op_ranges import Range, exact_matrix, exact_ranges
+from tests.oracles.op_values import PRECISION, Exact, exact_numbers, exact_value, is_linear, number_for
 
 F64 = torch.float64
 # The law is checked on this many boxes of each kind: the first is a point.

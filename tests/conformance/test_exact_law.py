@@ -18,17 +18,9 @@ from encoders.box import Box
 from encoders.ops import Abs, BatchNorm, LeakyRelu, MaxPool2d, Op, Relu, Sigmoid, Tanh
 from encoders.views.exact_window import exact_window
 from encoders.views.relaxation import Relaxation, sum_up
-from tests.conformance.test_op_laws import (
-    CASES,
-    MAGNITUDES,
-    PRECISION,
-    Case,
-    boxes_of,
-    exact_numbers,
-    exact_value,
-    number_for,
-    points_of,
-)
+from tests.conformance.op_boxes import MAGNITUDES, boxes_of, points_of
+from tests.conformance.op_cases import CASES, Case
+from tests.oracles.op_values import PRECISION, exact_numbers, exact_value, number_for
 
 F64 = torch.float64
 CHECKED = 3

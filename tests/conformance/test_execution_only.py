@@ -10,7 +10,7 @@ from rich.console import Console
 
 from encoders import write_network
 from encoders.ops import Affine
-from tests.conftest import chain
+from tests.networks.chains import chain
 from verifier import certify, compare, robustness
 from verifier.metrics import execution_only_at, robustness_at
 from verifier.reports import certify as certify_report

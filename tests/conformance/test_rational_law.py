@@ -9,17 +9,11 @@ import torch
 from encoders.ops import OPS, BatchNorm
 from encoders.ops.rational_rules import RATIONAL_RULES
 from encoders.rationals import NotEvaluated, Rationals
-from tests.conformance.test_op_laws import (
-    BOXES,
-    F64,
-    MAGNITUDES,
-    PRECISION,
-    ROWS,
-    Case,
-    boxes_of,
-    exact_numbers,
-    exact_value,
-)
+from tests.conformance.op_boxes import BOXES, MAGNITUDES, boxes_of
+from tests.conformance.op_cases import ROWS, Case
+from tests.oracles.op_values import PRECISION, exact_numbers, exact_value
+
+F64 = torch.float64
 
 # Ops without a rule, and those whose rule serves some settings only.
 IRRATIONAL = {"sigmoid", "tanh", "mwd-conv2d"}

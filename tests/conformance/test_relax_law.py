@@ -13,18 +13,9 @@ import torch
 
 from encoders.box import Box
 from encoders.views.relaxation import Relaxation
-from tests.conformance.test_op_laws import (
-    CASES,
-    MAGNITUDES,
-    PRECISION,
-    Case,
-    Exact,
-    boxes_of,
-    exact_numbers,
-    exact_value,
-    number_for,
-    points_of,
-)
+from tests.conformance.op_boxes import MAGNITUDES, boxes_of, points_of
+from tests.conformance.op_cases import CASES, Case
+from tests.oracles.op_values import PRECISION, Exact, exact_numbers, exact_value, number_for
 
 WITH_RELAX = [
     pytest.param(case, id=f"{kind}-{i}")

@@ -9,10 +9,11 @@ import functools
 import pytest
 
 from encoders import Network
-from tests.conftest import REPOSITORY, random_relu_network
+from tests.conftest import REPOSITORY
+from tests.networks.batches import random_batch
+from tests.networks.chains import hinge_network, random_relu_network
 from tests.networks.twins import Units, batch_in, twin
 from tests.oracles.polygons import least_margin
-from tests.verifier.methods.test_exact import batch_of, hinge_network
 from verifier import certify
 from verifier.batch import Batch
 from verifier.budget import Budget
@@ -48,7 +49,7 @@ def ends(found: list[Bracket], factor: float = 1.0) -> list[tuple[float, float, 
 @functools.cache
 def plain(seed: int) -> tuple[Network, Batch]:
     network = hinge_network(seed) if seed < 10 else random_relu_network(seed, (3, 8, 6, 3))
-    return network, batch_of(network, 2, seed)
+    return network, random_batch(network, 2, seed)
 
 
 @functools.cache

@@ -9,8 +9,9 @@ import torch
 
 from encoders.formats import open_runtime, read_network
 from encoders.ops import AddConstant, Affine, Mwd, Relu, Sigmoid
-from tests.conftest import REPOSITORY, chain
-from tests.verifier.methods.test_falsify import batch_of, bracketed
+from tests.conftest import REPOSITORY
+from tests.networks.batches import batch_of, bracketed
+from tests.networks.chains import chain
 from verifier import certify
 from verifier.bounds.interval import reaches_at, refute_at
 from verifier.certificates.counterexample import ClaimError, check_witness

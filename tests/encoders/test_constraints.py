@@ -10,7 +10,7 @@ from encoders.constraints import Rows, encode_label, variables_of
 from encoders.formulations.restrict import freeze
 from encoders.network import INPUT
 from encoders.ops import Abs, Add, Affine, Conv2d, LeakyRelu, MaxPool2d, Reshape, Sigmoid
-from tests.conftest import chain, random_relu_network
+from tests.networks.chains import chain, random_relu_network
 from tests.seeds import few_or
 
 F64 = torch.float64
@@ -83,7 +83,8 @@ def test_a_restriction_holds_only_where_the_system_does():
 
 def test_the_program_over_the_paper_s_variables_has_the_optimum_of_the_frozen_network():
     """The same LP written from the constraint language: an independent check of the reduced rows."""
-    from tests.verifier.restriction.test_lazy import ask, brute_force
+    from tests.networks.restriction_questions import ask
+    from tests.oracles.restriction_optimum import brute_force
 
     for seed in range(12):
         network = networks(seed)[seed % 3]

@@ -9,7 +9,7 @@ from encoders.box import Box
 from encoders.exact_order import evaluate_exactly, order_exactly
 from encoders.ops import AddConstant, Affine, Conv2d, GlobalAveragePool, Mwd, MwdConv2d, Relu, Reshape, Sigmoid, Tanh
 from encoders.rationals import NotEvaluated
-from tests.conftest import chain
+from tests.networks.chains import chain
 from tests.networks.random_networks import RandomNetwork
 
 F64 = torch.float64

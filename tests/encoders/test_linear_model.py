@@ -7,22 +7,7 @@ from scipy.sparse import csr_array
 
 from encoders.formats.linear_program import write_linear_program
 from encoders.linear_model import Direction, LinearModel, RowBuilder
-
-
-def model(seed: int = 0, integer: bool = False) -> LinearModel:
-    """Return a model with every kind of row end, and coefficients that need all 17 digits."""
-    random = np.random.default_rng(seed)
-    matrix = random.normal(size=(6, 4)) * 10.0 ** random.integers(-14, 6, size=(6, 4))
-    matrix[0, 1] = 0.1 + 1e-17 + 2**-54
-    ends = random.normal(size=6)
-    lower = np.array([ends[0], -math.inf, ends[2], ends[3], -math.inf, ends[5]])
-    upper = np.array([math.inf, ends[1], ends[2], ends[3] + 1, math.inf, ends[5] + 1 / 3])
-    column_lower = random.normal(size=4)
-    mask = np.array([False, True, True, False]) if integer else np.zeros(4, dtype=bool)
-    return LinearModel(
-        random.normal(size=4) / 3, csr_array(matrix), lower, upper, column_lower, column_lower + 1 / 7,
-        Direction.EXACT, mask,
-    )  # fmt: skip
+from tests.programs.awkward_model import awkward_model
 
 
 def test_directions_combine_and_say_what_may_be_concluded():
@@ -86,7 +71,7 @@ def test_a_written_model_reads_back_to_the_same_floats(tmp_path, suffix, integer
     """HiGHS reads what we wrote; its own writer would have kept 15 digits."""
     path = tmp_path / f"model{suffix}"
     for seed in range(5):
-        some = model(seed, integer)
+        some = awkward_model(seed, integer)
         write_linear_program(some, path)
         reader = highspy.Highs()
         reader.setOptionValue("output_flag", False)
@@ -110,4 +95,4 @@ def test_a_written_model_reads_back_to_the_same_floats(tmp_path, suffix, integer
 
 def test_an_unknown_suffix_names_the_known_ones(tmp_path):
     with pytest.raises(ValueError, match=r"\.mps or \.lp"):
-        write_linear_program(model(), tmp_path / "model.txt")
+        write_linear_program(awkward_model(), tmp_path / "model.txt")

@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 
 from encoders.linear_model import Direction, LinearModel
 from encoders.scaling import exponents, scaling_of, times_power, uniform_scaling, unit
-from tests.encoders.test_linear_model import model
+from tests.programs.awkward_model import awkward_model
 
 FIELDS = ("cost", "row_lower", "row_upper", "col_lower", "col_upper")
 
@@ -48,7 +48,7 @@ def test_exponents_are_the_least_powers_of_two_above():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_every_column_row_and_cost_is_of_size_one(seed):
-    some = model(seed, integer=seed % 2 == 0)
+    some = awkward_model(seed, integer=seed % 2 == 0)
     scaled = scaling_of(some).scaled(some)
     reach = np.maximum(np.abs(scaled.col_lower), np.abs(scaled.col_upper))[~some.integer]
     rows = np.abs(scaled.A.toarray()).max(axis=1)
@@ -61,7 +61,7 @@ def test_every_column_row_and_cost_is_of_size_one(seed):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_model_and_its_twin_in_other_units_become_equal(seed):
-    some = model(seed, integer=seed % 2 == 0)
+    some = awkward_model(seed, integer=seed % 2 == 0)
     # What is always 0 takes its unit from its column.
     some = replace(some, col_lower=np.where([True, False, False, False], 0.0, some.col_lower),
                    col_upper=np.where([True, False, False, False], 0.0, some.col_upper))  # fmt: skip
@@ -72,7 +72,7 @@ def test_a_model_and_its_twin_in_other_units_become_equal(seed):
 @pytest.mark.parametrize("seed", range(20))
 def test_what_is_unscaled_says_the_same_of_the_model(seed):
     random = np.random.default_rng(seed)
-    some = model(seed)
+    some = awkward_model(seed)
     scaling = scaling_of(some)
     scaled = scaling.scaled(some)
     x, y = random.normal(size=some.columns), random.normal(size=some.rows)
@@ -88,7 +88,7 @@ def test_what_is_unscaled_says_the_same_of_the_model(seed):
 
 
 def test_more_rows_and_another_cost_get_units_of_their_own():
-    some = model(3)
+    some = awkward_model(3)
     scaling = scaling_of(some)
     row = csr_array(np.array([[0.0, 2.0**60, 0.0, 2.0**-40]]))
     grown = scaling.with_rows(row)
@@ -116,7 +116,7 @@ def test_ends_of_any_size_stay_ends():
 
 
 def test_a_uniform_scaling_is_another_unit_of_all_columns():
-    some = model(5)
+    some = awkward_model(5)
     scaling = uniform_scaling(some, 3)
     scaled = scaling.scaled(some)
     assert scaled.A.toarray().tolist() == some.A.toarray().tolist()

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from encoders import Network, Node
 from encoders.ops import Affine, Conv2d, Op
+from tests.networks.batches import subject_of
 from verifier.batch import Batch
-from verifier.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,6 @@ def _scaled(op: Affine | Conv2d, before: Tensor, after: Tensor) -> Op:
     if isinstance(op, Affine):
         return Affine(scaled, bias)
     return Conv2d(scaled, bias, op.stride, op.padding, op.dilation, op.groups)
-
-
-def subject_of(network: Network) -> Subject:
-    return Subject("n", network, lambda x: network.evaluate(torch.from_numpy(x)).numpy(), torch.device("cpu"))
 
 
 def batch_in(batch: Batch, network: Network, units: Units) -> Batch:

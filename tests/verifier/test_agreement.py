@@ -17,7 +17,8 @@ from encoders.formats import open_runtime, read_network, write_network
 from encoders.formats.runtime import Runtime
 from encoders.formats.torch_export import from_module, open_module
 from encoders.ops import Abs, Affine, AveragePool2d, BatchNorm, Conv2d, LeakyRelu, MaxPool2d, Relu, Sigmoid, Tanh
-from tests.conftest import chain, random_mwd_network, random_relu_network
+from tests.networks.chains import chain, random_relu_network
+from tests.networks.mwd_chains import random_mwd_network
 from tests.networks.onnx_models import model
 from verifier import certify, check
 from verifier.agreement import Agreement, DisagreementError, node_tolerances, probes, rounding_tolerance

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from encoders import write_network
-from tests.conftest import random_relu_network
+from tests.networks.chains import random_relu_network
 from verifier.batch import BATCH_SIZE
 from verifier.cli import main
 

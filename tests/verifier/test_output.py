@@ -14,7 +14,8 @@ import torch
 
 import verifier.cli
 from encoders import write_network
-from tests.conftest import REPOSITORY, random_relu_network
+from tests.conftest import REPOSITORY
+from tests.networks.chains import random_relu_network
 from verifier.output import diverted_stdout, results_stream
 
 # Run inside the program before the command: a library that prints in every way there is, now and at its end. What C's

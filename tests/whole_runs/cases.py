@@ -13,7 +13,7 @@ from torch import Tensor
 
 from encoders import Network
 from tests.networks.random_networks import F64
-from tests.oracles.exact import ExactOracle, TooManyPieces
+from tests.oracles.exact_radius import ExactOracle, TooManyPieces
 from tests.whole_runs.networks import (
     SCALES,
     WEIGHTS,

@@ -12,11 +12,10 @@ import torch
 from encoders import BallRegion, write_network
 from encoders.ops import OPS, Affine, MaxPool2d, Mwd, Relu, Reshape
 from encoders.region import NORMS
-from tests.conftest import chain
+from tests.networks.chains import chain, hinge_network
 from tests.oracles.definitions import DECIMALS, value_at
-from tests.oracles.exact import ExactOracle
+from tests.oracles.exact_radius import ExactOracle
 from tests.oracles.polygons import least_margin
-from tests.verifier.methods.test_exact import hinge_network
 from tests.whole_runs.cases import draw_case
 from tests.whole_runs.files import FORMS
 from tests.whole_runs.runs import PAIRS, Tally, fuzz, run_case

@@ -19,64 +19,12 @@ from encoders.limits import Limits
 from encoders.network import INPUT
 from encoders.ops import (
     OPS,
-    Abs,
-    Add,
-    AddConstant,
     Affine,
-    AveragePool2d,
-    BatchNorm,
-    Concat,
-    Conv2d,
-    DivideConstant,
-    GlobalAveragePool,
-    LeakyRelu,
-    MaxPool2d,
-    MultiplyConstant,
     Mwd,
-    MwdConv2d,
-    Op,
-    Relu,
-    Reshape,
-    Sigmoid,
-    Slice,
-    Sub,
-    Tanh,
-    Transpose,
 )  # fmt: skip
-from tests.conftest import REPOSITORY, chain
-
-V = torch.tensor([0.1, 1e-40, 3.0, float(torch.finfo(torch.float32).max)])
-STATISTICS = (V, V.abs(), -V, V / 3)
-
-EXAMPLES: dict[str, tuple[tuple[int, ...], Op]] = {
-    "affine": ((4,), Affine(torch.rand(2, 4), torch.rand(2))),
-    "conv2d": ((4, 6, 6), Conv2d(torch.rand(2, 2, 3, 2), None, (2, 1), (1, 0, 2, 1), (1, 2), 2)),
-    "add": ((4,), Add()),
-    "sub": ((4,), Sub()),
-    "add-constant": ((4,), AddConstant(V)),
-    "multiply-constant": ((4,), MultiplyConstant(torch.tensor(-1.5, dtype=torch.float64))),
-    "divide-constant": ((4,), DivideConstant(V)),
-    "reshape": ((4, 3), Reshape((2, 6))),
-    "transpose": ((4, 3, 2), Transpose((2, 0, 1))),
-    "concat": ((4, 3), Concat(1)),
-    "slice": ((9,), Slice(0, 1, 8, 3)),
-    "batch-norm": ((4, 2), BatchNorm(*STATISTICS, epsilon=0.1)),
-    "average-pool2d": ((1, 6, 6), AveragePool2d((2, 3), (1, 2), (1, 1, 1, 1), True)),
-    "global-average-pool": ((2, 3, 3), GlobalAveragePool(9, False)),
-    "max-pool2d": ((1, 6, 6), MaxPool2d((2, 2), (2, 1), (0, 1, 1, 0), (1, 2))),
-    "relu": ((4,), Relu()),
-    "leaky-relu": ((4,), LeakyRelu(0.1)),
-    "abs": ((4,), Abs()),
-    "sigmoid": ((4,), Sigmoid()),
-    "tanh": ((4,), Tanh()),
-    "mwd": ((4,), Mwd(torch.rand(3, 4), torch.rand(3, 4), torch.tensor([True, False, True]))),
-    "mwd-conv2d": (
-        (2, 5, 4),
-        MwdConv2d(
-            torch.rand(3, 2, 3, 2), torch.rand(3, 2, 3, 2), torch.tensor([True, False, True]), (2, 1), (1, 0, 2, 1)
-        ),
-    ),
-}
+from tests.conftest import REPOSITORY
+from tests.networks.chains import chain
+from tests.networks.op_examples import EXAMPLES
 
 
 def example(kind: str) -> Network:

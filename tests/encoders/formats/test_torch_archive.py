@@ -3,25 +3,27 @@
 import io
 import json
 import pickle
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from encoders import read_network
 from encoders.formats import PICKLE_SUFFIXES, open_runtime
 from encoders.formats.errors import ModelFileError
-
-MODEL = "models/model.json"
-SAMPLES = "data/sample_inputs/model.pt"
-WEIGHTS = "data/weights/model_weights_config.json"
-CONSTANTS = "data/constants/model_constants_config.json"
-
-Entries = dict[str, bytes]
+from tests.networks.torch_archives import (
+    CONSTANTS,
+    MODEL,
+    SAMPLES,
+    WEIGHTS,
+    Entries,
+    edited,
+    first,
+    saved_entries,
+    write_entries,
+)
 
 
 class Bomb:
@@ -34,37 +36,10 @@ class Bomb:
         return Path.touch, (self.mark,)
 
 
-def saved_entries(path: Path) -> Entries:
-    """Save a small program; return its entries without the root folder's name."""
-    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
-    exported = torch.export.export(
-        model, (torch.zeros(2, 3),), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False
-    )
-    torch.export.save(exported, path)
-    with zipfile.ZipFile(path) as archive:
-        return {name.split("/", 1)[1]: archive.read(name) for name in archive.namelist()}
-
-
-def write_entries(path: Path, entries: Entries) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in entries.items():
-            archive.writestr(f"model/{name}", content)
-
-
-def edited(entries: Entries, name: str, edit: Callable[[Any], object]) -> Entries:
-    value = json.loads(entries[name])
-    edit(value)
-    return entries | {name: json.dumps(value).encode()}
-
-
 def torch_pickle(value: object) -> bytes:
     buffer = io.BytesIO()
     torch.save(value, buffer)
     return buffer.getvalue()
-
-
-def first(config: dict[str, Any]) -> dict[str, Any]:
-    return next(iter(config["config"].values()))
 
 
 def touching(mark: Path) -> str:

@@ -14,7 +14,7 @@ from encoders import read_network
 from encoders.formats import open_runtime
 from encoders.formats.errors import ModelFileError
 from encoders.limits import Limits
-from tests.encoders.formats.test_torch_archive import CONSTANTS, MODEL, WEIGHTS, Entries, edited, first, saved_entries
+from tests.networks.torch_archives import CONSTANTS, MODEL, WEIGHTS, Entries, edited, first, saved_entries
 
 # CPU seconds and bytes that a refusal may take; torch itself is loaded before. What does harm takes minutes, a refusal
 # a second or less: a machine that is busy does not count as harm.

@@ -18,7 +18,7 @@ from encoders.formats.errors import ModelFileError
 from encoders.formats.torch_export import from_module, open_module
 from encoders.formats.torch_program import convert
 from encoders.layers import Mwd, MwdConv2d
-from tests.encoders.formats.test_native import EXAMPLES
+from tests.networks.op_examples import EXAMPLES
 
 # Agreement of two evaluations of the same formulas by the same library, batched differently.
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-13}

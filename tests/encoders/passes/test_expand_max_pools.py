@@ -12,7 +12,7 @@ from encoders.linear_model import Direction
 from encoders.network import INPUT
 from encoders.ops import Affine, MaxPool2d, Relu, Reshape
 from encoders.passes import expand_max_pools
-from tests.conftest import chain
+from tests.networks.chains import chain
 
 F64 = torch.float64
 # One rounding of each difference and each sum of a tree over at most 9 cells of size 1.

@@ -9,7 +9,7 @@ from encoders import Network, Node
 from encoders.network import INPUT
 from encoders.ops import Add, AddConstant, Affine, Conv2d, Op, Relu
 from encoders.passes import merge_bias
-from tests.conftest import chain
+from tests.networks.chains import chain
 
 GENERATOR = torch.Generator().manual_seed(0)
 

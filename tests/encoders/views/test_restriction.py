@@ -9,8 +9,8 @@ from encoders.formulations.restrict import freeze
 from encoders.network import INPUT
 from encoders.ops import OPS, Abs, Add, Affine, Conv2d, LeakyRelu, MaxPool2d, Relu, Reshape, Sigmoid, UnsupportedView
 from encoders.views.restriction import Selection
-from tests.conformance.test_op_laws import CASES
-from tests.conftest import chain, random_relu_network
+from tests.conformance.op_cases import CASES
+from tests.networks.chains import chain, random_relu_network
 
 F64 = torch.float64
 # Sums of a few dozen terms of size 1 to 10 in float64.

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from encoders.ops import Affine
-from tests.conftest import chain, random_relu_network
+from tests.networks.chains import chain, random_relu_network
 from tests.networks.searches import best_length, digits_search, length, random_search, search_of
 from verifier.attacks import nearest
 from verifier.attacks.boundary_search import BoundarySearch

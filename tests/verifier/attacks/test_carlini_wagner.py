@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from encoders.ops import Affine
-from tests.conftest import chain, random_relu_network
+from tests.networks.chains import chain, random_relu_network
 from tests.networks.searches import digits_search, random_search, search_of
 from verifier.attacks.carlini_wagner import CarliniWagner, FewestCoordinates
 from verifier.attacks.deepfool import DeepFool

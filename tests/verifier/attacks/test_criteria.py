@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from encoders import BallRegion
 from encoders.ops import Affine
-from tests.conftest import chain, random_relu_network
+from tests.networks.chains import chain, random_relu_network
 from verifier.attacks import Search
 from verifier.attacks.criteria import (
     LOSSES,

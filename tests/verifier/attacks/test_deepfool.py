@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from encoders.ops import Affine
-from tests.conftest import chain, random_relu_network
+from tests.networks.chains import chain, random_relu_network
 from tests.networks.searches import digits_search, random_search, search_of
 from verifier.attacks import ATTACKS
 from verifier.attacks.deepfool import DeepFool

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from encoders.ops import Affine
-from tests.conftest import chain, random_mwd_network, random_relu_network
+from tests.networks.chains import chain, random_relu_network
+from tests.networks.mwd_chains import random_mwd_network
 from tests.networks.searches import random_search, search_of
-from tests.verifier.attacks.test_wrappers import Staircase
+from tests.networks.staircase import Staircase
 from verifier.attacks import ATTACKS
 from verifier.attacks.ensemble import Ensemble
 from verifier.attacks.report import Report

@@ -6,7 +6,7 @@ import torch
 from scipy.optimize import check_grad
 
 from encoders.ops import Affine
-from tests.conftest import chain, random_relu_network
+from tests.networks.chains import chain, random_relu_network
 from tests.networks.searches import best_length, digits_search, length, random_search, search_of
 from tests.seeds import few_or
 from verifier.attacks.deepfool import DeepFool

@@ -7,7 +7,8 @@ import torch
 from scipy.optimize import linprog
 
 from encoders.ops import Affine
-from tests.conftest import chain, random_mwd_network, random_relu_network
+from tests.networks.chains import chain, random_relu_network
+from tests.networks.mwd_chains import random_mwd_network
 from tests.networks.searches import digits_search, random_search, search_of
 from verifier.attacks import ATTACKS
 from verifier.attacks.linearise import linearise

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from encoders.ops import Affine
-from tests.conftest import chain, random_relu_network
+from tests.networks.chains import chain, random_relu_network
 from tests.networks.searches import random_search, search_of
 from verifier.attacks.ball import Ball
 from verifier.attacks.corners import Corners
@@ -168,7 +168,7 @@ def test_a_surrogate_of_another_shape_is_refused():
 
 def test_black_box_searches_find_what_a_hidden_gradient_hides():
     # A staircase has gradient 0 almost everywhere: descents from the centre stand still, searches do not.
-    from tests.verifier.attacks.test_wrappers import Staircase
+    from tests.networks.staircase import Staircase
 
     weight = torch.randn(1, 16, generator=torch.Generator().manual_seed(3))
     network = chain((16,), Staircase(8), Affine(torch.cat([weight, -weight]), torch.tensor([0.1, -0.1])))

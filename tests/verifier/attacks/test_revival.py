@@ -6,7 +6,9 @@ import torch
 
 from encoders import Network, Node, read_network
 from encoders.ops import AddConstant, Affine, Relu, Sigmoid, Tanh
-from tests.conftest import REPOSITORY, chain, random_mwd_network, random_relu_network
+from tests.conftest import REPOSITORY
+from tests.networks.chains import chain, random_relu_network
+from tests.networks.mwd_chains import random_mwd_network
 from tests.networks.random_networks import RandomNetwork
 from tests.networks.searches import digits_search, random_search, search_of
 from verifier.attacks import ATTACKS

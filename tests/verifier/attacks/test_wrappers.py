@@ -1,40 +1,20 @@
 """Replaced derivatives are taken where the forward pass went; expectations are those over all draws."""
 
-from dataclasses import dataclass
 from itertools import product
 
 import pytest
 import torch
 
 from encoders.ops import Affine
-from encoders.ops.base import Op, UnsupportedView
-from tests.conftest import chain, random_relu_network
+from tests.networks.chains import chain, random_relu_network
 from tests.networks.searches import random_search
+from tests.networks.staircase import Staircase
 from tests.seeds import few_or
 from verifier.attacks.criteria import slopes
 from verifier.attacks.descent import Descent
 from verifier.attacks.source import Source
 from verifier.attacks.steps import Steepest
 from verifier.attacks.wrappers import Expect, Replace, replace_backward
-
-
-@dataclass(frozen=True, eq=False)
-class Staircase(Op):
-    """Rounds down to multiples of 1 / steps: a gradient of 0 wherever there is one."""
-
-    kind = "staircase"
-
-    steps: int
-
-    def output_shape(self, *shapes):
-        return shapes[0]
-
-    def evaluate(self, *x):
-        # floor's own derivative is 0; the product keeps the graph connected.
-        return torch.floor(x[0] * self.steps) / self.steps + 0 * x[0]
-
-    def interval(self, *boxes):
-        raise UnsupportedView(self, "interval")
 
 
 def straight(op, x):

@@ -8,7 +8,8 @@ import torch
 
 from encoders import Box
 from encoders.ops import Affine, Mwd, Relu
-from tests.conftest import chain, random_mwd_network, random_relu_network
+from tests.networks.chains import chain, random_relu_network
+from tests.networks.mwd_chains import random_mwd_network
 from tests.seeds import seeds
 from verifier.bounds.interval import compare_classes, proves, refutes_at
 

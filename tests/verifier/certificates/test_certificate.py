@@ -12,10 +12,12 @@ import torch
 from encoders.network import Network, Node
 from encoders.ops import Affine, Relu, Reshape, Tanh
 from encoders.region import BallRegion
-from tests.conftest import chain
+from tests.networks.batches import random_batch
+from tests.networks.chains import chain, hinge_network
+from tests.networks.hinge_graphs import hinge_networks
+from tests.networks.random_boxes import points_of
+from tests.oracles.node_values import exact_values
 from tests.oracles.polygons import least_margin
-from tests.verifier.certificates.test_split_program import exact_values, hinge_networks, points_of
-from tests.verifier.methods.test_exact import batch_of, hinge_network
 from verifier.bounds.split.search import decide_ball
 from verifier.budget import Budget
 from verifier.certificates.certificate import (
@@ -37,7 +39,7 @@ PAST = 0.002
 def case(seed: int) -> tuple[Network, Certificate]:
     """Return a network of two inputs and the certificate of a search near its exact radius."""
     network = hinge_network(seed, (2, 8, 6, 3))
-    batch = batch_of(network, 1, seed)
+    batch = random_batch(network, 1, seed)
     region = batch.region(CASES[seed])
     answer = decide_ball(network, region, int(batch.classes[0]), lambda points: False, Budget(), 4000)
     assert answer.certificate is not None, answer.reason

@@ -1,16 +1,13 @@
 """Bounds of networks of hinges are below the exact value at every point, in rationals, whatever the multipliers are."""
 
 import math
-import random
 from fractions import Fraction
-from functools import cache
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import linprog
-from torch import Tensor
 
 from encoders.box import Box
 from encoders.formulations.relax import RelaxedNetwork, relax
@@ -20,32 +17,23 @@ from encoders.ops import (
     Add,
     AddConstant,
     Affine,
-    AveragePool2d,
     BatchNorm,
-    Concat,
-    Conv2d,
     DivideConstant,
-    GlobalAveragePool,
     LeakyRelu,
-    MaxPool2d,
-    MultiplyConstant,
     Op,
     Relu,
-    Reshape,
-    Slice,
     Sub,
     Tanh,
-    Transpose,
 )
-from tests.conftest import chain
-from tests.networks.random_networks import random_network
+from tests.networks.chains import chain
+from tests.networks.hinge_graphs import hinge_networks, odd_network
+from tests.networks.random_boxes import box_of, points_of
+from tests.oracles.node_values import exact_values
 from tests.oracles.polygons import least_margin
 from tests.seeds import few_or, seeds
-from verifier.certificates.split_program import SplitProgram, _upper_line, split_refusal
+from verifier.certificates.split_program import SplitProgram, _upper_line
 
 F64 = torch.float64
-# Digits after the point of the square roots of the oracle: far beyond any rounding of a float64.
-ROOT_DIGITS = 200
 
 # Bounds lie within this share of the sizes that were summed: U times a few dozen entries of a column.
 CLOSE_TO_ROUNDING = 1e-13
@@ -53,173 +41,6 @@ CLOSE_TO_ROUNDING = 1e-13
 TIGHT, SOLVER = 1e-6, 1e-7
 # Bounds of columns that are as good as none.
 WIDE = 1e5
-
-exact = np.vectorize(Fraction, otypes=[object])
-
-
-# ---------------------------------------------------------------------------------------------------------- the oracle
-
-
-def fractions(values: Tensor) -> np.ndarray:
-    """Return the exact numbers of a tensor."""
-    return exact(values.detach().to(F64).numpy()) if values.numel() else np.zeros(tuple(values.shape), dtype=object)
-
-
-def root(value: Fraction) -> Fraction:
-    """Return a square root, exact to ROOT_DIGITS digits."""
-    scale = 10 ** (2 * ROOT_DIGITS)
-    return Fraction(math.isqrt(value.numerator * scale // value.denominator), 10**ROOT_DIGITS)
-
-
-def as_matrix(op: Conv2d | AveragePool2d, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the matrix of an op on maps from its values at the unit vectors; those of a mean are one over a count."""
-    count = math.prod(shape)
-    columns = op.cast(F64, torch.device("cpu")).apply(torch.eye(count, dtype=F64).reshape(count, *shape)).flatten(1)
-    matrix = fractions(columns.T)
-    if isinstance(op, AveragePool2d):
-        matrix = np.vectorize(lambda v: Fraction(1, round(1 / v)) if v else v, otypes=[object])(matrix)
-    return matrix
-
-
-def pooled(op: MaxPool2d, x: np.ndarray) -> np.ndarray:
-    """Return the greatest values over the cells of each window that are not in the padding."""
-    found = np.empty(op.output_shape(x.shape), dtype=object)
-    for place in np.ndindex(*found.shape):
-        rows, columns = (
-            [
-                cell
-                for cell in (
-                    place[axis + 1] * op.stride[axis] - op.padding[axis] + k * op.dilation[axis]
-                    for k in range(op.kernel[axis])
-                )
-                if 0 <= cell < x.shape[axis + 1]
-            ]
-            for axis in (0, 1)
-        )
-        found[place] = x[place[0]][np.ix_(rows, columns)].max()
-    return found
-
-
-def value_of(op: Op, x: list[np.ndarray]) -> np.ndarray:
-    """Return the exact value of an op at exact inputs, from its definition."""
-    first = x[0]
-    match op:
-        case Affine():
-            found = first @ fractions(op.weight).T
-            return found if op.bias is None else found + fractions(op.bias)
-        case Conv2d() | AveragePool2d():
-            shape = op.output_shape(first.shape)
-            found = (as_matrix(op, first.shape) @ first.flatten()).reshape(shape)
-            return found if op.bias is None else found + fractions(op.bias)[:, None, None]
-        case MaxPool2d():
-            return pooled(op, first)
-        case GlobalAveragePool():
-            axes = tuple(range(1, first.ndim))
-            return first.sum(axis=axes, keepdims=op.keep_axes) / Fraction(op.size)
-        case BatchNorm():
-            axes = (-1, *[1] * (first.ndim - 1))
-            mean, variance, scale, shift = (
-                fractions(v).reshape(axes) for v in (op.mean, op.variance, op.scale, op.shift)
-            )
-            deviation = np.vectorize(root, otypes=[object])(variance + Fraction(op.epsilon))
-            return (first - mean) / deviation * scale + shift
-        case Add():
-            return first + x[1]
-        case Sub():
-            return first - x[1]
-        case AddConstant():
-            return first + fractions(op.constant)
-        case MultiplyConstant():
-            return first * fractions(op.constant)
-        case DivideConstant():
-            return first / fractions(op.constant)
-        case Concat():
-            return np.concatenate(x, axis=op.axis)
-        case Slice():
-            return first[(*[slice(None)] * op.axis, slice(op.start, op.stop, op.step))]
-        case Transpose():
-            return first.transpose(op.permutation)
-        case Reshape():
-            return first.reshape(op.shape)
-        case Relu() | LeakyRelu() | Abs():
-            left = {Relu: Fraction(0), Abs: Fraction(-1)}.get(type(op)) or (
-                Fraction(op.slope) if isinstance(op, LeakyRelu) else Fraction(-1 if isinstance(op, Abs) else 0)
-            )
-            return np.maximum(first, first * left)
-    raise AssertionError(f"no exact value of {op.kind}")
-
-
-def exact_values(network: Network, point: np.ndarray) -> dict[str, np.ndarray]:
-    """Return every node's flattened value at a float64 point `(*input_shape,)`."""
-    values = {INPUT: exact(point)}
-    for node in network.nodes:
-        values[node.name] = value_of(node.op, [values[name] for name in node.inputs])
-    return {name: value.flatten() for name, value in values.items()}
-
-
-# -------------------------------------------------------------------------------------------------- networks and boxes
-
-
-@cache
-def hinge_networks(count: int) -> tuple[Network, ...]:
-    """Return random networks of every affine op and hinges: graphs, maps, values that are read twice."""
-    found: list[Network] = []
-    seed = 0
-    while len(found) < count:
-        network = random_network(seed)
-        seed += 1
-        if split_refusal(network) is None and any(not n.op.linear for n in network.nodes):
-            found.append(network)
-    return tuple(found)
-
-
-def odd_network(seed: int) -> Network:
-    """Return a graph of what chains lack: hinges of the input and of hinges, two on one value, unread nodes, x + x.
-
-    The last node is of any kind.
-    """
-    choose = random.Random(seed)
-    generator = torch.Generator().manual_seed(seed)
-    width = choose.randint(1, 4)
-    nodes: list[Node] = []
-    names = [INPUT]
-
-    def push(op: Op, *inputs: str) -> None:
-        names.append(f"n{len(names)}")
-        nodes.append(Node(names[-1], op, inputs))
-
-    def read() -> str:
-        return choose.choice(names[-4:])
-
-    for _ in range(choose.randint(3, 11)):
-        draw = choose.random()
-        if draw < 0.5:
-            push(choose.choice([Relu(), Abs(), LeakyRelu(choose.choice([0.0, 0.01, 0.3, 1.0]))]), read())
-        elif draw < 0.8:
-            weight = torch.randn(width, width, generator=generator, dtype=F64)
-            push(Affine(weight, torch.randn(width, generator=generator, dtype=F64)), read())
-        else:
-            push(choose.choice([Add(), Sub()]), read(), read())
-    return Network(tuple(nodes), (width,), F64)
-
-
-def box_of(network: Network, generator: np.random.Generator) -> Box:
-    """Return a random box: of points, thin, or wide; sometimes with ends at zero."""
-    width = generator.choice([0.0, 1e-12, 0.3, 3.0])
-    centre = generator.normal(size=network.input_shape) * generator.choice([0.0, 1.0, 1e3])
-    half = width * generator.random(network.input_shape)
-    lower, upper = centre - half, centre + half
-    if generator.random() < 0.3:
-        lower, upper = np.minimum(lower * 0.0, upper), np.maximum(upper, -0.0)
-    return Box(*(torch.from_numpy(end).unsqueeze(0) for end in (lower, upper)))
-
-
-def points_of(box: Box, generator: np.random.Generator, count: int) -> list[np.ndarray]:
-    """Return corners and inner points of a box."""
-    lower, upper = (end[0].numpy() for end in (box.lower, box.upper))
-    shares = [generator.integers(0, 2, lower.shape) for _ in range(count)]
-    shares += [generator.random(lower.shape) for _ in range(count)]
-    return [np.clip(lower + share * (upper - lower), lower, upper) for share in shares]
 
 
 def slopes_of(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

@@ -13,7 +13,7 @@ from torch import nn
 from encoders import Network, Node, read_network, write_network
 from encoders.network import INPUT
 from encoders.ops import Affine, Relu
-from tests.conftest import random_relu_network
+from tests.networks.chains import random_relu_network
 from verifier import attack, certify
 from verifier.attacks import ATTACKS
 from verifier.cli import main

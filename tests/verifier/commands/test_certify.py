@@ -11,7 +11,8 @@ from torch import nn
 
 from encoders import read_network, write_network
 from encoders.layers import Mwd
-from tests.conftest import random_mwd_network, random_relu_network
+from tests.networks.chains import random_relu_network
+from tests.networks.mwd_chains import random_mwd_network
 from tests.seeds import few_or
 from verifier import certify
 from verifier.bounds.programs import milp

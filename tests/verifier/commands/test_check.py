@@ -11,7 +11,8 @@ import torch
 
 from encoders import write_network
 from encoders.ops import Abs, Affine, LeakyRelu, MaxPool2d, Relu, Reshape
-from tests.conftest import chain, random_mwd_network
+from tests.networks.chains import chain
+from tests.networks.mwd_chains import random_mwd_network
 from verifier import attack, certify, check
 from verifier.cli import main
 from verifier.runs.folder import RunError

@@ -19,23 +19,13 @@ import torch
 
 from encoders import write_network
 from encoders.ops import Affine, Sigmoid
-from tests.conftest import chain, random_mwd_network, random_relu_network
+from tests.networks.chains import chain, random_relu_network
+from tests.networks.mwd_chains import random_mwd_network
+from tests.runs.files import CLIP, records_of, write_job, write_records
 from verifier import attack, certify, check, compare, robustness
 from verifier.cli import main
 from verifier.runs.folder import RunError, read_run
 from verifier.summaries.results_file import differences
-
-CLIP = (0.0, 1.0)
-
-
-def write_job(place: Path, network, count: int, wrong: int = 0) -> tuple[Path, Path]:
-    """Write a network and inputs labelled by it, the first `wrong` ones wrongly; return both paths."""
-    write_network(network, place / "model.safetensors")
-    x = torch.rand(count, *network.input_shape, generator=torch.Generator().manual_seed(4))
-    y = network.evaluate(x).argmax(dim=1).numpy()
-    y[:wrong] = (y[:wrong] + 1) % network.output_shape[0]
-    np.savez(place / "data.npz", x=x.numpy(), y=y)
-    return place / "model.safetensors", place / "data.npz"
 
 
 @pytest.fixture(scope="module")
@@ -60,14 +50,6 @@ def run(made, tmp_path):
         return target
 
     return copied
-
-
-def records_of(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
-
-
-def write_records(folder: Path, records: list[dict]) -> None:
-    (folder / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
 def proved(records: list[dict]) -> dict:

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from encoders import write_network
-from tests.conftest import random_relu_network
+from tests.networks.chains import random_relu_network
 from verifier import compare
 from verifier.answers import Decision
 from verifier.cli import main

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import random_relu_network
-from tests.verifier.commands.test_check_forging import CLIP, records_of, write_job
+from tests.networks.chains import random_relu_network
+from tests.runs.files import CLIP, records_of, write_job
 from verifier import attack, certify, check, compare, robustness
 from verifier.runs.folder import RunError
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from encoders import write_network
-from tests.conftest import random_mwd_network, random_relu_network
+from tests.networks.chains import random_relu_network
+from tests.networks.mwd_chains import random_mwd_network
 from verifier import robustness
 from verifier.cli import main
 from verifier.metrics import adversarial_frequency, adversarial_severity

@@ -9,8 +9,9 @@ import torch
 from encoders import Network
 from encoders.ops import Mwd, MwdConv2d, Relu, Reshape
 from encoders.satisfiability import Formula, formula_to_network
-from tests.conftest import chain, random_relu_network
-from tests.verifier.bounds.mwd.test_contraction import F64, KINDS, batch_of, network_of, uniform_network
+from tests.networks.batches import batch_of
+from tests.networks.chains import chain, random_relu_network
+from tests.networks.mwd_chains import KINDS, network_of, uniform_network
 from verifier.batch import Batch
 from verifier.budget import Budget
 from verifier.methods import METHODS
@@ -18,6 +19,8 @@ from verifier.methods.base import Findings
 from verifier.methods.contraction import ContractionMethod
 from verifier.subject import Subject
 from verifier.verdict import Bracket, Outcome
+
+F64 = torch.float64
 
 pytest.importorskip("numba")
 

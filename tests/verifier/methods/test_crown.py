@@ -5,7 +5,8 @@ import torch
 
 from encoders import BallRegion, write_network
 from encoders.ops import Op
-from tests.conftest import random_mwd_network, random_relu_network
+from tests.networks.chains import random_relu_network
+from tests.networks.mwd_chains import random_mwd_network
 from verifier import certify
 from verifier.batch import Batch
 from verifier.budget import Budget

@@ -1,16 +1,16 @@
 """Exact answers: equal to brute force in rationals, on relus, leaky relus and absolute values, and on MWD networks."""
 
 import math
-from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor
 
 from encoders import write_network
-from encoders.network import Network
-from encoders.ops import Abs, Affine, LeakyRelu, Op, Relu, Sigmoid
-from tests.conftest import chain, random_mwd_network, random_relu_network
+from encoders.ops import Affine, Relu, Sigmoid
+from tests.networks.batches import random_batch, subject_of
+from tests.networks.chains import chain, hinge_network, random_relu_network
+from tests.networks.mwd_chains import random_mwd_network
 from tests.oracles.polygons import least_margin
 from tests.seeds import few_or, seeds
 from verifier import certify
@@ -19,38 +19,15 @@ from verifier.bounds.split.search import decide_ball
 from verifier.budget import Budget
 from verifier.methods import METHODS, Findings
 from verifier.methods.exact import ExactMethod
-from verifier.subject import Subject
 from verifier.verdict import Bracket, Outcome
 
 F64 = torch.float64
-HINGES: tuple[Op, ...] = (Relu(), LeakyRelu(0.1), Abs())
-
-
-def hinge_network(seed: int, sizes: tuple[int, ...] = (2, 5, 4, 3)) -> Network:
-    """Return a network of relus, or of another hinge, whose classes meet inside the unit square."""
-    generator = torch.Generator().manual_seed(seed)
-    ops: list[Op] = []
-    for inputs, outputs in pairwise(sizes):
-        weight = 1.5 * torch.randn(outputs, inputs, generator=generator)
-        bias = 0.5 * torch.randn(outputs, generator=generator) - weight.sum(dim=1) / 2
-        ops += [Affine(weight, bias), HINGES[seed % 4 % 3]]
-    return chain((sizes[0],), *ops[:-1])
-
-
-def _subject(network: Network) -> Subject:
-    return Subject("n", network, lambda x: network.evaluate(torch.from_numpy(x)).numpy(), torch.device("cpu"))
-
-
-def batch_of(network: Network, count: int, seed: int) -> Batch:
-    subject = _subject(network)
-    x = torch.rand(count, *network.input_shape, generator=torch.Generator().manual_seed(seed)).to(F64)
-    return Batch(subject, x, network.evaluate(x.float()).argmax(dim=1), tuple(range(count)), (0.0, 1.0), 1.0)
 
 
 @pytest.mark.parametrize("seed", seeds(60, 200))
 def test_every_answer_is_that_of_brute_force(seed):
     network = hinge_network(seed)
-    batch = batch_of(network, 1, seed)
+    batch = random_batch(network, 1, seed)
     region = batch.region((0.05, 0.12, 0.2, 0.4)[seed // 3 % 4])
     decision = ExactMethod().decide(batch, region, Budget())
     ends = region.enclosure()
@@ -69,7 +46,7 @@ def test_both_answers_occur_and_the_border_is_sharp(count):
     turned = 0
     for seed in range(count):
         network = hinge_network(seed)
-        batch = batch_of(network, 1, seed)
+        batch = random_batch(network, 1, seed)
         low, high = 0.0, 0.5
         for _ in range(24):
             middle = (low + high) / 2
@@ -109,7 +86,7 @@ def test_mwd_networks_are_decided_by_contraction():
     network = random_mwd_network(5, (2, 6, 3))
     if ExactMethod().refusal(network) is not None:
         network = random_mwd_network(6, (2, 6, 3))
-    batch = batch_of(network, 5, 0)
+    batch = random_batch(network, 5, 0)
     decision = METHODS["exact"].decide(batch, batch.region(0.02), Budget())
     contraction = METHODS["contraction"].decide(batch, batch.region(0.02), Budget())
     assert not bool((contraction.certified & ~decision.certified).any())
@@ -123,7 +100,7 @@ def test_what_it_cannot_decide_is_refused_or_left_open_with_a_reason():
         ExactMethod().refusal(wide) or ""
     )
     network = random_relu_network(1, (4, 30, 30, 3))
-    batch = batch_of(network, 1, 1)
+    batch = random_batch(network, 1, 1)
     winner = int(batch.classes[0])
     answer = decide_ball(network, batch.region(0.3), winner, _never, Budget(), most_parts=1)
     assert not answer.proved and not answer.found
@@ -137,11 +114,11 @@ def test_networks_without_hinges_and_of_huge_weights_get_an_answer_or_a_reason()
     """A linear network whose blank input ties, and one whose numbers no linear program takes."""
     torch.manual_seed(0)
     linear = chain((4,), Affine(torch.randn(3, 4)))
-    blank = Batch(_subject(linear), torch.zeros(1, 4, dtype=F64), torch.zeros(1, dtype=torch.int64), (0,), None, 1.0)
+    blank = Batch(subject_of(linear), torch.zeros(1, 4, dtype=F64), torch.zeros(1, dtype=torch.int64), (0,), None, 1.0)
     decision = ExactMethod().decide(blank, blank.region(0.1), Budget())
     assert not bool(decision.certified[0]) and (decision.witnesses or "tie" in decision.reasons[0])
     huge = chain((4,), Affine(torch.randn(6, 4) * 1e20), Relu(), Affine(torch.randn(3, 6)))
-    batch = batch_of(huge, 3, 0)
+    batch = random_batch(huge, 3, 0)
     decision = ExactMethod(parts=200).decide(batch, batch.region(0.3), Budget(20.0))
     for row in range(3):
         assert bool(decision.certified[row]) or row in decision.witnesses or decision.reasons[row]
@@ -154,7 +131,7 @@ def test_a_ball_of_ties_ends_soon_and_says_so():
         (4,), Affine(torch.randn(8, 4)), Relu(), Affine(torch.randn(7, 8)), Relu(), Affine(torch.randn(3, 7))
     )
     centre = torch.full((1, 4), 0.05, dtype=F64)
-    batch = Batch(_subject(network), centre, network.evaluate(centre.float()).argmax(dim=1), (0,), None, 1.0)
+    batch = Batch(subject_of(network), centre, network.evaluate(centre.float()).argmax(dim=1), (0,), None, 1.0)
     answer = decide_ball(network, batch.region(0.06), int(batch.classes[0]), _never, Budget(), most_parts=10**6)
     assert not answer.proved and "tie" in answer.reason and answer.programs <= 16
 
@@ -165,7 +142,7 @@ def test_without_attacks_a_counterexample_stays_open_and_is_never_certified(coun
     broken = 0
     for seed in range(count):
         network = hinge_network(seed)
-        batch = batch_of(network, 1, seed)
+        batch = random_batch(network, 1, seed)
         region = batch.region(0.5)
         ends = region.enclosure()
         exact = least_margin(network, ends.lower[0].tolist(), ends.upper[0].tolist(), int(batch.classes[0]))
@@ -189,7 +166,7 @@ def test_brackets_close_around_the_exact_radius(count):
     closed = 0
     for seed in range(count):
         network = hinge_network(seed)
-        batch = batch_of(network, 1, seed)
+        batch = random_batch(network, 1, seed)
         findings = Findings([Bracket()])
         METHODS["restriction"].bracket(batch, (0.1, 0.3, 0.9), findings, Budget())
         ExactMethod(gap=1e-5, refinements=60).bracket(batch, (), findings, Budget())

@@ -15,8 +15,8 @@ from encoders.network import INPUT
 from encoders.ops import Mwd, MwdConv2d
 from encoders.ops.mwd_exact import MOST_LITERALS, gaussian_lines
 from encoders.region import BallRegion
+from tests.networks.mwd_chains import KINDS, network_of
 from tests.seeds import seeds
-from tests.verifier.bounds.mwd.test_contraction import KINDS, network_of
 from verifier.bounds.linear.bounds import linear_bounds
 from verifier.solvers import SOLVERS, Termination
 

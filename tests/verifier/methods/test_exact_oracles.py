@@ -18,10 +18,10 @@ from encoders.formulations.relax import RelaxedNetwork, encode_exactly, relax
 from encoders.linear_model import Direction, LinearModel
 from encoders.ops import Abs, Affine, LeakyRelu, MaxPool2d, Op, Relu, Reshape, Sigmoid, Tanh
 from encoders.passes import expand_max_pools
-from tests.conftest import chain
+from tests.networks.batches import random_batch
+from tests.networks.chains import chain, hinge_network
 from tests.oracles.activation_patterns import least_values
 from tests.seeds import seeds
-from tests.verifier.methods.test_exact import batch_of, hinge_network
 from verifier.bounds.linear.bounds import linear_bounds
 from verifier.budget import Budget
 from verifier.methods.exact import ExactMethod
@@ -68,7 +68,7 @@ def smooth_network(seed: int) -> Network:
 
 def encoded_on(network: Network, radius: float, seed: int, segments: int = 4) -> tuple[RelaxedNetwork, Box, int]:
     """Return (rows on a ball around a random input, the ball's box, its class)."""
-    batch = batch_of(network, 1, seed)
+    batch = random_batch(network, 1, seed)
     bounds = linear_bounds(network, batch.region(radius))
     rows = encode_exactly(bounds.network, bounds.boxes, segments)
     return rows, batch.region(radius).enclosure(), int(batch.classes[0])
@@ -103,7 +103,7 @@ def test_networks_of_hinges_have_the_minimum_of_their_patterns(seed):
     network = hinge_network(seed, (3, 5, 4, 3))
     radius = (0.1, 0.2, 0.35)[seed % 3]
     exact = assert_patterns_agree(network, radius, seed)
-    batch = batch_of(network, 1, seed)
+    batch = random_batch(network, 1, seed)
     if abs(exact) > 1e-6:
         decision = ExactMethod().decide(batch, batch.region(radius), Budget())
         assert bool(decision.certified[0]) is (exact > 0)
@@ -119,7 +119,7 @@ def test_networks_with_max_pools_have_the_minimum_of_their_patterns(seed):
 def test_our_search_decides_max_pools_that_are_written_as_relus(seed):
     network = pool_network(seed)
     expanded = expand_max_pools(network)
-    batch = batch_of(expanded, 1, seed)
+    batch = random_batch(expanded, 1, seed)
     region = batch.region((0.1, 0.2, 0.35)[seed % 3])
     ends = region.enclosure()
     rows = differences(int(batch.classes[0]))

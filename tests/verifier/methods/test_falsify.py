@@ -5,28 +5,14 @@ import pytest
 import torch
 
 from encoders.ops import Affine
-from tests.conftest import chain, random_relu_network
+from tests.networks.batches import batch_of, bracketed
+from tests.networks.chains import chain, random_relu_network
 from tests.seeds import seeds
-from verifier.batch import Batch
 from verifier.budget import Budget
 from verifier.methods import METHODS
-from verifier.methods.base import Findings
-from verifier.subject import Subject
-from verifier.verdict import Bracket, Outcome
+from verifier.verdict import Outcome
 from verifier.witnesses.confirm import own_ties
 from verifier.witnesses.replay import replay
-
-
-def batch_of(network, centres, classes, runtime=None):
-    run = runtime or (lambda x: network.evaluate(torch.from_numpy(x)).numpy())
-    subject = Subject("test", network, run, torch.device("cpu"))
-    return Batch(subject, centres.to(torch.float64), classes, tuple(range(len(centres))), (0.0, 1.0), 1.0)
-
-
-def bracketed(batch, epsilons, seconds=float("inf")):
-    findings = Findings([Bracket() for _ in range(len(batch))])
-    METHODS["auto"].bracket(batch, epsilons, findings, Budget(seconds))
-    return findings
 
 
 def random_batch(seed=0, runtime=None):

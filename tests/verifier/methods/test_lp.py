@@ -14,7 +14,8 @@ from encoders.formulations.relax import estimate, relax
 from encoders.linear_model import Direction, LinearModel
 from encoders.network import INPUT, Network, Node
 from encoders.ops import Add, Affine, Concat, Conv2d, MaxPool2d, Relu, Reshape, Sigmoid
-from tests.conftest import chain, random_mwd_network, random_relu_network
+from tests.networks.chains import chain, random_relu_network
+from tests.networks.mwd_chains import random_mwd_network
 from tests.networks.random_networks import random_network
 from tests.seeds import seeds
 from verifier import certify

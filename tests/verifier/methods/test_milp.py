@@ -1,7 +1,6 @@
 """Integer programs as a method: equal to brute force and our own search, TRUSTED, and open whenever a solver fails."""
 
 import dataclasses
-import functools
 import math
 
 import numpy as np
@@ -13,10 +12,13 @@ from encoders.formulations.relax import estimate
 from encoders.network import INPUT, Network
 from encoders.ops import Affine, MaxPool2d, Relu, Reshape, Sigmoid, Tanh
 from encoders.region import BallRegion
-from tests.conftest import chain, random_mwd_network, random_relu_network
-from tests.oracles.polygons import least_margin
+from tests.networks.batches import random_batch
+from tests.networks.chains import chain, hinge_network, random_relu_network
+from tests.networks.mwd_chains import random_mwd_network
+from tests.networks.open_cases import RADII, open_case
+from tests.oracles.ball_margin import exact_margin
+from tests.programs.fake_solver import FakeSolver, with_solvers
 from tests.seeds import few_or, seeds
-from tests.verifier.methods.test_exact import batch_of, hinge_network
 from verifier import certify
 from verifier.answers import Decision
 from verifier.batch import Batch
@@ -29,62 +31,19 @@ from verifier.methods import METHODS, Findings
 from verifier.methods.exact import ExactMethod
 from verifier.methods.milp import MilpMethod
 from verifier.metrics import robustness_at
-from verifier.solvers import HighsSolver, Solution, Solver, Termination
+from verifier.solvers import HighsSolver, Solution, Termination
 from verifier.verdict import Bracket, Outcome, Strength
 
 F64 = torch.float64
-RADII = (0.05, 0.12, 0.2, 0.4)
 # What a solver's tolerances and the method's own leave open around a tie.
 NEAR_TIE = 1e-5
 MILP, CBC = MilpMethod(), MilpMethod("pulp", name="milp-cbc")
 
 
-class FakeSolver(Solver):
-    """Answers what a function of (model, settings) says, and remembers the settings."""
-
-    integers = True
-    name = "fake"
-
-    def __init__(self, answer) -> None:
-        self.answer, self.asked = answer, []
-
-    def missing(self):
-        return None
-
-    def solve(self, model, seconds=math.inf, settings=None):
-        self.asked.append(settings)
-        return self.answer(model, settings)
-
-
-def with_solvers(*solvers: Solver, **options) -> MilpMethod:
-    method = MilpMethod(**options)
-    method._solvers = solvers
-    return method
-
-
-def exact_margin(network: Network, batch: Batch, radius: float) -> float:
-    ends = batch.region(radius).enclosure()
-    return float(least_margin(network, ends.lower[0].tolist(), ends.upper[0].tolist(), int(batch.classes[0])))
-
-
-@functools.cache
-def open_case() -> tuple[Network, Batch, float]:
-    """Return a case that is safe and that linear bounds leave open, so that a solver is asked."""
-    # Seeds before 12 have none.
-    for seed in range(12, 50):
-        network = hinge_network(seed, (2, 8, 6, 3))
-        batch = batch_of(network, 1, seed)
-        for radius in RADII:
-            crown = METHODS["crown"].decide(batch, batch.region(radius), Budget())
-            if not bool(crown.certified[0]) and exact_margin(network, batch, radius) > 1e-3:
-                return network, batch, radius
-    raise AssertionError("no seed has such a case")
-
-
 @pytest.mark.parametrize("seed", seeds(12, 48))
 def test_every_answer_is_that_of_brute_force(seed):
     network = hinge_network(seed)
-    batch = batch_of(network, 1, seed)
+    batch = random_batch(network, 1, seed)
     radius = RADII[seed // 3 % 4]
     exact = exact_margin(network, batch, radius)
     for method in (MILP, CBC) if seed < 12 else (MILP,):
@@ -100,7 +59,7 @@ def test_every_answer_is_that_of_brute_force(seed):
 @pytest.mark.parametrize("seed", seeds(1, 4))
 def test_deeper_networks_get_the_answers_of_our_own_search(seed):
     network = random_relu_network(seed, (4, 12, 10, 8, 4))
-    batch = batch_of(network, 12, seed)
+    batch = random_batch(network, 12, seed)
     for radius in (0.03, 0.1):
         region = batch.region(radius)
         ours, theirs = (m.decide(batch, region, Budget()) for m in (ExactMethod(), MILP))
@@ -127,7 +86,7 @@ def test_curved_networks_are_proved_through_outer_rows_and_broken_only_by_replay
         generator = torch.Generator().manual_seed(seed)
         first, second = torch.randn(4, 2, generator=generator) * 2, torch.randn(3, 4, generator=generator)
         network = chain((2,), Affine(first, -first.sum(dim=1) / 2), (Sigmoid(), Tanh())[seed % 2], Affine(second))
-        batch = batch_of(network, 1, seed)
+        batch = random_batch(network, 1, seed)
         for radius in (0.1, 0.3):
             decision = MILP.decide(batch, batch.region(radius), Budget())
             least = grid_margin(network, batch, batch.region(radius))
@@ -147,7 +106,7 @@ def test_networks_with_maximum_pools_are_decided():
             (2,), Affine(weight, 0.3 * torch.randn(16, generator=generator)), Reshape((1, 4, 4)), pool, Reshape((4,)),
             Relu(), Affine(torch.randn(3, 4, generator=generator)),
         )  # fmt: skip
-        batch = batch_of(network, 1, seed)
+        batch = random_batch(network, 1, seed)
         decision = MILP.decide(batch, batch.region(0.2), Budget())
         least = grid_margin(network, batch, batch.region(0.2))
         decided += bool(decision.certified[0]) or bool(decision.witnesses)
@@ -158,7 +117,7 @@ def test_networks_with_maximum_pools_are_decided():
 @pytest.mark.parametrize("seed", seeds(2, 5))
 def test_tiny_mwd_networks_get_the_answers_of_contraction(seed):
     network = random_mwd_network(seed, (2, 4, 3))
-    batch = batch_of(network, 1, seed)
+    batch = random_batch(network, 1, seed)
     for radius in (0.02, 0.1):
         exact, found = (m.decide(batch, batch.region(radius), Budget()) for m in (METHODS["exact"], MILP))
         assert exact.certified.tolist() == found.certified.tolist()
@@ -171,7 +130,7 @@ def test_minimised_radii_bracket_the_exact_one(method, count):
     closed = 0
     for seed in range(count):
         network = hinge_network(seed)
-        batch = batch_of(network, 1, seed)
+        batch = random_batch(network, 1, seed)
         findings = Findings([Bracket()])
         METHODS["restriction"].bracket(batch, (0.1, 0.3, 0.9), findings, Budget())
         if math.isinf(findings.brackets[0].upper):
@@ -190,7 +149,7 @@ def test_a_radius_is_found_without_any_witness_to_start_from():
     found = 0
     for seed in range(6):
         network = hinge_network(seed)
-        batch = batch_of(network, 1, seed)
+        batch = random_batch(network, 1, seed)
         findings = Findings([Bracket()])
         MILP.bracket(batch, (0.02, 0.4), findings, Budget())
         bracket = findings.brackets[0]
@@ -206,7 +165,7 @@ def test_a_radius_is_found_without_any_witness_to_start_from():
 def test_a_start_from_a_witness_satisfies_the_exact_rows_of_hinges():
     for seed in range(9):
         network = hinge_network(seed, (2, 8, 6, 3))
-        batch = batch_of(network, 1, seed)
+        batch = random_batch(network, 1, seed)
         rows = ExactRows(network, batch.region(0.3))
         relaxed = rows.encoded(4)
         centre = rows.region.centre.flatten().numpy()
@@ -284,7 +243,7 @@ def test_a_second_opinion_of_cbc_agrees_with_highs():
 def test_a_wrong_bound_on_the_radius_never_makes_a_contradiction():
     """A solver that says far too much against a witness that replays: the bracket stays, with the reason."""
     network = hinge_network(0)
-    batch = batch_of(network, 1, 0)
+    batch = random_batch(network, 1, 0)
     findings = Findings([Bracket()])
     METHODS["restriction"].bracket(batch, (0.9,), findings, Budget())
     upper = findings.brackets[0].upper
@@ -351,7 +310,7 @@ def test_networks_whose_exact_rows_alone_are_too_large_are_refused_with_their_si
     most = estimate(network, "exact", 16)[1] - 1
     monkeypatch.setattr(milp, "MOST_ENTRIES", most)
     assert estimate(network)[1] < estimate(network, "exact")[1] < most and MILP.refusal(network) is None
-    exact = ExactRows(network, batch_of(network, 1, 0).region(0.1))
+    exact = ExactRows(network, random_batch(network, 1, 0).region(0.1))
     assert not isinstance(exact.encoded(4), str)
     monkeypatch.setattr(milp, "encode_exactly", None)
     assert f"with {most + 1:,} entries, more than the {most:,}" in exact.encoded(16)
@@ -384,7 +343,7 @@ def test_limits_leave_open_with_the_reason(monkeypatch):
     out_of_time = MILP.decide(batch, region, Budget(0.0))
     assert not bool(out_of_time.certified[0]) and out_of_time.reasons == {0: "time limit"}
     hard = random_relu_network(3, (6, 40, 40, 40, 3))
-    several = batch_of(hard, 1, 3)
+    several = random_batch(hard, 1, 3)
     decision = MilpMethod(nodes=1).decide(several, several.region(0.3), Budget(20.0))
     if not decision.witnesses:
         assert "nodes" in decision.reasons[0] and not bool(decision.certified[0])
@@ -398,7 +357,7 @@ def test_limits_leave_open_with_the_reason(monkeypatch):
 
 def test_a_solver_of_a_larger_radius_does_not_weaken_what_others_proved_at_a_requested_one():
     network = hinge_network(0)
-    batch = batch_of(network, 1, 0)
+    batch = random_batch(network, 1, 0)
     proved = Bracket().raise_lower(0.01, "crown", Strength.CHECKED).lower_upper(0.4, "attack")
     findings = Findings([proved])
     MILP.bracket(batch, (0.01,), findings, Budget())
@@ -411,7 +370,7 @@ def test_a_solver_of_a_larger_radius_does_not_weaken_what_others_proved_at_a_req
 def test_a_witness_within_a_trusted_end_is_noted_as_a_refutation():
     """Whoever finds it: the findings name the pair, and the proof of the lower end keeps its certificate."""
     network = hinge_network(0)
-    batch = batch_of(network, 1, 0)
+    batch = random_batch(network, 1, 0)
     yes = FakeSolver(lambda *_: Solution(Termination.INFEASIBLE, bound=math.inf))
     findings = Findings([Bracket().raise_lower(0.0, "crown", Strength.CHECKED)], certificates={0: object()})
     with_solvers(yes).bracket(batch, (0.9,), findings, Budget())

@@ -7,9 +7,10 @@ import torch
 from encoders.formats.torch_export import from_module
 from encoders.formulations.restrict import freeze
 from encoders.ops import Affine, Relu, Sigmoid
-from tests.conftest import chain, random_mwd_network, random_relu_network
+from tests.networks.chains import chain, random_relu_network
+from tests.networks.mwd_chains import random_mwd_network
+from tests.networks.restriction_questions import ask, conv_network, inputs_of, second_label
 from tests.seeds import few_or
-from tests.verifier.restriction.test_lazy import ask, conv_network, inputs_of, second_label
 from verifier import certify
 from verifier.answers import Witness
 from verifier.batch import Batch

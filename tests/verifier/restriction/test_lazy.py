@@ -5,13 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import linprog
 
 from encoders import Network
 from encoders.formulations.restrict import freeze
 from encoders.linear_model import Direction
-from encoders.ops import Affine, Conv2d, MaxPool2d, Relu, Reshape
-from tests.conftest import chain, random_relu_network
+from encoders.ops import Affine, Relu
+from tests.networks.chains import chain, random_relu_network
+from tests.networks.restriction_questions import ask, conv_network, inputs_of, second_label
+from tests.oracles.restriction_optimum import brute_force
 from tests.seeds import few_or
 from verifier.budget import Budget
 from verifier.restriction.answer import Outcome, first_step, nearest_in_box
@@ -26,48 +27,6 @@ from verifier.solvers import SOLVERS
 F64 = torch.float64
 # Solvers keep rows to 1e-7; radii are of size 0.1.
 TOLERANCE = 1e-6
-
-
-def ask(network: Network, x: torch.Tensor, target: int, at=None, direction=None, alpha=0.0, reach=1.0) -> Question:
-    """Return the question for x in [0, 1]^n, frozen at x or at another point."""
-    flat = x.flatten().numpy()
-    frozen = freeze(network, x if at is None else at, direction)
-    lower, upper = np.maximum(-flat, -reach), np.minimum(1 - flat, reach)
-    return Question(frozen, x, target, lower, upper, reach, alpha)
-
-
-def inputs_of(seed: int, n: int) -> torch.Tensor:
-    return torch.rand(1, n, dtype=F64, generator=torch.Generator().manual_seed(1000 + seed))
-
-
-def second_label(network: Network, x: torch.Tensor) -> tuple[int, int]:
-    order = network.evaluate(x)[0].argsort(descending=True)
-    return int(order[0]), int(order[1])
-
-
-def conv_network(seed: int) -> Network:
-    generator = torch.Generator().manual_seed(seed)
-    weight = [torch.randn(*s, generator=generator, dtype=F64) for s in ((3, 1, 3, 3), (3,), (4, 12), (4,), (3, 4))]
-    return chain(
-        (1, 6, 6), Conv2d(weight[0], weight[1]), Relu(), MaxPool2d((2, 2), (2, 2)), Reshape((12,)),
-        Affine(weight[2], weight[3]), Relu(), Affine(weight[4]), dtype=F64,
-    )  # fmt: skip
-
-
-def brute_force(question: Question) -> float:
-    """Return the optimum by scipy over rows taken one by one from the network's own derivative."""
-    n = question.inputs
-    count = len(question.at_centre)
-    zero = np.zeros(n)
-    jacobian = np.stack([question.values(np.eye(n)[i]) - question.values(zero) for i in range(n)], axis=1)
-    scale = np.maximum(np.abs(jacobian).sum(axis=1), 1e-7)[:, None]
-    jacobian, values = jacobian / scale, question.at_centre / scale[:, 0]
-    ball = np.block([[np.eye(n), -np.ones((n, 1))], [-np.eye(n), -np.ones((n, 1))]])
-    rows = np.vstack([np.hstack([-jacobian, np.zeros((count, 1))]), ball])
-    ends = np.concatenate([values, np.zeros(2 * n)])
-    bounds = [*zip(question.lower, question.upper, strict=True), (0, question.reach)]
-    found = linprog(np.append(zero, 1.0), A_ub=rows, b_ub=ends, bounds=bounds)
-    return float(found.fun) if found.status == 0 else math.inf
 
 
 @pytest.mark.parametrize("count", few_or(10, 30))

@@ -13,8 +13,8 @@ import time
 import numpy as np
 import pytest
 
-from tests.conformance.test_solvers import CORNER, INFEASIBLE, hard_model, model
 from tests.conftest import REPOSITORY
+from tests.programs.linear_models import CORNER, INFEASIBLE, hard_model, model
 from verifier.solvers import (
     SOLVERS,
     CvxpySolver,
@@ -249,7 +249,7 @@ def test_cbc_is_killed_with_its_worker():
 def test_no_process_outlives_its_parent_whatever_ends_it():
     code = """
         import os, signal, sys, threading, time
-        from tests.conformance.test_solvers import CORNER, hard_model
+        from tests.programs.linear_models import CORNER, hard_model
         from verifier.solvers import HighsSolver, WorkerSolver
         # A process started in the background inherits that Ctrl-C is ignored.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -281,7 +281,7 @@ def test_a_fork_gets_a_process_of_its_own():
     """Two processes that ask over one pipe would read each other's answers."""
     code = """
         import os
-        from tests.conformance.test_solvers import CORNER
+        from tests.programs.linear_models import CORNER
         from verifier.solvers import HighsSolver, WorkerSolver
         worker = WorkerSolver(HighsSolver())
         worker.solve(CORNER)

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from encoders.ops import AddConstant, Affine, Relu
-from tests.conftest import chain
+from tests.networks.batches import batch_of
+from tests.networks.chains import chain
 from tests.networks.searches import search_of
-from tests.verifier.methods.test_falsify import batch_of
 from verifier.attacks import ATTACKS
 from verifier.attacks.criteria import shortfalls
 from verifier.attacks.descent import Descent

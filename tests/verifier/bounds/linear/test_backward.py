@@ -31,9 +31,9 @@ from encoders.ops import (
 )
 from encoders.region import BallRegion
 from encoders.views.coefficients import Coefficients
-from tests.conformance.test_op_laws import exact_numbers, exact_value
-from tests.conftest import chain
+from tests.networks.chains import chain
 from tests.networks.random_networks import random_network
+from tests.oracles.op_values import exact_numbers, exact_value
 from tests.seeds import seeds
 from verifier.bounds.linear.bounds import linear_bounds
 from verifier.bounds.linear.region_minimum import RegionMinimum

@@ -7,7 +7,8 @@ import torch
 
 from encoders import BallRegion
 from encoders.ops import Affine, Relu
-from tests.conftest import chain, random_mwd_network, random_relu_network
+from tests.networks.chains import chain, random_relu_network
+from tests.networks.mwd_chains import random_mwd_network
 from tests.seeds import seeds
 from verifier.bounds.interval import compare_classes
 from verifier.bounds.linear import margins as margins_module

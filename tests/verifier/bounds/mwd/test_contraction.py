@@ -10,11 +10,9 @@ import torch
 from encoders import Box
 from encoders.ops import Mwd
 from encoders.satisfiability import Formula, assignment_of, formula_to_network, random_formula
-from tests.conftest import chain, random_mwd_network
-from verifier.batch import Batch
+from tests.networks.mwd_chains import KINDS, network_of
 from verifier.bounds.interval import compare_classes
 from verifier.bounds.mwd.chain import dense_layers
-from verifier.subject import Subject
 
 pytest.importorskip("numba")
 
@@ -24,57 +22,8 @@ from verifier.bounds.mwd.contraction_threshold import mirrored_down, mirrored_up
 F64 = torch.float64
 
 
-def uniform_network(seed: int, sizes: tuple[int, ...], last_negated: bool):
-    """Return a random MWD network whose last layer has one type of unit."""
-    network = random_mwd_network(seed, sizes)
-    *front, last = [node.op for node in network.nodes]
-    final = Mwd(last.weight, last.attractor, torch.full_like(last.negated, last_negated))
-    return chain((sizes[0],), *front, final)
-
-
-def network_of(kind: str, seed: int, sizes: tuple[int, ...]):
-    """Return a random network: `<link>-<types of the last layer>`, with classes that are about balanced.
-
-    Linear ones have mixed types and biases in the first layer and Gaussian links in between.
-    """
-    link, types = kind.split("-")
-    if link == "gaussian" and types != "mixed":
-        return uniform_network(seed, sizes, types == "negated")
-    network = random_mwd_network(seed, sizes)
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.rand(500, sizes[0], generator=generator)
-    first, *middle, last = [node.op for node in network.nodes]
-    if link == "linear":
-        mask = torch.arange(len(first.negated)) % 2 == 0
-        first = Mwd(
-            first.weight / 2, 2 * first.attractor - 0.5, mask, torch.randn(len(mask), generator=generator), link
-        )
-    negated = (
-        torch.arange(len(last.negated)) % 2 == 0
-        if types == "mixed"
-        else torch.full_like(last.negated, types == "negated")
-    )
-    before = chain((sizes[0],), first, *middle).evaluate(x)
-    if link == "linear":
-        last = Mwd(last.weight, last.attractor, negated, None, link)
-        last = Mwd(last.weight, last.attractor, negated, -last.evaluate(before).median(dim=0).values, link)
-    else:
-        # exp(-z^2) = 1 - exp(-z^2) at z = 0.83.
-        middle_distance = Mwd(last.weight, last.attractor, negated).squared_distance(before).sqrt().median(dim=0).values
-        last = Mwd(last.weight * (0.83 / middle_distance)[:, None], last.attractor, negated)
-    return chain((sizes[0],), first, *middle, last)
-
-
-KINDS = ["gaussian-plain", "gaussian-negated", "gaussian-mixed", "linear-plain", "linear-negated", "linear-mixed"]
-
-
 def packed(network):
     return contraction.pack(dense_layers(network, "contraction"))
-
-
-def batch_of(network, centres, classes):
-    subject = Subject("test", network, lambda x: network.evaluate(torch.from_numpy(x)).numpy(), torch.device("cpu"))
-    return Batch(subject, centres.to(torch.float64), classes, tuple(range(len(centres))), (0.0, 1.0), 1.0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from encoders.ops import Mwd, MwdConv2d, Relu, Reshape
-from tests.conftest import chain, random_mwd_network
+from tests.networks.chains import chain
+from tests.networks.mwd_chains import random_mwd_network
 from verifier.attacks import ATTACKS
 from verifier.batch import Batch
 from verifier.bounds.mwd.chain import dense_layers

@@ -32,10 +32,10 @@ from encoders.ops import (
     Tanh,
 )
 from encoders.ops.base import Shape
-from tests.conftest import chain
+from tests.networks.batches import random_batch
+from tests.networks.chains import chain, hinge_network
 from tests.networks.random_networks import random_network
 from tests.oracles.polygons import least_margin
-from tests.verifier.methods.test_exact import batch_of, hinge_network
 from verifier.bounds.linear.bounds import linear_bounds
 from verifier.budget import Budget
 from verifier.methods.exact import ExactMethod
@@ -155,7 +155,7 @@ def test_a_node_that_reads_one_value_twice_keeps_its_binaries_apart():
 def least_by(solver: str, seed: int, radius: float) -> tuple[float, float]:
     """Return (the least margin over all rivals by a solver, the exact one)."""
     network = hinge_network(seed)
-    batch = batch_of(network, 1, seed)
+    batch = random_batch(network, 1, seed)
     region = batch.region(radius)
     reference = int(batch.classes[0])
     bounds = linear_bounds(network, region)
@@ -204,7 +204,7 @@ class Cube(Op):
 
 def test_known_units_get_no_binary_and_ops_without_the_view_are_named():
     network = hinge_network(0)
-    batch = batch_of(network, 1, 0)
+    batch = random_batch(network, 1, 0)
     bounds = linear_bounds(network, batch.region(0.1))
     encoded = encode_exactly(bounds.network, bounds.boxes)
     sources = [node.inputs[0] for node in network.nodes if not node.op.linear]

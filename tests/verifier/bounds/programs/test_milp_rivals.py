@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from encoders.network import INPUT
-from tests.conftest import random_relu_network
+from tests.networks.batches import random_batch
+from tests.networks.chains import hinge_network, random_relu_network
+from tests.oracles.ball_margin import exact_margin
+from tests.programs.fake_solver import FakeSolver, with_solvers
 from tests.seeds import seeds
-from tests.verifier.methods.test_exact import batch_of, hinge_network
-from tests.verifier.methods.test_milp import FakeSolver, exact_margin, with_solvers
 from verifier.batch import Batch
 from verifier.bounds.programs.milp import TOLERANCE, Effort, ExactRows, MilpSearch
 from verifier.bounds.programs.milp_radius import RadiusSearch, completed, distance_program
@@ -56,7 +57,7 @@ class Replay:
 def test_one_program_for_all_rivals_has_the_sign_of_one_program_each(seed):
     """Of all rivals, those included that linear bounds would have settled."""
     network = random_relu_network(seed, (4, 14, 10, 6))
-    batch = batch_of(network, 2, seed)
+    batch = random_batch(network, 2, seed)
     for row in range(2):
         one = batch.at(torch.tensor([row]))
         rows = differences(one, 6)
@@ -72,7 +73,7 @@ def test_one_program_for_all_rivals_has_the_sign_of_one_program_each(seed):
 @pytest.mark.parametrize("seed", seeds(2, 8))
 def test_the_least_radius_of_one_program_for_all_rivals_is_that_of_one_program_each(seed):
     network = random_relu_network(seed, (3, 12, 8, 5))
-    batch = batch_of(network, 1, seed)
+    batch = random_batch(network, 1, seed)
     exact, rows = ExactRows(network, batch.region(0.4)), differences(batch, 5)
     found = []
     for together in (False, True):
@@ -92,7 +93,7 @@ def test_the_least_radius_of_one_program_for_all_rivals_is_that_of_one_program_e
 @pytest.mark.parametrize("seed", seeds(4, 12))
 def test_one_program_for_all_rivals_has_the_sign_of_brute_force(seed):
     network = hinge_network(seed, (2, 5, 4, 4))
-    batch = batch_of(network, 1, seed)
+    batch = random_batch(network, 1, seed)
     radius = (0.05, 0.2, 0.4)[seed // 3 % 3]
     exact = exact_margin(network, batch, radius)
     assert abs(exact) > SOLVER
@@ -104,7 +105,7 @@ def test_one_program_for_all_rivals_has_the_sign_of_brute_force(seed):
 @pytest.mark.parametrize("seed", seeds(1, 4))
 def test_brackets_of_one_program_for_all_rivals_are_those_of_one_program_each(seed):
     network = random_relu_network(seed, (3, 10, 8, 5))
-    batch = batch_of(network, 2, seed)
+    batch = random_batch(network, 2, seed)
     found = []
     for method in (ONE, TOGETHER):
         findings = Findings([Bracket(), Bracket()])
@@ -123,7 +124,7 @@ def test_brackets_of_one_program_for_all_rivals_are_those_of_one_program_each(se
 @pytest.mark.parametrize("seed", seeds(3, 12))
 def test_with_the_input_fixed_the_optimum_is_the_least_margin_or_there_is_none(seed):
     network = hinge_network(seed, (2, 6, 5, 4))
-    batch = batch_of(network, 1, seed)
+    batch = random_batch(network, 1, seed)
     exact = ExactRows(network, batch.region(0.3))
     relaxed, rows = exact.encoded(4), differences(batch, 4)
     generator = torch.Generator().manual_seed(seed)
@@ -149,7 +150,7 @@ def test_with_the_input_fixed_the_optimum_is_the_least_margin_or_there_is_none(s
 @pytest.mark.parametrize("seed", range(4))
 def test_constants_are_rounded_up_and_bounds_of_rows_hold(seed):
     network = hinge_network(seed, (2, 6, 5, 4))
-    batch = batch_of(network, 1, seed)
+    batch = random_batch(network, 1, seed)
     exact = ExactRows(network, batch.region(0.3))
     relaxed, rows = exact.encoded(4), differences(batch, 4)
     share = torch.rand(200, 2, generator=torch.Generator().manual_seed(seed))
@@ -170,7 +171,7 @@ def test_a_start_that_several_rivals_beat_satisfies_the_program():
     tried = 0
     for seed in range(9):
         network = hinge_network(seed, (2, 8, 6, 4))
-        batch = batch_of(network, 1, seed)
+        batch = random_batch(network, 1, seed)
         exact = ExactRows(network, batch.region(0.4))
         relaxed, centre = exact.encoded(4), exact.region.centre.flatten().numpy()
         generator = torch.Generator().manual_seed(seed)
@@ -190,7 +191,7 @@ def test_a_start_that_several_rivals_beat_satisfies_the_program():
 @pytest.mark.parametrize(("seed", "radius", "count"), [(4, 0.17, 4), (22, 0.17, 4), (23, 0.08, 3)])
 def test_all_open_rivals_are_asked_about_once_and_named_when_they_stay_open(seed, radius, count):
     network = random_relu_network(seed, (4, 14, 10, 6))
-    batch = batch_of(network, 1, seed)
+    batch = random_batch(network, 1, seed)
     region = batch.region(radius)
     least, _ = ExactRows(network, region).least(torch.from_numpy(differences(batch, 6)))
     assert int((least <= 0).sum()) == count

@@ -6,21 +6,23 @@ import torch
 
 from encoders.network import INPUT
 from encoders.ops import Affine, LeakyRelu
-from tests.conftest import chain, random_relu_network
+from tests.networks.batches import random_batch
+from tests.networks.chains import chain, hinge_network, random_relu_network
+from tests.networks.open_cases import open_case
 from tests.seeds import few_or
-from tests.verifier.methods.test_exact import batch_of, hinge_network
-from tests.verifier.methods.test_milp import MILP, open_case
 from verifier.bounds.linear.bounds import linear_bounds
 from verifier.bounds.programs.tightening import tighten
 from verifier.budget import Budget
 from verifier.methods.milp import MilpMethod
+
+MILP = MilpMethod()
 
 
 def test_tightened_boxes_hold_every_value_and_leave_fewer_units_open():
     gained = 0
     for seed in range(4):
         network = random_relu_network(seed, (4, 12, 10, 8, 4))
-        batch = batch_of(network, 1, seed)
+        batch = random_batch(network, 1, seed)
         region = batch.region(0.3)
         bounds = linear_bounds(network, region)
         row = np.array([1.0, -1.0, 0.0, 0.0])
@@ -49,7 +51,7 @@ def test_tightening_without_time_changes_nothing_and_with_time_no_answer(count):
     assert nothing.programs == 0 and nothing.boxes is bounds.boxes and nothing.open_units == nothing.open_before > 0
     tightened = MilpMethod(tighten=5.0)
     for seed in range(count):
-        some = batch_of(hinge_network(seed), 1, seed)
+        some = random_batch(hinge_network(seed), 1, seed)
         plain, tight = (m.decide(some, some.region(0.2), Budget()) for m in (MILP, tightened))
         assert plain.certified.tolist() == tight.certified.tolist() and set(plain.witnesses) == set(tight.witnesses)
 
@@ -58,7 +60,7 @@ def test_leaky_units_of_any_slope_are_tightened_soundly():
     generator = torch.Generator().manual_seed(1)
     first, second = torch.randn(6, 2, generator=generator), torch.randn(4, 6, generator=generator)
     network = chain((2,), Affine(first), LeakyRelu(0.3), Affine(second), LeakyRelu(0.3), Affine(torch.eye(3, 4)))
-    batch = batch_of(network, 1, 1)
+    batch = random_batch(network, 1, 1)
     bounds = linear_bounds(network, batch.region(0.4))
     found = tighten(bounds, np.array([1.0, -1.0, 0.0]), 30.0)
     x = bounds.region.lower + torch.rand(3000, 2, generator=generator) * (bounds.region.upper - bounds.region.lower)

@@ -9,7 +9,7 @@ import torch
 from encoders import write_network
 from encoders.ops import Affine
 from encoders.region import BallRegion
-from tests.conftest import chain, random_relu_network
+from tests.networks.chains import chain, random_relu_network
 from verifier.bounds.split.open_subproblem import Why, sentence, why_open
 from verifier.bounds.split.search import decide_ball
 from verifier.budget import Budget

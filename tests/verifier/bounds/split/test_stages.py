@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from encoders.ops import AddConstant, Affine, BatchNorm, Relu
-from tests.conftest import chain
+from tests.networks.chains import chain
 from verifier.bounds.split.stages import staged
 
 F64 = torch.float64
