@@ -1,6 +1,7 @@
 """Rules of the layout: who imports whom, that tables are complete, and that files stay small."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from encoders.ops import OPS
 from tests.conftest import REPOSITORY
+from tests.shares import EVERY
 
 # Listed bottom first: an entry imports only entries above it (and itself).
 VERIFIER_ORDER = [
@@ -95,6 +97,32 @@ def test_packages_import_without_cycles_and_without_torch():
     code = f"import sys, verifier, encoders, verifier.cli; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert result.stdout.strip() == "[]"
+
+
+def test_tests_mirror_the_tree():
+    """`tests/<package>/<folder>/test_<file>[_<topic>].py`: a package's own name counts as a file of its folder."""
+    for package in ("encoders", "verifier"):
+        for path in (REPOSITORY / "tests" / package).rglob("test_*.py"):
+            folder = REPOSITORY / path.relative_to(REPOSITORY / "tests").parent
+            modules = {folder.name} | {p.stem for p in folder.glob("*.py")}
+            name = path.stem.removeprefix("test_")
+            assert folder.is_dir() and any(name == m or name.startswith(f"{m}_") for m in modules), (
+                f"{path.relative_to(REPOSITORY)} is named for no module of {folder.relative_to(REPOSITORY)}"
+            )
+
+
+def test_no_test_imports_another():
+    """What tests share lies in rooms: oracles, networks, programs, runs, the cases of a table."""
+    # Programs that tests start in other processes are strings, so the text is asked and not its syntax.
+    other = re.compile(r"^\s*(?:(?:from|import)\s+(?:[\w.]*\.)?|from\s+tests[\w.]*\s+import\s+.*\b)test_", re.MULTILINE)
+    for path in (REPOSITORY / "tests").rglob("*.py"):
+        assert not other.search(path.read_text(encoding="utf-8")), path.relative_to(REPOSITORY)
+
+
+def test_every_share_is_of_a_test_that_exists():
+    paths = (REPOSITORY / "tests").rglob("test_*.py")
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in paths]
+    assert set(EVERY) <= {node.name for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.relative_to(REPOSITORY).as_posix())
