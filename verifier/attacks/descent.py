@@ -7,6 +7,7 @@ FGSM, I-FGSM, MI-FGSM, PGD and APGD are rows of the table `ATTACKS`, by their se
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -115,50 +116,46 @@ class Descent(Attack):
     ) -> tuple[Tensor, Tensor]:
         """Return (last points, their shortfalls) of each job, from the points x; a job ends where its input breaks.
 
-        Now and then, and in each step from a flat place on, gradients that are zero get a second source of directions.
         alone: there is nothing to compare with, and nobody judges the last points here.
         """
-        # With a slack the best points on the way are second best to those behind it.
-        remember = search.slack is not None and not alone
-        ended = _Ended(x.clone(), torch.full_like(ball.radius, torch.inf), torch.zeros_like(jobs.rows), remember)
+        ended = _Ended.before(x, ball, jobs, remember=search.slack is not None and not alone)
         missing = least = ended.missing.clone()
         everyone, going = jobs.rows, torch.arange(len(x), device=x.device)
-        walk, broken, spent = self.rule.begin(ball, self.steps), torch.zeros_like(search.classes).bool(), 0
-        flat = False
-        for number in range(self.steps + (not alone)):
+        walk, broken = self.rule.begin(ball, self.steps), torch.zeros_like(search.classes).bool()
+        flat, spent = False, 0
+        for number in range(self.steps):
             if search.budget.exhausted:
                 break
-            last = number == self.steps
-            scores, gradient = self._evaluate(search, jobs, x, source, not last)
+            scores, gradient = self._differentiate(search, jobs, x, source)
             missing = jobs.shortfalls(scores)
-            if remember:
-                ended.write(going, x, missing, spent)
-            if last:
-                search.record.count_queries(jobs.rows)
-                break
+            ended.pass_by(spent, going, x, missing)
             spent += 1
             least = torch.minimum(least, missing) if self.finalists else missing
             losses = LOSSES[self.loss](scores, jobs.classes, jobs.targets) if self.rule.needs_losses else missing
             stay = self._stay(jobs, missing, least, broken, number)
             if stay is not None:
                 gone, keep = (torch.nonzero(mask).squeeze(1) for mask in (~stay, stay))
-                ended.write(going[gone], x.index_select(0, gone), missing[gone], spent)
+                ended.write(spent, *_at(gone, going, x, missing))
+                going, least, x, missing, gradient, losses = _at(keep, going, least, x, missing, gradient, losses)
                 if not len(keep):
-                    going = keep
                     break
-                going, least, x, missing, gradient, losses = (
-                    part.index_select(0, keep) for part in (going, least, x, missing, gradient, losses)
-                )
                 jobs = jobs.at(keep)
                 walk.keep(keep)
             if flat or number % LOOK == 0:
-                usable = self._revive(search, jobs, x, gradient, restart)
-                flat, gradient = usable is not gradient, usable
+                gradient, flat = self._revived(search, jobs, x, gradient, restart)
             x = walk.advance(x, gradient, losses)
         if len(going):
-            ended.write(going, x, missing, spent)
+            if spent == self.steps and not alone and not search.budget.exhausted:
+                missing = self._last_shortfalls(search, jobs, x, source)
+            ended.write(spent, going, x, missing)
         search.record.count_gradients(everyone, ended.spent)
         return ended.points, ended.missing
+
+    def _last_shortfalls(self, search: Search, jobs: Jobs, x: Tensor, source: Source) -> Tensor:
+        """Return the shortfalls at the last points x, which no step follows."""
+        search.record.count_queries(jobs.rows)
+        with torch.no_grad():
+            return jobs.shortfalls(source.scores(x.reshape(-1, *search.region.centre.shape[1:])))
 
     def _stay(self, jobs: Jobs, missing: Tensor, least: Tensor, broken: Tensor, number: int) -> Tensor | None:
         """Return a mask of the jobs to go on with, None for all; marks the inputs that are broken."""
@@ -170,37 +167,49 @@ class Descent(Attack):
         stay = ~broken[jobs.rows]
         return stay & (jobs.rank(least) < self.finalists) if screen else stay
 
-    def _revive(self, search: Search, jobs: Jobs, x: Tensor, gradient: Tensor, restart: int) -> Tensor:
-        """Return the gradients with other directions where they are zero, the tensor itself where there is none."""
+    def _revived(self, search: Search, jobs: Jobs, x: Tensor, gradient: Tensor, restart: int) -> tuple[Tensor, bool]:
+        """Return (the gradients with other directions where they are zero, whether there is such a place).
+
+        Asked now and then, and in each step from a flat place on.
+        """
 
         def at(scores: Tensor, chosen: Tensor) -> Tensor:
             part = jobs.at(chosen)
             return slopes(self.loss, scores, part.classes, part.targets)
 
-        return second_directions(search, jobs.rows, x, gradient, at, restart)
+        usable = second_directions(search, jobs.rows, x, gradient, at, restart)
+        return usable, usable is not gradient
 
-    def _evaluate(
-        self, search: Search, jobs: Jobs, x: Tensor, source: Source, differentiate: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Return (scores, gradients of the loss or x itself unless asked for) at x, from one forward pass."""
+    def _differentiate(self, search: Search, jobs: Jobs, x: Tensor, source: Source) -> tuple[Tensor, Tensor]:
+        """Return (scores, gradients of the loss) at x, from one forward pass."""
         image = x.reshape(-1, *search.region.centre.shape[1:])
-        if not differentiate:
-            with torch.no_grad():
-                return source.scores(image), x
         scores, gradient = source.differentiate(image, lambda z: slopes(self.loss, z, jobs.classes, jobs.targets))
         return scores, gradient.flatten(1)
 
 
 @dataclass(frozen=True, eq=False)
 class _Ended:
-    """What came of each job: the last point (with `remember` the best), its shortfall, and the gradients spent."""
+    """What came of each job: the last point, its shortfall, and the gradients spent.
+
+    remember: the best point instead. With a slack those on the way are second best to those behind it.
+    """
 
     points: Tensor
     missing: Tensor
     spent: Tensor
-    remember: bool = False
+    remember: bool
 
-    def write(self, jobs: Tensor, points: Tensor, missing: Tensor, spent: int) -> None:
+    @staticmethod
+    def before(x: Tensor, ball: Ball, jobs: Jobs, remember: bool) -> _Ended:
+        """Return what is known of jobs before they start from the points x."""
+        return _Ended(x.clone(), torch.full_like(ball.radius, torch.inf), torch.zeros_like(jobs.rows), remember)
+
+    def pass_by(self, spent: int, jobs: Tensor, points: Tensor, missing: Tensor) -> None:
+        """Take note of points on the way."""
+        if self.remember:
+            self.write(spent, jobs, points, missing)
+
+    def write(self, spent: int, jobs: Tensor, points: Tensor, missing: Tensor) -> None:
         """Store what is known of the given jobs (an index tensor)."""
         self.spent.index_fill_(0, jobs, spent)
         if self.remember:
@@ -252,3 +261,8 @@ class Jobs:
         ranks = torch.empty_like(order)
         ranks[order] = torch.arange(len(order), device=order.device) - first
         return ranks
+
+
+def _at(rows: Tensor, *values: Tensor) -> Iterator[Tensor]:
+    """Return the given rows (an index tensor) of each of some values."""
+    return (value.index_select(0, rows) for value in values)
