@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from encoders.formulations.restrict import TIE_TOLERANCE, freeze
+from encoders.formulations.restrict import freeze
 from encoders.network import Network
 from verifier.restriction.answer import Answer, nearest_in_box
 from verifier.restriction.question import Question
@@ -35,21 +35,12 @@ def ask_own_region(
 
 
 def ask_region_of(
-    network: Network,
-    x: Tensor,
-    point: Tensor,
-    target: int,
-    domain: Domain,
-    reach: float,
-    alpha: float = 0.0,
-    direction: Tensor | None = None,
-    tolerance: float = TIE_TOLERANCE,
+    network: Network, x: Tensor, point: Tensor, target: int, domain: Domain, reach: float, alpha: float = 0.0
 ) -> Question:
-    """Return the question for x in the region of a point; ties go with the direction, which leads to x by default."""
+    """Return the question for x in the region of a point; ties go with the direction that leads to x."""
     x, point = x.to(torch.float64), point.to(torch.float64).reshape_as(x)
-    along = x - point if direction is None else direction
     lower, upper = _room(x, domain, reach)
-    return Question(freeze(network, point, along, tolerance), x, target, lower, upper, reach, alpha)
+    return Question(freeze(network, point, x - point), x, target, lower, upper, reach, alpha)
 
 
 def next_region(question: Question, answer: Answer) -> Question | None:

@@ -96,10 +96,8 @@ class BoxSearch:
 
         After FOUND, the next call takes the point as none, and goes on.
         """
-        code, point = _run(
-            self._network, self._pair, self._shifts, self._lower, self._upper, self._tau, self._counts, self._width,
-            int(self._counts[1]) + nodes,
-        )  # fmt: skip
+        stack, limit = (self._lower, self._upper, self._tau), int(self._counts[1]) + nodes
+        code, point = _run(self._network, self._pair, self._shifts, stack, self._counts, self._width, limit)
         return Answer(int(code), int(self._counts[1]), point, float(self._width[0]))
 
 
@@ -109,8 +107,9 @@ def search(network: PackedNetwork, lower: Array, upper: Array, reference: int, o
 
 
 @njit(cache=True)
-def _run(network, pair, shifts, stack_lower, stack_upper, stack_tau, counts, width, limit):  # type: ignore[no-untyped-def]
+def _run(network, pair, shifts, stack, counts, width, limit):  # type: ignore[no-untyped-def]
     """Examine the nodes on the stack depth first, children of true literals first; return (code, point)."""
+    stack_lower, stack_upper, stack_tau = stack
     pixels = network.inputs[0]
     while counts[0] > 0:
         at = counts[0] - 1
