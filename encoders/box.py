@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# Sizes along the axes of a value, the batch not counted.
+Shape = tuple[int, ...]
+
 
 @dataclass(frozen=True, eq=False)
 class Box:

@@ -11,7 +11,8 @@ hidden variables.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,10 +21,8 @@ import torch
 from scipy.sparse import csr_array, hstack, vstack
 from torch import Tensor
 
-from encoders.network import INPUT, Network
-from encoders.ops import MaxPool2d
+from encoders.network import INPUT, Network, Node
 from encoders.views.restriction import selection_matrix
-from encoders.views.windows import over_channels, window_cells
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,44 +98,59 @@ def encode_label(network: Network, label: int, domain: tuple[float, float] | Non
 
     Its input may be any point (of the domain, if one is given). Raises ValueError naming ops without linear pieces.
     """
-    starts, columns = {INPUT: 0}, int(np.prod(network.input_shape, dtype=np.int64))
-    inputs = columns
-    for node in network.nodes:
-        starts[node.name] = columns
-        columns += int(np.prod(network.shapes[node.name], dtype=np.int64))
-
-    def over(name: str, matrix: csr_array) -> csr_array:
-        """Return a matrix over one node's values as one over v."""
-        before, after = starts[name], columns - starts[name] - matrix.shape[1]
-        return csr_array(hstack([csr_array((matrix.shape[0], before)), matrix, csr_array((matrix.shape[0], after))]))
-
-    parts: list[Rows | Choice] = []
-    for node in network.cast(torch.float64).nodes:
-        size = int(np.prod(network.shapes[node.name], dtype=np.int64))
-        y = over(node.name, selection_matrix(np.arange(size), size))
-        shapes = [network.shapes[name] for name in node.inputs]
-        left = node.op.hinge_slope
-        if left is not None:
-            x = over(node.inputs[0], selection_matrix(np.arange(size), size))
-            parts.append(Choice((_piece(-x, y - left * x), _piece(x, y - x)), size))
-        elif isinstance(node.op, MaxPool2d):
-            parts.append(_maximum(node.op, shapes[0], partial(over, node.inputs[0]), y))
-        elif "restrict" in node.op.views():
-            matrix = node.op.matrix(*shapes)
-            widths = np.cumsum([0, *(int(np.prod(shape, dtype=np.int64)) for shape in shapes)])
-            for name, low, high in zip(node.inputs, widths[:-1], widths[1:], strict=True):
-                y = csr_array(y - over(name, csr_array(matrix[:, np.arange(low, high)])))
-            zeros = [torch.zeros(1, *shape, dtype=torch.float64) for shape in shapes]
-            parts.append(Rows(y, -node.op.evaluate(*zeros).flatten().numpy(), equal=True))
-        else:
-            raise ValueError(f"{network.source}: node {node.name!r} ({node.op.kind}) has no linear pieces")
+    layout = _Layout.of(network)
+    parts = [_part(network, node, layout) for node in network.cast(torch.float64).nodes]
     others = np.delete(np.eye(network.output_shape[0]), label, axis=0)
     scores = csr_array(np.eye(network.output_shape[0])[[label]] - others)
-    parts.append(Rows(over(network.output.name, scores), np.zeros(len(others)), equal=False))
+    parts.append(Rows(layout.over(network.output.name, scores), np.zeros(len(others)), equal=False))
     if domain is not None:
-        x = over(INPUT, selection_matrix(np.arange(inputs), inputs))
+        x, inputs = layout.values(INPUT), layout.sizes[INPUT]
         parts += [Rows(x, np.full(inputs, -domain[0]), False), Rows(csr_array(-x), np.full(inputs, domain[1]), False)]
-    return ConstraintSystem(tuple(parts), starts)
+    return ConstraintSystem(tuple(parts), layout.starts)
+
+
+@dataclass(frozen=True, eq=False)
+class _Layout:
+    """Where the input and each node begin in v, how many values they have, and how many v has."""
+
+    starts: dict[str, int]
+    sizes: dict[str, int]
+    columns: int
+
+    @classmethod
+    def of(cls, network: Network) -> _Layout:
+        sizes = {name: math.prod(network.shapes[name]) for name in (INPUT, *(node.name for node in network.nodes))}
+        ends = np.cumsum(list(sizes.values())).tolist()
+        return cls(dict(zip(sizes, [0, *ends[:-1]], strict=True)), sizes, ends[-1])
+
+    def over(self, name: str, matrix: csr_array) -> csr_array:
+        """Return a matrix over one node's values as one over v."""
+        before, after = self.starts[name], self.columns - self.starts[name] - matrix.shape[1]
+        return csr_array(hstack([csr_array((matrix.shape[0], before)), matrix, csr_array((matrix.shape[0], after))]))
+
+    def values(self, name: str) -> csr_array:
+        """Return the rows that read a node's values off v."""
+        return self.over(name, selection_matrix(np.arange(self.sizes[name]), self.sizes[name]))
+
+
+def _part(network: Network, node: Node, layout: _Layout) -> Rows | Choice:
+    """Return what holds between a node (float64) and what it reads."""
+    y, shapes = layout.values(node.name), [network.shapes[name] for name in node.inputs]
+    left = node.op.hinge_slope
+    if left is not None:
+        x = layout.values(node.inputs[0])
+        return Choice((_piece(-x, y - left * x), _piece(x, y - x)), layout.sizes[node.name])
+    if node.op.maximum:
+        (source,) = node.inputs
+        return _maximum(node.op.windows(shapes[0]).numpy(), layout.sizes[source], partial(layout.over, source), y)
+    if "restrict" not in node.op.views():
+        raise ValueError(f"{network.source}: node {node.name!r} ({node.op.kind}) has no linear pieces")
+    matrix = node.op.matrix(*shapes)
+    widths = np.cumsum([0, *(layout.sizes[name] for name in node.inputs)])
+    for name, low, high in zip(node.inputs, widths[:-1], widths[1:], strict=True):
+        y = csr_array(y - layout.over(name, csr_array(matrix[:, np.arange(low, high)])))
+    zeros = [torch.zeros(1, *shape, dtype=torch.float64) for shape in shapes]
+    return Rows(y, -node.op.evaluate(*zeros).flatten().numpy(), equal=True)
 
 
 def variables_of(network: Network, x: Tensor) -> np.ndarray:
@@ -151,12 +165,9 @@ def _piece(condition: csr_array, relation: csr_array) -> tuple[Rows, ...]:
     return Rows(csr_array(condition), zeros, equal=False), Rows(csr_array(relation), zeros, equal=True)
 
 
-def _maximum(op: MaxPool2d, shape: Sequence[int], over: Callable[[csr_array], csr_array], y: csr_array) -> Choice:
-    """Return one option for each cell: y is its value, and it is at least every other cell."""
-    cells = over_channels(
-        window_cells(tuple(shape), op.kernel, op.stride, op.padding, op.dilation), shape[0], shape[1] * shape[2]
-    ).numpy()
-    inputs, count = int(np.prod(shape, dtype=np.int64)), len(cells)
+def _maximum(cells: np.ndarray, inputs: int, over: Callable[[csr_array], csr_array], y: csr_array) -> Choice:
+    """Return one option for each cell `(windows, cells)`: y is its value, and it is at least every other cell."""
+    count = len(cells)
     options = []
     for k in range(cells.shape[1]):
         # A cell in the padding stands for none: its option repeats that of another cell of the window.

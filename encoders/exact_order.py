@@ -1,6 +1,6 @@
 """Which class is above which at single points, decided without rounding: a tie is a tie.
 
-The network is evaluated in rational numbers (`encoders.ops.rational_rules`), which floats are. A last sigmoid or tanh
+The network is evaluated in rational numbers (`Op.rational`), which floats are. A last sigmoid or tanh
 keeps the order of what it reads, and a last MWD layer with the Gaussian link that of the distances of units of one
 type, so they are compared before it. Undecided, by name: other ops that leave the rationals, two units of unlike type,
 and networks that would take too long (MOST_PRODUCTS).
@@ -8,6 +8,8 @@ and networks that would take too long (MOST_PRODUCTS).
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from encoders.network import INPUT, Network, Node
-from encoders.ops import Mwd, MwdConv2d, Reshape, Sigmoid, Tanh
-from encoders.ops.rational_rules import PYTHON_COST, RATIONAL_RULES, distances
-from encoders.rationals import NotEvaluated, Rationals
+from encoders.ops import Op
+from encoders.rationals import PYTHON_COST, NotEvaluated, Rationals
 
 Masks = NDArray[np.bool_]
 
@@ -57,7 +58,7 @@ def order_exactly(network: Network, points: Tensor, classes: Tensor, most: int =
 
 def evaluate_exactly(network: Network, points: Tensor, most: int = MOST_PRODUCTS) -> Rationals:
     """Return the outputs `(batch, *output_shape)` at points; raises NotEvaluated as `order_exactly` does."""
-    return _values(network, points, network.output.name, _Purse(most))
+    return _values(network, points, [network.output.name], _Purse(most))[0]
 
 
 class _Purse:
@@ -76,51 +77,50 @@ def _scores(network: Network, points: Tensor, purse: _Purse) -> tuple[Rationals,
     """Return (rational numbers in the order of the outputs, which of them may be compared: those of equal kind)."""
     nodes = {node.name: node for node in network.cast(torch.float64).nodes}
     node: Node | None = nodes[network.output.name]
-    while node is not None and isinstance(node.op, Reshape | Sigmoid | Tanh):
+    while node is not None and node.op.keeps_order:
         node = nodes.get(node.inputs[0])
-    last = INPUT if node is None else node.name
-    if node is None or not isinstance(node.op, Mwd | MwdConv2d) or (isinstance(node.op, Mwd) and node.op.link):
-        return _values(network, points, last, purse), np.zeros(1, dtype=np.int64)
-    before = _values(network, points, node.inputs[0], purse)
-    try:
-        away = distances(node.op, before, purse.pay)
-    except NotEvaluated as error:
-        raise NotEvaluated(f"node {node.name!r} ({node.op.kind}): {error}") from None
-    # Units of a map come one after the other, each with all of its positions.
-    kinds = node.op.negated.cpu().numpy().astype(np.int64)
-    kinds = np.repeat(kinds, away.shape[1] // len(kinds))
-    return away.map(lambda n: np.where(kinds == 1, n, -n)), kinds
+    if node is None:
+        return _values(network, points, [INPUT], purse)[0], np.zeros(1, dtype=np.int64)
+    before = _values(network, points, node.inputs, purse)
+    with _named(node):
+        scores, kinds = node.op.rational_scores(*before, afford=purse.pay)
+        purse.pay(PYTHON_COST * scores.numerators.size)
+    return scores, kinds
 
 
-def _values(network: Network, points: Tensor, target: str, purse: _Purse) -> Rationals:
-    """Return the values of a node at points, each node computed once and dropped after its last reader."""
+def _values(network: Network, points: Tensor, targets: Sequence[str], purse: _Purse) -> list[Rationals]:
+    """Return the values of nodes at points, each node computed once and dropped after its last reader."""
     if tuple(points.shape[1:]) != tuple(network.input_shape):
         raise ValueError(f"{network.source} takes points of shape {network.input_shape}, got {tuple(points.shape[1:])}")
-    if target == INPUT:
-        return Rationals.of(points)
-    _refuse_irrational(network, target)
+    _refuse_irrational(network, targets)
     # Floats of fewer bits are exact in float64, and so are stored weights.
     network = network.cast(torch.float64)
     names = iter(network.nodes)
 
-    def step(op: object, values: object) -> Rationals:
-        node = next(names)
-        assert node.op is op
-        try:
-            result = RATIONAL_RULES[type(node.op)](node.op, tuple(values), purse.pay)  # type: ignore[arg-type]
+    def step(op: Op, values: Sequence[Rationals]) -> Rationals:
+        with _named(next(names)):
+            result = op.rational(*values, afford=purse.pay)
             purse.pay(PYTHON_COST * result.numerators.size)
-        except NotEvaluated as error:
-            raise NotEvaluated(f"node {node.name!r} ({node.op.kind}): {error}") from None
         return result
 
-    return network.fold(Rationals.of(points), step, [target])[0]
+    return network.fold(Rationals.of(points), step, targets)
 
 
-def _refuse_irrational(network: Network, target: str) -> None:
-    """Raise NotEvaluated at once where a node up to the target has no rule at all, or the Gaussian link."""
+def _refuse_irrational(network: Network, targets: Sequence[str]) -> None:
+    """Raise NotEvaluated at once where a node up to the targets leaves the rationals whatever it reads."""
+    missing = set(targets) - {INPUT}
     for node in network.nodes:
-        gaussian = isinstance(node.op, Mwd) and not node.op.has_linear_link
-        if type(node.op) not in RATIONAL_RULES or gaussian:
-            raise NotEvaluated(f"node {node.name!r} ({node.op.kind}) leaves the rational numbers")
-        if node.name == target:
+        if not missing:
             return
+        if not node.op.is_rational:
+            raise NotEvaluated(f"node {node.name!r} ({node.op.kind}) leaves the rational numbers")
+        missing.discard(node.name)
+
+
+@contextmanager
+def _named(node: Node) -> Iterator[None]:
+    """Say in the reason of a NotEvaluated which node it is about."""
+    try:
+        yield
+    except NotEvaluated as error:
+        raise NotEvaluated(f"node {node.name!r} ({node.op.kind}): {error}") from None

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from encoders.box import Box
-from encoders.ops import Mwd, Op, Shape
+from encoders.box import Box, Shape
+from encoders.ops import Op
 from encoders.rounding import check_gradual_underflow
 
 # The name by which nodes refer to the network's input.
@@ -156,19 +156,19 @@ class Network:
         value = self._as_input(x)
         return self.cast(value.dtype, value.device).fold(value, lambda op, values: op.evaluate(*values))[0]
 
-    def scores(self, x: Tensor) -> Tensor:
-        """Return values `(batch, classes)` in the order of the outputs, fit for comparing classes.
+    def scores(self, x: Tensor, pseudo: bool = False, leak: float = 0.0) -> Tensor:
+        """Return values `(batch, classes)` in the order of the outputs, fit for comparing classes (`Op.scores`).
 
-        They are the outputs, but for a last MWD layer, whose order is taken before the exp (`Mwd.scores`).
+        pseudo: with pseudogradients behind them; leak: see `Op.evaluate_pseudo`.
         """
-        op = self.output.op
-        if not isinstance(op, Mwd):
-            return self.evaluate(x).unsqueeze(-1).flatten(1)
         x = self._as_input(x)
         network = self.cast(x.dtype, x.device)
-        (before,) = network.fold(x, lambda op, values: op.evaluate(*values), network.output.inputs)
-        assert isinstance(network.output.op, Mwd)
-        return network.output.op.scores(before)
+
+        def step(op: Op, values: Sequence[Tensor]) -> Tensor:
+            return op.evaluate_pseudo(*values, leak=leak) if pseudo else op.evaluate(*values)
+
+        before = network.fold(x, step, network.output.inputs)
+        return network.output.op.scores(*before, pseudo=pseudo, leak=leak).unsqueeze(-1).flatten(1)
 
     def interval(self, box: Box, targets: Sequence[str] | None = None) -> list[Box]:
         """Return the boxes of the target nodes (default: the output) over a batch of input boxes. Outer.

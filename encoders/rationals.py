@@ -20,6 +20,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+# Told of multiplications in float64 before they are made; raises NotEvaluated where they are too many.
+Afford = Callable[[int], None]
+# Multiplications in float64 that one operation on Python's numbers takes as long as.
+PYTHON_COST = 100
+
 # Arrays of Python's whole numbers.
 Whole = NDArray[np.object_]
 Floats = NDArray[np.float64]
@@ -120,7 +125,7 @@ def join(first: Rationals, second: Rationals, axis: int) -> Rationals:
     return Rationals(np.concatenate([first.over(common), second.over(common)], axis=axis), common)
 
 
-def product(x: Rationals, weight: Tensor, afford: Callable[[int], None]) -> Rationals:
+def product(x: Rationals, weight: Tensor, afford: Afford) -> Rationals:
     """Return x W^T, x `(..., n)`, W `(m, n)`: finite floats.
 
     afford: is told of the multiplications in float64 before they are made, and may raise.

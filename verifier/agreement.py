@@ -22,15 +22,14 @@ from torch import Tensor
 from encoders.box import Box
 from encoders.formats.runtime import Runtime
 from encoders.network import INPUT, Network
-from encoders.ops import Conv2d, Op, Sigmoid, Tanh
-from encoders.ops.base import LinearOp
+from encoders.ops import Op
 from encoders.rounding import unit_roundoff
 
 # Draws of random signs, and how many of their standard deviations rounding explains. Over the standard benchmark
 # networks the largest difference was a fifth of this (benchmarks/agreement.py).
 DRAWS = 4
 DEVIATIONS = 2.0
-# Units in the last place of a value (`_merged_size`), and of the node's value at zero, by which runtimes that
+# Units in the last place of a value (`Op.trusted_error`), and of the node's value at zero, by which runtimes that
 # approximate curves or merge nodes may err beyond the op's own rounding.
 MERGED_ULPS = 4.0
 # Points that are looked at when a model is loaded: inputs of the data; corners and random points of the domain.
@@ -222,7 +221,7 @@ def node_tolerances(network: Network, x: Tensor) -> Iterator[tuple[str, Tensor, 
             box = rounded.op.interval(*(Box.point(value[:batch].to(network.dtype)) for value in inputs))
             zero = node.op.evaluate(*(torch.zeros_like(value[:1]) for value in inputs)).abs()
         radius = _typical(node.op) * (box.upper.to(torch.float64) - box.lower.to(torch.float64)) / 2.0
-        size = _merged_size(node.op, output[:batch].abs())
+        size = node.op.trusted_error(output[:batch].abs())
         # A box that overflows says nothing: the runtime overflows there too, or has the value in other order.
         radius = radius.nan_to_num(nan=0.0, posinf=0.0) + MERGED_ULPS * unit * (size + zero)
         signs = 2.0 * torch.rand((DRAWS, *output[:batch].shape), generator=generator, dtype=torch.float64) - 1.0
@@ -236,23 +235,12 @@ def node_tolerances(network: Network, x: Tensor) -> Iterator[tuple[str, Tensor, 
                 del values[name]
 
 
-def _merged_size(op: Op, size: Tensor) -> Tensor:
-    """Return, at each value, the size of which runtimes err by some units in the last place.
-
-    Convolutions by transformed tiles (Winograd) mix a channel's pixels, and approximations of curves err by a share
-    of the curve's range. All else errs value by value: a large feature excuses nothing elsewhere.
-    """
-    if isinstance(op, Sigmoid | Tanh):
-        return torch.ones_like(size)
-    return size.amax(dim=(2, 3), keepdim=True).expand_as(size) if isinstance(op, Conv2d) else size
-
-
 def _typical(op: Op) -> float:
     """Return the share of an op's worst rounding error that its roundings reach together.
 
     n of them reach some sqrt(n) u instead of n u (Higham and Mary 2019), here doubled.
     """
-    return min(1.0, 2.0 / math.sqrt(op.fan_in())) if isinstance(op, LinearOp) else 1.0
+    return min(1.0, 2.0 / math.sqrt(op.fan_in()))
 
 
 def probes(inputs: np.ndarray, domain: tuple[float, float] | None) -> tuple[np.ndarray, list[str]]:

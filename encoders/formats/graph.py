@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from encoders.box import Shape
 from encoders.formats.errors import ModelFileError
 from encoders.formats.runtime import Batch
 from encoders.formats.window_limits import check_windows
 from encoders.limits import Limits
 from encoders.network import INPUT, Network, Node
-from encoders.ops import Concat, GlobalAveragePool, LinearOp, MaxPool2d, Op, Reshape, Shape, Slice, Transpose
+from encoders.ops import Concat, GlobalAveragePool, Op, Reshape, Slice, Transpose
 from encoders.passes.merge_bias import merge_bias
 
 # Characters of a node's name that are kept: a file may repeat a name of megabytes in each of its nodes.
@@ -79,8 +80,7 @@ def file_input(name: str, dimensions: Sequence[int | str], dtype: torch.dtype) -
 
 def operations(op: Op, output: Shape) -> int:
     """Return how many products, sums of two or comparisons the op takes for one input, to a factor of two."""
-    each = op.fan_in() if isinstance(op, LinearOp) else math.prod(op.kernel) if isinstance(op, MaxPool2d) else 1
-    return each * math.prod(output)
+    return op.fan_in() * math.prod(output)
 
 
 class GraphBuilder:

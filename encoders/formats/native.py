@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from encoders.box import Shape
 from encoders.files import write_atomically
 from encoders.formats.errors import ModelFileError
 from encoders.formats.graph import operations
@@ -30,7 +31,7 @@ from encoders.formats.runtime import Array, Runtime
 from encoders.formats.window_limits import check_windows
 from encoders.limits import LimitError, Limits
 from encoders.network import INPUT, Network, Node
-from encoders.ops import OPS, Op, Shape
+from encoders.ops import OPS, Op
 
 FORMAT = "robustness-verifier-network"
 SCHEMA = "1"

@@ -5,8 +5,9 @@ Checked before anything looks at the op's shapes, as the kernel of a pool is a n
 
 import math
 
+from encoders.box import Shape
 from encoders.limits import Limits
-from encoders.ops import AveragePool2d, Conv2d, MaxPool2d, Op, Shape
+from encoders.ops import AveragePool2d, Conv2d, MaxPool2d, Op
 
 # Strides and dilations beyond this do not fit the index arithmetic of the frameworks.
 LARGEST_STEP = 2**31 - 1

@@ -20,10 +20,7 @@ from scipy.sparse import csr_array
 from encoders.box import Box
 from encoders.linear_model import Direction, LinearModel
 from encoders.network import INPUT, Network
-from encoders.ops import Concat, LinearOp, MaxPool2d, Mwd, MwdConv2d, Op, Reshape, Slice, Transpose
 from encoders.views.relaxation import Relaxation
-
-MOVES = (Concat, Reshape, Slice, Transpose)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +132,7 @@ def _encode(
     count = continuous
     for node in network.nodes:
         inputs = np.concatenate([columns[name] for name in node.inputs])
-        if isinstance(node.op, MOVES) and _is_moved(node.name, columns, inputs):
+        if node.op.moves and _is_moved(node.name, columns, inputs):
             continue
         made: Relaxation = getattr(node.op, view)(*(boxes[name] for name in node.inputs), **options)
         ends = (np.zeros(0), np.zeros(0)) if made.auxiliary is None else made.auxiliary
@@ -185,35 +182,8 @@ def estimate(network: Network, view: str = "relax", segments: int = 4) -> tuple[
 
     Of the view `exact` as if every unit, window and literal were open and every curve cut into all segments.
     """
-    rows, entries = 0, 0
-    for node in network.nodes:
-        outputs = math.prod(network.shapes[node.name])
-        if isinstance(node.op, LinearOp):
-            more = (outputs, outputs * (node.op.fan_in() + 1))
-        elif view == "exact" and not node.op.linear:
-            more = _exact_size(node.op, outputs, segments)
-        elif isinstance(node.op, MaxPool2d):
-            cells = math.prod(node.op.kernel)
-            more = (outputs * (cells + 1), outputs * (3 * cells + 1))
-        else:
-            more = (3 * outputs, 6 * outputs)
-        rows, entries = rows + more[0], entries + more[1]
-    return rows, entries
-
-
-def _exact_size(op: Op, outputs: int, segments: int) -> tuple[int, int]:
-    """Return upper estimates of (rows, entries) of a non-linear op in the view `exact`; any other op as a curve."""
-    curves = (outputs * (2 * segments + 6), outputs * (12 * segments + 5))
-    if op.hinge_slope is not None:
-        return 4 * outputs, 10 * outputs
-    if isinstance(op, MaxPool2d):
-        cells = math.prod(op.kernel)
-        return outputs * (2 * cells + 3), outputs * (9 * cells + 2)
-    if isinstance(op, Mwd | MwdConv2d):
-        # Of each weight and sign a row above with 2 entries, one below with 3, and the literal among those of its unit.
-        weights = outputs * op.weight[0].numel()
-        return 4 * weights + outputs + curves[0], 12 * weights + curves[1]
-    return curves
+    sizes = [node.op.program_size(view, math.prod(network.shapes[node.name]), segments) for node in network.nodes]
+    return sum(size.rows for size in sizes), sum(size.entries for size in sizes)
 
 
 def _columns(network: Network) -> tuple[dict[str, np.ndarray], int]:
@@ -222,7 +192,7 @@ def _columns(network: Network) -> tuple[dict[str, np.ndarray], int]:
     columns = {INPUT: np.arange(count)}
     for node in network.nodes:
         size = math.prod(network.shapes[node.name])
-        if isinstance(node.op, MOVES):
+        if node.op.moves:
             places = [torch.from_numpy(columns[name]).reshape(1, *network.shapes[name]) for name in node.inputs]
             moved = node.op.evaluate(*places).flatten().numpy()
             if len(np.unique(moved)) == len(moved):

@@ -8,15 +8,14 @@ which keeps a larger region. Ties at the point go with a direction, if one is gi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from encoders.network import INPUT, Network, Node
-from encoders.ops import MaxPool2d
-from encoders.views.restriction import LinearMap, Restriction, Selection
+from encoders.views.restriction import LinearMap, Restriction, Selection, window_restriction
 
 # Rounding makes equal cells of a constant background differ by a few units in the last place: such are ties. A share of
 # the largest value that the node reads.
@@ -87,7 +86,7 @@ def freeze(
     x = x.detach().to(torch.float64)
     slope = torch.zeros_like(x) if direction is None else direction.detach().to(x)
     cast = network.cast(torch.float64, x.device)
-    pairs = _pool_pairs(cast) if fuse else {}
+    pairs = _pool_pairs(cast) if fuse else set[str]()
     values, slopes, restrictions = {INPUT: x}, {INPUT: slope}, dict[str, Restriction]()
     with torch.no_grad():
         for node in cast.nodes:
@@ -102,16 +101,17 @@ def freeze(
 
 
 def _restriction(
-    node: Node, pairs: Mapping[str, MaxPool2d | None], at: list[Tensor], along: list[Tensor], tolerance: float
+    node: Node, pairs: Collection[str], at: list[Tensor], along: list[Tensor], tolerance: float
 ) -> Restriction:
     # Of the points together: no more than a choice between pieces that are both true here depends on it.
     tolerance *= max((float(value.abs().max()) for value in at if value.numel()), default=0.0)
     if node.name not in pairs:
         return node.op.restrict(*at, direction=along[0], tolerance=tolerance)
-    pool = pairs[node.name]
-    if pool is not None:
-        return pool.restrict_with_relu(at[0], along[0], tolerance)
-    identity = Selection(tuple(at[0].shape[1:]), torch.ones_like(at[0][:1]).flatten(1))
+    shape = tuple(at[0].shape[1:])
+    if node.op.maximum:
+        windows, outputs = node.op.windows(shape), node.op.output_shape(shape)
+        return window_restriction(at[0], windows, outputs, along[0], tolerance, with_relu=True)
+    identity = Selection(shape, torch.ones_like(at[0][:1]).flatten(1))
     return Restriction(identity)
 
 
@@ -120,25 +120,21 @@ def _linear_part(piece: LinearMap, along: list[Tensor]) -> Tensor:
     return piece.evaluate(*along) - piece.evaluate(*(torch.zeros_like(value) for value in along))
 
 
-def _pool_pairs(network: Network) -> dict[str, MaxPool2d | None]:
-    """Return, for relus and pools that follow each other with no other reader between, which takes both parts.
+def _pool_pairs(network: Network) -> set[str]:
+    """Return the relus and pools that follow each other with no other reader between.
 
-    max(0, max x) = max over the window of max(0, x): the pool gets itself, the relu None (it becomes the identity).
+    max(0, max x) = max over the window of max(0, x): the pool takes both parts, the relu becomes the identity.
     """
     readers: dict[str, list[Node]] = {}
     for node in network.nodes:
         for name in node.inputs:
             readers.setdefault(name, []).append(node)
-    pairs: dict[str, MaxPool2d | None] = {}
+    pairs: set[str] = set()
     for node in network.nodes:
         after = readers.get(node.name, [])
         if len(after) != 1 or node.name in pairs or after[0].name in pairs:
             continue
-        pool, relu = _ordered(node, after[0])
-        if isinstance(pool.op, MaxPool2d) and relu.op.hinge_slope == 0.0:
-            pairs |= {pool.name: pool.op, relu.name: None}
+        ops = (node.op, after[0].op)
+        if any(op.maximum for op in ops) and any(op.hinge_slope == 0.0 for op in ops):
+            pairs |= {node.name, after[0].name}
     return pairs
-
-
-def _ordered(first: Node, second: Node) -> tuple[Node, Node]:
-    return (second, first) if first.op.hinge_slope == 0.0 else (first, second)

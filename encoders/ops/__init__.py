@@ -2,14 +2,16 @@
 
 from encoders.ops.activation import Sigmoid, Tanh
 from encoders.ops.affine import Affine
-from encoders.ops.base import VIEWS, LinearOp, Op, Shape, UnsupportedView
+from encoders.ops.average_pool import AveragePool2d, GlobalAveragePool
+from encoders.ops.base import VIEWS, Op, UnsupportedView
 from encoders.ops.convolution import Conv2d
 from encoders.ops.elementwise import Add, AddConstant, DivideConstant, MultiplyConstant, Sub
 from encoders.ops.hinge import Abs, LeakyRelu, Relu
+from encoders.ops.linear import WeightedSum
+from encoders.ops.max_pool import MaxPool2d
 from encoders.ops.mwd import Mwd
 from encoders.ops.mwd_convolution import MwdConv2d
 from encoders.ops.normalization import BatchNorm
-from encoders.ops.pooling import AveragePool2d, GlobalAveragePool, MaxPool2d
 from encoders.ops.shape import Concat, Reshape, Slice, Transpose
 
 OPS: dict[str, type[Op]] = {
@@ -51,7 +53,6 @@ __all__ = [
     "DivideConstant",
     "GlobalAveragePool",
     "LeakyRelu",
-    "LinearOp",
     "MaxPool2d",
     "MultiplyConstant",
     "Mwd",
@@ -59,11 +60,11 @@ __all__ = [
     "Op",
     "Relu",
     "Reshape",
-    "Shape",
     "Sigmoid",
     "Slice",
     "Sub",
     "Tanh",
     "Transpose",
     "UnsupportedView",
+    "WeightedSum",
 ]

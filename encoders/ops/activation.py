@@ -13,6 +13,7 @@ from encoders.ops.base import ElementwiseOp
 from encoders.rounding import ELEMENTARY_FUNCTION_ULPS, widen
 from encoders.views.envelope import ElementwiseEnvelope, Envelope
 from encoders.views.piecewise import piecewise
+from encoders.views.pseudogradient import replace_backward
 from encoders.views.relaxation import Relaxation, line_relaxation
 from encoders.views.s_shape import s_shape_envelope
 
@@ -20,6 +21,7 @@ from encoders.views.s_shape import s_shape_envelope
 class SShape(ElementwiseOp):
     """f with f(-x) = 2 f(0) - f(x), increasing, between two values and of slope at most 1."""
 
+    keeps_order = True
     least: ClassVar[float]
     greatest: ClassVar[float] = 1.0
 
@@ -44,6 +46,15 @@ class SShape(ElementwiseOp):
 
     def open_units(self, box: Box) -> Tensor:
         return box.lower < box.upper
+
+    def evaluate_pseudo(self, *x: Tensor, leak: float = 0.0) -> Tensor:
+        if leak == 0.0:
+            return self.evaluate(*x)
+        return replace_backward(self.evaluate, lambda z: self.evaluate(z) + leak * z)(*x)
+
+    def trusted_error(self, size: Tensor) -> Tensor:
+        """Return ones: approximations of curves err by a share of the curve's range."""
+        return torch.ones_like(size)
 
     def _lines(self, box: Box, thin: bool = False) -> ElementwiseEnvelope:
         return s_shape_envelope(self.interval, self.derivative, box, thin)

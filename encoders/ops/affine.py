@@ -10,12 +10,15 @@ from scipy.sparse import csr_array, eye_array, kron
 from torch import Tensor
 from torch.nn import functional
 
-from encoders.ops.base import LinearOp, Shape
+from encoders.box import Box, Shape
+from encoders.ops.linear import WeightedSum
+from encoders.rationals import Afford, Rationals, product
 from encoders.views.coefficients import Coefficients
+from encoders.views.comparison import Comparison
 
 
 @dataclass(frozen=True, eq=False)
-class Affine(LinearOp):
+class Affine(WeightedSum):
     """y = W x + b on the last axis: `(batch, ..., inputs)` to `(batch, ..., outputs)`.
 
     weight: `(outputs, inputs)`; bias: `(outputs,)` or None.
@@ -84,6 +87,24 @@ class Affine(LinearOp):
         weight = self.weight[reference] - self.weight
         bias = None if self.bias is None else self.bias[reference] - self.bias
         return Affine(weight, bias)
+
+    def compare(self, *boxes: Box, classes: Tensor) -> Comparison:
+        """Return what the boxes of y_c - y_k prove, never looser than those of y: one difference matrix a class."""
+        (box,) = boxes
+        wins = torch.empty(box.batch, self.weight.shape[0], dtype=torch.bool, device=classes.device)
+        loses = torch.empty_like(wins)
+        for reference in classes.unique().tolist():
+            rows = classes == reference
+            margins = self.class_differences(reference).interval(box[rows])
+            wins[rows], loses[rows] = margins.lower > 0, margins.upper <= 0
+        return Comparison.of(wins, loses, classes)
+
+    def unit_rows(self, units: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.weight[units], None if self.bias is None else self.bias[units]
+
+    def rational(self, *x: Rationals, afford: Afford) -> Rationals:
+        result = product(x[0], self.weight, afford)
+        return result if self.bias is None else result + Rationals.of(self.bias)
 
 
 def _sparse(weight: np.ndarray) -> csr_array:

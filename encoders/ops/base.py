@@ -3,28 +3,29 @@
 An op is a read-only function of one or more tensors with static shapes. Its *views* answer the questions of the
 methods (`evaluate` and `interval` here; `envelope`, `relax`, `restrict`, `exact` are reserved names that raise
 `UnsupportedView` until an op provides them). The law that every view obeys: it contains `evaluate(x)`, taken in
-real arithmetic on the stored weights, for every x in the box.
+real arithmetic on the stored weights, for every x in the box. Whatever else methods want to know has a default here
+that is right, if not sharp, for any op: nobody asks what class an op has.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from encoders.box import Box
-from encoders.rounding import gamma, tiny, unit_roundoff
-from encoders.views.coefficients import Coefficients, dot_error
-from encoders.views.envelope import Envelope, LinearEnvelope, reach_of
-from encoders.views.relaxation import Relaxation, linear_relaxation
+from encoders.box import Box, Shape
+from encoders.rationals import Afford, NotEvaluated, Rationals
+from encoders.views.comparison import Comparison
+from encoders.views.distances import DistanceLayer
+from encoders.views.envelope import Envelope
+from encoders.views.relaxation import Relaxation, Size
 from encoders.views.restriction import Restriction
-
-Shape = tuple[int, ...]
 
 # The views in the order of the README's table; each is a method of `Op`.
 VIEWS = ("evaluate", "interval", "envelope", "relax", "restrict", "exact")
@@ -52,6 +53,20 @@ class Op(ABC):
     linear: ClassVar[bool] = False
     # Whether each output depends on one input unit only (of each node), so that intervals through it stay exact.
     one_to_one: ClassVar[bool] = False
+    # Whether outputs are copies of inputs.
+    moves: ClassVar[bool] = False
+    # Whether the flattened output is the flattened input.
+    keeps_values: ClassVar[bool] = False
+    # Whether one increasing function takes the flattened input to the flattened output.
+    keeps_order: ClassVar[bool] = False
+    # Whether each output is the greatest of the inputs at some places (`windows`).
+    maximum: ClassVar[bool] = False
+    # Whether the linear bounds and the convex rows say no more than the output box.
+    bounded_by_box: ClassVar[bool] = False
+    # Whether outputs are functions of max-of-weighted distances: the op has a `distance_layer`.
+    measures_distances: ClassVar[bool] = False
+    # Whether `evaluate_pseudo` passes other gradients back than `evaluate`, without any leak.
+    has_pseudogradient: ClassVar[bool] = False
 
     @property
     def hinge_slope(self) -> float | None:
@@ -61,6 +76,8 @@ class Op(ABC):
     @abstractmethod
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape of the output without the batch; raise ValueError if the inputs do not fit."""
+
+    # ------------------------------------------------------------------------------------------------- the views
 
     @abstractmethod
     def evaluate(self, *x: Tensor) -> Tensor:
@@ -82,14 +99,6 @@ class Op(ABC):
         """
         raise UnsupportedView(self, "envelope")
 
-    def slope_range(self, box: Box) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Return (least, greatest, chosen) lower slopes `(batch, *shape)`, any of which is sound; None: no choice."""
-        return None
-
-    def open_units(self, box: Box) -> Tensor:
-        """Return a mask `(batch, *shape)`: for which inputs a tighter box would make the envelope tighter."""
-        return torch.zeros_like(box.lower, dtype=torch.bool)
-
     def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
         """Return convex rows between inputs and output that hold on one box each (batch 1). Outer, rounded outward.
 
@@ -105,13 +114,6 @@ class Op(ABC):
         """
         raise UnsupportedView(self, "restrict")
 
-    def matrix(self, *shapes: Shape) -> csr_array:
-        """Return, for linear ops, the matrix from the flattened inputs side by side to the flattened output.
-
-        float64; the constant part is the value at zero.
-        """
-        raise TypeError(f"op {self.kind!r} is not linear and has no matrix")
-
     def exact(self, *boxes: Box, segments: int = 1) -> Relaxation:
         """Return rows with binaries whose solutions on one box each (batch 1) are exactly y = op(x).
 
@@ -124,6 +126,95 @@ class Op(ABC):
     def views(cls) -> tuple[str, ...]:
         """Return the names of the views that this op has."""
         return tuple(v for v in VIEWS if v in ("evaluate", "interval") or getattr(cls, v) is not getattr(Op, v))
+
+    # ------------------------------------------------------------------------------- the values of a last op, compared
+
+    def scores(self, *x: Tensor, pseudo: bool = False, leak: float = 0.0) -> Tensor:
+        """Return values in the order of the outputs, fit for comparing them; pseudo, leak: as of `evaluate_pseudo`."""
+        return self.evaluate_pseudo(*x, leak=leak) if pseudo else self.evaluate(*x)
+
+    def compare(self, *boxes: Box, classes: Tensor) -> Comparison:
+        """Return which outputs lie below and above those of the classes `(batch,)` on the whole boxes. Proofs."""
+        return Comparison.of_values(self.interval(*boxes), classes)
+
+    def evaluate_pseudo(self, *x: Tensor, leak: float = 0.0) -> Tensor:
+        """Return the value with gradients behind it that lead attacks on where the true ones vanish.
+
+        leak: what units pass back at least, as a share of what comes, whose derivative may be zero.
+        """
+        return self.evaluate(*x)
+
+    # ----------------------------------------------------------------------------------------- in rational arithmetic
+
+    @property
+    def is_rational(self) -> bool:
+        """Whether `rational` has a value, for some weights at least."""
+        return type(self).rational is not Op.rational
+
+    def rational(self, *x: Rationals, afford: Afford) -> Rationals:
+        """Return the value in real arithmetic on the stored weights, from the definition; NotEvaluated with a reason.
+
+        x: `(batch, *shape)`; afford: is told of multiplications before they are made, and raises where too many.
+        """
+        raise NotEvaluated("it leaves the rational numbers")
+
+    def rational_scores(self, *x: Rationals, afford: Afford) -> tuple[Rationals, NDArray[np.int64]]:
+        """Return (numbers in the order of the outputs, their kinds): those of one kind may be compared."""
+        return self.rational(*x, afford=afford), np.zeros(1, dtype=np.int64)
+
+    # ---------------------------------------------------------------------------------------- what methods need beside
+
+    def slope_range(self, box: Box) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Return (least, greatest, chosen) lower slopes `(batch, *shape)`, any of which is sound; None: no choice."""
+        return None
+
+    def open_units(self, box: Box) -> Tensor:
+        """Return a mask `(batch, *shape)`: for which inputs a tighter box would make the envelope tighter."""
+        return torch.zeros_like(box.lower, dtype=torch.bool)
+
+    def matrix(self, *shapes: Shape) -> csr_array:
+        """Return, for linear ops, the matrix from the flattened inputs side by side to the flattened output.
+
+        float64; the constant part is the value at zero.
+        """
+        raise TypeError(f"op {self.kind!r} is not linear and has no matrix")
+
+    def unit_rows(self, units: Tensor) -> tuple[Tensor, Tensor | None] | None:
+        """Return the weights `(batch, k, inputs)` and biases of units `(batch, k)` of a vector, as they are stored.
+
+        None: the op stores no row for each unit.
+        """
+        return None
+
+    def windows(self, shape: Shape) -> Tensor:
+        """Return, for maxima, the places `(outputs, cells)` in the flattened input of a shape; -1 for padding."""
+        raise TypeError(f"op {self.kind!r} is no maximum over windows")
+
+    def distance_layer(self, shape: Shape) -> DistanceLayer | None:
+        """Return the dense layer of MWD units on flat inputs of a shape that does the same; None: the op is none."""
+        return None
+
+    def fan_in(self) -> int:
+        """Return an upper bound of how many products, sums or comparisons one output takes."""
+        return 1
+
+    def program_size(self, view: str, outputs: int, segments: int) -> Size:
+        """Return upper estimates of what the rows of a view, `relax` or `exact`, hold for so many outputs.
+
+        As if every unit were open, and every curve cut into all segments.
+        """
+        if view == "exact" and not self.linear:
+            return Size(outputs * (2 * segments + 6), outputs * (12 * segments + 5))
+        return Size(3 * outputs, 6 * outputs)
+
+    def trusted_error(self, size: Tensor) -> Tensor:
+        """Return the sizes of which runtimes err by some units in the last place, at values of `(batch, *shape)` sizes.
+
+        That is more than the op's own rounding, as they approximate curves and merge nodes.
+        """
+        return size
+
+    # ----------------------------------------------------------------------------------------------- weights and fields
 
     def parameters(self) -> dict[str, Tensor]:
         """Return the tensor fields by name."""
@@ -149,115 +240,3 @@ class ElementwiseOp(Op):
 
     def output_shape(self, *shapes: Shape) -> Shape:
         return shapes[0]
-
-
-class LinearOp(Op):
-    """An op y = L x + b with a linear map L. One interval rule serves them all.
-
-    Centre and radius form with an outward error bound (Rump 1999; DESIGN of this project): with u the unit
-    roundoff, n the fan-in, c a float near the centre and t >= (h - l)/2 + gamma_(n+8) |c|,
-
-        y = fl(L c + b),   rho = (1 + 2(n+12)u) (|L| t + gamma_(n+8) |b| + (2n+16) tiny),
-
-    every exact L x + b lies in [fl(y - rho), fl(y + rho)]: |L| (h-l)/2 covers the box; gamma_(n+8) (|L||c| + |b|)
-    covers the n + 1 roundings of y in any order of summation, with or without fused multiply-add, the rounding
-    of c, and those of the two ends; the leading factor covers the roundings made in computing rho.
-    """
-
-    bias: Tensor | None
-    linear = True
-    # Roundings beyond the n products and n additions of L c + b (an average's division, say).
-    extra_roundings: ClassVar[int] = 0
-
-    @abstractmethod
-    def fan_in(self) -> int:
-        """Return an upper bound of the number of products summed for one output."""
-
-    @abstractmethod
-    def fan_out(self) -> int:
-        """Return an upper bound of the number of outputs that one input feeds."""
-
-    @abstractmethod
-    def apply(self, x: Tensor) -> Tensor:
-        """Return L x, without the bias."""
-
-    @abstractmethod
-    def adjoint(self, coefficients: Coefficients, shape: Shape) -> Coefficients:
-        """Return the coefficients c L of the input, of the given shape, in floating point."""
-
-    @abstractmethod
-    def error_radius(self, t: Tensor) -> Tensor:
-        """Return an upper bound of rho above, in the float arithmetic at hand, for t of at least 2 tiny."""
-
-    def restrict(self, *x: Tensor, direction: Tensor | None = None, tolerance: float = 0.0) -> Restriction:
-        """Return the op itself, which holds everywhere."""
-        return Restriction(self)
-
-    def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
-        """Return the equations L x - y = -b of the stored weights, exact in float64."""
-        return relaxed_by_matrix(self, *boxes)
-
-    def exact(self, *boxes: Box, segments: int = 1) -> Relaxation:
-        return self.relax(*boxes)
-
-    def inflation(self, dtype: torch.dtype) -> float:
-        """Return the leading factor 1 + 2(n+12)u of the error radius."""
-        return 1.0 + 2.0 * (self.fan_in() + self.extra_roundings + 12) * unit_roundoff(dtype)
-
-    def relative_error(self, dtype: torch.dtype) -> float:
-        """Return gamma_(n+8)."""
-        return gamma(self.fan_in() + self.extra_roundings + 8, dtype)
-
-    def absolute_error(self, dtype: torch.dtype) -> float:
-        """Return the slack (2n+16) tiny against underflow."""
-        return (2.0 * self.fan_in() + 16.0) * tiny(dtype)
-
-    def inflated_bias(self, bias: Tensor | None, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """Return (gamma |b| + slack) times the leading factor: the part of rho that does not depend on the box."""
-        slack = torch.tensor(self.absolute_error(dtype), dtype=dtype, device=device)
-        size = slack if bias is None else bias.abs() * self.relative_error(dtype) + slack
-        return size * self.inflation(dtype)
-
-    def interval(self, *boxes: Box) -> Box:
-        """Return the exact range of each output, widened by the error bound of the class docstring."""
-        (box,) = boxes
-        centre = (box.lower + box.upper) * 0.5
-        t = (centre.abs() * self.relative_error(box.dtype) + 2.0 * tiny(box.dtype)).add(
-            box.upper - box.lower, alpha=0.5
-        )
-        value = self.evaluate(centre)
-        radius = self.error_radius(t)
-        return ends_around(value, radius)
-
-    def envelope(self, *boxes: Box, slope: Tensor | None = None) -> Envelope:
-        """Return the op itself. An entry of c L errs by gamma_(fan-out + 8) |c| |L|, whatever the order of its sum."""
-        (box,) = boxes
-        shape, reach = box.shape, reach_of(box)
-        outputs = self.fan_out() + self.extra_roundings
-        error = self.error_radius(reach * gamma(outputs + 8, box.dtype) + 2.0 * tiny(box.dtype))
-        total = reach.unsqueeze(-1).flatten(1).sum(dim=1, keepdim=True)
-        slack = (4.0 * outputs + 16.0) * tiny(box.dtype) * (total + 1.0)
-        bias = None
-        if self.bias is not None:
-            bias = self.evaluate(torch.zeros_like(box.lower[:1])).expand_as(error)
-            error = error + dot_error(bias)
-        return LinearEnvelope(lambda c: (self.adjoint(c, shape),), bias, error, slack)
-
-
-def relaxed_by_matrix(op: Op, *boxes: Box) -> Relaxation:
-    """Return the equations of an op whose matrix and value at zero are exact in float64."""
-    shapes = tuple(box.shape for box in boxes)
-    constant = op.evaluate(*(torch.zeros_like(box.lower[:1]) for box in boxes))
-    return linear_relaxation(op.matrix(*shapes), constant.flatten().to(torch.float64).cpu().numpy())
-
-
-def ends_around(value: Tensor, radius: Tensor) -> Box:
-    """Return [value - radius, value + radius]; where one of the two is not finite (overflow), everything."""
-    lower, upper = value - radius, value + radius
-    # Two reductions decide; finite tensors whose sum overflows only take the slower branch. The radius counts too:
-    # a width that overflows, times a zero weight, is NaN.
-    if not math.isfinite(float(value.detach().sum() + radius.detach().sum())):
-        broken = ~(value.isfinite() & radius.isfinite())
-        lower = torch.where(broken, torch.full_like(lower, -torch.inf), lower)
-        upper = torch.where(broken, torch.full_like(upper, torch.inf), upper)
-    return Box.unchecked(lower, upper)

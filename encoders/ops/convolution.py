@@ -1,17 +1,20 @@
 """Two-dimensional convolution (cross-correlation, as in every deep-learning framework)."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import functools
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn import functional
 
-from encoders.ops.base import LinearOp, Shape
-from encoders.views.coefficients import Coefficients, Corner
+from encoders.box import Shape
+from encoders.ops.linear import WeightedSum
+from encoders.ops.sliding import plain_products, sliding_output, spread_window
+from encoders.rationals import Afford, Rationals, join, product
+from encoders.views.coefficients import Coefficients
 from encoders.views.windows import over_channels, weighted_windows, window_cells
 
 # Bytes of the products of a piece of a transposed convolution.
@@ -19,7 +22,7 @@ TRANSPOSED_BYTES = 2**19
 
 
 @dataclass(frozen=True, eq=False)
-class Conv2d(LinearOp):
+class Conv2d(WeightedSum):
     """Cross-correlation of `(batch, channels, height, width)` with zero padding.
 
     weight: `(outputs, channels // groups, rows, columns)`; bias `(outputs,)` or None; padding in the order
@@ -135,45 +138,26 @@ class Conv2d(LinearOp):
         with plain_products(x):
             return functional.conv2d(x, weight, bias, self.stride, (top, left), self.dilation, self.groups)
 
+    def trusted_error(self, size: Tensor) -> Tensor:
+        """Return the greatest of each channel: convolutions by transformed tiles (Winograd) mix its pixels."""
+        return size.amax(dim=(2, 3), keepdim=True).expand_as(size)
 
-def plain_products(x: Tensor) -> AbstractContextManager[object]:
-    """Return a context in which a float64 convolution is a sum of products.
-
-    The error bound of `LinearOp` does not hold for Winograd and FFT algorithms, which cuDNN may choose.
-    """
-    if x.is_cuda and x.dtype == torch.float64:
-        flags: Callable[..., AbstractContextManager[object]] = torch.backends.cudnn.flags
-        return flags(enabled=False)
-    return nullcontext()
-
-
-def spread_window(
-    spread: Tensor, corner: Corner, stride: tuple[int, int], padding: tuple[int, int, int, int], shape: Shape
-) -> Coefficients:
-    """Return the coefficients that a sliding window's adjoint gives, cut to the input.
-
-    spread: `(..., height, width)`, the adjoint of the outputs from `corner` on, padded places included.
-    """
-    top, left = (corner[i] * stride[i] - padding[i] for i in (0, 1))
-    rows = slice(max(0, -top), min(spread.shape[-2], shape[1] - top))
-    columns = slice(max(0, -left), min(spread.shape[-1], shape[2] - left))
-    if rows.start >= rows.stop or columns.start >= columns.stop:
-        # Outputs that see padding alone depend on nothing: one cell with zeros stands for that.
-        return Coefficients(torch.zeros_like(spread[..., :1, :1]), (0, 0))
-    return Coefficients(spread[..., rows, columns], (max(0, top), max(0, left)))
-
-
-def sliding_output(
-    size: tuple[int, int],
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int, int, int],
-    dilation: tuple[int, int] = (1, 1),
-) -> tuple[int, int]:
-    """Return (height, width) of a sliding window's output, rounded down; raise ValueError if it is empty."""
-    top, left, bottom, right = padding
-    padded = (size[0] + top + bottom, size[1] + left + right)
-    result = [(p - d * (k - 1) - 1) // s + 1 for p, k, s, d in zip(padded, kernel, stride, dilation, strict=True)]
-    if min(result) < 1:
-        raise ValueError(f"a window of {kernel} does not fit an input of {size} with padding {padding}")
-    return result[0], result[1]
+    def rational(self, *x: Rationals, afford: Afford) -> Rationals:
+        (value,) = x
+        kernel = (int(self.weight.shape[2]), int(self.weight.shape[3]))
+        height, width = self.output_shape(value.shape[1:])[1:]
+        cells = window_cells(value.shape[1:], kernel, self.stride, self.padding, self.dilation).numpy()
+        # Axes: batch, channel, window, cell; the last place of a flattened map is the padding's.
+        maps = value.numerators.reshape(*value.shape[:2], -1)
+        padded = np.concatenate([maps, np.zeros_like(maps[:, :, :1])], axis=2)[:, :, cells]
+        inputs, outputs = int(self.weight.shape[1]), int(self.weight.shape[0]) // self.groups
+        parts = []
+        for group in range(self.groups):
+            windows = padded[:, group * inputs : (group + 1) * inputs].transpose(0, 2, 1, 3)
+            windows = windows.reshape(*windows.shape[:2], -1)
+            weight = self.weight[group * outputs : (group + 1) * outputs].flatten(1)
+            parts.append(product(Rationals(windows, value.denominator), weight, afford))
+        result = functools.reduce(functools.partial(join, axis=2), parts)
+        if self.bias is not None:
+            result = result + Rationals.of(self.bias)
+        return result.map(lambda n: n.transpose(0, 2, 1).reshape(n.shape[0], -1, height, width))

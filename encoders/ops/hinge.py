@@ -5,16 +5,20 @@ The value and its box apart, every view is one formula in the left slope, exact 
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from fractions import Fraction
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from encoders.box import Box
 from encoders.ops.base import ElementwiseOp
+from encoders.rationals import Afford, Rationals
 from encoders.rounding import widen
 from encoders.views.envelope import ElementwiseEnvelope, offsets_at_ends, reach_of
-from encoders.views.relaxation import Relaxation, exact_hinge, hinge_relaxation
+from encoders.views.pseudogradient import replace_backward
+from encoders.views.relaxation import Relaxation, Size, exact_hinge, hinge_relaxation
 from encoders.views.restriction import Restriction, elementwise_restriction, positive_side
 
 
@@ -69,6 +73,21 @@ class Hinge(ElementwiseOp):
 
     def exact(self, *boxes: Box, segments: int = 1) -> Relaxation:
         return exact_hinge(boxes[0], self.hinge_slope)
+
+    def evaluate_pseudo(self, *x: Tensor, leak: float = 0.0) -> Tensor:
+        if not 0.0 <= self.hinge_slope < leak:
+            return self.evaluate(*x)
+        return replace_backward(self.evaluate, lambda z: functional.leaky_relu(z, leak))(*x)
+
+    def rational(self, *x: Rationals, afford: Afford) -> Rationals:
+        left, numerators = Fraction(self.hinge_slope), x[0].numerators
+        bent = np.where(numerators < 0, numerators * left.numerator, numerators * left.denominator)
+        return Rationals(bent, x[0].denominator * left.denominator).reduced()
+
+    def program_size(self, view: str, outputs: int, segments: int) -> Size:
+        if view == "exact":
+            return Size(4 * outputs, 10 * outputs)
+        return super().program_size(view, outputs, segments)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,25 +12,27 @@ The exponential is one monotone link of the distance z. With the linear link a u
 negated: the l_inf-distance neuron of Zhang et al. (2021).
 """
 
-import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from encoders.box import Box
+from encoders.box import Box, Shape
 from encoders.layers.mwd_kernels import distance_range, weighted_distance
 from encoders.layers.mwd_linear import linear_mwd
 from encoders.layers.mwd_unit import link, max_square, mwd
-from encoders.ops.base import Op, Shape
+from encoders.ops.distance import DistanceOp
 from encoders.ops.mwd_exact import exact_mwd
+from encoders.rationals import Afford, NotEvaluated, Rationals
 from encoders.rounding import ELEMENTARY_FUNCTION_ULPS, add_down, add_up, tiny, unit_roundoff, widen
-from encoders.views.envelope import ConstantEnvelope, Envelope
-from encoders.views.relaxation import Relaxation, no_rows
+from encoders.views.comparison import Comparison
+from encoders.views.relaxation import Relaxation
 
 
 @dataclass(frozen=True, eq=False)
-class Mwd(Op):
+class Mwd(DistanceOp):
     """A layer of MWD units on vectors. weight u >= 0 and attractor w: `(units, inputs)`; negated: mask `(units,)`.
 
     link: None for the Gaussian one, or "linear", which alone takes a bias `(units,)`. None stands for the default so
@@ -82,11 +84,11 @@ class Mwd(Op):
             return linear_mwd(x[0], self.weight, self.attractor, self.negated, self.bias)
         return link(self.squared_distance(x[0]), self.negated)
 
-    def evaluate_pseudo(self, x: Tensor) -> Tensor:
+    def evaluate_pseudo(self, *x: Tensor, leak: float = 0.0) -> Tensor:
         """Return the value with pseudogradients behind it, for attacks and training."""
         if self.has_linear_link:
-            return linear_mwd(x, self.weight, self.attractor, self.negated, self.bias, pseudo_share=1.0)
-        return mwd(x, self.weight, self.attractor, self.negated, pseudo_share=1.0)
+            return linear_mwd(x[0], self.weight, self.attractor, self.negated, self.bias, pseudo_share=1.0)
+        return mwd(x[0], self.weight, self.attractor, self.negated, pseudo_share=1.0)
 
     def distance_range(self, box: Box) -> tuple[Tensor, Tensor]:
         """Return (near, far), rounded outward; each `(batch, units)`.
@@ -116,20 +118,11 @@ class Mwd(Op):
         lower, upper = (torch.where(self.negated, b, a) for a, b in zip(plain, flipped, strict=True))
         return _unit_box(lower, upper)
 
-    def envelope(self, *boxes: Box, slope: Tensor | None = None) -> Envelope:
-        """Return the output box: linear functions of a distance's maximum gain next to nothing over it."""
-        return ConstantEnvelope(self.interval(*boxes))
-
-    def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
-        """Return no rows: the output box says as much as linear functions of a distance's maximum."""
-        shape = boxes[0].shape
-        return no_rows(math.prod(shape), math.prod(self.output_shape(shape)))
-
     def exact(self, *boxes: Box, segments: int = 1) -> Relaxation:
         """Return rows with binaries by way of the distances; OUTER, the Gaussian link has a gap. For small layers."""
         return exact_mwd(self, boxes[0], segments)
 
-    def scores(self, x: Tensor, pseudo: bool = False) -> Tensor:
+    def scores(self, *x: Tensor, pseudo: bool = False, leak: float = 0.0) -> Tensor:
         """Return values in the order of the outputs, taken before the last exp; differentiable.
 
         exp(-z^2) is 0 in float32 from z = 10.2 on, where outputs tie and gradients vanish; -z^2 does neither.
@@ -138,14 +131,36 @@ class Mwd(Op):
         number counts as that. With the linear link scores are the outputs themselves.
         """
         if self.has_linear_link:
-            return self.evaluate_pseudo(x) if pseudo else self.evaluate(x)
-        s = self.squared_distance(x, pseudo)
+            return super().scores(*x, pseudo=pseudo, leak=leak)
+        s = self.squared_distance(x[0], pseudo)
         if not bool(self.negated.any()):
             return -s
         if bool(self.negated.all()):
             return s
         logit = _log_expm1(s.clamp(min=tiny(s.dtype)))
         return torch.where(self.negated, logit, -logit)
+
+    def compare(self, *boxes: Box, classes: Tensor) -> Comparison:
+        """Return what the boxes of `scores` prove: distances tell apart what the exp makes equal."""
+        return Comparison.of_values(self.score_box(*boxes), classes)
+
+    @property
+    def is_rational(self) -> bool:
+        return self.has_linear_link
+
+    def rational(self, *x: Rationals, afford: Afford) -> Rationals:
+        if not self.has_linear_link:
+            raise NotEvaluated("the Gaussian link of mwd leaves the rational numbers")
+        distances, _ = super().rational_scores(*x, afford=afford)
+        return distances if self.bias is None else distances + Rationals.of(self.bias)
+
+    def rational_scores(self, *x: Rationals, afford: Afford) -> tuple[Rationals, NDArray[np.int64]]:
+        if self.has_linear_link:
+            return self.rational(*x, afford=afford), np.zeros(1, dtype=np.int64)
+        return super().rational_scores(*x, afford=afford)
+
+    def distance_layer(self, shape: Shape) -> "Mwd":
+        return self
 
     def score_box(self, box: Box) -> Box:
         """Return an outer range of `scores` (each taken exactly, unclamped), for comparisons between units only."""

@@ -6,18 +6,17 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from encoders.box import Box
+from encoders.box import Box, Shape
 from encoders.layers.mwd_windows import crop, over_windows, place_index
-from encoders.ops.base import Op, Shape
-from encoders.ops.convolution import sliding_output
+from encoders.ops.distance import DistanceOp
 from encoders.ops.mwd import Mwd
 from encoders.ops.mwd_exact import check_size, exact_mwd
-from encoders.views.envelope import ConstantEnvelope, Envelope
-from encoders.views.relaxation import Relaxation, no_rows
+from encoders.ops.sliding import sliding_output
+from encoders.views.relaxation import Relaxation
 
 
 @dataclass(frozen=True, eq=False)
-class MwdConv2d(Op):
+class MwdConv2d(DistanceOp):
     """MWD units slid over `(batch, channels, height, width)`.
 
     weight u >= 0 and attractor w: `(units, channels, rows, columns)`; negated: mask `(units,)`; padding (top, left,
@@ -63,13 +62,13 @@ class MwdConv2d(Op):
 
         return over_windows(x, self.kernel, self.stride, self.padding, layer)[0]
 
-    def evaluate_pseudo(self, x: Tensor) -> Tensor:
+    def evaluate_pseudo(self, *x: Tensor, leak: float = 0.0) -> Tensor:
         """Return the value with pseudogradients behind it, for attacks and training."""
 
         def layer(rows: slice, columns: slice, windows: Sequence[Tensor]) -> Sequence[Tensor]:
             return [self._dense(rows, columns).evaluate_pseudo(windows[0])]
 
-        return over_windows([x], self.kernel, self.stride, self.padding, layer)[0]
+        return over_windows(x, self.kernel, self.stride, self.padding, layer)[0]
 
     def interval(self, *boxes: Box) -> Box:
         def layer(rows: slice, columns: slice, windows: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -79,23 +78,14 @@ class MwdConv2d(Op):
         ends = [boxes[0].lower, boxes[0].upper]
         return Box.unchecked(*over_windows(ends, self.kernel, self.stride, self.padding, layer))
 
-    def envelope(self, *boxes: Box, slope: Tensor | None = None) -> Envelope:
-        """Return the output box, as the dense layer does."""
-        return ConstantEnvelope(self.interval(*boxes))
-
-    def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
-        """Return no rows: the output box says as much as linear functions of a distance's maximum."""
-        shape = boxes[0].shape
-        return no_rows(math.prod(shape), math.prod(self.output_shape(shape)))
-
     def exact(self, *boxes: Box, segments: int = 1) -> Relaxation:
         """Return the rows of the dense layer that does the same, as that does."""
         shape = boxes[0].shape
         check_size(math.prod(self.output_shape(shape)), math.prod(shape))
         flat = Box.unchecked(boxes[0].lower.flatten(1), boxes[0].upper.flatten(1))
-        return exact_mwd(self.as_dense(shape), flat, segments)
+        return exact_mwd(self.distance_layer(shape), flat, segments)
 
-    def as_dense(self, shape: Shape) -> Mwd:
+    def distance_layer(self, shape: Shape) -> Mwd:
         """Return the same function of flat inputs of a shape as one dense layer, in C order on both sides.
 
         Inputs outside a window get the weight 0, whose terms 0 |x - w| never exceed a distance.

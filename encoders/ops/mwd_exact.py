@@ -11,20 +11,16 @@ strips (`piecewise`), whose height is the gap; the linear link is an equation. C
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from encoders.box import Box
 from encoders.rounding import ELEMENTARY_FUNCTION_ULPS, add_down, add_up, unit_roundoff, widen
+from encoders.views.distances import DistanceLayer
 from encoders.views.envelope import ElementwiseEnvelope, offsets_at_ends, reach_of
 from encoders.views.piecewise import piecewise
 from encoders.views.relaxation import Relaxation, Rows, assembled
-
-if TYPE_CHECKING:
-    from encoders.ops.mwd import Mwd
 
 # Binaries of one layer that are worth handing to a solver.
 MOST_LITERALS = 2000
@@ -41,7 +37,7 @@ DERIVATIVE_ROUNDINGS = 128.0
 TOUCHING_STEPS = 40
 
 
-def exact_mwd(op: Mwd, box: Box, segments: int) -> Relaxation:
+def exact_mwd(op: DistanceLayer, box: Box, segments: int) -> Relaxation:
     """Return the rows of a layer on one box (batch 1), at most `segments` parts for each curve.
 
     Auxiliary columns: the distances, then those of the strips. Binaries: of strips, then literals, in the order of
@@ -96,7 +92,7 @@ def _too_large(units: int, inputs: int, binaries: str) -> str:
 
 
 def _maximum_rows(
-    op: Mwd, ends: list[np.ndarray], distances: tuple[np.ndarray, np.ndarray], before: int
+    op: DistanceLayer, ends: list[np.ndarray], distances: tuple[np.ndarray, np.ndarray], before: int
 ) -> tuple[list[Rows], int, float]:
     """Return the rows of z = max |t|, how many binaries they have behind `before` columns, and how far z may err."""
     units, inputs = op.weight.shape
@@ -137,7 +133,7 @@ def _maximum_rows(
     return [*above, below, one], literals, float(2.0 * slack.max(initial=0.0)) + 1e-300
 
 
-def _linear_link(op: Mwd) -> Relaxation:
+def _linear_link(op: DistanceLayer) -> Relaxation:
     """Return y -+ z = bias over the columns [z; y]."""
     units = len(op.negated)
     at = np.arange(units)

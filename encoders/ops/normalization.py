@@ -1,22 +1,25 @@
 """Batch normalisation at inference: a fixed affine map for each channel."""
 
+import math
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
+import numpy as np
 import torch
 from scipy.sparse import csr_array, diags_array
 from torch import Tensor
 
-from encoders.box import Box
-from encoders.ops.base import Op, Shape
+from encoders.box import Box, Shape
 from encoders.ops.elementwise import line_envelope
+from encoders.ops.linear import LinearOp
+from encoders.rationals import Afford, NotEvaluated, Rationals
 from encoders.rounding import gamma, next_up, tiny
 from encoders.views.envelope import ElementwiseEnvelope, Envelope
 from encoders.views.relaxation import Relaxation, line_relaxation
-from encoders.views.restriction import Restriction
 
 
 @dataclass(frozen=True, eq=False)
-class BatchNorm(Op):
+class BatchNorm(LinearOp):
     """y = (x - mean) / sqrt(variance + epsilon) * scale + shift, for each channel (first axis).
 
     All four tensors have shape `(channels,)`. The op is not folded into the layer before it: folding rounds the
@@ -24,7 +27,6 @@ class BatchNorm(Op):
     """
 
     kind = "batch-norm"
-    linear = True
     one_to_one = True
 
     mean: Tensor
@@ -51,9 +53,6 @@ class BatchNorm(Op):
         axes = (-1, *[1] * (value.dim() - 2))
         deviation = torch.sqrt(self.variance + self.epsilon).reshape(axes)
         return (value - self.mean.reshape(axes)) / deviation * self.scale.reshape(axes) + self.shift.reshape(axes)
-
-    def restrict(self, *x: Tensor, direction: Tensor | None = None, tolerance: float = 0.0) -> Restriction:
-        return Restriction(self)
 
     def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
         """Return the line with a float slope, its offset widened by what the slope misses."""
@@ -101,3 +100,26 @@ class BatchNorm(Op):
         axes = (-1, *[1] * (box.lower.dim() - 2))
         factor = (self.scale / torch.sqrt(self.variance + self.epsilon)).reshape(axes)
         return line_envelope(self, box, factor.expand_as(box.lower))
+
+    def rational(self, *x: Rationals, afford: Afford) -> Rationals:
+        """Return the value where the root of each variance is rational, or its scale is 0."""
+        axes = (-1, *[1] * (len(x[0].shape) - 2))
+        factors, divisors = [], []
+        for variance, scale in zip(
+            Rationals.of(self.variance).values(), Rationals.of(self.scale).values(), strict=True
+        ):
+            root = Fraction(1) if scale == 0 else _root(variance + Fraction(self.epsilon))
+            if root is None:
+                raise NotEvaluated("batch-norm divides by the root of a number that is no square")
+            factors.append(scale.numerator * root.denominator)
+            divisors.append(scale.denominator * root.numerator)
+        common = math.lcm(*divisors)
+        whole = np.array([f * (common // d) for f, d in zip(factors, divisors, strict=True)], dtype=object)
+        mean, shift = (Rationals.of(part.reshape(axes)) for part in (self.mean, self.shift))
+        return (x[0] - mean) * Rationals(whole.reshape(axes), common) + shift
+
+
+def _root(value: Fraction) -> Fraction | None:
+    """Return the square root of a positive number if it is rational."""
+    root = Fraction(math.isqrt(value.numerator), math.isqrt(value.denominator))
+    return root if root * root == value else None

@@ -1,47 +1,27 @@
 """Ops that only move values: reshape, transpose, concatenate, slice. Exact in every view."""
 
 import math
-from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from encoders.box import Box
-from encoders.ops.base import Op, Shape, relaxed_by_matrix
+from encoders.box import Box, Shape
+from encoders.ops.linear import SignedSum
+from encoders.rationals import Afford, Rationals, join
 from encoders.views.coefficients import Coefficients
-from encoders.views.envelope import Envelope, LinearEnvelope
-from encoders.views.relaxation import Relaxation
-from encoders.views.restriction import Restriction, selection_matrix
+from encoders.views.restriction import selection_matrix
 
 
-class _Rearrangement(Op):
+class _Rearrangement(SignedSum):
     """An op whose outputs are copies of inputs: the interval view applies it to both ends."""
 
-    linear = True
     one_to_one = True
+    moves = True
 
     def interval(self, *boxes: Box) -> Box:
         return Box.unchecked(self.evaluate(*(box.lower for box in boxes)), self.evaluate(*(box.upper for box in boxes)))
-
-    @abstractmethod
-    def adjoint(self, coefficients: Coefficients, shapes: tuple[Shape, ...]) -> tuple[Coefficients, ...]:
-        """Return each input's coefficients; shapes: of the inputs. Exact."""
-
-    def envelope(self, *boxes: Box, slope: Tensor | None = None) -> Envelope:
-        shapes = tuple(box.shape for box in boxes)
-        nothing = torch.zeros(boxes[0].batch, 1, dtype=boxes[0].dtype, device=boxes[0].lower.device)
-        return LinearEnvelope(lambda c: self.adjoint(c, shapes), None, None, nothing)
-
-    def restrict(self, *x: Tensor, direction: Tensor | None = None, tolerance: float = 0.0) -> Restriction:
-        return Restriction(self)
-
-    def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
-        return relaxed_by_matrix(self, *boxes)
-
-    def exact(self, *boxes: Box, segments: int = 1) -> Relaxation:
-        return self.relax(*boxes)
 
     def matrix(self, *shapes: Shape) -> csr_array:
         """Return the rows of the identity that the op selects."""
@@ -50,12 +30,20 @@ class _Rearrangement(Op):
         places = [torch.arange(a, a + n).reshape(1, *s) for a, n, s in zip(starts, sizes, shapes, strict=True)]
         return selection_matrix(self.evaluate(*places).flatten().numpy(), sum(sizes))
 
+    def rational(self, *x: Rationals, afford: Afford) -> Rationals:
+        """Return the values moved; which goes where is read off the places' own numbers."""
+        (value,) = x
+        places = self.evaluate(torch.arange(math.prod(value.shape[1:])).reshape(1, *value.shape[1:]))[0].numpy()
+        return value.map(lambda n: n.reshape(n.shape[0], -1)[:, places])
+
 
 @dataclass(frozen=True, eq=False)
 class Reshape(_Rearrangement):
     """The same values in C order under another shape (without the batch); flatten is reshape to one axis."""
 
     kind = "reshape"
+    keeps_values = True
+    keeps_order = True
 
     shape: Shape
 
@@ -112,6 +100,9 @@ class Concat(_Rearrangement):
 
     def evaluate(self, *x: Tensor) -> Tensor:
         return torch.cat(x, dim=self.axis + 1)
+
+    def rational(self, *x: Rationals, afford: Afford) -> Rationals:
+        return join(x[0], x[1], self.axis + 1)
 
     def adjoint(self, coefficients: Coefficients, shapes: tuple[Shape, ...]) -> tuple[Coefficients, ...]:
         values = coefficients.full(self.output_shape(*shapes))

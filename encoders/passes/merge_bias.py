@@ -10,8 +10,9 @@ import dataclasses
 
 from torch import Tensor
 
+from encoders.box import Shape
 from encoders.network import Network, Node
-from encoders.ops import AddConstant, Affine, Conv2d, Shape
+from encoders.ops import AddConstant, Affine, Conv2d
 
 
 def merge_bias(network: Network) -> Network:

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from encoders.box import Box
+from encoders.box import Box, Shape
 from encoders.rounding import gamma, tiny, unit_roundoff
 
-Shape = tuple[int, ...]
 # Places of a row and a column in the last two axes of a node's shape.
 Corner = tuple[int, int]
 

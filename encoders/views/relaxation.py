@@ -9,16 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.sparse import coo_array, csr_array
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from encoders.box import Box
-    from encoders.views.envelope import ElementwiseEnvelope
+from encoders.box import Box
+from encoders.views.envelope import ElementwiseEnvelope
+
+
+class Size(NamedTuple):
+    """What a block of rows holds: how many rows, and how many entries."""
+
+    rows: int
+    entries: int
 
 
 @dataclass(frozen=True, eq=False)

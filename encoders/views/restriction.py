@@ -12,15 +12,14 @@ where that is zero too, or no direction is given, a relu is taken as inactive an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from encoders.ops.base import Shape
+from encoders.box import Shape
 
 
 class LinearMap(Protocol):
@@ -97,7 +96,7 @@ def elementwise_restriction(active: Tensor, below: float) -> Restriction:
 
 
 def window_restriction(
-    x: Tensor, cells: Tensor, shape: Shape, direction: Tensor | None, tolerance: float, with_relu: bool
+    x: Tensor, cells: Tensor, shape: Shape, direction: Tensor | None, tolerance: float, with_relu: bool = False
 ) -> Restriction:
     """Return the piece of a maximum over windows of the flattened x, with_relu: of max(0, that maximum).
 

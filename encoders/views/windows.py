@@ -4,7 +4,7 @@ import torch
 from scipy.sparse import coo_array, csr_array
 from torch import Tensor
 
-from encoders.ops.base import Shape
+from encoders.box import Shape
 
 
 def window_cells(

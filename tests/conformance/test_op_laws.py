@@ -26,7 +26,6 @@ from encoders.ops import (
     DivideConstant,
     GlobalAveragePool,
     LeakyRelu,
-    LinearOp,
     MaxPool2d,
     MultiplyConstant,
     Mwd,
@@ -39,6 +38,7 @@ from encoders.ops import (
     Tanh,
     Transpose,
     UnsupportedView,
+    WeightedSum,
 )
 from tests.conformance.op_boxes import BOXES, EXTREME_BOXES, MAGNITUDES, MAX, boxes_of, points_of
 from tests.conformance.op_cases import CASES, ROWS, STRESS_SCALES, Case, mwd, random
@@ -285,7 +285,7 @@ def test_output_shape_agrees_with_evaluate_and_interval(case: Case) -> None:
 
 @pytest.mark.parametrize("case", ROWS)
 def test_a_linear_op_is_its_apply_plus_bias(case: Case) -> None:
-    if not isinstance(case.op, LinearOp):
+    if not isinstance(case.op, WeightedSum):
         return
     x, y = (random(2, *case.shapes[0], seed=seed) for seed in (115, 116))
     zero = torch.zeros_like(x)

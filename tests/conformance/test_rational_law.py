@@ -1,4 +1,4 @@
-"""The law of the table of rational rules: the value of every op in real arithmetic, against three other ways to it."""
+"""The law of rational values: the value of every op in real arithmetic, against three other ways to it."""
 
 from fractions import Fraction
 
@@ -6,8 +6,7 @@ import mpmath
 import pytest
 import torch
 
-from encoders.ops import OPS, BatchNorm
-from encoders.ops.rational_rules import RATIONAL_RULES
+from encoders.ops import OPS, BatchNorm, Op
 from encoders.rationals import NotEvaluated, Rationals
 from tests.conformance.op_boxes import BOXES, MAGNITUDES, boxes_of
 from tests.conformance.op_cases import ROWS, Case
@@ -20,7 +19,7 @@ IRRATIONAL = {"sigmoid", "tanh", "mwd-conv2d"}
 
 
 def apply(op, *x: Rationals) -> Rationals:
-    return RATIONAL_RULES[type(op)](op, x, lambda _: None)
+    return op.rational(*x, afford=lambda _: None)
 
 
 def rational(case: Case) -> bool:
@@ -30,8 +29,8 @@ def rational(case: Case) -> bool:
 
 
 def test_every_op_has_a_rule_or_is_named_as_irrational():
-    assert {op.kind for op in RATIONAL_RULES} | IRRATIONAL == set(OPS)
-    assert not {op.kind for op in RATIONAL_RULES} & IRRATIONAL
+    without = {name for name, op in OPS.items() if op.rational is Op.rational}
+    assert without == IRRATIONAL
 
 
 @pytest.mark.parametrize("case", [row for row in ROWS if rational(row.values[0])])

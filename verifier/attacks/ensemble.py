@@ -29,7 +29,7 @@ from verifier.attacks.corners import Corners
 from verifier.attacks.criteria import NEAREST
 from verifier.attacks.descent import Descent
 from verifier.attacks.local_search import LocalSearch
-from verifier.attacks.revival import RevivedSource
+from verifier.attacks.revival import revived
 from verifier.attacks.source import Source, SourceMaker, gradient_vanishes, has_pseudogradient, pseudogradient
 from verifier.attacks.square import Square
 from verifier.attacks.steps import Adaptive, Steepest, Vertex
@@ -101,7 +101,7 @@ class Ensemble(Attack):
         """Yield (attack, the inputs that it is for)."""
         everyone, sources = torch.ones_like(vanishing), _sources(search.network)
         yield Descent(QUICK_STEPS, Steepest(0.25), sources=sources[:1]), everyone
-        yield Descent(QUICK_STEPS, Steepest(0.25), restarts=FLAT_STARTS, sources=(RevivedSource,)), vanishing
+        yield Descent(QUICK_STEPS, Steepest(0.25), restarts=FLAT_STARTS, sources=(revived,)), vanishing
         early = everyone if has_pseudogradient(search.network) else vanishing
         yield Corners(self.corners), early
         for loss in _losses(search.network):

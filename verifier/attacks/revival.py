@@ -6,52 +6,25 @@ but each such unit passes back a little more than its derivative: hinges at leas
 zero as well (a constant network, a staircase), and in every second restart, the direction is random.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from encoders.ops import LeakyRelu, Mwd, MwdConv2d, Op, Relu, Sigmoid, Tanh
+from encoders.network import Network
 from verifier.attacks.base import Search
 from verifier.attacks.randomness import as_seeds, uniform
 from verifier.attacks.source import Source
-from verifier.attacks.wrappers import replace_backward
 
 # Far below 1, so that where some units are alive they decide.
 LEAK = 0.05
 # Random directions take streams of random numbers from here on.
 FIRST_STREAM = 1 << 20
 
-# What stands in for a unit in the backward pass.
-STAND_INS: dict[type[Op], Callable[[Op, Tensor], Tensor]] = {
-    Relu: lambda op, x: functional.leaky_relu(x, LEAK),
-    LeakyRelu: lambda op, x: functional.leaky_relu(x, max(LEAK, getattr(op, "slope", 0.0))),
-    Sigmoid: lambda op, x: torch.sigmoid(x) + LEAK * x,
-    Tanh: lambda op, x: torch.tanh(x) + LEAK * x,
-}
 
-
-@dataclass(frozen=True, eq=False)
-class RevivedSource(Source):
-    """Class scores of a network whose dead units pass gradients back."""
-
-    def scores(self, x: Tensor) -> Tensor:
-        cast = self.network.cast(x.dtype, x.device)
-        if not isinstance(cast.output.op, Mwd):
-            return cast.fold(x, _step)[0].flatten(1)
-        (before,) = cast.fold(x, _step, cast.output.inputs)
-        return cast.output.op.scores(before, pseudo=True)
-
-
-def _step(op: Op, values: Sequence[Tensor]) -> Tensor:
-    if isinstance(op, Mwd | MwdConv2d):
-        return op.evaluate_pseudo(*values)
-    stand_in = STAND_INS.get(type(op))
-    return (
-        op.evaluate(*values) if stand_in is None else replace_backward(op.evaluate, lambda x: stand_in(op, x))(*values)
-    )
+def revived(network: Network) -> Source:
+    """Return the class scores of a network whose dead units pass gradients back."""
+    return Source(network, pseudo=True, leak=LEAK)
 
 
 def second_directions(
@@ -70,9 +43,9 @@ def second_directions(
         other = torch.zeros_like(x[flat])
     else:
         image = x.index_select(0, flat).reshape(-1, *search.region.centre.shape[1:])
-        _, revived = RevivedSource(search.network).differentiate(image, lambda scores: slopes(scores, flat))
+        _, directions = revived(search.network).differentiate(image, lambda scores: slopes(scores, flat))
         search.record.count_gradients(rows[flat])
-        other = revived.flatten(1)
+        other = directions.flatten(1)
     nothing = torch.nonzero(~(other.abs().amax(dim=1) > 0)).squeeze(1)
     if len(nothing):
         seeds = as_seeds(search.seeds, x.device)[rows[flat[nothing]]]

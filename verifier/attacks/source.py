@@ -1,13 +1,12 @@
 """What an attack differentiates: the class scores of a network, with true or pseudogradients."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from encoders.network import Network
-from encoders.ops import Mwd, MwdConv2d, Op
 from verifier.attacks.criteria import margins
 
 # A gradient vanishes if following it over the whole ball promises less than this share of what is missing.
@@ -19,21 +18,17 @@ class Source:
     """Class scores of a network, `(batch, classes)`, differentiable.
 
     pseudo: MWD layers pass pseudogradients back (Agrawal et al. 2019): their true gradient reaches one input a
-    unit and vanishes far from the attractor, which hides adversarial inputs from gradient attacks.
+    unit and vanishes far from the attractor, which hides adversarial inputs from gradient attacks. leak: with them,
+    what dead units pass back (`Op.evaluate_pseudo`).
     """
 
     network: Network
     pseudo: bool = False
+    leak: float = 0.0
 
     def scores(self, x: Tensor) -> Tensor:
         """Return scores in the order of the outputs; see `Network.scores`."""
-        if not self.pseudo:
-            return self.network.scores(x)
-        cast = self.network.cast(x.dtype, x.device)
-        if not isinstance(cast.output.op, Mwd):
-            return cast.fold(x, _pseudo_step)[0].flatten(1)
-        (before,) = cast.fold(x, _pseudo_step, cast.output.inputs)
-        return cast.output.op.scores(before, pseudo=True)
+        return self.network.scores(x, self.pseudo, self.leak)
 
     def differentiate(self, x: Tensor, slopes: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Return (scores, gradients at x `(batch, *shape)`), of one forward pass for success and for the gradient.
@@ -58,7 +53,7 @@ def pseudogradient(network: Network) -> Source:
 
 def has_pseudogradient(network: Network) -> bool:
     """Return whether any layer of the network has one."""
-    return any(isinstance(node.op, Mwd | MwdConv2d) for node in network.nodes)
+    return any(node.op.has_pseudogradient for node in network.nodes)
 
 
 def gradient_vanishes(network: Network, x: Tensor, classes: Tensor, reach: Tensor, norm: str) -> Tensor:
@@ -75,7 +70,3 @@ def gradient_vanishes(network: Network, x: Tensor, classes: Tensor, reach: Tenso
     promise: Tensor = reach.to(x.dtype) * torch.linalg.vector_norm(gradient.flatten(1), dual, dim=1)
     little = VANISHING_PROMISE * missing.detach().abs()
     return promise < little
-
-
-def _pseudo_step(op: Op, values: Sequence[Tensor]) -> Tensor:
-    return op.evaluate_pseudo(*values) if isinstance(op, Mwd | MwdConv2d) else op.evaluate(*values)

@@ -9,51 +9,17 @@ EOT (Athalye et al. 2018): the mean over N draws of the gradient of the loss of 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from encoders.network import Network
 from encoders.ops import Op
+from encoders.views.pseudogradient import replace_backward
 from verifier.attacks.source import Source
 
-Function = Callable[[Tensor], Tensor]
 # (the network, x (batch, *shape), a random generator) -> scores (batch, classes), another draw at each call
 Randomised = Callable[[Network, Tensor, torch.Generator], Tensor]
-
-
-def identity(x: Tensor) -> Tensor:
-    """Return x: the stand-in of the straight-through estimator."""
-    return x
-
-
-def replace_backward(function: Function, stand_in: Function = identity) -> Function:
-    """Return a function with the values of `function` and the derivative of `stand_in`, both at x."""
-
-    def replaced(x: Tensor) -> Tensor:
-        value: Tensor = _Replaced.apply(x, function, stand_in)  # type: ignore[no-untyped-call]
-        return value
-
-    return replaced
-
-
-class _Replaced(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, function: Function, stand_in: Function) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.stand_in = stand_in
-        value = function(x)
-        # A view of x would be taken for x itself.
-        return value.clone() if value is x else value
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (x,) = ctx.saved_tensors
-        with torch.enable_grad():
-            x = x.detach().requires_grad_(True)
-            (result,) = torch.autograd.grad(ctx.stand_in(x), x, gradients[0])
-        return result, None, None
 
 
 @dataclass(frozen=True, eq=False)

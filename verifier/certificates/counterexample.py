@@ -14,7 +14,6 @@ import torch
 from encoders.box import Box
 from encoders.exact_order import order_exactly
 from encoders.network import Network
-from encoders.ops import Affine, Mwd
 from encoders.rationals import NotEvaluated
 from encoders.region import BallRegion, Norm
 
@@ -68,15 +67,5 @@ def _check_exactly(network: Network, point: torch.Tensor, reference: int) -> Non
 def _loses(network: Network, point: torch.Tensor, reference: int) -> bool:
     """Return whether an enclosure shows another class to be at least as large at the point in real arithmetic."""
     exact = network.cast(torch.float64, torch.device("cpu"))
-    op = exact.output.op
-    if isinstance(op, Affine):
-        (before,) = exact.interval(Box.point(point), exact.output.inputs)
-        leads = op.class_differences(reference).interval(before).upper[0].numpy()
-        return bool((np.delete(leads, reference) <= 0).any())
-    if isinstance(op, Mwd):
-        (before,) = exact.interval(Box.point(point), exact.output.inputs)
-        outputs = op.score_box(before)
-    else:
-        (outputs,) = exact.interval(Box.point(point))
-    lower, upper = outputs.lower[0].numpy(), outputs.upper[0].numpy()
-    return bool(np.delete(lower, reference).max() >= upper[reference])
+    boxes = exact.interval(Box.point(point), exact.output.inputs)
+    return bool(exact.output.op.compare(*boxes, classes=torch.tensor([reference])).loses.any())

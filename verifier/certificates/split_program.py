@@ -19,7 +19,6 @@ from scipy.sparse import csr_array
 
 from encoders.box import Box
 from encoders.network import INPUT, Network, Node
-from encoders.ops import MaxPool2d
 from encoders.passes import expand_max_pools
 from encoders.rounding import check_gradual_underflow
 from verifier.certificates.dual_bound import TINY, U
@@ -31,7 +30,7 @@ DENSE = 0.1
 def split_refusal(network: Network) -> Node | None:
     """Return the first node that is neither affine nor a hinge nor a max pool, which is a tree of hinges; or None."""
     for node in network.nodes:
-        if not node.op.linear and node.op.hinge_slope is None and not isinstance(node.op, MaxPool2d):
+        if not node.op.linear and node.op.hinge_slope is None and not node.op.maximum:
             return node
     return None
 

@@ -118,7 +118,7 @@ def _tensors(dataset: Dataset, images: bool, limit: int | None, device: torch.de
 def _load_weights(module: nn.Module, path: Path) -> None:
     """Copy the weights of a native file into the module, layer by layer."""
     layers = [layer for layer in module.modules() if isinstance(layer, Mwd | MwdConv2d)]
-    stored = [node.op.parameters() for node in read_network(path).nodes if node.op.kind in ("mwd", "mwd-conv2d")]
+    stored = [node.op.parameters() for node in read_network(path).nodes if node.op.measures_distances]
     sizes = [[tuple(layer.u.shape) for layer in layers], [tuple(values["weight"].shape) for values in stored]]
     if not layers or sizes[0] != sizes[1]:
         raise ValueError(f"{path}: holds MWD layers {sizes[1]}, the network to train has {sizes[0]}")

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from encoders.network import Network
-from encoders.ops import Mwd, Reshape
 from encoders.region import NORMS, BallRegion
 from verifier.answers import Decision
 from verifier.batch import Batch
@@ -47,7 +46,8 @@ class CrownMethod(Method):
                     f"method {self.name!r} needs linear bounds of every op; node {node.name!r} ({node.op.kind}) has "
                     "none. Methods for such networks: interval, auto"
                 )
-        if all(isinstance(node.op, Mwd | Reshape) for node in network.nodes):
+        changing = [node for node in network.nodes if not node.op.keeps_values]
+        if all(node.op.bounded_by_box and len(network.shapes[node.name]) == 1 for node in changing):
             return (
                 f"method {self.name!r} gains nothing over intervals on a network of MWD layers alone. "
                 "Methods for such networks: interval, contraction, auto"

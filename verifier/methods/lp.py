@@ -6,7 +6,6 @@ from functools import partial
 import torch
 
 from encoders.network import Network
-from encoders.ops import Mwd, MwdConv2d
 from encoders.region import BallRegion
 from verifier.answers import Decision
 from verifier.batch import Batch
@@ -32,7 +31,7 @@ class LpMethod(Method):
         self.refinements = refinements
 
     def refusal(self, network: Network) -> str | None:
-        if isinstance(network.output.op, Mwd | MwdConv2d):
+        if network.output.op.bounded_by_box:
             return (
                 f"method {self.name!r} gains nothing over intervals on the MWD layer {network.output.name!r}, which is "
                 "compared by distances. Methods for such networks: interval, contraction, exact, auto"

@@ -57,7 +57,7 @@ def test_values_and_intervals_are_those_of_the_tied_dense_layer(geometry):
     layer, x = make(geometry)
     u, w, negated = tied(layer, geometry[3])
     dense, op = Mwd(u.detach(), w.detach(), negated), op_of(layer)
-    own = op.as_dense(geometry[3])
+    own = op.distance_layer(geometry[3])
     assert torch.equal(own.weight, dense.weight) and torch.equal(own.attractor, dense.attractor)
     assert torch.equal(own.negated, negated)
     with torch.no_grad():

@@ -13,7 +13,7 @@ from tests.networks.random_networks import RandomNetwork
 from tests.networks.searches import digits_search, random_search, search_of
 from verifier.attacks import ATTACKS
 from verifier.attacks.ensemble import Ensemble
-from verifier.attacks.revival import LEAK, RevivedSource
+from verifier.attacks.revival import LEAK, revived
 
 CASES = REPOSITORY / "tests" / "cases" / "ties"
 # What makes the ensemble strong is cut down, so that only what is there by construction is left.
@@ -54,7 +54,7 @@ def test_revived_scores_are_the_scores_and_their_gradients_are_more(make):
     network = chain((2,), Affine(torch.tensor([[-300.0, -200.0]]), torch.tensor([-100.0])), make(),
                     Affine(torch.tensor([[-1.0], [1.0]])))  # fmt: skip
     x = torch.full((1, 2), 0.5)
-    scores, gradient = RevivedSource(network).differentiate(x, lambda z: torch.tensor([[1.0, -1.0]]))
+    scores, gradient = revived(network).differentiate(x, lambda z: torch.tensor([[1.0, -1.0]]))
     assert torch.equal(scores, network.scores(x))
     # y_0 - y_1 = -2 unit(-300 x_0 - 200 x_1 - 100), the unit with slope LEAK.
     assert torch.allclose(gradient, torch.tensor([[600.0, 400.0]]) * LEAK)

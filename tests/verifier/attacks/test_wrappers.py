@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from encoders.ops import Affine
+from encoders.views.pseudogradient import replace_backward
 from tests.networks.chains import chain, random_relu_network
 from tests.networks.searches import random_search
 from tests.networks.staircase import Staircase
@@ -14,7 +15,7 @@ from verifier.attacks.criteria import slopes
 from verifier.attacks.descent import Descent
 from verifier.attacks.source import Source
 from verifier.attacks.steps import Steepest
-from verifier.attacks.wrappers import Expect, Replace, replace_backward
+from verifier.attacks.wrappers import Expect, Replace
 
 
 def straight(op, x):

@@ -185,7 +185,7 @@ def test_a_convolution_has_the_rows_of_its_dense_layer():
     box = Box(torch.zeros(1, 1, 2, 2, dtype=F64), torch.full((1, 1, 2, 2), 0.6, dtype=F64))
     rows = op.exact(box, segments=2)
     flat = Box(box.lower.flatten(1), box.upper.flatten(1))
-    dense = op.as_dense((1, 2, 2)).exact(flat, segments=2)
+    dense = op.distance_layer((1, 2, 2)).exact(flat, segments=2)
     assert (rows.matrix != dense.matrix).nnz == 0 and np.array_equal(rows.upper, dense.upper)
 
 

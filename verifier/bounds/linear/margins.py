@@ -15,10 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from encoders.network import Network
-from encoders.ops import Mwd
 from encoders.region import BallRegion
 from verifier.bounds.interval import compare_classes
-from verifier.bounds.linear.bounds import CPU_PIECE_BYTES, LinearBounds, linear_bounds
+from verifier.bounds.linear.bounds import CPU_PIECE_BYTES, linear_bounds
 from verifier.bounds.linear.slopes import SlopeSearch, optimised_slopes
 
 
@@ -58,9 +57,11 @@ def linear_margins(
     if bool(wins.all()):
         return Margins(lower, None)
     bounds = linear_bounds(network, region)
-    if isinstance(network.output.op, Mwd):
-        # The last layer is compared by distances: what the tightened boxes in front of it give.
-        return Margins(torch.where(_wins_by_score(bounds, classes), torch.inf, -torch.inf), None)
+    last = bounds.network.output
+    if last.op.bounded_by_box:
+        # What the tightened boxes in front of the last layer give.
+        wins = last.op.compare(*(bounds.boxes[name] for name in last.inputs), classes=classes).wins
+        return Margins(torch.where(wins, torch.inf, -torch.inf), None)
     rivals = _open_rivals(wins)
     rows = _class_differences(classes, rivals, wins.shape[1])
     minimum = bounds.minimise(rows, with_points=True)
@@ -135,11 +136,3 @@ def _class_differences(classes: Tensor, rivals: Tensor, count: int) -> Tensor:
     """Return rows `(batch, rows, classes)` with y_c - y_k = row . y."""
     own = functional.one_hot(classes, count).unsqueeze(1)
     return (own - functional.one_hot(rivals, count)).to(torch.float64)
-
-
-def _wins_by_score(bounds: LinearBounds, classes: Tensor) -> Tensor:
-    node = bounds.network.output
-    assert isinstance(node.op, Mwd)
-    scores = node.op.score_box(bounds.boxes[node.inputs[0]])
-    wins = scores.lower.gather(1, classes[:, None]) > scores.upper
-    return wins | functional.one_hot(classes, wins.shape[1]).bool()

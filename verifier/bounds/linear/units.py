@@ -14,7 +14,6 @@ from torch import Tensor
 
 from encoders.box import Box
 from encoders.network import Node
-from encoders.ops import Affine
 from encoders.rounding import unit_roundoff
 from encoders.views.coefficients import Coefficients
 from verifier.bounds.linear.backward import BackwardPass
@@ -80,14 +79,15 @@ def _windows(is_open: Tensor) -> Iterator[tuple[Window, Tensor]]:
 
 def _unit_minimum(passes: BackwardPass, node: Node, units: Tensor, window: Window) -> tuple[Tensor, int]:
     """Return (the least values `(batch, 2 rows)` of the units and of their negatives, the widest row)."""
-    if isinstance(node.op, Affine) and len(window) == 1:
+    stored = node.op.unit_rows(units) if len(window) == 1 else None
+    if stored is not None:
         # The first step back from a single unit picks a row of the weights, which rounds nothing.
-        weight, bias = node.op.weight[units], node.op.bias
+        weight, bias = stored
         coefficients = Coefficients(torch.cat([weight, -weight], dim=1))
         minimum = passes.minimise(node.inputs[0], coefficients, target=node.name)
         if bias is None:
             return minimum.bound, minimum.width
-        constant = torch.cat([bias[units], -bias[units]], dim=1)
+        constant = torch.cat([bias, -bias], dim=1)
         total = minimum.bound + constant
         error = (minimum.bound.abs() + constant.abs()) * (2.0 * unit_roundoff(total.dtype))
         return total - error, minimum.width

@@ -3,7 +3,7 @@
 import math
 
 from encoders.network import INPUT, Network
-from encoders.ops import Mwd, MwdConv2d, Reshape
+from encoders.views.distances import DistanceLayer
 
 # Weights that a convolutional layer may have once it is written out as a dense one: 1 GiB in float64.
 LARGEST_DENSE = 1 << 27
@@ -13,34 +13,29 @@ def chain_refusal(network: Network, method: str) -> str | None:
     """Return why the network is no chain of MWD layers that can be written out, naming the first node; or None."""
     previous = INPUT
     for node in network.nodes:
-        if node.inputs != (previous,) or not isinstance(node.op, Mwd | MwdConv2d | Reshape):
+        if node.inputs != (previous,) or not (node.op.measures_distances or node.op.keeps_values):
             return (
                 f"method {method!r} takes a chain of MWD layers; node {node.name!r} is {node.op.kind}. "
                 "Methods for other networks: interval, auto"
             )
-        if isinstance(node.op, MwdConv2d):
+        if node.op.measures_distances and len(network.shapes[previous]) > 1:
             size = math.prod(network.shapes[previous]) * math.prod(network.shapes[node.name])
             if size > LARGEST_DENSE:
                 return (
-                    f"method {method!r} writes node {node.name!r} (mwd-conv2d) out as a dense layer of {size:,} "
+                    f"method {method!r} writes node {node.name!r} ({node.op.kind}) out as a dense layer of {size:,} "
                     f"weights; supported: {LARGEST_DENSE:,}. Methods for larger ones: interval"
                 )
         previous = node.name
-    if not isinstance(network.output.op, Mwd):
-        last = network.output
+    last = network.output
+    if not last.op.measures_distances or len(network.output_shape) > 1:
         return f"method {method!r} takes a last layer of kind mwd; node {last.name!r} is {last.op.kind}"
     return None
 
 
-def dense_layers(network: Network, method: str) -> list[Mwd]:
+def dense_layers(network: Network, method: str) -> list[DistanceLayer]:
     """Return the layers, convolutional ones written out, of flat inputs in C order; ValueError as `chain_refusal`."""
     refusal = chain_refusal(network, method)
     if refusal is not None:
         raise ValueError(refusal)
-    layers = []
-    for node in network.nodes:
-        if isinstance(node.op, MwdConv2d):
-            layers.append(node.op.as_dense(network.shapes[node.inputs[0]]))
-        elif isinstance(node.op, Mwd):
-            layers.append(node.op)
-    return layers
+    layers = [node.op.distance_layer(network.shapes[node.inputs[0]]) for node in network.nodes]
+    return [layer for layer in layers if layer is not None]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from encoders.ops import Mwd
+from encoders.views.distances import DistanceLayer
 from verifier.bounds.mwd.contraction_rules import LINEAR, NEGATED, Array
 
 LARGEST = 1e100
@@ -35,7 +35,7 @@ class PackedNetwork(NamedTuple):
         return int(self.starts[-1] + self.inputs[-1])
 
 
-def pack(layers: Sequence[Mwd]) -> PackedNetwork:
+def pack(layers: Sequence[DistanceLayer]) -> PackedNetwork:
     """Return the layers as flat arrays; raise ValueError if their weights are so large that numbers could overflow."""
     linear = any(op.has_linear_link for op in layers)
     # Outputs of linear links grow from layer to layer, at most by the factor 3 limit; those of others lie in [0, 1].

@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from encoders.box import Box
 from encoders.network import Network
-from encoders.ops import Mwd
 from encoders.rounding import next_down, tiny, unit_roundoff
+from encoders.views.distances import DistanceLayer
 from verifier.bounds.mwd.chain import dense_layers
 
 # sqrt(2/e) = 0.85776388496070679..., rounded up.
@@ -27,7 +27,7 @@ GREATEST_SLOPE = 0.857763884960707
 _RELATIVE = 8.0 * unit_roundoff(torch.float64)
 
 
-def distance_sensitivities(layers: Sequence[Mwd]) -> Tensor:
+def distance_sensitivities(layers: Sequence[DistanceLayer]) -> Tensor:
     """Return upper bounds `(units,)` of the Lipschitz constants of the last layer's distances, in the inf-norm."""
     s = torch.ones(layers[0].weight.shape[1], dtype=torch.float64, device=layers[0].weight.device)
     for number, op in enumerate(layers):
@@ -37,7 +37,7 @@ def distance_sensitivities(layers: Sequence[Mwd]) -> Tensor:
     return s
 
 
-def link_slope(op: Mwd) -> float:
+def link_slope(op: DistanceLayer) -> float:
     """Return an upper bound of how fast an output changes with its distance."""
     return 1.0 if op.has_linear_link else GREATEST_SLOPE
 
@@ -48,15 +48,13 @@ def lipschitz_radius(network: Network, points: Tensor, classes: Tensor) -> Tenso
     network: a chain of MWD layers, else ValueError. points: `(batch, *input_shape)`; classes: `(batch,)`. OUTER: the
     true radius is never smaller.
     """
-    s = distance_sensitivities(dense_layers(network, "lipschitz"))
+    layers = dense_layers(network.cast(torch.float64, points.device), "lipschitz")
+    s, op = distance_sensitivities(layers), layers[-1]
     box = Box.point(points.to(torch.float64))
     (before,) = network.interval(box, network.output.inputs)
-    op = network.cast(torch.float64, points.device).output.op
-    assert isinstance(op, Mwd)
     values = _compared_values(op, before)
     if not op.has_linear_link and bool(op.negated.any()) and not bool(op.negated.all()):
         s = s * (link_slope(op) * (1.0 + _RELATIVE))
-    s = s.to(points.device)
     margins = values.lower.gather(1, classes[:, None]) - values.upper
     # Rounded to nearest so far: a difference, a sum and a quotient.
     radii = next_down(margins * (1.0 - _RELATIVE) / (s[classes][:, None] + s))
@@ -65,7 +63,7 @@ def lipschitz_radius(network: Network, points: Tensor, classes: Tensor) -> Tenso
     return radii.masked_fill(own, torch.inf).amin(dim=1)
 
 
-def _compared_values(op: Mwd, before: Box) -> Box:
+def _compared_values(op: DistanceLayer, before: Box) -> Box:
     """Return values in the order of the outputs that change as fast as the distances, or outputs of mixed units."""
     if op.has_linear_link or (bool(op.negated.any()) and not bool(op.negated.all())):
         return op.interval(before)

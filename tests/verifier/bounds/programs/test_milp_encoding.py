@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from encoders import Network, Node
-from encoders.box import Box
+from encoders.box import Box, Shape
 from encoders.formulations.relax import RelaxedNetwork, encode_exactly, estimate, relax
 from encoders.linear_model import Direction
 from encoders.network import INPUT
@@ -31,7 +31,6 @@ from encoders.ops import (
     Sigmoid,
     Tanh,
 )
-from encoders.ops.base import Shape
 from tests.networks.batches import random_batch
 from tests.networks.chains import chain, hinge_network
 from tests.networks.random_networks import random_network

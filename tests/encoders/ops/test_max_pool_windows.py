@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from encoders.ops import MaxPool2d
-from encoders.ops.convolution import sliding_output
+from encoders.ops.sliding import sliding_output
 
 
 def sees_input(op: MaxPool2d, axis: int, size: int, outputs: int) -> bool:
