@@ -87,7 +87,7 @@ def decide(batches: list[Batch], epsilon: float, seconds: float) -> dict[str, ob
 
     exact.decide_ball = noted
     certified = falsified = searched = 0
-    times, parts, programs, units = [], [], [], []
+    times, subproblems, programs, units = [], [], [], []
     for batch in batches:
         answers.clear()
         started = time.perf_counter()
@@ -96,7 +96,7 @@ def decide(batches: list[Batch], epsilon: float, seconds: float) -> dict[str, ob
         certified += int(decision.certified[0])
         falsified += 0 in decision.witnesses
         searched += bool(answers)
-        parts.append(sum(answer.parts for answer in answers))
+        subproblems.append(sum(answer.subproblems for answer in answers))
         programs.append(sum(answer.programs for answer in answers))
         units += [answers[0].open_units] if answers else []
     exact.decide_ball = decide_ball
@@ -104,7 +104,7 @@ def decide(batches: list[Batch], epsilon: float, seconds: float) -> dict[str, ob
         "epsilon": epsilon, "inputs": len(batches), "certified": certified, "falsified": falsified,
         "open": len(batches) - certified - falsified, "searched": searched,
         "median_open_units": statistics.median(units) if units else None, **spread(times),
-        "most_parts": max(parts), "programs": sum(programs),
+        "most_parts": max(subproblems), "programs": sum(programs),
     }  # fmt: skip
 
 

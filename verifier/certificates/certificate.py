@@ -1,9 +1,9 @@
 """A proof that one class wins on a whole ball, as data that anyone can evaluate again.
 
-First come the slopes that prove the boxes of hinge units, node by node; then, for every rival class, a tree that cuts
-the ball by the signs of units until each leaf's slopes and pulls prove that the rival stays below. A tree covers the
-ball by its form, both halves of every cut being closed, and each leaf is one evaluation of a bound that holds for any
-numbers (`verifier.certificates.split_program`). This module imports no solver and no bound code.
+First come the slopes that prove the boxes of hinge units, node by node; then, for every rival class, a tree that splits
+the ball by the signs of units until each leaf's slopes and multipliers prove that the rival stays below. A tree covers
+the ball by its form, both halves of every split being closed, and each leaf is one evaluation of a bound that holds for
+any numbers (`verifier.certificates.split_program`). This module imports no solver and no bound code.
 """
 
 from __future__ import annotations
@@ -41,14 +41,15 @@ class BoxSlopes:
 
 @dataclass(frozen=True, eq=False)
 class SplitTree:
-    """The cuts against one rival, first part first: a unit's place among all hinge units, then the part where it is at
-    least zero, then the one where it is at most zero; -1 for a leaf. slopes, pulls: `(leaves, open units)`, in order.
+    """The splits against one rival, first subproblem first: a unit's place among all hinge units, then the subproblem
+    where it is at least zero, then the one where it is at most zero; -1 for a leaf. slopes, multipliers: `(leaves, open
+    units)`, in order.
     """
 
     rival: int
-    cuts: np.ndarray
+    splits: np.ndarray
     slopes: np.ndarray
-    pulls: np.ndarray
+    multipliers: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +79,7 @@ class Certificate:
 
     @property
     def leaves(self) -> int:
-        """How many parts the ball is cut into, over all rivals."""
+        """How many subproblems the ball is split into, over all rivals."""
         return sum(len(tree.slopes) for tree in self.trees)
 
     def check(self, network: Network) -> None:
@@ -102,17 +103,17 @@ class Certificate:
 
     def _check_types(self) -> None:
         """Raise CertificateError unless every array is of the kind and dimensions that the arithmetic takes."""
-        places = [self.open_units, *(found.places for found in self.boxes), *(tree.cuts for tree in self.trees)]
+        places = [self.open_units, *(found.places for found in self.boxes), *(tree.splits for tree in self.trees)]
         numbers = [found.slopes for found in self.boxes]
-        numbers += [given for tree in self.trees for given in (tree.slopes, tree.pulls)]
+        numbers += [given for tree in self.trees for given in (tree.slopes, tree.multipliers)]
         if any(given.ndim != 1 or given.dtype.kind not in "iu" for given in places):
-            raise CertificateError("places and cuts must be vectors of integers")
+            raise CertificateError("places and splits must be vectors of integers")
         if any(given.ndim != 2 or given.dtype.kind not in "uf" for given in numbers):
-            raise CertificateError("slopes and pulls must be matrices of real numbers")
+            raise CertificateError("slopes and multipliers must be matrices of real numbers")
         if self.centre.dtype.kind != "f" or not np.isfinite(self.centre).all():
             raise CertificateError("its centre does not hold finite numbers")
-        if any(len(tree.cuts) != 2 * len(tree.slopes) - 1 for tree in self.trees):
-            raise CertificateError("a tree of n leaves has n - 1 cuts")
+        if any(len(tree.splits) != 2 * len(tree.slopes) - 1 for tree in self.trees):
+            raise CertificateError("a tree of n leaves has n - 1 splits")
 
     def _program(self, network: Network) -> SplitProgram:
         if self.centre.shape != network.input_shape:
@@ -136,10 +137,10 @@ class Certificate:
         """Evaluate the leaves of all trees, many side by side."""
         if self.leaves * max(1, program.units) > MOST_SIGNS:
             raise CertificateError(f"{self.leaves:,} leaves of {program.units:,} units are more than is evaluated")
-        signs = [leaf_signs(tree.cuts, program.units) for tree in self.trees]
+        signs = [leaf_signs(tree.splits, program.units) for tree in self.trees]
         for tree, found in zip(self.trees, signs, strict=True):
             shape = (len(found), len(self.open_units))
-            if tree.slopes.shape != shape or tree.pulls.shape != shape:
+            if tree.slopes.shape != shape or tree.multipliers.shape != shape:
                 raise CertificateError(
                     f"class {tree.rival}: {shape[0]} leaves, but numbers of shape {tree.slopes.shape}"
                 )
@@ -147,12 +148,13 @@ class Certificate:
         rivals = np.repeat([tree.rival for tree in self.trees], counts)
         places = np.concatenate([np.arange(count) for count in counts])
         all_signs = np.concatenate(signs)
-        slopes, pulls = (np.concatenate([getattr(tree, name) for tree in self.trees]) for name in ("slopes", "pulls"))
+        slopes = np.concatenate([tree.slopes for tree in self.trees])
+        multipliers = np.concatenate([tree.multipliers for tree in self.trees])
         for start in range(0, len(rivals), PIECE):
-            part = slice(start, start + PIECE)
-            rows = -np.eye(classes)[rivals[part]]
+            piece = slice(start, start + PIECE)
+            rows = -np.eye(classes)[rivals[piece]]
             rows[:, self.winner] = 1.0
-            found = leaf_bounds(program, rows, all_signs[part], self.open_units, slopes[part], pulls[part])
+            found = leaf_bounds(program, rows, all_signs[piece], self.open_units, slopes[piece], multipliers[piece])
             worst = int(found.argmin())
             if not found[worst] > 0:
                 raise CertificateError(
@@ -167,35 +169,35 @@ def leaf_bounds(
     signs: np.ndarray,
     open_units: np.ndarray,
     slopes: np.ndarray,
-    pulls: np.ndarray,
+    multipliers: np.ndarray,
 ) -> np.ndarray:
     """Return lower bounds `(leaves,)` of a row of the output; row: `(outputs,)` or `(leaves, outputs)`."""
     count = len(signs)
-    all_slopes, all_pulls = np.zeros((count, program.units)), np.zeros((count, program.units))
-    all_slopes[:, open_units], all_pulls[:, open_units] = slopes, pulls
+    all_slopes, all_multipliers = np.zeros((count, program.units)), np.zeros((count, program.units))
+    all_slopes[:, open_units], all_multipliers[:, open_units] = slopes, multipliers
     rows = np.broadcast_to(row, (count, row.shape[-1]))
-    return program.bounds(program.network.output.name, rows, signs, all_slopes, all_pulls)
+    return program.bounds(program.network.output.name, rows, signs, all_slopes, all_multipliers)
 
 
-def leaf_signs(cuts: np.ndarray, units: int) -> np.ndarray:
-    """Return the signs `(leaves, units)` of the leaves of a tree; CertificateError if the cuts are no tree."""
+def leaf_signs(splits: np.ndarray, units: int) -> np.ndarray:
+    """Return the signs `(leaves, units)` of the leaves of a tree; CertificateError if the splits are no tree."""
     leaves: list[np.ndarray] = []
-    open_parts = [np.zeros(units, dtype=np.int8)]
-    for cut in cuts.tolist():
-        if not open_parts:
-            raise CertificateError("there are cuts after the end of the tree")
-        signs = open_parts.pop()
-        if cut == LEAF:
+    waiting = [np.zeros(units, dtype=np.int8)]
+    for split in splits.tolist():
+        if not waiting:
+            raise CertificateError("there are splits after the end of the tree")
+        signs = waiting.pop()
+        if split == LEAF:
             leaves.append(signs)
             continue
-        if not 0 <= cut < units or signs[cut]:
-            raise CertificateError(f"unit {cut} is cut twice, or does not exist")
+        if not 0 <= split < units or signs[split]:
+            raise CertificateError(f"unit {split} is split twice, or does not exist")
         for sign in (-1, 1):
             half = signs.copy()
-            half[cut] = sign
-            open_parts.append(half)
-    if open_parts:
-        raise CertificateError("the tree ends before its parts do")
+            half[split] = sign
+            waiting.append(half)
+    if waiting:
+        raise CertificateError("the tree ends before its subproblems do")
     return np.array(leaves)
 
 

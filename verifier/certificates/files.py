@@ -17,6 +17,8 @@ from verifier.runs.npz import read_npz
 SCHEMA = 1
 # The folder of a run that holds them.
 FOLDER = "certificates"
+# What the file calls the splits, slopes and multipliers of a tree.
+TREE_ARRAYS = ("cuts", "slopes", "pulls")
 # A larger file is not opened: 2 GiB.
 LARGEST = 1 << 31
 
@@ -34,7 +36,8 @@ def write_certificate(certificate: Certificate, folder: Path, index: int) -> dic
     for number, found in enumerate(certificate.boxes):
         arrays |= {f"box{number}.places": found.places, f"box{number}.slopes": found.slopes}
     for number, tree in enumerate(certificate.trees):
-        arrays |= {f"tree{number}.{name}": getattr(tree, name) for name in ("cuts", "slopes", "pulls")}
+        numbers = (tree.splits, tree.slopes, tree.multipliers)
+        arrays |= {f"tree{number}.{name}": values for name, values in zip(TREE_ARRAYS, numbers, strict=True)}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     content = buffer.getvalue()
@@ -87,7 +90,7 @@ def _certificate(arrays: dict[str, np.ndarray], index: int) -> Certificate:
         for number, name in enumerate(header["boxes"])
     )
     trees = tuple(
-        SplitTree(rival, *(arrays[f"tree{number}.{name}"] for name in ("cuts", "slopes", "pulls")))
+        SplitTree(rival, *(arrays[f"tree{number}.{name}"] for name in TREE_ARRAYS))
         for number, rival in enumerate(header["rivals"])
     )
     domain = None if header["domain"] is None else (float(header["domain"][0]), float(header["domain"][1]))

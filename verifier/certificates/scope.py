@@ -10,7 +10,7 @@ from encoders.region import Norm
 from verifier.certificates.split_program import split_refusal
 
 # Entries of the matrices between hinges beyond which none is made: they would take 250 MB, a step of ascent for a batch
-# of parts half a second.
+# of subproblems half a second.
 MOST_ENTRIES = 20_000_000
 
 
@@ -46,6 +46,6 @@ def stage_sizes(network: Network) -> tuple[int, int]:
 def too_large(units: int, entries: int) -> str:
     """Return in words what search over signs of so many units, with matrices of so many entries, would be."""
     return (
-        f"would cut the signs of up to {units:,} hinge units, with matrices of about {entries:,} entries between them, "
-        f"more than the {MOST_ENTRIES:,} it takes on"
+        f"would split the signs of up to {units:,} hinge units, with matrices of about {entries:,} entries between "
+        f"them, more than the {MOST_ENTRIES:,} it takes on"
     )

@@ -1,12 +1,12 @@
-"""Lower bounds of a network of affine ops and hinges on a part of a box, from multipliers that nobody need trust.
+"""Lower bounds of a network of affine ops and hinges on a subproblem of a box, from multipliers that nobody need trust.
 
 A hinge y = max(x, left x) with x in [l, u] obeys three rows: x - y <= 0, left x - y <= 0 and, with the line s x + t
 through its ends, s x - y >= -t (Ehlers 2017); the other ops are equations, max pools are written as relus. For any
 multipliers m of the right signs, min c >= sum_i m_i e_i + sum_j min over the column's bounds of (c - A^T m)_j x_j
-(Neumaier, Shcherbina 2004). Two numbers a hinge unit name the multipliers: its slope in [0, 1] shares a positive
-coefficient between the first two rows, its pull is what is left on x for the bounds of x to hold. Whatever they are,
-the result is proved in real arithmetic: every rounding is bounded here. Parts are given by signs: +1 cuts to x >= 0,
--1 to x <= 0, 0 leaves x in its box.
+(Neumaier, Shcherbina 2004). Two numbers a hinge unit name all of them: its slope in [0, 1] shares a positive
+coefficient between the first two rows, its multiplier is what is left on x for the bounds of x to hold. Whatever they
+are, the result is proved in real arithmetic: every rounding is bounded here. Subproblems are given by signs: +1 splits
+off x >= 0, -1 x <= 0, 0 leaves x in its box.
 """
 
 from __future__ import annotations
@@ -117,14 +117,15 @@ class SplitProgram:
         rows: np.ndarray,
         signs: np.ndarray | None,
         slopes: np.ndarray,
-        pulls: np.ndarray | None,
+        multipliers: np.ndarray | None,
     ) -> np.ndarray:
-        """Return lower bounds `(parts,)` of rows of a node's value on parts of the box; -inf where they overflow.
+        """Return lower bounds `(batch,)` of rows of a node's value on subproblems; -inf where they overflow.
 
-        rows: `(parts, values)`; signs, slopes, pulls: `(parts, units)`. A part that is empty may get any number.
+        rows: `(batch, values)`; signs, slopes, multipliers: `(batch, units)`. One that is empty may get any
+        number.
         """
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            return _Sweep(self, name, rows, signs, slopes, pulls).bound()
+            return _Sweep(self, name, rows, signs, slopes, multipliers).bound()
 
     # ------------------------------------------------------------------------------------------------- making the rows
 
@@ -179,7 +180,7 @@ class SplitProgram:
 class _Sweep:
     """One evaluation of the bound of the module docstring: from the output back, a multiplier for every row.
 
-    reduced: by node, the cost of its columns less the rows' share so far, `(parts, values)`. At the end it is
+    reduced: by node, the cost of its columns less the rows' share so far, `(batch, values)`. At the end it is
     c - A^T m, each entry a sum of at most `largest_sum` products, in some order: it errs by at most gamma_k times
     |c| + |A|^T |m| (Higham 2002, section 3.1), of which `size` is the scalar product with the greatest |x|.
     """
@@ -191,12 +192,12 @@ class _Sweep:
         rows: np.ndarray,
         signs: np.ndarray | None,
         slopes: np.ndarray,
-        pulls: np.ndarray | None,
+        multipliers: np.ndarray | None,
     ) -> None:
         self.program = program
-        parts = len(rows)
+        count = len(rows)
         self.slopes = np.clip(np.nan_to_num(slopes), 0.0, 1.0).astype(np.float64)
-        self.pulls: dict[str, np.ndarray] = {}
+        self.multipliers: dict[str, np.ndarray] = {}
         self.ends: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         for hinge in program.hinges:
             lower, upper = self.ends.get(hinge.source, program._ends(hinge.source))
@@ -205,12 +206,12 @@ class _Sweep:
                 lower = np.where(own > 0, np.maximum(lower, 0.0), lower)
                 upper = np.where(own < 0, np.minimum(upper, 0.0), upper)
             self.ends[hinge.source] = (lower, upper)
-            if pulls is not None:
-                own = np.nan_to_num(pulls[:, hinge.units]).astype(np.float64)
-                self.pulls[hinge.source] = self.pulls.get(hinge.source, 0.0) + own
+            if multipliers is not None:
+                own = np.nan_to_num(multipliers[:, hinge.units]).astype(np.float64)
+                self.multipliers[hinge.source] = self.multipliers.get(hinge.source, 0.0) + own
         self.reduced: dict[str, np.ndarray] = {name: np.array(rows, dtype=np.float64)}
         # Sums of the row ends' share, of its size, and of what bounds the errors of the reduced costs.
-        self.total, self.total_size = np.zeros(parts), np.zeros(parts)
+        self.total, self.total_size = np.zeros(count), np.zeros(count)
         self.size = np.abs(rows) @ program.reach(name)
         self.summed = 0
         for block in reversed(program._blocks):
@@ -233,18 +234,18 @@ class _Sweep:
         return np.where(np.isfinite(found), found, -np.inf)
 
     def _add(self, terms: np.ndarray) -> None:
-        """Add `(parts, k)` terms to the totals."""
+        """Add `(batch, k)` terms to the totals."""
         self.total = self.total + terms.sum(axis=1)
         self.total_size = self.total_size + np.abs(terms).sum(axis=1)
         self.summed += terms.shape[1] + 2
 
     def _cost(self, name: str) -> np.ndarray:
-        """Return what the node's own rows are to take off its columns: the reduced cost but for the pull."""
+        """Return what the node's own rows are to take off its columns: the reduced cost but for the multiplier."""
         reduced = self.reduced[name]
-        return reduced - self.pulls[name] if name in self.pulls else reduced
+        return reduced - self.multipliers[name] if name in self.multipliers else reduced
 
     def _take(self, name: str, share: np.ndarray) -> None:
-        """Take the rows' share `(parts, values)` off the reduced cost of a node's columns."""
+        """Take the rows' share `(batch, values)` off the reduced cost of a node's columns."""
         self.reduced[name] = self.reduced[name] - share if name in self.reduced else -share
 
     def _equations(self, block: _Equations) -> None:

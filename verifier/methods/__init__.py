@@ -42,7 +42,7 @@ METHODS: dict[str, Method] = {
             ContractionMethod(refinements=0),
             CrownMethod("crown", refinements=0),
             CrownMethod("alpha-crown", steps=SLOPE_STEPS, refinements=0, reach=1.0),
-            ExactMethod(parts=5_000, refinements=0, hinges=1_000),
+            ExactMethod(subproblems=5_000, refinements=0, hinges=1_000),
         ]
     ),
 }

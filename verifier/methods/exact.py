@@ -25,14 +25,14 @@ from verifier.methods.restriction import RestrictionMethod
 
 # Boxes that contraction examines for each class: in practice until it is done.
 CONTRACTION_NODES = 1_000_000
-# Parts that a certificate of what another method proved may take.
-CERTIFICATE_PARTS = 20_000
+# Subproblems that a certificate of what another method proved may take.
+CERTIFICATE_SUBPROBLEMS = 20_000
 
 
 class ExactMethod(Method):
     """Proves and finds until nothing is open but ties within rounding, if the time lasts.
 
-    parts: of a ball, for each class, at most; gap: brackets with a witness are closed to this width, in units of the
+    subproblems: of a ball, for each class; gap: brackets with a witness are closed to this width, in units of the
     inputs' size (`Batch.units`), by at most `refinements` further decisions. hinges: a network with more hinge units or
     of MWD layers is refused; None takes any. That is for a portfolio, where contraction has done its work and a large
     network would take minutes an input.
@@ -43,9 +43,9 @@ class ExactMethod(Method):
     finds = True
 
     def __init__(
-        self, parts: int = 200_000, gap: float = 1e-4, refinements: int = 4, hinges: int | None = None
+        self, subproblems: int = 200_000, gap: float = 1e-4, refinements: int = 4, hinges: int | None = None
     ) -> None:
-        self.parts, self.gap, self.refinements, self.hinges = parts, gap, refinements, hinges
+        self.subproblems, self.gap, self.refinements, self.hinges = subproblems, gap, refinements, hinges
         self._contraction = ContractionMethod(CONTRACTION_NODES, 60 if refinements else 0, gap)
         self._pull = RestrictionMethod()
 
@@ -128,7 +128,7 @@ class ExactMethod(Method):
             try_points(one, region, points.unsqueeze(0).to(region.centre), shown)
             return bool(shown.witnesses)
 
-        answer = decide_ball(one.subject.network, ball, int(one.classes[0]), attack, budget, self.parts)
+        answer = decide_ball(one.subject.network, ball, int(one.classes[0]), attack, budget, self.subproblems)
         if answer.certificate is not None:
             return Decision(
                 torch.ones(1, dtype=torch.bool), certificates={0: answer.certificate}, open_units={0: answer.open_units}
@@ -151,5 +151,7 @@ def certificate_of(batch: Batch, row: int, radius: float, budget: Budget) -> Cer
     # With a domain nothing lies beyond its reach; without one every radius is meant.
     region = one.region(radius if batch.domain is None else min(radius, batch.reach))
     ball = BallRegion(region.centre.cpu(), region.radius.cpu(), region.domain, region.norm)
-    answer = decide_ball(batch.subject.network, ball, int(one.classes[0]), lambda _: False, budget, CERTIFICATE_PARTS)
+    answer = decide_ball(
+        batch.subject.network, ball, int(one.classes[0]), lambda _: False, budget, CERTIFICATE_SUBPROBLEMS
+    )
     return answer.reason if answer.certificate is None else answer.certificate

@@ -30,7 +30,7 @@ from verifier.certificates.certificate import (
     leaf_signs,
 )
 
-# Seeds of networks, and radii at most 0.001 below the exact ones, so that proofs need cuts.
+# Seeds of networks, and radii at most 0.001 below the exact ones, so that proofs need splits.
 CASES = {0: 0.3466, 1: 0.2167, 7: 0.1826, 8: 0.1630, 10: 0.1044, 12: 0.1591, 13: 0.4638, 15: 0.1757}
 PAST = 0.002
 
@@ -91,7 +91,7 @@ def test_certificates_of_searches_pass_and_are_true(seed):
     network, certificate = case(seed)
     certificate.check(network)
     assert is_true(certificate, network)
-    assert certificate.leaves == sum(int((tree.cuts == LEAF).sum()) for tree in certificate.trees)
+    assert certificate.leaves == sum(int((tree.splits == LEAF).sum()) for tree in certificate.trees)
 
 
 def test_certificates_of_random_graphs_pass_and_are_true_at_points():
@@ -104,7 +104,7 @@ def test_certificates_of_random_graphs_pass_and_are_true_at_points():
         centre = torch.from_numpy(generator.normal(size=(1, *network.input_shape)))
         winner = int(network.evaluate(centre).argmax())
         for radius in (1.0, 0.3):
-            # The largest radius that is proved is the likeliest to need cuts.
+            # The largest radius that is proved is the likeliest to need splits.
             region = BallRegion(centre, torch.tensor([radius], dtype=centre.dtype))
             certificate = decide_ball(network, region, winner, lambda points: False, Budget(), 20).certificate
             if certificate is not None:
@@ -119,7 +119,7 @@ def test_certificates_of_random_graphs_pass_and_are_true_at_points():
     assert proved >= 8
 
 
-def test_the_cases_need_cuts():
+def test_the_cases_need_splits():
     assert sum(case(seed)[1].leaves > 2 for seed in CASES) >= 6
 
 
@@ -203,44 +203,46 @@ def test_every_broken_tree_is_refused(seed):
     network, certificate = case(seed)
     number = largest(certificate)
     tree = certificate.trees[number]
-    cut = np.flatnonzero(tree.cuts != LEAF)
-    if not len(cut):
-        pytest.skip("a tree without cuts")
+    split = np.flatnonzero(tree.splits != LEAF)
+    if not len(split):
+        pytest.skip("a tree without splits")
     shapes = {
-        "cuts after the end": np.append(tree.cuts, LEAF),
-        "ends before": tree.cuts[:-1],
-        "cut twice": np.concatenate([tree.cuts[:1], tree.cuts[:1], [LEAF, LEAF], tree.cuts[1:]]),
-        "does not exist": np.where(np.arange(len(tree.cuts)) == cut[0], 10_000, tree.cuts),
+        "splits after the end": np.append(tree.splits, LEAF),
+        "ends before": tree.splits[:-1],
+        "split twice": np.concatenate([tree.splits[:1], tree.splits[:1], [LEAF, LEAF], tree.splits[1:]]),
+        "does not exist": np.where(np.arange(len(tree.splits)) == split[0], 10_000, tree.splits),
     }
-    for sentence, cuts in shapes.items():
+    for sentence, splits in shapes.items():
         with pytest.raises(CertificateError, match=sentence):
-            leaf_signs(cuts, 10_000)
+            leaf_signs(splits, 10_000)
         with pytest.raises(CertificateError):
-            with_tree(certificate, number, replace(tree, cuts=cuts)).check(network)
-    # As many cuts as the leaves ask for, in an order that is no tree.
-    with pytest.raises(CertificateError, match="cuts after the end"):
-        with_tree(certificate, number, replace(tree, cuts=np.roll(tree.cuts, 1))).check(network)
+            with_tree(certificate, number, replace(tree, splits=splits)).check(network)
+    # As many splits as the leaves ask for, in an order that is no tree.
+    with pytest.raises(CertificateError, match="splits after the end"):
+        with_tree(certificate, number, replace(tree, splits=np.roll(tree.splits, 1))).check(network)
     for k in range(len(tree.slopes)):
-        fewer = replace(tree, slopes=np.delete(tree.slopes, k, axis=0), pulls=np.delete(tree.pulls, k, axis=0))
-        with pytest.raises(CertificateError, match="a tree of n leaves has n - 1 cuts"):
+        fewer = replace(
+            tree, slopes=np.delete(tree.slopes, k, axis=0), multipliers=np.delete(tree.multipliers, k, axis=0)
+        )
+        with pytest.raises(CertificateError, match="a tree of n leaves has n - 1 splits"):
             with_tree(certificate, number, fewer).check(network)
 
 
 @pytest.mark.parametrize("seed", CASES)
 def test_a_tree_without_its_last_cuts_is_proved_by_its_numbers_or_refused(seed):
-    """A cut and its two leaves made one leaf, with either one's numbers: a true claim, but a proof that is too weak."""
+    """A split and its two leaves made one leaf, with either one's numbers: a true claim, but too weak a proof."""
     network, certificate = case(seed)
     number = largest(certificate)
     tree = certificate.trees[number]
     refused = tried = 0
-    for place in np.flatnonzero(tree.cuts[:-2] != LEAF).tolist():
-        if (tree.cuts[place + 1 : place + 3] == LEAF).all():
-            leaf = int((tree.cuts[:place] == LEAF).sum())
-            cuts = np.delete(tree.cuts, [place + 1, place + 2])
-            cuts[place] = LEAF
+    for place in np.flatnonzero(tree.splits[:-2] != LEAF).tolist():
+        if (tree.splits[place + 1 : place + 3] == LEAF).all():
+            leaf = int((tree.splits[:place] == LEAF).sum())
+            splits = np.delete(tree.splits, [place + 1, place + 2])
+            splits[place] = LEAF
             for gone in (leaf, leaf + 1):
                 merged = SplitTree(
-                    tree.rival, cuts, np.delete(tree.slopes, gone, axis=0), np.delete(tree.pulls, gone, axis=0)
+                    tree.rival, splits, np.delete(tree.slopes, gone, axis=0), np.delete(tree.multipliers, gone, axis=0)
                 )
                 refused += not passes(with_tree(certificate, number, merged), network)
                 tried += 1
@@ -270,10 +272,10 @@ def test_other_numbers_of_leaves_and_boxes_cannot_prove_what_is_false(seed):
         lambda x: x.astype(np.float64),
         lambda x: generator.normal(size=x.shape) * 10.0 ** generator.uniform(-5, 5),
     ]
-    endless = with_tree(certificate, number, replace(tree, pulls=np.full_like(tree.pulls, np.inf)))
+    endless = with_tree(certificate, number, replace(tree, multipliers=np.full_like(tree.multipliers, np.inf)))
     assert not passes(endless, network)
     for draw in draws:
-        other = SplitTree(tree.rival, tree.cuts, draw(tree.slopes), draw(tree.pulls))
+        other = SplitTree(tree.rival, tree.splits, draw(tree.slopes), draw(tree.multipliers))
         for base in (certificate, false):
             altered = with_tree(base, number, other)
             assert base is certificate or not passes(altered, network)
@@ -293,15 +295,15 @@ def test_an_altered_byte_of_a_leaf_still_proves_its_part_or_is_refused(seed):
     program = certificate._program(network)
     row = np.zeros(3)
     row[certificate.winner], row[tree.rival] = 1.0, -1.0
-    signs = leaf_signs(tree.cuts, program.units)
+    signs = leaf_signs(tree.splits, program.units)
     passed = refused = 0
     for _ in range(60):
-        numbers = {name: getattr(tree, name).copy() for name in ("slopes", "pulls")}
+        numbers = {name: getattr(tree, name).copy() for name in ("slopes", "multipliers")}
         changed = numbers[str(generator.choice(list(numbers)))]
         data = changed.view(np.uint8).reshape(-1)
         place = generator.integers(len(data))
         data[place] ^= generator.integers(1, 256)
-        found = leaf_bounds(program, row, signs, certificate.open_units, numbers["slopes"], numbers["pulls"])
+        found = leaf_bounds(program, row, signs, certificate.open_units, numbers["slopes"], numbers["multipliers"])
         proves = passes(with_tree(certificate, number, replace(tree, **numbers)), network)
         assert proves == bool((found > 0).all())
         passed, refused = passed + proves, refused + (not proves)
@@ -309,36 +311,44 @@ def test_an_altered_byte_of_a_leaf_still_proves_its_part_or_is_refused(seed):
 
 
 def test_leaves_of_random_trees_cover_every_sign_pattern_and_meet_only_at_zero():
-    """Each pattern of signs lies in exactly one leaf, and leaves come in the order of the cuts."""
+    """Each pattern of signs lies in exactly one leaf, and leaves come in the order of the splits."""
     for seed in range(40):
         generator = np.random.default_rng(seed)
         units = int(generator.integers(1, 6))
-        cuts: list[int] = []
+        splits: list[int] = []
 
-        def grow(left: list[int], cuts: list[int] = cuts, generator: np.random.Generator = generator) -> None:
+        def grow(left: list[int], splits: list[int] = splits, generator: np.random.Generator = generator) -> None:
             if not left or generator.random() < 0.3:
-                cuts.append(LEAF)
+                splits.append(LEAF)
                 return
             unit = int(generator.choice(left))
-            cuts.append(unit)
+            splits.append(unit)
             rest = [other for other in left if other != unit]
             grow(rest)
             grow(rest)
 
         grow(list(range(units)))
-        signs = leaf_signs(np.array(cuts, dtype=np.int32), units)
+        signs = leaf_signs(np.array(splits, dtype=np.int32), units)
         patterns = np.array(np.meshgrid(*[[-1, 1]] * units)).reshape(units, -1).T
         inside = ((signs[:, None] == 0) | (signs[:, None] == patterns[None])).all(axis=2)
         assert (inside.sum(axis=0) == 1).all()
-        assert len(signs) == cuts.count(LEAF)
+        assert len(signs) == splits.count(LEAF)
     first = leaf_signs(np.array([2, 0, -1, -1, 1, -1, -1]), 3)
     assert first.tolist() == [[1, 0, 1], [-1, 0, 1], [0, 1, -1], [0, -1, -1]]
 
 
 def test_cuts_that_are_no_tree_are_refused():
-    for cuts in ([], [0], [0, LEAF], [LEAF, LEAF], [0, 0, LEAF, LEAF, LEAF], [0, LEAF, 0, LEAF, LEAF], [3, LEAF, LEAF]):
+    for splits in (
+        [],
+        [0],
+        [0, LEAF],
+        [LEAF, LEAF],
+        [0, 0, LEAF, LEAF, LEAF],
+        [0, LEAF, 0, LEAF, LEAF],
+        [3, LEAF, LEAF],
+    ):
         with pytest.raises(CertificateError):
-            leaf_signs(np.array(cuts, dtype=np.int32), 3)
+            leaf_signs(np.array(splits, dtype=np.int32), 3)
     with pytest.raises(CertificateError):
         leaf_signs(np.array([-2, LEAF, LEAF]), 3)
 
@@ -374,9 +384,9 @@ def test_odd_data_are_refused_with_a_sentence():
         with_box(certificate, 0, replace(box, slopes=box.slopes[:, :-1])),
         with_box(certificate, 0, replace(box, slopes=box.slopes[0])),
         with_tree(certificate, number, replace(tree, slopes=tree.slopes[:, :-1])),
-        with_tree(certificate, number, replace(tree, pulls=tree.pulls[0])),
-        with_tree(certificate, number, replace(tree, pulls=np.zeros((0, tree.pulls.shape[1])))),
-        with_tree(certificate, number, replace(tree, cuts=np.zeros(0, dtype=np.int32))),
+        with_tree(certificate, number, replace(tree, multipliers=tree.multipliers[0])),
+        with_tree(certificate, number, replace(tree, multipliers=np.zeros((0, tree.multipliers.shape[1])))),
+        with_tree(certificate, number, replace(tree, splits=np.zeros(0, dtype=np.int32))),
         replace(certificate, digest=""),
     ]
     for k, found in enumerate(altered):
@@ -394,7 +404,7 @@ def test_what_does_not_bear_on_the_claim_may_change():
     assert passes(replace(certificate, boxes=certificate.boxes * 2), network)
     number = largest(certificate)
     tree = certificate.trees[number]
-    widened = replace(tree, slopes=tree.slopes.astype(np.float64), pulls=tree.pulls.astype(np.float64))
+    widened = replace(tree, slopes=tree.slopes.astype(np.float64), multipliers=tree.multipliers.astype(np.float64))
     assert passes(with_tree(certificate, number, widened), network)
     strangers = tuple(replace(box, name=f"no {box.name}") for box in certificate.boxes)
     assert not passes(replace(certificate, boxes=strangers), network)
@@ -406,7 +416,7 @@ def constant_network() -> Network:
 
 
 def plain_certificate(network: Network, winner: int, rivals: list[int], units: int) -> Certificate:
-    """Return a certificate without cuts whose numbers are zeros."""
+    """Return a certificate without splits whose numbers are zeros."""
     nothing = np.zeros((1, units))
     trees = tuple(SplitTree(rival, np.array([LEAF], dtype=np.int32), nothing, nothing) for rival in rivals)
     open_units = np.arange(units, dtype=np.int32)
@@ -442,14 +452,14 @@ def test_every_leaf_of_a_large_tree_counts(leaf):
     """1,024 leaves are evaluated in pieces: one whose numbers prove nothing is found in any of them."""
     last = Affine(torch.zeros(2, 10), torch.tensor([1.0, 0.0]))
     network = chain((2,), Affine(torch.ones(10, 2)), Relu(), last)
-    cuts = np.array(_full_tree(list(range(10))), dtype=np.int32)
-    slopes, pulls = np.zeros((1024, 10)), np.zeros((1024, 10))
-    proof = replace(plain_certificate(network, 0, [], 10), trees=(SplitTree(1, cuts, slopes, pulls),))
+    splits = np.array(_full_tree(list(range(10))), dtype=np.int32)
+    slopes, multipliers = np.zeros((1024, 10)), np.zeros((1024, 10))
+    proof = replace(plain_certificate(network, 0, [], 10), trees=(SplitTree(1, splits, slopes, multipliers),))
     proof.check(network)
-    broken = pulls.copy()
+    broken = multipliers.copy()
     broken[leaf, 3] = np.inf
     with pytest.raises(CertificateError, match=f"leaf {leaf}:"):
-        with_tree(proof, 0, SplitTree(1, cuts, slopes, broken)).check(network)
+        with_tree(proof, 0, SplitTree(1, splits, slopes, broken)).check(network)
 
 
 def _full_tree(units: list[int]) -> list[int]:

@@ -51,14 +51,14 @@ def slopes_of(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndar
     return slopes
 
 
-def pulls_of(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Return pulls of either sign and all magnitudes."""
+def multipliers_of(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Return multipliers of either sign and all magnitudes."""
     spread = generator.choice([0.0, 2.0, 20.0, 300.0], p=[0.3, 0.4, 0.2, 0.1])
     size = np.where(generator.random(shape) < 0.5, 0.0, 10.0 ** (generator.uniform(-1.0, 1.0, shape) * spread))
-    pulls = np.where(generator.random(shape) < 0.5, size, -size)
+    multipliers = np.where(generator.random(shape) < 0.5, size, -size)
     if generator.random() < 0.1:
-        pulls[generator.random(shape) < 0.1] = generator.choice([np.nan, np.inf, -np.inf, 5e-324, -1.7e308])
-    return pulls
+        multipliers[generator.random(shape) < 0.1] = generator.choice([np.nan, np.inf, -np.inf, 5e-324, -1.7e308])
+    return multipliers
 
 
 def finished(network: Network, box: Box, generator: np.random.Generator | None = None) -> SplitProgram:
@@ -104,8 +104,8 @@ def assert_below_exact_values(network: Network, box: Box, seed: int, points: int
             generator.normal(size=(3, size)) * (generator.random((3, size)) < 0.8) * generator.choice([1.0, 1e-9, 1e9])
         )
         shape = (3, program.units)
-        pulls = pulls_of(generator, shape) if generator.random() < 0.8 else None
-        bounds = program.bounds(output, rows, signs, slopes_of(generator, shape), pulls)
+        multipliers = multipliers_of(generator, shape) if generator.random() < 0.8 else None
+        bounds = program.bounds(output, rows, signs, slopes_of(generator, shape), multipliers)
         for row, bound in zip(rows, bounds.tolist(), strict=True):
             value = sum((Fraction(r) * v for r, v in zip(row.tolist(), values[output], strict=True)), start=Fraction(0))
             assert bound <= value, (bound, float(value))
@@ -229,7 +229,7 @@ def test_a_sum_that_cancels_from_1e16_is_bounded_by_its_exact_value(seed):
 
 
 @pytest.mark.parametrize("seed", seeds(8, 25))
-def test_slopes_and_pulls_of_any_size_prove_nothing_false(seed):
+def test_slopes_and_multipliers_of_any_size_prove_nothing_false(seed):
     """Whatever the multipliers are, the bound is below the exact minimum over the box (polygons in rationals)."""
     generator = np.random.default_rng(seed)
     network, lower, upper = plane_network(generator)
@@ -238,8 +238,8 @@ def test_slopes_and_pulls_of_any_size_prove_nothing_false(seed):
     least = least_margin(network, lower, upper, 0)
     rows = np.tile(np.array([[1.0, -1.0]]), (40, 1))
     shape = (40, program.units)
-    for pulls in (None, pulls_of(generator, shape), pulls_of(generator, shape)):
-        found = program.bounds(network.output.name, rows, None, slopes_of(generator, shape), pulls)
+    for multipliers in (None, multipliers_of(generator, shape), multipliers_of(generator, shape)):
+        found = program.bounds(network.output.name, rows, None, slopes_of(generator, shape), multipliers)
         assert (found <= float(least)).all()
         assert max(map(Fraction, found[np.isfinite(found)]), default=least) <= least
 
@@ -320,11 +320,11 @@ def solved(relaxed: RelaxedNetwork, row: np.ndarray) -> tuple[float, np.ndarray,
     return found.fun, dual, found.lower.marginals + found.upper.marginals
 
 
-def multipliers(
+def named_numbers(
     program: SplitProgram, relaxed: RelaxedNetwork, dual: np.ndarray, left_over: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the (slopes, pulls) `(units,)` that name a program's multipliers."""
-    slopes, pulls = np.zeros(program.units), np.zeros(program.units)
+    """Return the (slopes, multipliers) `(units,)` that name a program's multipliers."""
+    slopes, multipliers = np.zeros(program.units), np.zeros(program.units)
     read: set[str] = set()
     for hinge in program.hinges:
         box = relaxed.boxes[hinge.source]
@@ -337,9 +337,9 @@ def multipliers(
         both = right + left
         slopes[hinge.units.start + units] = np.where(both < 0, right / np.where(both < 0, both, 1.0), 0.0)
         if hinge.source not in read:
-            pulls[hinge.units] = left_over[relaxed.columns[hinge.source]]
+            multipliers[hinge.units] = left_over[relaxed.columns[hinge.source]]
         read.add(hinge.source)
-    return slopes, pulls
+    return slopes, multipliers
 
 
 @pytest.mark.parametrize("count", few_or(8, 30))
@@ -363,8 +363,8 @@ def test_the_multipliers_of_a_linear_program_give_its_optimum(hinge, count):
         answer = solved(relaxed, row)
         assert answer is not None, "the part holds a point"
         optimum, dual, left_over = answer
-        slopes, pulls = multipliers(program, relaxed, dual, left_over)
-        (found,) = program.bounds(network.output.name, row[None], signs[None], slopes[None], pulls[None])
+        slopes, multipliers = named_numbers(program, relaxed, dual, left_over)
+        (found,) = program.bounds(network.output.name, row[None], signs[None], slopes[None], multipliers[None])
         assert optimum - TIGHT <= found <= optimum + SOLVER
         compared += int((signs != 0).any())
     assert compared > count / 3
@@ -389,10 +389,10 @@ def test_hand_computed_bounds_of_one_hinge(hinge):
     ends = [min(s * x for x in (-1.0, 3.0)) for s in (left, 1.0, (1.0 + left) / 2, left, 1.0)]
     assert found == pytest.approx(ends, abs=1e-12)
     assert program.bounds(name, -np.ones((1, 1)), None, np.zeros((1, 1)), None) == pytest.approx(-3.0, abs=1e-12)
-    # Where x >= 0, y is x; where x <= 0, left x: a pull of size 1 towards the end makes the bound exact.
-    for sign, pull, value in ((1, 1.0, 0.0), (-1, left, min(left * -1.0, 0.0))):
+    # Where x >= 0, y is x; where x <= 0, left x: a multiplier of size 1 towards the end makes the bound exact.
+    for sign, multiplier, value in ((1, 1.0, 0.0), (-1, left, min(left * -1.0, 0.0))):
         signs = np.array([[sign]], dtype=np.int8)
-        found = program.bounds(name, np.ones((1, 1)), signs, np.zeros((1, 1)), np.array([[pull]]))
+        found = program.bounds(name, np.ones((1, 1)), signs, np.zeros((1, 1)), np.array([[multiplier]]))
         assert found == pytest.approx(value, abs=1e-12)
 
 
@@ -428,10 +428,10 @@ def test_opposite_signs_of_two_hinges_on_one_value_leave_zero():
     program = finished(Network(nodes, (1,), F64), Box(-torch.ones(1, 1, dtype=F64), torch.ones(1, 1, dtype=F64)))
     for signs in ([1, -1], [-1, 1]):
         for row in (1.0, -1.0):
-            for pull in (0.0, 3.0, -3.0):
-                cut = np.array([signs], dtype=np.int8)
-                pulls = np.array([[pull, 2.0 * pull]])
-                (found,) = program.bounds("s", np.array([[row]]), cut, np.full((1, 2), 0.5), pulls)
+            for multiplier in (0.0, 3.0, -3.0):
+                split = np.array([signs], dtype=np.int8)
+                multipliers = np.array([[multiplier, 2.0 * multiplier]])
+                (found,) = program.bounds("s", np.array([[row]]), split, np.full((1, 2), 0.5), multipliers)
                 assert found <= 0.0
     (best,) = program.bounds(
         "s", np.array([[-1.0]]), np.array([[1, -1]], dtype=np.int8), np.zeros((1, 2)), np.zeros((1, 2))
@@ -468,8 +468,8 @@ def test_overflow_proves_nothing():
     huge = torch.full((2, 2), 1e308, dtype=F64)
     network = chain((2,), Affine(huge), Relu(), Affine(huge), dtype=F64)
     program = finished(network, Box(-torch.ones(1, 2, dtype=F64), torch.ones(1, 2, dtype=F64)))
-    for pulls in (None, np.full((2, 2), 1e308), np.full((2, 2), np.inf)):
-        found = program.bounds(network.output.name, np.eye(2), None, np.zeros((2, 2)), pulls)
+    for multipliers in (None, np.full((2, 2), 1e308), np.full((2, 2), np.inf)):
+        found = program.bounds(network.output.name, np.eye(2), None, np.zeros((2, 2)), multipliers)
         assert (found == -np.inf).all()
 
 

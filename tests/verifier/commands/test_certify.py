@@ -113,8 +113,8 @@ def records_of(result) -> list[dict]:
 @pytest.mark.parametrize(
     ("method", "attribute", "reason"),
     [
-        ("exact", "parts", r"^1 parts of the region; \d+ parts are open$"),
-        ("auto", "parts", r"^1 parts of the region; \d+ parts are open$"),
+        ("exact", "subproblems", r"^1 subproblems of the region; \d+ subproblems are open$"),
+        ("auto", "subproblems", r"^1 subproblems of the region; \d+ subproblems are open$"),
         ("milp", "nodes", r"^class \d: \d+ binaries, more than the 0 of the method$"),
         ("contraction", "nodes", r"^contraction: class \d: limit of 1 boxes"),
         ("auto", "nodes", r"^contraction: class \d: limit of 1 boxes"),

@@ -102,10 +102,10 @@ def test_what_it_cannot_decide_is_refused_or_left_open_with_a_reason():
     network = random_relu_network(1, (4, 30, 30, 3))
     batch = random_batch(network, 1, 1)
     winner = int(batch.classes[0])
-    answer = decide_ball(network, batch.region(0.3), winner, _never, Budget(), most_parts=1)
+    answer = decide_ball(network, batch.region(0.3), winner, _never, Budget(), most_subproblems=1)
     assert not answer.proved and not answer.found
-    assert "parts of the region" in answer.reason and answer.open_units > 10
-    stopped = decide_ball(network, batch.region(0.3), winner, _never, Budget(0.0), most_parts=100)
+    assert "subproblems of the region" in answer.reason and answer.open_units > 10
+    stopped = decide_ball(network, batch.region(0.3), winner, _never, Budget(0.0), most_subproblems=100)
     assert "time limit" in stopped.reason and not stopped.proved
     assert not bool(ExactMethod().decide(batch, batch.region(0.001), Budget(0.0)).certified.any())
 
@@ -119,7 +119,7 @@ def test_networks_without_hinges_and_of_huge_weights_get_an_answer_or_a_reason()
     assert not bool(decision.certified[0]) and (decision.witnesses or "tie" in decision.reasons[0])
     huge = chain((4,), Affine(torch.randn(6, 4) * 1e20), Relu(), Affine(torch.randn(3, 6)))
     batch = random_batch(huge, 3, 0)
-    decision = ExactMethod(parts=200).decide(batch, batch.region(0.3), Budget(20.0))
+    decision = ExactMethod(subproblems=200).decide(batch, batch.region(0.3), Budget(20.0))
     for row in range(3):
         assert bool(decision.certified[row]) or row in decision.witnesses or decision.reasons[row]
 
@@ -132,13 +132,13 @@ def test_a_ball_of_ties_ends_soon_and_says_so():
     )
     centre = torch.full((1, 4), 0.05, dtype=F64)
     batch = Batch(subject_of(network), centre, network.evaluate(centre.float()).argmax(dim=1), (0,), None, 1.0)
-    answer = decide_ball(network, batch.region(0.06), int(batch.classes[0]), _never, Budget(), most_parts=10**6)
+    answer = decide_ball(network, batch.region(0.06), int(batch.classes[0]), _never, Budget(), most_subproblems=10**6)
     assert not answer.proved and "tie" in answer.reason and answer.programs <= 16
 
 
 @pytest.mark.parametrize("count", few_or(5, 20))
 def test_without_attacks_a_counterexample_stays_open_and_is_never_certified(count):
-    """The proof does not lean on the attack: parts that hold a counterexample are never closed."""
+    """The proof does not lean on the attack: subproblems that hold a counterexample are never closed."""
     broken = 0
     for seed in range(count):
         network = hinge_network(seed)
@@ -149,7 +149,7 @@ def test_without_attacks_a_counterexample_stays_open_and_is_never_certified(coun
         if exact > 0:
             continue
         broken += 1
-        answer = decide_ball(network, region, int(batch.classes[0]), _never, Budget(), most_parts=4000)
+        answer = decide_ball(network, region, int(batch.classes[0]), _never, Budget(), most_subproblems=4000)
         # The search was told that its points are no counterexamples: then only the model's rounding can be the reason.
         words = ("within rounding of a tie", "execution and real arithmetic disagree")
         assert not answer.proved and any(word in answer.reason for word in words)

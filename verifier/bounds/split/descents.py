@@ -1,4 +1,4 @@
-"""Points where the bounds of parts end, tried as counterexamples, and short descents from the best of them."""
+"""Points where the bounds of subproblems end, tried as counterexamples, and short descents from the best of them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Attack = Callable[[Tensor], bool]
 
 
 def attacked(ball: PreparedBall, attack: Attack, points: Tensor, rows: Tensor, descend: bool) -> bool:
-    """Try the points `(parts, inputs)` of least margins; true once one is a counterexample.
+    """Try the points `(batch, inputs)` of least margins; true once one is a counterexample.
 
-    rows: `(parts,)`, which row each point is about. descend: whether descents go on from them.
+    rows: `(batch,)`, which row each point is about. descend: whether descents go on from them.
     """
     margins = (ball.all_stages.outputs(points) * ball.rows[rows]).sum(dim=1)
     least = margins.argsort()[:POINTS]

@@ -1,9 +1,10 @@
-"""Slopes and pulls for the bound of `verifier.certificates.split_program`, by ascent of that bound (Wang et al. 2021).
+"""Slopes and multipliers for the bound of `verifier.certificates.split_program`, by its ascent (Wang et al. 2021).
 
-For fixed boxes the best slopes and pulls give the optimum of the linear program over the triangles of the hinges
-(Salman et al. 2019), at the price of one product with every weight forth and one back a step, for many parts at once.
-The gradient is closed: the minimiser of the linear function of the input is carried forward through the lines in use;
-where a hinge takes the line below, its slope gains cost times z; a pull gains the box's end less z. float32: proposals.
+For fixed boxes the best slopes and multipliers give the optimum of the linear program over the triangles of the hinges
+(Salman et al. 2019), at the price of one product with every weight forth and one back a step, for many subproblems at
+once. The gradient is closed: the minimiser of the linear function of the input is carried forward through the lines in
+use; where a hinge takes the line below, its slope gains cost times z; a multiplier gains the box's end less z. float32:
+proposals.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from torch import Tensor
 from verifier.bounds.split.stages import Stage, StagedNetwork
 
 RATE = 0.25
-# Of pulls, in the scale of the costs.
-PULL_RATE = 0.4
+# Of multipliers, in the scale of the costs.
+MULTIPLIER_RATE = 0.4
 DECAY = 0.98
 # Adam's averages (Kingma, Ba 2015).
 FIRST, SECOND = 0.9, 0.999
@@ -25,7 +26,7 @@ FIRST, SECOND = 0.9, 0.999
 
 @dataclass(frozen=True, eq=False)
 class Lines:
-    """What the lines of the hinges are on parts of the box; all `(parts or 1, units)` of all hinges side by side.
+    """What the lines of the hinges are on subproblems of the box; all `(batch or 1, units)` of all hinges side by side.
 
     lower, upper: the box of what the units read; slope, offset: of the line above. A line below has the slope
     least + span s for s in [0, 1].
@@ -50,8 +51,8 @@ class Lines:
             lower, upper, slope, offset, torch.where(is_open, left, known), torch.where(is_open, 1.0 - left, 0.0)
         )
 
-    def cut(self, signs: Tensor, left: Tensor) -> Lines:
-        """Return the lines on the parts of the given signs `(parts, units)` of units that are all open here."""
+    def split(self, signs: Tensor, left: Tensor) -> Lines:
+        """Return the lines on the subproblems of the given signs `(batch, units)` of units that are all open here."""
         right, whole = signs > 0, (signs == 0).to(self.slope.dtype)
         known = torch.where(right, 1.0, left)
         return Lines(
@@ -60,9 +61,9 @@ class Lines:
             self.span * whole,
         )  # fmt: skip
 
-    def __getitem__(self, parts: Tensor) -> Lines:
-        """Return the lines on some parts."""
-        return Lines(*(getattr(self, field.name)[parts] for field in fields(Lines)))
+    def __getitem__(self, subproblems: Tensor) -> Lines:
+        """Return the lines on some subproblems."""
+        return Lines(*(getattr(self, field.name)[subproblems] for field in fields(Lines)))
 
     def at(self, units: Tensor) -> Lines:
         """Return the lines of some units."""
@@ -71,17 +72,17 @@ class Lines:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The bound `(parts,)` at some slopes and pulls, and what follows from it.
+    """The bound `(batch,)` at some slopes and multipliers, and what follows from it.
 
-    points: minimisers `(parts, inputs)`. costs: of the hinges' values, slope_gain, pull_gain: gradients, all
-    `(parts, units)`.
+    points: minimisers `(batch, inputs)`. costs: of the hinges' values, slope_gain, multiplier_gain: gradients, all
+    `(batch, units)`.
     """
 
     bound: Tensor
     points: Tensor
     costs: Tensor
     slope_gain: Tensor
-    pull_gain: Tensor
+    multiplier_gain: Tensor
 
 
 class DualAscent:
@@ -102,13 +103,15 @@ class DualAscent:
             or [torch.zeros(0, dtype=self.dtype)]
         )
 
-    def bound(self, stage: Stage, rows: Tensor, lines: Lines, slopes: Tensor, pulls: Tensor | None) -> Tensor:
-        """Return the bounds `(parts,)` of rows `(parts, values)` of a stage."""
-        return self._back(stage, rows, lines, slopes, pulls)[0]
+    def bound(self, stage: Stage, rows: Tensor, lines: Lines, slopes: Tensor, multipliers: Tensor | None) -> Tensor:
+        """Return the bounds `(batch,)` of rows `(batch, values)` of a stage."""
+        return self._back(stage, rows, lines, slopes, multipliers)[0]
 
-    def evaluate(self, stage: Stage, rows: Tensor, lines: Lines, slopes: Tensor, pulls: Tensor | None) -> Evaluation:
+    def evaluate(
+        self, stage: Stage, rows: Tensor, lines: Lines, slopes: Tensor, multipliers: Tensor | None
+    ) -> Evaluation:
         """Return the bounds of rows of a stage, with their gradients."""
-        bound, costs, used, cost_of_input = self._back(stage, rows, lines, slopes, pulls)
+        bound, costs, used, cost_of_input = self._back(stage, rows, lines, slopes, multipliers)
         points = torch.where(cost_of_input > 0, self.lower, self.upper)
         values = [points]
         z = torch.zeros_like(costs)
@@ -119,54 +122,61 @@ class DualAscent:
             z[:, own] = hinge(values)
             values.append(torch.addcmul(shift[:, own], used[:, own], z[:, own]))
         slope_gain = (lines.span * costs * z).masked_fill_(above, 0.0)
-        if pulls is None:
+        if multipliers is None:
             return Evaluation(bound, points, costs, slope_gain, torch.zeros_like(z))
         low, high = lines.lower - z, lines.upper - z
-        # At a pull of 0 the gradient is one-sided: it pays to pull only where z lies outside its box.
+        # At a multiplier of 0 the gradient is one-sided: it pays to leave 0 only where z lies outside its box.
         outside = low.clamp(min=0) + high.clamp(max=0)
-        pull_gain = torch.where(pulls > 0, low, torch.where(pulls < 0, high, outside))
-        return Evaluation(bound, points, costs, slope_gain, pull_gain)
+        multiplier_gain = torch.where(multipliers > 0, low, torch.where(multipliers < 0, high, outside))
+        return Evaluation(bound, points, costs, slope_gain, multiplier_gain)
 
     def _before(self, stage: Stage) -> int:
         """Return how many hinges come before a stage."""
         return next((k for k, hinge in enumerate(self.network.hinges) if hinge is stage), len(self.network.hinges))
 
     def ascend(
-        self, stage: Stage, rows: Tensor, lines: Lines, slopes: Tensor, pulls: Tensor | None, steps: int, goal: float
+        self,
+        stage: Stage,
+        rows: Tensor,
+        lines: Lines,
+        slopes: Tensor,
+        multipliers: Tensor | None,
+        steps: int,
+        goal: float,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return (bounds, slopes, pulls), the best of some steps; early once all bounds pass the goal.
+        """Return (bounds, slopes, multipliers), the best of some steps; early once all bounds pass the goal.
 
-        pulls: None for none.
+        multipliers: None for none.
         """
         best = torch.full((len(rows),), -torch.inf, dtype=self.dtype)
-        best_slopes, best_pulls = slopes, pulls
-        slope_averages, pull_averages = ([torch.zeros_like(slopes), torch.zeros_like(slopes)] for _ in range(2))
+        best_slopes, best_multipliers = slopes, multipliers
+        slope_averages, multiplier_averages = ([torch.zeros_like(slopes), torch.zeros_like(slopes)] for _ in range(2))
         size = None
         for step in range(steps + 1):
-            found = self.evaluate(stage, rows, lines, slopes, pulls)
+            found = self.evaluate(stage, rows, lines, slopes, multipliers)
             better = found.bound > best
             best = torch.where(better, found.bound, best)
             best_slopes = torch.where(better[:, None], slopes, best_slopes)
-            if pulls is not None and best_pulls is not None:
-                best_pulls = torch.where(better[:, None], pulls, best_pulls)
+            if multipliers is not None and best_multipliers is not None:
+                best_multipliers = torch.where(better[:, None], multipliers, best_multipliers)
             if step == steps or bool((best > goal).all()):
                 break
             rate = RATE * DECAY**step
             slopes = (slopes + rate * _adam(slope_averages, found.slope_gain, step)).clamp(0.0, 1.0)
-            if pulls is not None:
-                size = PULL_RATE * self._sizes(found.costs) if size is None else size
-                moved = pulls + rate * size * _adam(pull_averages, found.pull_gain, step)
-                # At 0 a pull changes over to the other end of the box: it stops there for a step.
-                pulls = torch.where(moved * pulls < 0, 0.0, moved)
-        return best, best_slopes, best_pulls
+            if multipliers is not None:
+                size = MULTIPLIER_RATE * self._sizes(found.costs) if size is None else size
+                moved = multipliers + rate * size * _adam(multiplier_averages, found.multiplier_gain, step)
+                # At 0 a multiplier changes over to the other end of the box: it stops there for a step.
+                multipliers = torch.where(moved * multipliers < 0, 0.0, moved)
+        return best, best_slopes, best_multipliers
 
     def _sizes(self, costs: Tensor) -> Tensor:
-        """Return the root mean squares of the costs of each hinge's units: pulls are measured by them."""
+        """Return the root mean squares of the costs of each hinge's units: multipliers are measured by them."""
         sizes = [costs[:, own].square().mean(dim=1, keepdim=True).sqrt().expand_as(costs[:, own]) for own in self.units]
         return torch.cat(sizes, dim=1) if sizes else costs
 
     def _back(
-        self, stage: Stage, rows: Tensor, lines: Lines, slopes: Tensor, pulls: Tensor | None
+        self, stage: Stage, rows: Tensor, lines: Lines, slopes: Tensor, multipliers: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return (bounds, the cost of each hinge's value, the slopes of the lines in use, the cost of the input)."""
         pending = {j: rows @ weight for j, weight in stage.weights.items()}
@@ -182,13 +192,13 @@ class DualAscent:
             costs[:, own] = cost
             line = torch.where(cost > 0, below[:, own], lines.slope[:, own])
             used[:, own] = line
-            given = cost * line if pulls is None else cost * line - pulls[:, own]
+            given = cost * line if multipliers is None else cost * line - multipliers[:, own]
             total = total + given @ hinge.bias
             for j, weight in hinge.weights.items():
                 pending[j] = torch.addmm(pending[j], given, weight) if j in pending else given @ weight
         total = total + (costs.clamp(max=0) * lines.offset).sum(dim=1)
-        if pulls is not None:
-            total = total + (pulls.clamp(min=0) * lines.lower + pulls.clamp(max=0) * lines.upper).sum(dim=1)
+        if multipliers is not None:
+            total = total + (multipliers.clamp(min=0) * lines.lower + multipliers.clamp(max=0) * lines.upper).sum(dim=1)
         cost = pending.get(0)
         if cost is None:
             cost = torch.zeros(len(rows), len(self.lower), dtype=self.dtype)

@@ -1,8 +1,8 @@
-"""Why a part of a ball stays open although all its signs are known: what is true at the point where its bound ends.
+"""Why a subproblem stays open although all its signs are known: what is true at the point where its bound ends.
 
-The network is affine on such a part, so its linear program has an exact optimum. Where neither the multipliers prove
-the part nor the user's model shows the point to be unsafe, the margin at that point in real arithmetic tells why: it is
-a tie within rounding only if the margin is that small.
+The network is affine on such a subproblem, so its linear program has an exact optimum. Where neither the multipliers
+prove the subproblem nor the user's model shows the point to be unsafe, the margin at that point in real arithmetic
+tells why: it is a tie within rounding only if the margin is that small.
 """
 
 from __future__ import annotations
@@ -22,20 +22,22 @@ TIE = 1e-6
 
 
 class Why(enum.StrEnum):
-    """The reasons, as a record states them; `{}` is how many parts they hold for."""
+    """The reasons, as a record states them; `{}` is how many subproblems they hold for."""
 
-    TIE = "{} parts with all signs known are within rounding of a tie"
+    TIE = "{} subproblems with all signs known are within rounding of a tie"
     DISAGREES = (
-        "execution and real arithmetic disagree: {} parts hold a point where another class wins in real arithmetic "
-        "and does not in the model's own output"
+        "execution and real arithmetic disagree: {} subproblems hold a point where another class wins in real "
+        "arithmetic and does not in the model's own output"
     )
-    BETWEEN = "{} parts hold points where another class wins, but none that is a number of the model's dtype"
-    UNPROVED = "{} parts with all signs known are safe by more than rounding, but their linear programs do not prove it"
-    UNSOLVED = "the linear programs of {} parts with all signs known were not solved"
+    BETWEEN = "{} subproblems hold points where another class wins, but none that is a number of the model's dtype"
+    UNPROVED = (
+        "{} subproblems with all signs known are safe by more than rounding, but their linear programs do not prove it"
+    )
+    UNSOLVED = "the linear programs of {} subproblems with all signs known were not solved"
 
 
 def why_open(network: Network, region: BallRegion, point: Tensor | None, row: Tensor, reach: float) -> Why:
-    """Return why a part is open. point: `input_shape`, where its bound ends, already tried in vain as a counterexample.
+    """Return why a subproblem is open. point: `input_shape`, where its bound ends, tried in vain as a counterexample.
 
     row: `(outputs,)`, the winner less the rival, whose greatest absolute value on the ball is `reach`.
     """
@@ -53,7 +55,7 @@ def why_open(network: Network, region: BallRegion, point: Tensor | None, row: Te
 
 
 def sentence(reasons: Sequence[Why]) -> str:
-    """Return the reasons of several parts in words, the plainest first."""
+    """Return the reasons of several subproblems in words, the plainest first."""
     kinds = [why for why in Why if why in reasons]
     return "; ".join(why.value.format(reasons.count(why)) for why in kinds)
 

@@ -1,7 +1,7 @@
 """The least value of a row of the output on one linear piece of a network, by a linear program in the input alone.
 
-Where the signs of all hinge units are known the network is affine in the input, and the signs that were cut are
-half-spaces of it. The program's multipliers are the pulls of `verifier.certificates.split_program`; what they prove is
+Where the signs of all hinge units are known the network is affine in the input, and the signs that were split are
+half-spaces of it. The program's multipliers are those of `verifier.certificates.split_program`; what they prove is
 evaluated there, so nothing here is trusted.
 """
 
@@ -23,9 +23,9 @@ from verifier.solvers.highs_backend import WarmModel
 
 @dataclass(frozen=True, eq=False)
 class PieceAnswer:
-    """Proposals: pulls `(units,)` of which one may prove the piece, and the point where the row is least, flat."""
+    """Proposals: multipliers `(units,)`, one of which may prove the piece, and the flat point of the least value."""
 
-    pulls: tuple[np.ndarray, ...]
+    multipliers: tuple[np.ndarray, ...]
     point: Tensor | None
 
 
@@ -34,37 +34,37 @@ def solve_piece(
 ) -> PieceAnswer:
     """Return proposals for one piece.
 
-    slopes: `(units,)` of all hinge units on the piece; signs: of those that were cut, +1 or -1, else 0; row: of the
+    slopes: `(units,)` of all hinge units on the piece; signs: of those that were split, +1 or -1, else 0; row: of the
     output.
     """
-    cuts = torch.nonzero(signs).squeeze(1)
-    side = signs[cuts].to(torch.float64)
+    splits = torch.nonzero(signs).squeeze(1)
+    side = signs[splits].to(torch.float64)
     weights, bias, outputs, offsets = _affine(network, slopes.to(torch.float64))
     cost = torch.from_numpy(row) @ outputs
-    rows = csr_array((side[:, None] * weights[cuts]).numpy())
+    rows = csr_array((side[:, None] * weights[splits]).numpy())
     try:
         model = LinearModel(
-        cost.numpy(), rows, (-side * bias[cuts]).numpy(), np.full(len(cuts), np.inf),
+        cost.numpy(), rows, (-side * bias[splits]).numpy(), np.full(len(splits), np.inf),
         box.lower.flatten().numpy(), box.upper.flatten().numpy(), Direction.EXACT,
     )  # fmt: skip
         found = WarmModel(model).solve(budget.remaining)
     except (ValueError, RuntimeError):
         # Numbers that a model, or the solver, does not take: nothing is proposed.
         return PieceAnswer((), None)
-    multipliers = [] if found.row_dual is None else [found.row_dual]
+    row_multipliers = [] if found.row_dual is None else [found.row_dual]
     if found.ray is not None:
         # Multipliers that refute all points by `gap` are taken so often that this outweighs the least of the row.
         ray = np.abs(found.ray)
         gap = float(ray @ model.row_lower) - _greatest(ray @ rows, model)
         least = float(torch.from_numpy(row) @ offsets) - _greatest(-model.cost, model)
         if gap > 0:
-            multipliers.append(ray * (2.0 * max(-least, 0.0) / gap))
-    pulls = []
-    for numbers in multipliers:
-        all_pulls = np.zeros(len(signs))
-        all_pulls[cuts.numpy()] = np.nan_to_num(numbers) * side.numpy()
-        pulls.append(all_pulls)
-    return PieceAnswer(tuple(pulls), None if found.primal is None else torch.from_numpy(found.primal))
+            row_multipliers.append(ray * (2.0 * max(-least, 0.0) / gap))
+    multipliers = []
+    for numbers in row_multipliers:
+        all_multipliers = np.zeros(len(signs))
+        all_multipliers[splits.numpy()] = np.nan_to_num(numbers) * side.numpy()
+        multipliers.append(all_multipliers)
+    return PieceAnswer(tuple(multipliers), None if found.primal is None else torch.from_numpy(found.primal))
 
 
 def _greatest(cost: np.ndarray, model: LinearModel) -> float:

@@ -70,7 +70,7 @@ def split_question(network: Network, region: BallRegion, winner: int) -> SplitQu
 
 @dataclass(frozen=True, eq=False)
 class PreparedBall:
-    """A question with what every part of its ball shares.
+    """A question with what every subproblem of its ball shares.
 
     program: holds all nodes, their boxes proved by the slopes in `boxes`. reach: the greatest |row| `(rivals,)` of the
     boxes; output: the exponent of the margins' unit. all_stages: float32, in units; ascent: over the open units alone,
@@ -90,32 +90,32 @@ class PreparedBall:
     known_slopes: Tensor
     rows: Tensor
 
-    def cut_lines(self, signs: Tensor) -> Lines:
-        """Return the lines of the open units on parts of the given signs `(parts, open units)`."""
-        return self.lines.cut(signs, self.ascent.left)
+    def split_lines(self, signs: Tensor) -> Lines:
+        """Return the lines of the open units on subproblems of the given signs `(batch, open units)`."""
+        return self.lines.split(signs, self.ascent.left)
 
     def on_all_units(self, values: Tensor) -> Tensor:
-        """Return values `(parts, open units)` placed among all units, the others zero."""
+        """Return values `(batch, open units)` placed among all units, the others zero."""
         placed = torch.zeros(len(values), self.program.units, dtype=values.dtype)
         placed[:, self.open_units] = values
         return placed
 
-    def exact_pulls(self, pulls: Tensor) -> np.ndarray:
-        """Return pulls `(parts, open units)` in the network's own units, in float32 where that holds them."""
+    def exact_multipliers(self, multipliers: Tensor) -> np.ndarray:
+        """Return multipliers `(batch, open units)` in the network's own units, in float32 where that holds them."""
         powers = self.output - self.question.units.units[self.open_units].numpy()
-        exact = np.ldexp(pulls.numpy().astype(np.float64), powers)
+        exact = np.ldexp(multipliers.numpy().astype(np.float64), powers)
         with np.errstate(over="ignore", under="ignore"):
             narrow = exact.astype(np.float32)
         in_own_units: np.ndarray = narrow if np.array_equal(narrow, exact) else exact
         return in_own_units
 
-    def proved(self, rows: np.ndarray, signs: Tensor, slopes: np.ndarray, pulls: np.ndarray) -> np.ndarray:
-        """Return a mask of the parts that numbers `(parts, open units)` prove: pulls in the network's own units.
+    def proved(self, rows: np.ndarray, signs: Tensor, slopes: np.ndarray, multipliers: np.ndarray) -> np.ndarray:
+        """Return a mask of the subproblems that numbers `(batch, open units)` prove, in the network's own units.
 
-        rows: `(parts,)`, which row each is about; signs: `(parts, open units)`.
+        rows: `(batch,)`, which row each is about; signs: `(batch, open units)`.
         """
         placed, open_units = self.on_all_units(signs).numpy(), self.open_units.numpy()
-        bounds = leaf_bounds(self.program, self.question.rows[rows], placed, open_units, slopes, pulls)
+        bounds = leaf_bounds(self.program, self.question.rows[rows], placed, open_units, slopes, multipliers)
         is_proved: np.ndarray = bounds > SLACK * self.reach[rows]
         return is_proved
 
@@ -141,7 +141,7 @@ def prepare(question: SplitQuestion, steps: int) -> PreparedBall:
 
 
 def first_slopes(lines: Lines) -> Tensor:
-    """Return the slopes `(parts, units)` from which ascent starts: whichever line below leaves the smaller area."""
+    """Return the slopes `(batch, units)` from which ascent starts: whichever line below leaves the smaller area."""
     return (lines.slope > 0.5).to(lines.slope.dtype)
 
 

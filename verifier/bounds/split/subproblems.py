@@ -1,4 +1,4 @@
-"""Parts of a ball in a search over signs: their numbers, a store to take them from, and the trees they grow into."""
+"""Subproblems of a search over signs: their numbers, a store to take them from, and the trees they grow into."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from verifier.certificates.certificate import LEAF, SplitTree
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
-    """Some parts side by side.
+class Subproblems:
+    """Some subproblems side by side.
 
-    bounds, nodes, rows: `(parts,)`, the best lower bound so far, the node of a tree, and which row is bounded. signs,
-    slopes, pulls: `(parts, open units)`, see `verifier.certificates.split_program`.
+    bounds, nodes, rows: `(batch,)`, the best lower bound so far, the node of a tree, and which row is bounded. signs,
+    slopes, multipliers: `(batch, open units)`, see `verifier.certificates.split_program`.
     """
 
     bounds: Tensor
@@ -25,86 +25,87 @@ class Parts:
     rows: Tensor
     signs: Tensor
     slopes: Tensor
-    pulls: Tensor
+    multipliers: Tensor
 
     def __len__(self) -> int:
         return len(self.nodes)
 
-    def __getitem__(self, chosen: Tensor | slice) -> Parts:
-        return Parts(*(getattr(self, field.name)[chosen] for field in fields(Parts)))
+    def __getitem__(self, chosen: Tensor | slice) -> Subproblems:
+        return Subproblems(*(getattr(self, field.name)[chosen] for field in fields(Subproblems)))
 
 
-class PartStore:
-    """Parts that wait, handed out in batches of least bounds; their numbers lie in arrays that grow by doubling."""
+class SubproblemStore:
+    """Subproblems that wait, handed out in batches of least bounds; their arrays grow by doubling."""
 
     def __init__(self) -> None:
         self._queue: list[tuple[float, int]] = []
         self._free: list[int] = []
-        self._held: Parts | None = None
+        self._held: Subproblems | None = None
 
     def __len__(self) -> int:
         return len(self._queue)
 
-    def add(self, parts: Parts) -> None:
-        """Take in parts."""
-        while len(self._free) < len(parts):
-            self._grow(parts)
-        places = [self._free.pop() for _ in range(len(parts))]
+    def add(self, subproblems: Subproblems) -> None:
+        """Take in subproblems."""
+        while len(self._free) < len(subproblems):
+            self._grow(subproblems)
+        places = [self._free.pop() for _ in range(len(subproblems))]
         index = torch.tensor(places, dtype=torch.int64)
-        for field in fields(Parts):
-            getattr(self._held, field.name)[index] = getattr(parts, field.name)
-        for bound, place in zip(parts.bounds.tolist(), places, strict=True):
+        for field in fields(Subproblems):
+            getattr(self._held, field.name)[index] = getattr(subproblems, field.name)
+        for bound, place in zip(subproblems.bounds.tolist(), places, strict=True):
             heapq.heappush(self._queue, (bound, place))
 
-    def take(self, count: int) -> Parts:
-        """Return the `count` parts of least bounds, or all there are, and forget them."""
+    def take(self, count: int) -> Subproblems:
+        """Return the `count` subproblems of least bounds, or all there are, and forget them."""
         assert self._held is not None
         places = [heapq.heappop(self._queue)[1] for _ in range(min(count, len(self._queue)))]
         self._free += places
         return self._held[torch.tensor(places, dtype=torch.int64)]
 
-    def _grow(self, like: Parts) -> None:
+    def _grow(self, like: Subproblems) -> None:
         held = self._held
         before = 0 if held is None else len(held)
         more = max(1024, before)
         grown = []
-        for field in fields(Parts):
+        for field in fields(Subproblems):
             given: Tensor = getattr(like, field.name)
             fresh = torch.empty(more, *given.shape[1:], dtype=given.dtype)
             grown.append(fresh if held is None else torch.cat([getattr(held, field.name), fresh]))
-        self._held = Parts(*grown)
+        self._held = Subproblems(*grown)
         self._free += range(before + more - 1, before - 1, -1)
 
 
 class Forest:
-    """One tree of cuts for each row; nodes 0 to rows - 1 are the roots."""
+    """One tree of splits for each row; nodes 0 to rows - 1 are the roots."""
 
     def __init__(self, rows: int) -> None:
-        # By node: the unit that is cut, and the node of the part where it is at least zero; the other half is the next.
-        self._cuts: list[tuple[int, int]] = [(LEAF, LEAF)] * rows
+        # By node: the unit that is split, and the node of the subproblem where it is at least zero; the other half is
+        # the next.
+        self._splits: list[tuple[int, int]] = [(LEAF, LEAF)] * rows
         self._leaves: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
-    def cut(self, node: int, unit: int) -> int:
+    def split(self, node: int, unit: int) -> int:
         """Cut a node at a unit and return the node of its first half; that of the second is the next number."""
-        first = len(self._cuts)
-        self._cuts[node] = (unit, first)
-        self._cuts += [(LEAF, LEAF)] * 2
+        first = len(self._splits)
+        self._splits[node] = (unit, first)
+        self._splits += [(LEAF, LEAF)] * 2
         return first
 
-    def close(self, node: int, slopes: np.ndarray, pulls: np.ndarray) -> None:
+    def close(self, node: int, slopes: np.ndarray, multipliers: np.ndarray) -> None:
         """Keep the numbers `(open units,)` that prove a leaf."""
-        self._leaves[node] = (slopes, pulls)
+        self._leaves[node] = (slopes, multipliers)
 
     def tree(self, row: int, rival: int) -> SplitTree:
         """Return the tree of a row all of whose leaves are closed."""
-        cuts, leaves, left = [], [], [row]
-        while left:
-            node = left.pop()
-            unit, first = self._cuts[node]
-            cuts.append(unit)
+        splits, leaves, stack = [], [], [row]
+        while stack:
+            node = stack.pop()
+            unit, first = self._splits[node]
+            splits.append(unit)
             if unit == LEAF:
                 leaves.append(self._leaves[node])
             else:
-                left += [first + 1, first]
-        slopes, pulls = (np.stack(numbers) for numbers in zip(*leaves, strict=True))
-        return SplitTree(rival, np.array(cuts, dtype=np.int32), slopes, pulls)
+                stack += [first + 1, first]
+        slopes, multipliers = (np.stack(numbers) for numbers in zip(*leaves, strict=True))
+        return SplitTree(rival, np.array(splits, dtype=np.int32), slopes, multipliers)

@@ -43,9 +43,11 @@ def test_why_a_part_is_open_is_told_from_the_real_margin_at_its_point():
 
 
 def test_the_sentence_counts_each_kind_once():
-    assert sentence([Why.TIE, Why.TIE]) == "2 parts with all signs known are within rounding of a tie"
+    assert sentence([Why.TIE, Why.TIE]) == "2 subproblems with all signs known are within rounding of a tie"
     both = sentence([Why.DISAGREES, Why.TIE])
-    assert both.startswith("1 parts with all") and "; execution and real arithmetic disagree: 1 parts" in both
+    assert (
+        both.startswith("1 subproblems with all") and "; execution and real arithmetic disagree: 1 subproblems" in both
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -1,4 +1,4 @@
-"""The store loses and mixes up no parts; trees come out in the order in which a certificate's leaves are read."""
+"""The store loses and mixes up no subproblems; trees come out in the order in which a certificate's leaves are read."""
 
 import heapq
 
@@ -7,31 +7,33 @@ import pytest
 import torch
 
 from tests.seeds import seeds
-from verifier.bounds.split.subproblems import Forest, Parts, PartStore
+from verifier.bounds.split.subproblems import Forest, Subproblems, SubproblemStore
 from verifier.certificates.certificate import LEAF, leaf_signs
 
 
-def parts_of(bounds: np.ndarray, numbers: np.ndarray, units: int = 3) -> Parts:
-    """Return the parts of some numbers, each field of which but the bound follows from its number."""
+def subproblems_of(bounds: np.ndarray, numbers: np.ndarray, units: int = 3) -> Subproblems:
+    """Return the subproblems of some numbers, each field of which but the bound follows from its number."""
     nodes = torch.from_numpy(numbers.astype(np.int64))
     each = nodes[:, None] + 0.25 * torch.arange(units)
     signs = (nodes[:, None] // 3 ** torch.arange(units) % 3 - 1).to(torch.int8)
-    return Parts(torch.from_numpy(bounds.astype(np.float32)), nodes, nodes % 7, signs, each, -each)
+    return Subproblems(torch.from_numpy(bounds.astype(np.float32)), nodes, nodes % 7, signs, each, -each)
 
 
-def assert_whole(parts: Parts, bounds: dict[int, float]) -> None:
-    """Check that each part taken still has all that was added with it."""
-    numbers = parts.nodes.numpy()
-    same = parts_of(np.array([bounds[number] for number in numbers.tolist()]), numbers, parts.signs.shape[1])
-    for name in ("bounds", "nodes", "rows", "signs", "slopes", "pulls"):
-        assert torch.equal(getattr(parts, name), getattr(same, name)), name
+def assert_whole(subproblems: Subproblems, bounds: dict[int, float]) -> None:
+    """Check that each subproblem taken still has all that was added with it."""
+    numbers = subproblems.nodes.numpy()
+    same = subproblems_of(
+        np.array([bounds[number] for number in numbers.tolist()]), numbers, subproblems.signs.shape[1]
+    )
+    for name in ("bounds", "nodes", "rows", "signs", "slopes", "multipliers"):
+        assert torch.equal(getattr(subproblems, name), getattr(same, name)), name
 
 
 @pytest.mark.parametrize("seed", seeds(2, 6))
 def test_the_store_is_a_queue_of_least_bounds_over_growth_and_reuse(seed):
-    """Against a plain heap: additions of 0 to 3000 parts grow the arrays twice or more, places are used again."""
+    """Against a plain heap: additions of 0 to 3000 subproblems grow the arrays twice or more, places are used again."""
     generator = np.random.default_rng(seed)
-    store, bounds = PartStore(), dict[int, float]()
+    store, bounds = SubproblemStore(), dict[int, float]()
     waiting: list[float] = []
     taken: set[int] = set()
     first = 0
@@ -39,14 +41,14 @@ def test_the_store_is_a_queue_of_least_bounds_over_growth_and_reuse(seed):
         count = int(generator.choice([0, 1, 5, 300, 3000]))
         drawn = generator.choice([generator.normal(size=count), np.round(generator.normal(size=count))], axis=0)
         drawn = np.where(generator.random(count) < 0.05, -np.inf, drawn).astype(np.float32)
-        parts = parts_of(drawn, first + np.arange(count))
-        store.add(parts)
-        bounds |= dict(zip(parts.nodes.tolist(), drawn.tolist(), strict=True))
+        subproblems = subproblems_of(drawn, first + np.arange(count))
+        store.add(subproblems)
+        bounds |= dict(zip(subproblems.nodes.tolist(), drawn.tolist(), strict=True))
         for value in drawn.tolist():
             heapq.heappush(waiting, value)
         first += count
         # What was added may be overwritten by its owner.
-        parts.slopes.fill_(torch.nan)
+        subproblems.slopes.fill_(torch.nan)
         assert len(store) == len(waiting)
         if len(store):
             found = store.take(int(generator.choice([1, 2, 256, 10_000])))
@@ -65,33 +67,33 @@ def test_the_store_is_a_queue_of_least_bounds_over_growth_and_reuse(seed):
 
 
 def test_a_batch_that_was_taken_stays_while_its_places_are_used_again():
-    store = PartStore()
-    store.add(parts_of(np.arange(1000.0), np.arange(1000)))
+    store = SubproblemStore()
+    store.add(subproblems_of(np.arange(1000.0), np.arange(1000)))
     found = store.take(1000)
     before = found.slopes.clone()
-    store.add(parts_of(np.arange(1000.0), 5000 + np.arange(1000)))
+    store.add(subproblems_of(np.arange(1000.0), 5000 + np.arange(1000)))
     assert torch.equal(found.slopes, before) and found.nodes.tolist() == list(range(1000))
     assert len(store) == 1000
 
 
 def test_places_are_used_again():
-    """A hundred rounds of a thousand parts need no more room than one."""
-    store = PartStore()
+    """A hundred rounds of a thousand subproblems need no more room than one."""
+    store = SubproblemStore()
     for number in range(100):
-        store.add(parts_of(np.arange(1000.0), 1000 * number + np.arange(1000)))
+        store.add(subproblems_of(np.arange(1000.0), 1000 * number + np.arange(1000)))
         assert len(store.take(1000)) == 1000
     assert store._held is not None and len(store._held) == 1024
 
 
-def test_parts_of_no_units_can_wait():
-    store = PartStore()
-    store.add(parts_of(np.array([2.0, 1.0]), np.arange(2), units=0))
+def test_subproblems_of_no_units_can_wait():
+    store = SubproblemStore()
+    store.add(subproblems_of(np.array([2.0, 1.0]), np.arange(2), units=0))
     assert store.take(5).nodes.tolist() == [1, 0] and len(store) == 0
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_leaves_of_a_tree_are_those_of_its_nodes_in_the_order_of_the_check(seed):
-    """Random trees of several rows, cut and closed in any order: each leaf's numbers stand beside its own signs."""
+    """Random trees of several rows, split and closed in any order: each leaf's numbers stand beside its own signs."""
     generator = np.random.default_rng(seed)
     rows, units = int(generator.integers(1, 4)), 6
     forest = Forest(rows)
@@ -107,7 +109,7 @@ def test_leaves_of_a_tree_are_those_of_its_nodes_in_the_order_of_the_check(seed)
             leaves[row_of[node]][signs[node].tobytes()] = node
             continue
         unit = int(generator.choice(free))
-        first = forest.cut(node, unit)
+        first = forest.split(node, unit)
         for child, sign in ((first, 1), (first + 1, -1)):
             assert child not in signs, "numbers of nodes are used once"
             signs[child], row_of[child] = signs[node].copy(), row_of[node]
@@ -116,15 +118,17 @@ def test_leaves_of_a_tree_are_those_of_its_nodes_in_the_order_of_the_check(seed)
     for row in range(rows):
         tree = forest.tree(row, rival=row + 10)
         assert tree.rival == row + 10
-        found = leaf_signs(tree.cuts, units)
-        expected = [leaves[row][part.tobytes()] for part in found]
-        assert tree.slopes[:, 0].tolist() == expected and tree.pulls[:, 0].tolist() == [-node for node in expected]
-        assert len(expected) == len(leaves[row]) == int((tree.cuts == LEAF).sum())
+        found = leaf_signs(tree.splits, units)
+        expected = [leaves[row][subproblem.tobytes()] for subproblem in found]
+        assert tree.slopes[:, 0].tolist() == expected and tree.multipliers[:, 0].tolist() == [
+            -node for node in expected
+        ]
+        assert len(expected) == len(leaves[row]) == int((tree.splits == LEAF).sum())
 
 
 def test_a_tree_with_an_open_leaf_is_not_made():
     forest = Forest(1)
-    first = forest.cut(0, 2)
+    first = forest.split(0, 2)
     forest.close(first, np.zeros(1), np.zeros(1))
     with pytest.raises(KeyError):
         forest.tree(0, 1)
@@ -135,9 +139,9 @@ def test_a_tree_with_an_open_leaf_is_not_made():
 def test_leaves_of_both_precisions_keep_their_numbers():
     """Ascent leaves float32 numbers, programs float64: side by side they are float64, none rounded."""
     forest = Forest(1)
-    first = forest.cut(0, 0)
+    first = forest.split(0, 0)
     forest.close(first, np.array([0.1], dtype=np.float32), np.array([0.1], dtype=np.float32))
     forest.close(first + 1, np.array([0.1]), np.array([1e300]))
     tree = forest.tree(0, 1)
     assert tree.slopes[:, 0].tolist() == [float(np.float32(0.1)), 0.1]
-    assert tree.pulls[:, 0].tolist() == [float(np.float32(0.1)), 1e300]
+    assert tree.multipliers[:, 0].tolist() == [float(np.float32(0.1)), 1e300]
