@@ -20,7 +20,11 @@ VERIFIER_ORDER = [
 ]  # fmt: skip
 # The command that makes the shipped models trains and is no part of the package's layers.
 OUTSIDE_LAYERS = {"verifier/zoo/build.py", "verifier/__init__.py", "verifier/__main__.py"}
-MAXIMUM_LINES = 400
+MAXIMUM_LINES, MAXIMUM_FUNCTION, MAXIMUM_PARAMETERS = 300, 40, 8
+# Kernels for a GPU, which take every array as a pointer of its own.
+POINTERS = {"encoders/layers/mwd_triton.py"}
+# Rewrites of a graph, which look for patterns of ops and build others in their place. The list only shrinks.
+ASK_FOR_CLASSES = {"encoders/passes/expand_max_pools.py", "encoders/passes/merge_bias.py"}
 SOURCES = sorted(p for package in ("encoders", "verifier") for p in (REPOSITORY / package).rglob("*.py"))
 
 
@@ -130,6 +134,77 @@ def test_a_file_holds_one_idea_and_says_which(path):
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= MAXIMUM_LINES
     assert ast.get_docstring(ast.parse(text)), "a module starts with a docstring"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.relative_to(REPOSITORY).as_posix())
+def test_a_function_fits_the_eye(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno + 1 <= MAXIMUM_FUNCTION, node.name
+            names = [name.arg for name in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            count = len(names) - (names[:1] in (["self"], ["cls"]))
+            assert count <= MAXIMUM_PARAMETERS or path.relative_to(REPOSITORY).as_posix() in POINTERS, node.name
+
+
+def test_no_module_imports_itself_by_way_of_others_nor_for_types():
+    """Strongly connected parts of the graph of imports, those under TYPE_CHECKING included, are single modules."""
+    modules = {_module(path): path for path in SOURCES}
+    imports = {name: _all_imports(path) & modules.keys() - {name} for name, path in modules.items()}
+    while leaves := [name for name, needed in imports.items() if not needed & imports.keys()]:
+        for name in leaves:
+            del imports[name]
+    assert not imports, "in a cycle, or in need of one"
+
+
+def _module(path: Path) -> str:
+    parts = path.relative_to(REPOSITORY).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _all_imports(path: Path) -> set[str]:
+    """Return the modules that a file imports; of a package whose submodule is meant, the submodule alone."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if (REPOSITORY / inner.replace(".", "/")).with_suffix(".py").exists() else node.module)
+    return found
+
+
+def test_what_class_an_op_has_is_asked_by_ops_and_readers_alone():
+    """Everybody else reads a property of `Op`, so that a new op is one file, one table line, one row of laws."""
+    asking = set()
+    for path in SOURCES:
+        relative = path.relative_to(REPOSITORY).as_posix()
+        if not relative.startswith(("encoders/ops/", "encoders/formats/")) and _asks_for_classes(path):
+            asking.add(relative)
+    assert asking == ASK_FOR_CLASSES
+
+
+def _asks_for_classes(path: Path) -> bool:
+    """Return whether a file names classes of ops in isinstance, a match, a comparison or a table, or a kind of op."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    origins = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    ops = {alias.asname or alias.name for node in origins if "encoders.ops" in node.module for alias in node.names}
+    asked: list[ast.AST] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass"):
+            asked.append(node.args[1])
+        elif isinstance(node, ast.MatchClass):
+            asked.append(node.cls)
+        elif isinstance(node, ast.Compare):
+            asked += node.comparators
+            if ast.unparse(node.left).endswith("op.kind"):
+                return True
+        elif isinstance(node, ast.Dict):
+            asked += [key for key in node.keys if key is not None]
+        elif isinstance(node, ast.Tuple | ast.List):
+            asked += [part for part in node.elts if isinstance(part, ast.Name)]
+    names = {part.id for node in asked for part in ast.walk(node) if isinstance(part, ast.Name)}
+    return bool(names & (ops - {"OPS", "Op"}))
 
 
 def test_every_op_is_under_its_own_name_and_in_the_conformance_table():

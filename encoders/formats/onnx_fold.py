@@ -16,6 +16,7 @@ import numpy as np
 from encoders.formats.graph import MAXIMUM_RANK, Value
 from encoders.formats.onnx_axes import axes_of, axis_of, flattened, reshaped, sliced, squeezed, unsqueezed
 from encoders.formats.onnx_node import Constant, OnnxNode
+from encoders.formats.onnx_shape_ops import slice_parts
 from encoders.formats.onnx_tensor import decode, element_type
 from encoders.formats.runtime import Array
 
@@ -130,20 +131,6 @@ def slice_(node: OnnxNode) -> Constant:
         # A range that runs down to the first entry ends at -1, which would count from the end.
         index[axis] = slice(places.start, None if places.stop < 0 else places.stop, step) if places else slice(0, 0)
     return _moved(given, lambda array: array[tuple(index)])
-
-
-def slice_parts(node: OnnxNode) -> list[tuple[int, int, int, int]]:
-    """Return (axis, start, stop, step) for each axis that a Slice names."""
-    if node.opset >= 10:
-        starts, stops = node.integers(1), node.integers(2)
-        axes = node.integers(3) if node.has(3) else list(range(len(starts)))
-        steps = node.integers(4) if node.has(4) else [1] * len(starts)
-    else:
-        starts, stops = node.attributes["starts"], node.attributes["ends"]
-        axes, steps = node.attributes.get("axes", list(range(len(starts)))), [1] * len(starts)
-    if not len(starts) == len(stops) == len(axes) == len(steps):
-        raise ValueError("starts, ends, axes and steps differ in length")
-    return list(zip(axes, starts, stops, steps, strict=True))
 
 
 def identity(node: OnnxNode) -> Constant:

@@ -18,6 +18,7 @@ from onnx import helper
 
 from encoders.formats import onnx_ops as ops
 from encoders.formats import onnx_shape_ops as moves
+from encoders.formats import onnx_window_ops as windows
 from encoders.formats.errors import ModelFileError, unsupported_nodes
 from encoders.formats.graph import GraphBuilder, Value
 from encoders.formats.onnx_file import check_graph, input_of, inputs_of, load, opset_of
@@ -35,14 +36,14 @@ _AUTO = ("auto_pad", "pads", "strides", "kernel_shape")
 HANDLERS: dict[str, tuple[Callable[[OnnxNode], Value], tuple[str, ...]]] = {
     "Abs": (ops.absolute, ()),
     "Add": (ops.add, ()),
-    "AveragePool": (ops.average_pool, (*_AUTO, "ceil_mode", "count_include_pad", "dilations")),
+    "AveragePool": (windows.average_pool, (*_AUTO, "ceil_mode", "count_include_pad", "dilations")),
     # momentum only matters in training.
     "BatchNormalization": (ops.batch_normalization, ("epsilon", "momentum", "spatial", "training_mode")),
     # saturate only matters for casts to 8-bit floats, which are refused.
     "Cast": (moves.cast, ("to", "saturate")),
     "Clip": (ops.clip, ("min", "max")),
     "Concat": (moves.concat, ("axis",)),
-    "Conv": (ops.conv, (*_AUTO, "dilations", "group")),
+    "Conv": (windows.conv, (*_AUTO, "dilations", "group")),
     "Div": (ops.divide, ()),
     # ratio and seed only matter in training.
     "Dropout": (moves.dropout, ("ratio", "seed")),
@@ -52,7 +53,7 @@ HANDLERS: dict[str, tuple[Callable[[OnnxNode], Value], tuple[str, ...]]] = {
     "Identity": (moves.identity, ()),
     "LeakyRelu": (ops.leaky_relu, ("alpha",)),
     "MatMul": (ops.matmul, ()),
-    "MaxPool": (ops.max_pool, (*_AUTO, "ceil_mode", "dilations", "storage_order")),
+    "MaxPool": (windows.max_pool, (*_AUTO, "ceil_mode", "dilations", "storage_order")),
     "Mul": (ops.multiply, ()),
     "Neg": (ops.negate, ()),
     # noop_with_empty_axes only matters without axes, which is refused.

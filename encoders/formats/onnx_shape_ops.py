@@ -4,7 +4,6 @@ import numpy as np
 
 from encoders.formats.graph import Value
 from encoders.formats.onnx_axes import axes_of, flattened, reshaped, squeezed, unsqueezed
-from encoders.formats.onnx_fold import slice_parts
 from encoders.formats.onnx_node import OnnxNode, integer_list
 from encoders.formats.onnx_tensor import element_type
 
@@ -100,3 +99,17 @@ def slice_(node: OnnxNode) -> Value:
     for axis, start, stop, step in parts:
         result = node.graph.slice(node.name, result, axis, start, stop, step)
     return result
+
+
+def slice_parts(node: OnnxNode) -> list[tuple[int, int, int, int]]:
+    """Return (axis, start, stop, step) for each axis that a Slice names."""
+    if node.opset >= 10:
+        starts, stops = node.integers(1), node.integers(2)
+        axes = node.integers(3) if node.has(3) else list(range(len(starts)))
+        steps = node.integers(4) if node.has(4) else [1] * len(starts)
+    else:
+        starts, stops = node.attributes["starts"], node.attributes["ends"]
+        axes, steps = node.attributes.get("axes", list(range(len(starts)))), [1] * len(starts)
+    if not len(starts) == len(stops) == len(axes) == len(steps):
+        raise ValueError("starts, ends, axes and steps differ in length")
+    return list(zip(axes, starts, stops, steps, strict=True))

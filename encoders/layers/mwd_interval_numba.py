@@ -12,6 +12,7 @@ from numba import njit
 from torch import Tensor
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Arrays = tuple[Array, ...]
 
 
 @njit(cache=True, fastmath=True)
@@ -30,10 +31,13 @@ def _forward(lower: Array, upper: Array, u: Array, w: Array, near: Array, far: A
 
 
 @njit(cache=True, fastmath=True)
-def _backward(  # type: ignore[no-untyped-def]
-    lower, upper, u, w, near, far, to_near, to_far, grad_lower, grad_upper, grad_u, grad_w, zero, scale
-):
-    """Add the pseudogradients; arrays over the batch are `(inputs or units, batch)`."""
+def _backward(ends: Arrays, u: Array, w: Array, units: Arrays, grads: Arrays, constants: tuple[Any, Any]) -> None:
+    """Add the pseudogradients; arrays over the batch are `(inputs or units, batch)`.
+
+    units: near and far, and what comes for each. grads: by lower, upper, u, w. constants: 0 and 1/256 in their dtype.
+    """
+    (lower, upper), (near, far, to_near, to_far), (zero, scale) = ends, units, constants
+    grad_lower, grad_upper, grad_u, grad_w = grads
     for j in range(u.shape[0]):
         for i in range(u.shape[1]):
             weight, attractor = u[j, i], w[j, i]
@@ -85,11 +89,11 @@ def backward(
     lower: Tensor, upper: Tensor, u: Tensor, w: Tensor, near: Tensor, far: Tensor, to_near: Tensor, to_far: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the pseudogradients by lower, upper, u and w."""
-    columns = [_columns(t) for t in (lower, upper)]
+    ends = tuple(_columns(t) for t in (lower, upper))
     weight, attractor = (t.detach().contiguous().numpy() for t in (u, w))
-    units = [_columns(t) for t in (near, far, to_near, to_far)]
-    grads = [np.zeros_like(columns[0]), np.zeros_like(columns[1]), np.zeros_like(weight), np.zeros_like(weight)]
+    units = tuple(_columns(t) for t in (near, far, to_near, to_far))
+    grads = tuple(np.zeros_like(part) for part in (*ends, weight, weight))
     scalar = weight.dtype.type
-    _backward(*columns, weight, attractor, *units, *grads, scalar(0), scalar(1 / 256))  # type: ignore[call-arg]
+    _backward(ends, weight, attractor, units, grads, (scalar(0), scalar(1 / 256)))
     grad_lower, grad_upper, grad_u, grad_w = (torch.from_numpy(g) for g in grads)
     return grad_lower.t().contiguous(), grad_upper.t().contiguous(), grad_u, grad_w

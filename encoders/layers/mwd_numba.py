@@ -84,22 +84,22 @@ class Operands:
         """Run the loop over all groups of units."""
         outputs = [result.numpy() for result in results]
         elements = self.batch * self.units * self.inputs
-        share_out(lambda start, stop: loop(*self.arrays, *outputs, start, stop), self.units // loops.GROUP, 1, elements)
+        share_out(lambda part: loop(*self.arrays, *outputs, part), self.units // loops.GROUP, 1, elements)
 
 
-def share_out(call: Callable[[int, int], None], count: int, step: int, elements: int) -> None:
-    """Call call(start, stop) for ranges that cover `count`, cut at multiples of `step`, in threads if that pays.
+def share_out(call: Callable[[tuple[int, int]], None], count: int, step: int, elements: int) -> None:
+    """Call call((start, stop)) for ranges that cover `count`, cut at multiples of `step`, in threads if that pays.
 
     elements: batch x units x inputs of the whole call.
     """
     threads = min(torch.get_num_threads(), 1 + elements // THREAD_ELEMENTS)
     size = -(-count // (threads * step)) * step
     if size >= count:
-        call(0, count)
+        call((0, count))
         return
     starts = range(0, count, size)
     with ThreadPoolExecutor(len(starts)) as pool:
-        for task in [pool.submit(call, start, min(start + size, count)) for start in starts]:
+        for task in [pool.submit(call, (start, min(start + size, count))) for start in starts]:
             task.result()
 
 
@@ -175,8 +175,8 @@ def _pseudogradients(
     root, factor = scale**0.5, 2.0 * strongest / scale**0.5
     numbers = tuple(map(arrays[0].dtype.type, (*loops.POWER_COEFFICIENTS, 1.0, root, factor)))
     loop = loops.shared_feedback_loop(needs[0], by_parameters)
-    call = functools.partial(loop, *arrays, numbers, *(result.numpy() for result in results))
-    share_out(call, x.shape[1], CACHE_LINE, x.numel() * u.shape[0])
+    grads = tuple(result.numpy() for result in results)
+    share_out(functools.partial(loop, *arrays, numbers, grads), x.shape[1], CACHE_LINE, x.numel() * u.shape[0])
     if grad_x is not None:
         grad_x.mul_(factor / root)
     return grad_x, grad_u if needs[1] else None, grad_w if needs[2] else None

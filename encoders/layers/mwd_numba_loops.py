@@ -8,8 +8,8 @@ for overlap before every innermost loop. A width is a constant of the compiled l
 pseudogradients the inputs are the innermost axis, for the same reason: they are sums over the batch and the units.
 
 `strict` loops round each operation once (no fast maths, no fused multiply-add) and decide intervals; `fast` loops may
-reorder sums and serve the pseudogradient only. Every loop takes a range of units or inputs that belongs to it alone
-and runs without the interpreter lock, so threads can share a call.
+reorder sums and serve the pseudogradient only. Every loop takes a `part` (start, stop) of the units or inputs and runs
+without the interpreter lock, so that threads can share a call.
 """
 
 import functools
@@ -18,9 +18,17 @@ from typing import Any, cast
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
+
+from encoders.layers.mwd_numba_instructions import (
+    bits,
+    flipped,
+    fraction,
+    magnitude,
+    scaled_by_power,
+    truncated,
+    unsigned_max,
+    without_sign,
+)
 
 GROUP = 4
 PAIR = 2
@@ -44,109 +52,6 @@ def _compiled(function: Loop, fast: bool) -> Loop:
 def _strict(function: Loop) -> Loop:
     """Return the function compiled for use inside the strict loops."""
     return _compiled(function, fast=False)
-
-
-# Typed as it behaves: called inside compiled loops without the context that its definition takes.
-_instruction: Callable[[Any], Any] = intrinsic
-
-
-def _integer_of(kind: Any) -> tuple[Any, Any]:
-    """Return (numba's integer type as wide as this float type, the same type of LLVM)."""
-    return (types.int32, ir.IntType(32)) if kind == types.float32 else (types.int64, ir.IntType(64))
-
-
-@_instruction
-def magnitude(typing_context: Any, value: Any) -> Any:
-    """Return the bits of |value| as an integer: ordered like the magnitudes, with NaN above infinity."""
-    integer, word = _integer_of(value)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.and_(builder.bitcast(arguments[0], word), ir.Constant(word, (1 << (word.width - 1)) - 1))
-
-    return integer(value), generate
-
-
-@_instruction
-def bits(typing_context: Any, value: Any) -> Any:
-    """Return the bits of the value as an integer."""
-    integer, word = _integer_of(value)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], word)
-
-    return integer(value), generate
-
-
-@_instruction
-def unsigned_max(typing_context: Any, first: Any, second: Any) -> Any:
-    """Return the greater one of two integers read as unsigned; numba's own unsigned types would widen."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.select(builder.icmp_unsigned(">", *arguments), *arguments)
-
-    return first(first, second), generate
-
-
-@_instruction
-def without_sign(typing_context: Any, value: Any) -> Any:
-    """Return bits of a float with the sign cleared."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        word = arguments[0].type
-        return builder.and_(arguments[0], ir.Constant(word, (1 << (word.width - 1)) - 1))
-
-    return value(value), generate
-
-
-@_instruction
-def truncated(typing_context: Any, value: Any) -> Any:
-    """Return a float without its fraction as an integer of the same width."""
-    integer, word = _integer_of(value)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.fptosi(arguments[0], word)
-
-    return integer(value), generate
-
-
-def _mantissa(word: Any) -> int:
-    """Return the mask of the mantissa in a float as wide as the integer."""
-    return (1 << (23 if word.width == 32 else 52)) - 1
-
-
-@_instruction
-def fraction(typing_context: Any, fixed: Any, one: Any) -> Any:
-    """Return 1 + f for the fixed-point number k + f whose fraction has as many bits as a mantissa; one: 1.0."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        word = arguments[0].type
-        low = builder.and_(arguments[0], ir.Constant(word, _mantissa(word)))
-        return builder.bitcast(builder.or_(low, builder.bitcast(arguments[1], word)), arguments[1].type)
-
-    return one(fixed, one), generate
-
-
-@_instruction
-def scaled_by_power(typing_context: Any, value: Any, fixed: Any) -> Any:
-    """Return value * 2^k for the fixed-point number k + f: an addition to the exponent."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        word = arguments[1].type
-        power = builder.and_(arguments[1], ir.Constant(word, ~_mantissa(word)))
-        return builder.bitcast(builder.add(builder.bitcast(arguments[0], word), power), arguments[0].type)
-
-    return value(value, fixed), generate
-
-
-@_instruction
-def flipped(typing_context: Any, value: Any, sign: Any) -> Any:
-    """Return the value, negated if the integer `sign` is a sign bit and not 0."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value_bits = builder.bitcast(arguments[0], arguments[1].type)
-        return builder.bitcast(builder.xor(value_bits, arguments[1]), arguments[0].type)
-
-    return value(value, sign), generate
 
 
 @_strict
@@ -180,9 +85,9 @@ def unpack(lanes: Any, rows: Any) -> None:
 def distance_loop(width: int) -> Loop:
     """Return the loop that sets z, bits of floats, to max_i |u_i (x_i - w_i)|; strict."""
 
-    def distance(x: Any, u: Any, w: Any, z: Any, start: int, stop: int) -> None:
+    def distance(x: Any, u: Any, w: Any, z: Any, part: Any) -> None:
         for block in range(x.shape[0]):
-            for group in range(start, stop):
+            for group in range(part[0], part[1]):
                 j, z0 = 4 * group, z[block, group]
                 z0[:] = 0
                 for pair in range(x.shape[1]):
@@ -236,11 +141,9 @@ def range_loop(width: int) -> Loop:
     bits of max |u| and of max |w| for each group.
     """
 
-    def span(
-        lower: Any, upper: Any, u: Any, w: Any, near: Any, far: Any, extent: Any, start: int, stop: int
-    ) -> None:  # fmt: skip
+    def span(lower: Any, upper: Any, u: Any, w: Any, near: Any, far: Any, extent: Any, part: Any) -> None:
         for block in range(lower.shape[0]):
-            for group in range(start, stop):
+            for group in range(part[0], part[1]):
                 j, n, f = 4 * group, near[block, group], far[block, group]
                 n[:] = 0
                 f[:] = 0
@@ -277,10 +180,10 @@ def winner_loop(width: int) -> Loop:
     z holds the bits of non-negative floats, marks integers of the same width. n is even.
     """
 
-    def winners(x: Any, u: Any, w: Any, z: Any, marks: Any, start: int, stop: int) -> None:
+    def winners(x: Any, u: Any, w: Any, z: Any, marks: Any, part: Any) -> None:
         zero = marks.dtype.type(0)
         for block in range(x.shape[0]):
-            for group in range(start, stop):
+            for group in range(part[0], part[1]):
                 j, m0, z0 = 4 * group, marks[block, group], z[block, group]
                 m0[:] = 0
                 for pair in range(x.shape[1]):
@@ -323,26 +226,19 @@ def shared_feedback_loop(towards_input: bool, towards_parameters: bool) -> Loop:
     Here the inputs are the innermost axis: x, grad_x `(batch, inputs)`, the rest as usual, so nothing is summed within
     a vector. A term's feedback exp(t^2 - s) g t is sign(g) t 2^e with the fixed-point exponent
     e = (t root)^2 - ceiling, where root^2 is `fixed_point_scale` and ceiling, `(batch, units)`, the same multiple of
-    s - ln |g|. `sign` holds the sign bits of g as integers. grad_u and grad_w come times `factor`, which undoes root;
-    to grad_x is added what the caller multiplies by factor / root. numbers: a tuple of POWER_COEFFICIENTS, 1, root
-    and factor, as literal constants would be loaded again for each term (a fifth slower).
+    s - ln |g|. `sign` holds the sign bits of g as integers. grads: by x, to which is added what the caller multiplies
+    by factor / root, by u and by w, times `factor`, which undoes root. numbers: POWER_COEFFICIENTS, 1, root and factor,
+    as literal constants would be loaded again for each term (a fifth slower).
     """
 
-    def shared_feedback(
-        x: Any, u: Any, w: Any, ceiling: Any, sign: Any, numbers: Any, grad_x: Any, grad_u: Any, grad_w: Any,
-        start: int, stop: int,
-    ) -> None:  # fmt: skip
+    def shared_feedback(x: Any, u: Any, w: Any, ceiling: Any, sign: Any, numbers: Any, grads: Any, part: Any) -> None:
         c0, c1, c2, c3, one, root, factor = numbers
+        (grad_x, grad_u, grad_w), (start, stop) = grads, part
         for j in range(u.shape[0]):
-            weight, attractor, to_u, to_w = (
-                u[j, start:stop],
-                w[j, start:stop],
-                grad_u[j, start:stop],
-                grad_w[j, start:stop],
-            )
+            weight, attractor = u[j, start:stop], w[j, start:stop]
+            to_u, to_w = grad_u[j, start:stop], grad_w[j, start:stop]
             if towards_parameters:
-                to_u[:] = 0
-                to_w[:] = 0
+                to_u[:], to_w[:] = 0, 0
             for b in range(x.shape[0]):
                 row, out, most, flip = x[b, start:stop], grad_x[b, start:stop], ceiling[b, j], sign[b, j]
                 for i in range(stop - start):

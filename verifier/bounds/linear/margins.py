@@ -58,8 +58,7 @@ def linear_margins(
         return Margins(lower, None)
     bounds = linear_bounds(network, region)
     last = bounds.network.output
-    if last.op.bounded_by_box:
-        # What the tightened boxes in front of the last layer give.
+    if last.op.bounded_by_box:  # compared by what the tightened boxes in front of it give
         wins = last.op.compare(*(bounds.boxes[name] for name in last.inputs), classes=classes).wins
         return Margins(torch.where(wins, torch.inf, -torch.inf), None)
     rivals = _open_rivals(wins)
