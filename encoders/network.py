@@ -25,7 +25,12 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One op and where its inputs come from: names of earlier nodes, or INPUT."""
+    """One op of a network and where its inputs come from.
+
+    name: unique in its network; for messages and wiring, no part of the digest.
+    op: what it computes.
+    inputs: as many names of earlier nodes, or INPUT, as the op takes.
+    """
 
     name: str
     op: Op
@@ -34,8 +39,9 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A graph of ops in topological order; the last node is the output.
+    """A graph of ops: what every verdict is about.
 
+    nodes: in topological order; the last one is the output.
     input_shape: without the batch axis, which every evaluation adds in front.
     dtype: the dtype in which the file executes (its input's dtype); weights are kept as stored.
     source: where the network came from, for messages; not part of its identity.

@@ -44,7 +44,12 @@ class Op(ABC):
     """A read-only function of one or more tensors of shape `(batch, *shape)`.
 
     Subclasses are frozen dataclasses. Their tensor fields are weights, kept in the dtype of the file; `cast`
-    makes a copy for another dtype or device.
+    makes a copy for another dtype or device. Their other fields are plain JSON values. They define `kind`,
+    `output_shape`, `evaluate` and `interval`, and of the other views what they can: one that is missing raises
+    UnsupportedView by name. Views other than `evaluate` and `restrict` are outer in real arithmetic, in float64.
+
+    kind: the op's name in the table `OPS`, in files and in messages.
+    arity: how many inputs it takes.
     """
 
     kind: ClassVar[str]

@@ -43,11 +43,17 @@ GALLERY = 8
 class AttackResult:
     """What `attack` returns.
 
-    robust: correctly classified inputs without a confirmed counterexample at distance <= epsilon. confirmed: inputs
-    with a counterexample at any distance; attacks that minimise the distance also find some beyond epsilon, and the
-    mean and median are over all of them (None without any). execution_only: inputs whose only unsafe point is so by
-    the rounding of the user's model. queries, gradients: evaluations without and with a gradient; vanishing_gradients:
-    share of the attacked inputs whose gradient is zero (None where the attack looked at none).
+    inputs, correct: how many were asked about, and of these classified correctly.
+    robust: correctly classified inputs without a confirmed counterexample at distance <= epsilon; no proof.
+    confirmed: inputs with a counterexample at any distance, also beyond epsilon.
+    execution_only: inputs whose only unsafe point is so by the rounding of the user's model.
+    timed_out: inputs that the clock stopped.
+    mean_distance, median_distance: of all confirmed counterexamples; None without any.
+    queries, gradients: evaluations without and with a gradient.
+    vanishing_gradients: share of the attacked inputs whose gradient is zero; None where the attack looked at none.
+    records, adversarial: the run's records.jsonl and adversarial.npz; None where nothing was kept.
+    examples: the confirmed counterexamples, by index in the data.
+    gallery: the first of them with the model's confidences, for the picture.
     """
 
     model: str
@@ -100,10 +106,13 @@ def attack(
 ) -> AttackResult:
     """Return how many inputs withstand an attack within epsilon, and the confirmed counterexamples.
 
-    name: of the table `verifier.attacks.ATTACKS`. target: a class, "second" or "least-likely": only counterexamples of
-    that class count. model, data, options: as `Request` says; the run's folder also holds adversarial.npz. An attack
-    that minimises the distance looks for the nearest counterexample in the whole domain, the others in the ball of
-    radius epsilon. Raises ValueError with what is wrong before any work starts.
+    model, data, options: as `Request` says; the run's folder also holds adversarial.npz.
+    name: of the table `verifier.attacks.ATTACKS`.
+    epsilon: radius, in the units of the network's raw input.
+    target: a class, "second" or "least-likely": only counterexamples of that class count.
+
+    Finds, and never proves. An attack that minimises the distance looks for the nearest counterexample in the whole
+    domain, the others in the ball of radius epsilon. Raises ValueError with what is wrong before any work starts.
     """
     started = time.perf_counter()
     question = Request(model, data, **options)

@@ -33,8 +33,15 @@ from verifier.verdict import Bracket, Outcome
 
 @dataclasses.dataclass(frozen=True)
 class CertifyResult:
-    """What `certify` returns. `brackets` are those of the correctly classified inputs, by index in the data.
+    """What `certify` returns.
 
+    model, digest: the name of the model, and what identifies its network.
+    inputs, correct: how many were asked about, and of these classified correctly.
+    seconds: of the whole command.
+    records: the run's records.jsonl; None where nothing was kept.
+    results: the counts at each radius, rising.
+    brackets: of the correctly classified inputs, by index in the data.
+    warnings: what was damaged or looks wrong, in sentences.
     data: how the inputs were scaled, reshaped and clipped.
     """
 
@@ -78,11 +85,15 @@ def certify(
 ) -> CertifyResult:
     """Return how robust a classifier provably is, and how far attacks break it, at each radius.
 
-    model, data, options: as `Request` says. epsilons: radii in the units of the network's raw input. certificates:
-    whether the run keeps one for every proof, which `check` evaluates again; None: with method exact.
+    model, data, options: as `Request` says.
+    epsilons: radii of the closed balls, in the units of the network's raw input.
+    method: of the table `verifier.methods.METHODS`.
+    certificates: whether the run keeps one for every proof, which `check` evaluates again; None: with method exact.
 
-    certified counts are proofs in real arithmetic on the stored weights; falsified inputs have a witness that was
-    replayed in the user's model. Raises ValueError with what is wrong before any work starts.
+    certified counts are proofs in real arithmetic on the stored weights (strength checked or computed); falsified
+    inputs have a witness that was replayed in the user's model and is unsafe in real arithmetic; what only a solver
+    vouches for is open, and counted as trusted beside. Raises ValueError with what is wrong before any work starts, and
+    where graph and model disagree.
     """
     started = time.perf_counter()
     question, radii = Request(model, data, **options), _check_radii(epsilons)

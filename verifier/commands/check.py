@@ -35,10 +35,16 @@ Progress = Callable[[int, int], None]
 class CheckResult:
     """What `check` returns.
 
-    certified: inputs of which the run proves something. checked: those whose certificate holds, with `leaves` in all.
-    without: those with none, by the reason; uncertified: those of them that could have one. trusted: inputs for which a
-    solver vouches beyond what is proved. witnesses: how many were replayed. refused: (input, what does not hold), with
-    -1 for the run as a whole; uncertified inputs are among them unless they were allowed.
+    run, model: the folder, and the name of the model.
+    inputs: of which the run has records.
+    certified: inputs of which the run proves something.
+    checked: those whose certificate holds, with `leaves` in all.
+    without: how many proofs have none, by the reason.
+    witnesses: how many were replayed.
+    refused: (input, what does not hold), with -1 for the run as a whole; uncertified inputs are among them unless they
+    were allowed.
+    uncertified: proofs without a certificate that could have one.
+    trusted: inputs for which a solver vouches beyond what is proved.
     """
 
     run: str
@@ -71,9 +77,14 @@ def check(
 ) -> CheckResult:
     """Return which claims of a run folder hold.
 
+    run: the folder; nothing in it is changed, and everything in it is untrusted.
     model, data, data_dir: where they are now, if not where the run says it found them; their digests must be those of
-    the run. allow_uncertified: count proofs that could have a certificate and have none, but do not refuse them. Raises
-    ValueError with what is wrong before any work starts.
+    the run.
+    allow_uncertified: count proofs that could have a certificate and have none, but do not refuse them.
+    progress: called with (inputs done, inputs in all).
+
+    Certificates are evaluated in outward-rounded float64, witnesses replayed in the user's model and in real
+    arithmetic. Raises ValueError with what is wrong before any work starts.
     """
     started = time.perf_counter()
     stored = read_run(Path(run))

@@ -41,7 +41,16 @@ BY_NAME = {"milp-cbc": "a second opinion on milp; name it to compare it"}
 
 @dataclasses.dataclass(frozen=True)
 class CompareResult:
-    """What `compare` returns. brackets: by method, in the order of `indices`. violations: (index, prover, finder)."""
+    """What `compare` returns.
+
+    inputs, correct: how many were asked about, and of these classified correctly.
+    rows: one for each method.
+    left_out: why the other methods were not compared, by name.
+    violations: (index, prover, finder) where one method says safe what another breaks: a bug of one of them.
+    indices: positions in the data, in order.
+    brackets: by method, in the order of `indices`, relative to the prediction.
+    records: the run's records.jsonl; None where nothing was kept.
+    """
 
     model: str
     digest: str
@@ -90,10 +99,13 @@ def compare(
 ) -> CompareResult:
     """Return how tight and how fast each method is at one radius, on all inputs, against the *predicted* class.
 
+    model, data, options: as `Request` says; time_limit is for an input and method.
+    epsilon: radius, in the units of the network's raw input.
     methods: names to compare, default all that apply to the network and the norm but second opinions; those left out
-    are named with the reason. time_limit: seconds an input and method. model, data, options: as `Request` says. Raises
-    ValueError with what is wrong before any work starts; a contradiction between two methods, or between a solver's
-    word and a witness, is returned in `violations`, never hidden.
+    are named with the reason.
+
+    Raises ValueError with what is wrong before any work starts; a contradiction between two methods, or between a
+    solver's word and a witness, is returned in `violations`, never hidden.
     """
     started = time.perf_counter()
     if not math.isfinite(epsilon) or epsilon < 0:

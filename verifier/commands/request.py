@@ -50,9 +50,22 @@ class Options(TypedDict, total=False):
 class Request:
     """A model, data, and the shared options of a question.
 
-    model: a file (.onnx, .pt2, .safetensors), a shipped name, or a torch module. data: a name, a .npz file, a
-    `Dataset`, arrays (x, y), or an iterable of such pairs. out: a folder that keeps the run and resumes it; "auto" is
-    runs/<command>-<digest>; None writes nothing. progress: called with (inputs done, inputs in all).
+    model: a file (.onnx, .pt2, .safetensors), a shipped name, or a torch module.
+    data: a name, a .npz file, a `Dataset`, arrays (x, y), a `DataLoader`, or any iterable of such pairs.
+    norm: of the balls, over all coordinates of an input.
+    clip: the domain, (least, greatest) value of every coordinate, that balls are cut to; default [0, 1] for named data
+    and none for others.
+    layout: the order of the axes of the *data*, "nchw" or "nhwc"; None: nothing is permuted.
+    mean, std: put (x - mean) / std in front of the model, one value or one for each channel. Radii stay in the units of
+    the raw input.
+    limit, offset: so many inputs from this position of the data on; None: all that follow.
+    time_limit: seconds an input; what it stops stays open.
+    seed: of the attacks' random starts, and part of the run's identity.
+    device: "auto", "cpu" or "cuda", where bounds and attacks are computed.
+    data_dir: where the files of named data lie.
+    limits: what files may ask for before they are refused.
+    out: a folder that keeps the run and resumes it; "auto" is runs/<command>-<digest>; None writes nothing.
+    progress: called with (inputs done, inputs in all).
 
     Raises ValueError with what an option supports.
     """

@@ -36,8 +36,16 @@ DEFAULT = ("attack", "restriction")
 
 @dataclasses.dataclass(frozen=True)
 class RobustnessResult:
-    """What `robustness` returns. radii: of each estimator by name, in the order of `indices`; infinite: none found.
+    """What `robustness` returns.
 
+    inputs, correct: how many were asked about, and of these classified correctly.
+    frequency, severity: all that they can be, given the brackets.
+    unresolved: share of inputs that are neither proved nor broken at epsilon.
+    estimators: what each alone reports, by name.
+    records: the run's records.jsonl; None where nothing was kept.
+    indices: positions in the data, in order.
+    brackets: of all inputs, in the order of `indices`, relative to the prediction.
+    radii: of each estimator by name, in the order of `indices`; infinite: none found.
     execution_only: inputs with a point within epsilon that is unsafe by the rounding of the model's execution alone.
     """
 
@@ -95,11 +103,14 @@ def robustness(
 ) -> RobustnessResult:
     """Return adversarial frequency and severity at a radius, as ranges and as each estimator alone has them.
 
-    estimators: names of `verifier.commands.estimators`; by default `attack`, and `restriction` where the network has
-    linear pieces. method: what proves (a name of `certify`). alpha: margin demanded in the programs; levels: count only
-    points on the grid k / levels (255: whole pixels). solver: what solves them. model, data, options: as `Request`
-    says.
+    model, data, options: as `Request` says; the norm must be "inf". epsilon: radius in units of the raw input.
+    estimators: names of `verifier.commands.estimators`; default `attack`, and `restriction` where it applies.
+    method: what proves (a name of `certify`).
+    alpha: margin of the scores demanded in the programs, >= 0.
+    levels: count only points on the grid k / levels (255: whole pixels); None: all.
+    solver: of the programs, a name of `verifier.solvers.find_solver`.
 
+    Lower ends of the ranges rest on proofs, upper ends on replayed counterexamples (Bastani et al. 2016, section 2).
     Raises ValueError with what is wrong before any work starts.
     """
     started = time.perf_counter()

@@ -11,7 +11,12 @@ from verifier.subject import open_model
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ShowResult:
-    """What `show` returns: the network of a model file with its metadata (None without a model), and which tables."""
+    """What `show` returns.
+
+    network: of the model file; None without a model.
+    metadata: what the file says beside it, as text.
+    methods, attacks: which tables were asked for.
+    """
 
     network: Network | None
     metadata: dict[str, str]
@@ -20,7 +25,10 @@ class ShowResult:
 
 
 def show(model: str | Path | None = None, *, methods: bool = False, attacks: bool = False) -> ShowResult:
-    """Return what a model file holds. methods, attacks: also list those that exist, and whether they take the model.
+    """Return what a model file holds; nothing is run, and the graph is not compared with its runtime.
+
+    model: a file (.onnx, .pt2, .safetensors) or a shipped name; None: only the tables.
+    methods, attacks: also list those that exist, and why a method does not take the model.
 
     Raises ValueError with what is wrong, also where nothing is asked.
     """

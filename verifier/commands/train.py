@@ -28,7 +28,12 @@ from verifier.training.validation import Score, split
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What `train` returns: the file, its metadata (accuracies, plan), and the history of the epochs."""
+    """What `train` returns.
+
+    out: the .safetensors file.
+    metadata: what the file says of its training: plan, options, validation scores, best epoch.
+    history: the epochs' losses and scores.
+    """
 
     out: Path
     metadata: dict[str, Any]
@@ -49,8 +54,11 @@ def train(
 ) -> TrainResult:
     """Train a network and write it to a .safetensors file; return its accuracies.
 
-    name: mwd, mwd-conv, relu, sigmoid, lenet or lenet-linear-convolutions. data: a name, a .npz file, or a `Dataset`.
-    options: as `TrainRequest` says. progress: called with (batches done, batches in all).
+    name: mwd, mwd-conv, relu, sigmoid, lenet or lenet-linear-convolutions.
+    data: a name (its training part), a .npz file, or a `Dataset`.
+    out: the file to write.
+    progress: called with (batches done, batches in all).
+    options: as `TrainRequest` says.
 
     The epoch with the best validation accuracy (certified accuracy, where an epsilon is given) is kept. A checkpoint
     beside `out` lets the same command continue. Raises ValueError on anything impossible before work starts.

@@ -46,12 +46,20 @@ class TrainOptions(TypedDict, total=False):
 class TrainRequest:
     """A network by name, and how it is trained.
 
-    pseudo_share: of the MWD layers' gradients, 1 pseudo to 0 true; sharpness: of the pseudogradient's shares (see
-    `encoders.layers.mwd`), None: the recipe's. attack: mixes adversarial examples of radius attack_epsilon in (see
-    `Adversarial`). certified_epsilon: trains MWD networks on the ends of the intervals of this radius, which rises to
-    it during training; certified_share is the part of the loss that the ends have. sensitivity_cost: adds that times
-    the mean Lipschitz bound of the outputs to the loss of an MWD network (see `Sensitivity`). start: takes the weights
-    of this file (same architecture).
+    name: of the table `verifier.training.architectures.ARCHITECTURES`.
+    epochs, batch, learning_rate, schedule: passes over the data, inputs of a step, and the rate with how it falls
+    ("cosine" or "constant"); None: the rate of recipe or architecture.
+    hidden, types: sizes of the hidden layers and unit types of MWD layers; empty: the architecture's.
+    pseudo_share: of the MWD layers' gradients, 1 pseudo to 0 true.
+    sharpness: of the pseudogradient's shares (see `encoders.layers.mwd`); None: the recipe's.
+    attack, attack_epsilon, mixing: mix adversarial examples of this radius in (see `Adversarial`).
+    certified_epsilon: train MWD networks on the ends of the intervals of this radius, which rises to it during
+    training; certified_share is the part of the loss that the ends have.
+    sensitivity_cost: add that times the mean Lipschitz bound of the outputs to the loss of an MWD network (see
+    `Sensitivity`).
+    start: take the weights of this file (same architecture).
+    limit, seed, device, data_dir: as of `verifier.commands.request.Request`; the seed is that of weights, order and
+    held-out inputs.
 
     Raises ValueError with what an option supports.
     """
