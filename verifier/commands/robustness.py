@@ -107,8 +107,7 @@ def robustness(
     estimators: names of `verifier.commands.estimators`; default `attack`, and `restriction` where it applies.
     method: what proves (a name of `certify`).
     alpha: margin of the scores demanded in the programs, >= 0.
-    levels: count only points on the grid k / levels (255: whole pixels); None: all.
-    solver: of the programs, a name of `verifier.solvers.find_solver`.
+    levels: count only points on the grid k / levels (255: whole pixels). solver: a name of `verifier.solvers`.
 
     Lower ends of the ranges rest on proofs, upper ends on replayed counterexamples (Bastani et al. 2016, section 2).
     Raises ValueError with what is wrong before any work starts.
