@@ -26,18 +26,18 @@ from encoders import Network, Node
 from encoders.network import INPUT
 from encoders.ops import Affine, Relu
 from verifier import robustness
+from verifier.answers import Answer
 from verifier.batch import Batch
 from verifier.budget import Budget
 from verifier.data import load_data
-from verifier.methods import Findings
 from verifier.methods.restriction import RestrictionMethod
 from verifier.reports.robustness import curves_figure, write_curves, write_radii
 from verifier.restriction.lazy import solve_lazily
+from verifier.restriction.pull import Programs
 from verifier.restriction.redundant import redundant_conditions
 from verifier.restriction.regions import ask_own_region
 from verifier.solvers import find_solver
 from verifier.subject import load_subject
-from verifier.verdict import Bracket
 
 matplotlib.use("Agg")
 
@@ -115,13 +115,13 @@ def images(options: argparse.Namespace) -> None:
     x = torch.tensor(data.inputs[: options.inputs]).reshape(-1, *subject.network.input_shape)
     classes = torch.from_numpy(subject.execute(x).argmax(axis=1))
     batch = Batch(subject, x.double(), classes, tuple(range(len(x))), (0.0, 1.0), 1.0)
-    findings = Findings([Bracket() for _ in range(len(x))])
-    RestrictionMethod(levels=255).bracket(batch, [60 / 255], findings, Budget())
-    rows = sorted(findings.witnesses, key=lambda row: findings.witnesses[row].distance)
+    method = RestrictionMethod(programs=Programs(levels=255))
+    answers = method.bracket(batch, [60 / 255], [Answer()] * len(x), Budget())
+    rows = sorted((row for row in range(len(x)) if answers[row].witness), key=lambda row: answers[row].distance)
     shown = [rows[i] for i in np.linspace(0, len(rows) - 1, min(6, len(rows))).astype(int)]
     figure, grid = pyplot.subplots(3, len(shown), figsize=(1.7 * len(shown), 5.2), layout="constrained")
     for column, row in enumerate(shown):
-        witness = findings.witnesses[row]
+        witness = answers[row].witness
         change = (witness.point.double() - batch.centres[row]).squeeze().numpy()
         pixels = round(witness.distance * 255)
         label = int(subject.execute(witness.point[None]).argmax())

@@ -24,15 +24,15 @@ from torch.nn import functional
 
 from encoders.formats import write_network
 from encoders.formats.torch_export import from_module
+from verifier.answers import Answer
 from verifier.batch import Batch
 from verifier.bounds.split.search import SplitAnswer, decide_ball
 from verifier.budget import Budget
 from verifier.commands.job import Job, load_job
 from verifier.commands.request import Request
 from verifier.data import load_data
-from verifier.methods import METHODS, Findings, exact
+from verifier.methods import METHODS, exact
 from verifier.methods.exact import ExactMethod
-from verifier.verdict import Bracket
 
 HIDDEN = {"mnist-2x24": (24, 24), "mnist-2x50": (50, 50), "mnist-3x100": (100, 100, 100)}
 EPOCHS = {"mnist-2x24": 10, "mnist-2x50": 10, "mnist-3x100": 10}
@@ -91,10 +91,10 @@ def decide(batches: list[Batch], epsilon: float, seconds: float) -> dict[str, ob
     for batch in batches:
         answers.clear()
         started = time.perf_counter()
-        decision = METHODS["exact"].decide(batch, batch.region(epsilon), Budget(seconds))
+        (answer,) = METHODS["exact"].decide(batch, batch.region(epsilon), Budget(seconds))
         times.append(time.perf_counter() - started)
-        certified += int(decision.certified[0])
-        falsified += 0 in decision.witnesses
+        certified += answer.vouched_safe(epsilon)
+        falsified += answer.witness is not None
         searched += bool(answers)
         subproblems.append(sum(answer.subproblems for answer in answers))
         programs.append(sum(answer.programs for answer in answers))
@@ -113,11 +113,10 @@ def radius(batches: list[Batch], seconds: float) -> dict[str, object]:
     gaps, times = [], []
     for batch in batches:
         budget = Budget(seconds)
-        findings = Findings([Bracket()])
-        METHODS["restriction"].bracket(batch, RADII, findings, budget)
-        ExactMethod(gap=GAP, refinements=40).bracket(batch, (), findings, budget)
+        answers = METHODS["restriction"].bracket(batch, RADII, [Answer()], budget)
+        (answer,) = ExactMethod(gap=GAP, refinements=40).bracket(batch, (), answers, budget)
         times.append(time.perf_counter() - budget.started)
-        gaps.append(findings.brackets[0].upper - max(0.0, findings.brackets[0].lower))
+        gaps.append(answer.bracket.upper - max(0.0, answer.bracket.lower))
     closed = [gap <= GAP for gap in gaps]
     return {"inputs": len(batches), "closed": sum(closed), "share": sum(closed) / len(closed), **spread(times),
             "widest_gap": max(gaps)}  # fmt: skip

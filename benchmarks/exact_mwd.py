@@ -20,15 +20,14 @@ import torch
 from exact_answers import singles, spread
 
 from encoders.satisfiability import formula_to_network, random_formula
+from verifier.answers import Answer
 from verifier.bounds.mwd import contraction
 from verifier.bounds.mwd.chain import dense_layers
 from verifier.budget import Budget
 from verifier.commands.job import load_job
 from verifier.commands.request import Request
-from verifier.methods import Findings
 from verifier.methods.contraction import ContractionMethod
 from verifier.methods.interval import IntervalMethod
-from verifier.verdict import Bracket
 
 GAP = 1e-4
 RATIO = 4.3
@@ -43,14 +42,15 @@ def radius(model: str, data: str, data_dir: Path | None, count: int, seconds: fl
     method.decide(batches[0], batches[0].region(0.1), Budget())
     brackets, times, reasons, by_intervals = [], [], [], 0
     for batch in batches:
-        budget, findings = Budget(seconds), Findings([Bracket()])
-        method.bracket(batch, (), findings, budget)
+        budget = Budget(seconds)
+        (answer,) = method.bracket(batch, (), [Answer()], budget)
         times.append(time.perf_counter() - budget.started)
-        brackets.append(findings.brackets[0])
-        lower = findings.brackets[0].lower
-        by_intervals += bool(IntervalMethod().decide(batch, batch.region(min(lower, 1.0)), Budget()).certified[0])
-        if findings.brackets[0].upper - findings.brackets[0].lower > GAP:
-            reasons.append(findings.reasons.get(0, ""))
+        brackets.append(answer.bracket)
+        radius = min(answer.bracket.lower, 1.0)
+        (proof,) = IntervalMethod().decide(batch, batch.region(radius), Budget())
+        by_intervals += proof.vouched_safe(radius)
+        if answer.bracket.upper - answer.bracket.lower > GAP:
+            reasons.append(answer.reason or "")
     gaps = [0.0 if b.lower == b.upper else b.upper - max(0.0, b.lower) for b in brackets]
     closed = [gap <= GAP and seconds_used <= seconds for gap, seconds_used in zip(gaps, times, strict=True)]
     return {

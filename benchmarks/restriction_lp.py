@@ -27,20 +27,20 @@ import numpy as np
 import torch
 
 from encoders import Network, read_network
+from verifier.answers import Answer
 from verifier.batch import Batch
 from verifier.budget import Budget
 from verifier.data import load_data
-from verifier.methods import Findings
 from verifier.methods.restriction import RestrictionMethod
-from verifier.restriction.answer import Answer, Outcome
 from verifier.restriction.lazy import solve_lazily
+from verifier.restriction.optimum import Optimum, Outcome
 from verifier.restriction.points import pixel_alpha, pixel_points
+from verifier.restriction.pull import Programs
 from verifier.restriction.regions import ask_own_region
 from verifier.restriction.screen import screen
 from verifier.restriction.whole import explicit_model, reduced_model, solve_whole
 from verifier.solvers import find_solver
 from verifier.subject import Subject
-from verifier.verdict import Bracket
 
 DOMAIN = (0.0, 1.0)
 PIXELS = 255.0
@@ -55,7 +55,7 @@ def bounds_of(network: Network, x: torch.Tensor, targets: torch.Tensor) -> np.nd
     return np.concatenate([screen(network, part, classes, DOMAIN, 1.0) for part, classes in parts])
 
 
-def timed(work: Callable[[], Answer]) -> tuple[Answer, float]:
+def timed(work: Callable[[], Optimum]) -> tuple[Optimum, float]:
     started = time.process_time()
     answer = work()
     return answer, time.process_time() - started
@@ -148,17 +148,19 @@ def attack(network: Network, x: torch.Tensor, options: argparse.Namespace) -> No
     subject = Subject("lenet", network, lambda v: float32.evaluate(torch.from_numpy(v)).numpy(), torch.device("cpu"))
     classes = network.evaluate(points).argmax(dim=1)
     batch = Batch(subject, points, classes, tuple(range(len(points))), DOMAIN, 1.0)
-    method, findings = RestrictionMethod(), Findings([Bracket() for _ in range(len(points))])
+    method = RestrictionMethod()
     started = time.process_time()
-    method.attack.bracket(batch, [e / PIXELS for e in (5, 10, 20, 40, 60)], findings, Budget())
+    radii = [e / PIXELS for e in (5, 10, 20, 40, 60)]
+    answers = method.attack.bracket(batch, radii, [Answer()] * len(batch), Budget())
     print(f"attack: {(time.process_time() - started) / len(points):.2f} s an input")
     rows: list[list[object]] = []
-    for row, witness in sorted(findings.witnesses.items()):
-        one = batch.at(torch.tensor([row]))
+    for row, witness in enumerate(answer.witness for answer in answers):
+        if witness is None:
+            continue
         line: list[object] = [row, witness.distance * PIXELS]
         for regions in (1, options.regions):
             started = time.process_time()
-            pulled = RestrictionMethod(regions=regions).pull(one, witness, Budget())
+            pulled = Programs(regions).pull(batch.one(row), witness, Budget())
             line += [pulled.distance * PIXELS, time.process_time() - started]
         rows.append(line)
         print("  ".join(f"{v:.4f}" if isinstance(v, float) else str(v) for v in line), flush=True)

@@ -83,9 +83,9 @@ def decide_all(
     signs, times = [], []
     for batch in batches:
         started = time.perf_counter()
-        decision = method.decide(batch, batch.region(epsilon), Budget(seconds))
+        (answer,) = method.decide(batch, batch.region(epsilon), Budget(seconds))
         times.append(time.perf_counter() - started)
-        signs.append(1.0 if bool(decision.certified[0]) else -1.0 if 0 in decision.witnesses else math.nan)
+        signs.append(1.0 if answer.vouched_safe(epsilon) else math.nan if answer.witness is None else -1.0)
     return signs, times
 
 
@@ -143,7 +143,7 @@ def run(job: Job, model: str, options: argparse.Namespace) -> None:
     if "decide" in options.kinds:
         attack = FalsifyMethod("attack", [ATTACKS["pgd"]])
         batches = [batch for batch, _, _ in inputs
-                   if not attack.decide(batch, batch.region(options.epsilon), Budget()).witnesses]  # fmt: skip
+                   if attack.decide(batch, batch.region(options.epsilon), Budget())[0].witness is None]  # fmt: skip
         methods = (MilpMethod(), MilpMethod("pulp", name="milp-cbc"), ExactMethod())
         if batches:
             compare("decide", model, {

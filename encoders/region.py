@@ -68,6 +68,10 @@ class BallRegion:
     def _columns(self, values: Tensor) -> Tensor:
         return values.reshape(-1, *[1] * (self.centre.dim() - 1))
 
+    def on_processor(self) -> BallRegion:
+        """Return the same balls in the memory of the processor."""
+        return BallRegion(self.centre.cpu(), self.radius.cpu(), self.domain, self.norm)
+
     def enclosure(self) -> Box:
         """Return boxes that contain the balls in real arithmetic."""
         least, greatest = self.domain or (-math.inf, math.inf)

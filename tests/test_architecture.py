@@ -83,6 +83,20 @@ def test_attacking_loads_no_method_no_solver_and_no_bound_but_intervals():
         assert not [name for name in loaded if name == package or name.startswith(f"{package}.")], package
 
 
+def test_methods_do_not_import_one_another():
+    """What two of them need lies below them, or is a tool that all may use; the exceptions only get fewer."""
+    table, tools = {"__init__", "suitable"}, {"base", "bisection"}
+    # On chains of MWD layers an exact answer is contraction that does not give up.
+    exceptions = {("exact", "contraction")}
+    imports = {
+        (path.stem, name.split(".")[2])
+        for path in (REPOSITORY / "verifier" / "methods").glob("*.py")
+        for name in imported_modules(path)
+        if name.startswith("verifier.methods.") and path.stem not in table
+    }
+    assert {(own, other) for own, other in imports if other not in {own, *tools}} == exceptions
+
+
 def test_verifier_imports_only_upwards():
     for path in (REPOSITORY / "verifier").rglob("*.py"):
         relative = path.relative_to(REPOSITORY)

@@ -1,12 +1,22 @@
-"""What is said about inputs: proofs, witnesses, and why the rest stays open."""
+"""What is known about one input: a bracket around its robust radius, and what each of its ends rests on.
+
+A method says what it can in answers, and `merge` brings together what several say. So a new fact about an answer is one
+field, its line in `merge`, who finds it out and who reads it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from verifier.certificates.certificate import Certificate
+from verifier.verdict import Bracket, Outcome, Strength
+
+# The bracket of an input that nobody has looked at.
+UNKNOWN = Bracket()
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,33 +31,82 @@ class Witness:
     tie: bool
 
 
-@dataclass(frozen=True, eq=False)
-class Decision:
-    """What a method says about a batch of regions.
+@dataclass(frozen=True)
+class Answer:
+    """What is known about one input; nothing by default.
 
-    certified: mask `(batch,)` of proofs. witnesses: by row, only replayed ones. execution_only: by row, the distance
-    of a point that is unsafe in the user's model but not provably so in real arithmetic. reasons: by row, why an input
-    stays open, where the method knows more than that it failed. certificates: by row, of proofs that left one.
-    open_units: by row, how many units (for `milp` binaries) the boxes of the ball left open, where that was counted.
+    witness, certificate: of the bracket's upper and lower end, where they are at hand. execution_only: the nearest
+    distance of a point that is unsafe in the user's model but not provably so in real arithmetic. reason: why a region
+    was left open, the last that a method gave; only of interest where the bracket still is. open_units: how many units
+    (for `milp` binaries) the boxes of the last ball left open, where that was counted. refuted: the (prover, finder) of
+    a trusted end that a witness cut down.
     """
 
-    certified: Tensor
-    witnesses: dict[int, Witness] = field(default_factory=dict)
-    execution_only: dict[int, float] = field(default_factory=dict)
-    reasons: dict[int, str] = field(default_factory=dict)
-    certificates: dict[int, Certificate] = field(default_factory=dict)
-    open_units: dict[int, int] = field(default_factory=dict)
+    bracket: Bracket = UNKNOWN
+    witness: Witness | None = None
+    execution_only: float | None = None
+    reason: str | None = None
+    certificate: Certificate | None = None
+    open_units: int | None = None
+    refuted: tuple[str, str] | None = None
 
-    def take(self, row: int, other: Decision) -> None:
-        """Take in a decision about one input as that of the given row."""
-        self.certified[row] |= other.certified[0]
-        if 0 in other.witnesses:
-            self.witnesses[row] = other.witnesses[0]
-        if 0 in other.execution_only:
-            self.execution_only[row] = other.execution_only[0]
-        if 0 in other.reasons:
-            self.reasons[row] = other.reasons[0]
-        if 0 in other.certificates:
-            self.certificates[row] = other.certificates[0]
-        if 0 in other.open_units:
-            self.open_units[row] = other.open_units[0]
+    @classmethod
+    def proved(
+        cls, radius: float, method: str, strength: Strength = Strength.CHECKED, certificate: Certificate | None = None
+    ) -> Answer:
+        """Return the answer that nothing unsafe lies within a closed radius; a TRUSTED one is a solver's word alone."""
+        return cls(UNKNOWN.raise_lower(radius, method, strength), certificate=certificate)
+
+    @classmethod
+    def broken(cls, witness: Witness, method: str) -> Answer:
+        """Return the answer that a witness gives."""
+        return cls(UNKNOWN.lower_upper(witness.distance, method), witness)
+
+    @classmethod
+    def open(
+        cls, reason: str | None = None, *, execution_only: float | None = None, open_units: int | None = None
+    ) -> Answer:
+        """Return an answer that moves neither end."""
+        return cls(reason=reason, execution_only=execution_only, open_units=open_units)
+
+    def at(self, radius: float) -> Outcome:
+        """Return what is proved or found about the closed ball of a radius."""
+        return self.bracket.at(radius)
+
+    def vouched_safe(self, radius: float) -> bool:
+        """Return whether a proof, or the word of a solver alone, says that the closed ball of a radius is safe."""
+        return max(self.bracket.lower, self.bracket.trusted) >= radius
+
+    @property
+    def distance(self) -> float:
+        """The distance of the witness; infinite without one."""
+        return math.inf if self.witness is None else self.witness.distance
+
+    def merge(self, other: Answer) -> Answer:
+        """Return what both say together; of two reasons or counts the other's, which is later.
+
+        Each end is the nearer of the two with all that belongs to it, and this one's where they are equal. ValueError
+        where one proves what the other breaks.
+        """
+        ours, theirs = self.bracket, other.bracket
+        return Answer(
+            ours.merge(theirs),
+            other.witness if theirs.upper < ours.upper else self.witness,
+            _nearest(self.execution_only, other.execution_only),
+            self.reason if other.reason is None else other.reason,
+            other.certificate if theirs.lower > ours.lower else self.certificate,
+            self.open_units if other.open_units is None else other.open_units,
+            ours.refutation(theirs) or other.refuted or self.refuted,
+        )
+
+
+def merged(known: Sequence[Answer], rows: Sequence[int], fresh: Sequence[Answer]) -> list[Answer]:
+    """Return what is known of a batch after answers about the given rows of it."""
+    answers = list(known)
+    for row, answer in zip(rows, fresh, strict=True):
+        answers[row] = answers[row].merge(answer)
+    return answers
+
+
+def _nearest(*distances: float | None) -> float | None:
+    return min((distance for distance in distances if distance is not None), default=None)

@@ -47,6 +47,10 @@ class Batch:
             sizes = (self.centres.abs().flatten(1).amax(dim=1) + self.reach).tolist()
         return torch.tensor([unit(size) for size in sizes], dtype=torch.float64)
 
+    def one(self, row: int) -> Batch:
+        """Return the batch of one input."""
+        return self.at(torch.tensor([row], device=self.centres.device))
+
     def at(self, rows: Tensor) -> Batch:
         """Return the batch of the given rows (an index tensor)."""
         seeds = tuple(self.seeds[row] for row in rows.tolist())

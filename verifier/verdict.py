@@ -89,6 +89,19 @@ class Bracket:
             return replace(self, upper=radius, upper_method=method, trusted=-1.0, trusted_method="")
         return replace(self, upper=radius, upper_method=method, trusted=vouched)
 
+    def merge(self, other: Bracket) -> Bracket:
+        """Return the intersection of both; an end that is equal in both keeps this one's name."""
+        merged = self.lower_upper(other.upper, other.upper_method)
+        merged = merged.raise_lower(other.lower, other.lower_method, other.strength)
+        return merged.raise_lower(other.trusted, other.trusted_method, Strength.TRUSTED)
+
+    def refutation(self, other: Bracket) -> tuple[str, str] | None:
+        """Return the (prover, finder) of a trusted end in one that the witness of the other cuts down, if it does."""
+        for trusting, finding in ((self, other), (other, self)):
+            if finding.upper <= trusting.trusted and finding.upper < math.inf:
+                return trusting.trusted_method, finding.upper_method
+        return None
+
     def at(self, epsilon: float) -> Outcome:
         """Return what the bracket says about the closed ball of radius epsilon; a solver's word is not asked."""
         if self.lower >= epsilon:

@@ -9,6 +9,7 @@ import functools
 import pytest
 
 from encoders import Network
+from tests.answers import bracketed
 from tests.conftest import REPOSITORY
 from tests.networks.batches import random_batch
 from tests.networks.chains import hinge_network, random_relu_network
@@ -17,7 +18,7 @@ from tests.oracles.polygons import least_margin
 from verifier import certify
 from verifier.batch import Batch
 from verifier.budget import Budget
-from verifier.methods import METHODS, Findings
+from verifier.methods import METHODS
 from verifier.verdict import Bracket
 
 CASES = REPOSITORY / "tests" / "cases" / "scaling"
@@ -33,9 +34,7 @@ DECIDES = ("exact", "milp", "milp-cbc")
 
 def brackets(method: str, batch: Batch, factor: float = 1.0) -> list[Bracket]:
     """Return the brackets of a batch whose inputs are a factor too large."""
-    found = Findings([Bracket() for _ in range(len(batch))])
-    METHODS[method].bracket(batch, [radius * factor for radius in RADII], found, Budget(SECONDS))
-    return found.brackets
+    return bracketed(METHODS[method], batch, [radius * factor for radius in RADII], Budget(SECONDS)).brackets
 
 
 def ends(found: list[Bracket], factor: float = 1.0) -> list[tuple[float, float, float]]:

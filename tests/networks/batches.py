@@ -1,14 +1,10 @@
-"""Batches of inputs of a network under test, given or random, and the brackets that `auto` closes around them."""
+"""Batches of inputs of a network under test, given or random."""
 
 import torch
 
 from encoders.network import Network
 from verifier.batch import Batch
-from verifier.budget import Budget
-from verifier.methods import METHODS
-from verifier.methods.base import Findings
 from verifier.subject import Subject
-from verifier.verdict import Bracket
 
 
 def subject_of(network: Network) -> Subject:
@@ -28,10 +24,3 @@ def random_batch(network: Network, count: int, seed: int) -> Batch:
     subject = subject_of(network)
     x = torch.rand(count, *network.input_shape, generator=torch.Generator().manual_seed(seed)).to(torch.float64)
     return Batch(subject, x, network.evaluate(x.float()).argmax(dim=1), tuple(range(count)), (0.0, 1.0), 1.0)
-
-
-def bracketed(batch: Batch, epsilons: list[float], seconds: float = float("inf")) -> Findings:
-    """Return what the portfolio finds out about every input within the time."""
-    findings = Findings([Bracket() for _ in range(len(batch))])
-    METHODS["auto"].bracket(batch, epsilons, findings, Budget(seconds))
-    return findings

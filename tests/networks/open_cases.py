@@ -21,7 +21,7 @@ def open_case() -> tuple[Network, Batch, float]:
         network = hinge_network(seed, (2, 8, 6, 3))
         batch = random_batch(network, 1, seed)
         for radius in RADII:
-            crown = METHODS["crown"].decide(batch, batch.region(radius), Budget())
-            if not bool(crown.certified[0]) and exact_margin(network, batch, radius) > 1e-3:
+            (crown,) = METHODS["crown"].decide(batch, batch.region(radius), Budget())
+            if not crown.vouched_safe(radius) and exact_margin(network, batch, radius) > 1e-3:
                 return network, batch, radius
     raise AssertionError("no seed has such a case")

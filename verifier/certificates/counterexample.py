@@ -42,9 +42,9 @@ def check_witness(
     exact = torch.from_numpy(point.astype(np.float64)).unsqueeze(0)
     around = torch.from_numpy(centre.astype(np.float64)).unsqueeze(0)
     ball = BallRegion(around, torch.zeros(1, dtype=torch.float64), None, norm)
-    found = float(ball.distance(exact)[0])
-    if not found <= distance:
-        raise ClaimError(f"it lies at distance {found!r}, not {distance!r}")
+    actual = float(ball.distance(exact)[0])
+    if not actual <= distance:
+        raise ClaimError(f"it lies at distance {actual!r}, not {distance!r}")
     if domain is not None and not (domain[0] <= float(exact.min()) and float(exact.max()) <= domain[1]):
         raise ClaimError(f"it leaves the domain [{domain[0]}, {domain[1]}]")
     outputs = np.asarray(runtime(np.ascontiguousarray(point[None])))[0]

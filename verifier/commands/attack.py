@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from encoders.region import NORMS, BallRegion, Norm
-from verifier.answers import Decision
+from verifier.answers import Answer, merged
 from verifier.attacks import Attack, Proposals, Search
 from verifier.attacks.report import Report
 from verifier.batch import BATCH_SIZE, Batch
@@ -28,12 +28,12 @@ from verifier.commands.attack_request import AttackRequest, check_gradient, chec
 from verifier.commands.job import Job, load_job
 from verifier.commands.loop import Known, Witnesses, run_task
 from verifier.commands.request import Data, Model, Options, Request
-from verifier.commands.resuming import notices_of
+from verifier.commands.resuming import arrays_of, notices_of
 from verifier.runs.records import SCHEMA
 from verifier.summaries.attack import attacked
 from verifier.witnesses.confirm import own_ties
 from verifier.witnesses.find import find_witnesses
-from verifier.witnesses.targeted import decide_targeted
+from verifier.witnesses.targeted import find_targeted
 
 # Counterexamples that the picture shows.
 GALLERY = 8
@@ -189,33 +189,32 @@ class _Attacking:
         return records, fresh
 
     def _answers(
-        self, batch: Batch, rows: list[int], budget: Budget, found: Witnesses
+        self, batch: Batch, rows: list[int], budget: Budget, known: Witnesses
     ) -> tuple[list[dict[str, Any]], Witnesses]:
         """Return what to record about correctly classified inputs, and the points that are nearer than those found."""
-        decision, watched = self._decide(batch, budget)
+        answers, watched = self._decide(batch, budget)
         fresh = {
-            rows[position]: (witness.point.numpy(), witness.distance)
-            for position, witness in decision.witnesses.items()
-            if rows[position] not in found or witness.distance < found[rows[position]][1]
+            row: array
+            for row, array in arrays_of(rows, answers).items()
+            if row not in known or array[1] < known[row][1]
         }
-        nearest = {row: fresh.get(row, found.get(row)) for row in rows}
+        nearest = {row: fresh.get(row, known.get(row)) for row in rows}
         predictions = self._predictions({row: value[0] for row, value in nearest.items() if value is not None})
-        answers = []
+        fields = []
         for position, (row, value) in enumerate(nearest.items()):
-            robust = value is None or value[1] > self.request.epsilon
-            witness = decision.witnesses.get(position)
-            answers.append(
+            robust, answer = value is None or value[1] > self.request.epsilon, answers[position]
+            fields.append(
                 {
                     "distance": None if value is None else value[1],
                     "adversarial": predictions.get(row),
                     "robust": robust,
-                    "tie": witness is not None and witness.tie,
-                    "execution_only": decision.execution_only.get(position),
+                    "tie": answer.witness is not None and answer.witness.tie,
+                    "execution_only": answer.execution_only,
                     **_effort(watched.report, position),
                     "reason": "time limit" if robust and budget.exhausted else None,
                 }
             )
-        return answers, fresh
+        return fields, fresh
 
     def _predictions(self, points: dict[int, np.ndarray]) -> dict[int, int]:
         """Return the classes that the user's model gives to points."""
@@ -224,17 +223,16 @@ class _Attacking:
         classes = self.job.subject.execute(np.stack(list(points.values()))).argmax(axis=1)
         return {row: int(value) for row, value in zip(points, classes, strict=True)}
 
-    def _decide(self, batch: Batch, budget: Budget) -> tuple[Decision, _Watched]:
+    def _decide(self, batch: Batch, budget: Budget) -> tuple[list[Answer], _Watched]:
         """Return the confirmed counterexamples, and the attack with its report."""
-        watched = _Watched(self.request.attack)
+        watched, name = _Watched(self.request.attack), self.request.name
         region = self._region(batch)
         if self.request.target is not None:
             targets = choose_targets(self.request, batch)
-            return decide_targeted(watched, batch, region, targets, budget), watched
-        decision = find_witnesses([watched], batch, region, budget)
+            return find_targeted(watched, batch, region, targets, name, budget), watched
+        answers = find_witnesses([watched], batch, region, name, budget)
         # An input that ties with another class is its own counterexample.
-        decision.witnesses.update(own_ties(batch).witnesses)
-        return decision, watched
+        return merged(own_ties(batch, name), range(len(batch)), answers), watched
 
     def _region(self, batch: Batch) -> BallRegion:
         """Return the balls to search: those of epsilon, or for a minimal distance all that the domain can hold."""

@@ -15,16 +15,18 @@ from typing import Any, ClassVar, Unpack
 import numpy as np
 
 from encoders.region import Norm
+from verifier.answers import Answer
 from verifier.batch import Batch
+from verifier.bounds.split.certify import certificate_of
 from verifier.budget import Budget
 from verifier.certificates.certificate import Certificate
 from verifier.certificates.files import write_certificate
 from verifier.commands.job import Job, load_job
 from verifier.commands.loop import Known, Witnesses, run_task
 from verifier.commands.request import Data, Model, Options, Request
-from verifier.commands.resuming import nearest_execution, notices_of
-from verifier.methods import Findings, find_method
-from verifier.methods.exact import certificate_of
+from verifier.commands.resuming import answer_of, arrays_of, notices_of
+from verifier.methods import find_method
+from verifier.methods.suitable import check_method
 from verifier.metrics import RobustnessAt
 from verifier.runs.records import SCHEMA, bracket_of
 from verifier.summaries.certify import certified
@@ -98,19 +100,17 @@ def certify(
     started = time.perf_counter()
     question, radii = Request(model, data, **options), _check_radii(epsilons)
     norm = question.norm
-    chosen = find_method(method, norm)
+    prover = find_method(method, norm)
     job = load_job(question, "certify")
-    refusal = chosen.refusal(job.subject.network)
-    if refusal is not None:
-        raise ValueError(refusal)
+    check_method(method, job.subject.network, norm)
     if certificates and norm != "inf":
         raise ValueError(f"certificates are of the inf-norm, not of the {norm}-norm; leave out --certificates")
     keep = (
         question.out is not None
         and norm == "inf"
-        and (chosen.name == "exact" if certificates is None else certificates)
+        and (prover.name == "exact" if certificates is None else certificates)
     )
-    task = _Certification(job, radii, chosen.name, norm, question.time_limit, keep)
+    task = _Certification(job, radii, prover.name, norm, question.time_limit, keep)
     return run_task(task, "certify", question, started)
 
 
@@ -153,13 +153,12 @@ class _Certification:
         predictions = self.job.predictions(points, rows)
         correct = np.flatnonzero(predictions == labels)
         records = known.records
-        brackets = [bracket_of(records[rows[i]]) if rows[i] in records else Bracket() for i in correct]
-        findings = Findings(brackets)
+        answers = [answer_of(records.get(rows[i])) for i in correct]
         budget = Budget(self.seconds_per_input * max(1, len(correct)))
         batch: Batch | None = None
         if len(correct):
             batch = self.job.batch(points[correct], [rows[i] for i in correct], labels[correct], self.norm)
-            find_method(self.method, self.norm).bracket(batch, self.epsilons, findings, budget)
+            answers = find_method(self.method, self.norm).bracket(batch, self.epsilons, answers, budget)
         seconds = (time.perf_counter() - started) / len(rows)
         positions = {int(i): position for position, i in enumerate(correct)}
         fresh: list[dict[str, Any]] = []
@@ -168,13 +167,13 @@ class _Certification:
                 continue
             record = self.job.record(row, int(labels[i]), int(predictions[i]), seconds)
             if i in positions:
-                record |= self._knowledge(findings, positions[i], records.get(row), budget.exhausted)
+                answer = answers[positions[i]]
+                record |= self._knowledge(answer, records.get(row), budget.exhausted)
                 if self.certificates and batch is not None and known.run is not None:
-                    folder = known.run.certificates
-                    record |= self._certificate(batch, findings, positions[i], row, records.get(row), folder)
+                    one = batch.one(positions[i])
+                    record |= self._certificate(one, answer, row, records.get(row), known.run.certificates)
             fresh.append(record)
-        found = {rows[int(correct[position])]: witness for position, witness in findings.witnesses.items()}
-        return fresh, {row: (witness.point.numpy(), witness.distance) for row, witness in found.items()}
+        return fresh, arrays_of([rows[i] for i in correct], answers)
 
     def summarise(self, records: Sequence[dict[str, Any]], known: Known, seconds: float) -> CertifyResult:
         """Return the counts over the records of the requested inputs."""
@@ -193,52 +192,43 @@ class _Certification:
             warnings=(*notices_of(known.run), *self.job.warnings(len(brackets), len(records))),
         )
 
-    def _knowledge(
-        self, findings: Findings, position: int, known: dict[str, Any] | None, timed_out: bool
-    ) -> dict[str, Any]:
-        bracket = findings.brackets[position]
-        witness = findings.witnesses.get(position)
-        tried = set() if known is None else set(known["tried"])
-        left = [epsilon for epsilon in self.epsilons if bracket.at(epsilon) is Outcome.OPEN]
+    def _knowledge(self, answer: Answer, known: dict[str, Any] | None, timed_out: bool) -> dict[str, Any]:
+        bracket, witness, before = answer.bracket, answer.witness, known or {}
+        undecided = [epsilon for epsilon in self.epsilons if bracket.at(epsilon) is Outcome.OPEN]
         # Where a solver has spoken the method has done what it can, though its word certifies nothing.
-        is_open = any(not bracket.only_trusted_at(epsilon) for epsilon in left)
+        is_open = any(not bracket.only_trusted_at(epsilon) for epsilon in undecided)
         word = f"safe by the word of a solver alone ({bracket.trusted_method})"
-        reason = self._reason(findings, position, timed_out) if is_open else word
+        why = "time limit" if answer.reason is None and timed_out else answer.reason
         # What the clock stopped was not tried: the same command takes it up again.
-        tried |= set() if timed_out and is_open else set(self.epsilons)
-        before = known or {}
+        tried = set(before.get("tried", ())) | (set() if timed_out and is_open else set(self.epsilons))
         return {
             **bracket.to_record(),
-            "refuted": findings.refuted.get(position, before.get("refuted")),
-            "open_units": findings.open_units.get(position, before.get("open_units")),
+            "refuted": answer.refuted,
+            "open_units": answer.open_units,
             "tie": witness.tie if witness is not None else before.get("tie", False),
-            "execution_only": nearest_execution(findings.execution_only.get(position), known),
+            "execution_only": answer.execution_only,
             "tried": sorted(tried),
-            "reason": reason if left else None,
+            "reason": (why if is_open else word) if undecided else None,
         }
 
-    def _reason(self, findings: Findings, position: int, timed_out: bool) -> str | None:
-        """Return why an input is open, as far as anybody knows."""
-        return findings.reasons.get(position, "time limit" if timed_out else None)
-
     def _certificate(
-        self, batch: Batch, findings: Findings, position: int, row: int, known: dict[str, Any] | None, folder: Path
+        self, one: Batch, answer: Answer, row: int, known: dict[str, Any] | None, folder: Path
     ) -> dict[str, Any]:
         """Return what the record says of the certificate of an input's lower end, which is written first."""
-        bracket = findings.brackets[position]
-        if bracket.lower < 0:
+        lower = answer.bracket.lower
+        if lower < 0:
             return {}
         before = known or {}
-        if bracket_of(before).lower == bracket.lower if "lower" in before else False:
+        if bracket_of(before).lower == lower if "lower" in before else False:
             kept = {name: before[name] for name in ("certificate", "no_certificate") if before.get(name)}
             if kept:
                 return kept
-        found: Certificate | str | None = findings.certificates.get(position)
-        if found is None:
-            found = certificate_of(batch, position, bracket.lower, Budget(self.seconds_per_input))
-        if isinstance(found, str):
-            return {"no_certificate": found}
-        return {"certificate": write_certificate(found, folder, row)}
+        certificate: Certificate | str | None = answer.certificate
+        if certificate is None:
+            certificate = certificate_of(one, lower, Budget(self.seconds_per_input))
+        if isinstance(certificate, str):
+            return {"no_certificate": certificate}
+        return {"certificate": write_certificate(certificate, folder, row)}
 
 
 def _check_radii(epsilons: Sequence[float]) -> tuple[float, ...]:

@@ -18,14 +18,15 @@ import torch
 
 from encoders.files import replacing
 from encoders.region import Norm
+from verifier.answers import Answer
 from verifier.attacks import ATTACKS
 from verifier.batch import BATCH_SIZE
 from verifier.budget import Budget
 from verifier.commands.job import Job, load_job
 from verifier.commands.loop import Known, Witnesses, run_task
 from verifier.commands.request import Data, Model, Options, Request
-from verifier.commands.resuming import nearest_execution, notices_of
-from verifier.methods import METHODS, Findings, Method, find_method
+from verifier.commands.resuming import notices_of
+from verifier.methods import METHODS, Method, find_method
 from verifier.methods.falsify import FalsifyMethod
 from verifier.runs.records import SCHEMA
 from verifier.summaries.compare import ComparedMethod, all_violations, brackets_by_method, compared, violations
@@ -131,7 +132,8 @@ def _choose(methods: Sequence[str], norm: str, job: Job) -> tuple[list[str], dic
         if name not in COMPARED:
             find_method(name, norm)
         if name in left_out:
-            raise ValueError(f"method {name!r}: {left_out[name]}")
+            others = ", ".join(other for other in COMPARED if other not in left_out)
+            raise ValueError(f"method {name!r}: {left_out[name]}. Methods for this network: {others}")
     if not methods:
         left_out = {**BY_NAME, **left_out}
     chosen = [name for name in COMPARED if name not in left_out and (not methods or name in methods)]
@@ -180,23 +182,22 @@ class _Comparison:
         ]
         witnesses: dict[int, tuple[np.ndarray, float]] = {}
         for name in methods:
-            left = [i for i, record in enumerate(records) if name not in record["methods"]]
-            part = batch.at(torch.tensor(left, device=batch.centres.device))
+            missing = [i for i, record in enumerate(records) if name not in record["methods"]]
+            part = batch.at(torch.tensor(missing, device=batch.centres.device))
             started = time.perf_counter()
-            findings = Findings([Bracket() for _ in left])
-            COMPARED[name].bracket(part, [self.epsilon], findings, Budget(self.seconds_per_input * len(left)))
-            seconds = (time.perf_counter() - started) / len(left)
-            for position, i in enumerate(left):
+            budget = Budget(self.seconds_per_input * len(missing))
+            answers = COMPARED[name].bracket(part, [self.epsilon], [Answer()] * len(missing), budget)
+            seconds = (time.perf_counter() - started) / len(missing)
+            for i, answer in zip(missing, answers, strict=True):
                 records[i]["seconds"] += seconds
-                records[i]["methods"][name] = findings.brackets[position].to_record() | {
-                    "open_units": findings.open_units.get(position),
-                    "refuted": findings.refuted.get(position),
-                    "execution_only": nearest_execution(findings.execution_only.get(position), None),
+                records[i]["methods"][name] = answer.bracket.to_record() | {
+                    "open_units": answer.open_units,
+                    "refuted": answer.refuted,
+                    "execution_only": answer.execution_only,
                     "seconds": seconds,
                 }
-            for position, witness in findings.witnesses.items():
-                row = open_rows[left[position]]
-                if row not in witnesses or witness.distance < witnesses[row][1]:
+                witness, row = answer.witness, open_rows[i]
+                if witness is not None and (row not in witnesses or witness.distance < witnesses[row][1]):
                     witnesses[row] = (witness.point.numpy(), witness.distance)
         return records, witnesses
 

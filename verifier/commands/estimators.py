@@ -21,16 +21,16 @@ from dataclasses import dataclass
 import torch
 
 from encoders.network import Network
-from verifier.answers import Witness
+from verifier.answers import Answer, Witness
 from verifier.attacks import ATTACKS
 from verifier.batch import Batch
 from verifier.budget import Budget
-from verifier.methods import Findings, Method
 from verifier.methods.falsify import FalsifyMethod
-from verifier.methods.restriction import BEYOND, RestrictionMethod, Targets
-from verifier.restriction.answer import Outcome
+from verifier.methods.restriction import RestrictionMethod
+from verifier.restriction.optimum import Outcome
+from verifier.restriction.pull import BEYOND, Programs, Targets
 from verifier.solvers import find_solver
-from verifier.verdict import Bracket
+from verifier.witnesses.nearest import NearestAttack
 
 PROGRAMS = ("restriction", "restriction-second", "restriction-all")
 
@@ -51,6 +51,11 @@ class Estimate:
     def radius(self) -> float:
         """The distance of the witness; infinite without one."""
         return math.inf if self.witness is None else self.witness.distance
+
+    def answer(self, name: str) -> Answer:
+        """Return what the estimator of this name says of the input."""
+        seen = Answer.open(execution_only=self.execution_only)
+        return seen if self.witness is None else seen.merge(Answer.broken(self.witness, name))
 
 
 @dataclass(frozen=True)
@@ -82,13 +87,13 @@ class Estimators:
     def run(self, batch: Batch, epsilon: float, budget: Budget) -> dict[str, list[Estimate]]:
         """Return an estimate for each input of the batch under each name."""
         results: dict[str, list[Estimate]] = {}
-        base: tuple[Findings, list[Estimate]] | None = None
+        base: list[Estimate] | None = None
         for name in self.names:
             if name in ("attack", "restriction") and base is None:
-                base = self._attack(RestrictionMethod().attack, batch, [epsilon, BEYOND * epsilon], budget)
+                base = self._attack(NearestAttack(), batch, [epsilon, BEYOND * epsilon], budget)
             if name == "attack":
                 assert base is not None
-                results[name] = base[1]
+                results[name] = base
             elif name == "restriction":
                 assert base is not None
                 results[name] = self._pulled(batch, epsilon, base, budget)
@@ -96,33 +101,30 @@ class Estimators:
                 results[name] = self._own(batch, name, epsilon, budget)
             else:
                 method = FalsifyMethod(name, [ATTACKS[name]])
-                results[name] = self._attack(method, batch, [epsilon], budget)[1]
+                results[name] = self._attack(method, batch, [epsilon], budget)
         return results
 
     def _attack(
-        self, method: Method, batch: Batch, radii: Sequence[float], budget: Budget
-    ) -> tuple[Findings, list[Estimate]]:
+        self, attack: FalsifyMethod | NearestAttack, batch: Batch, radii: Sequence[float], budget: Budget
+    ) -> list[Estimate]:
         started = time.perf_counter()
-        findings = Findings([Bracket() for _ in range(len(batch))])
-        method.bracket(batch, [min(radius, batch.reach) for radius in radii], findings, budget)
+        within = [min(radius, batch.reach) for radius in radii]
+        answers = attack.bracket(batch, within, [Answer()] * len(batch), budget)
         share = (time.perf_counter() - started) / len(batch)
         stopped = Outcome.STOPPED if budget.exhausted else Outcome.BEYOND
-        found = [findings.witnesses.get(row) for row in range(len(batch))]
-        return findings, [
-            Estimate(w, str(stopped if w is None else Outcome.FOUND), share, findings.execution_only.get(row))
-            for row, w in enumerate(found)
+        return [
+            Estimate(a.witness, str(stopped if a.witness is None else Outcome.FOUND), share, a.execution_only)
+            for a in answers
         ]
 
-    def _pulled(
-        self, batch: Batch, epsilon: float, base: tuple[Findings, list[Estimate]], budget: Budget
-    ) -> list[Estimate]:
-        method = RestrictionMethod(alpha=self.alpha, levels=self.levels, solver=self.solver)
+    def _pulled(self, batch: Batch, epsilon: float, base: list[Estimate], budget: Budget) -> list[Estimate]:
+        programs = self._programs()
 
         def one(row: int) -> Estimate:
-            before, started = base[1][row], time.perf_counter()
+            before, started = base[row], time.perf_counter()
             witness = None if self.levels is not None and before.radius > 0.0 else before.witness
             if not budget.exhausted:
-                pulled = method.pull_row(batch, row, base[0], epsilon, budget)
+                pulled = programs.pull_within(batch.one(row), before.witness, epsilon, budget)
                 witness = pulled if pulled is not None else witness
             outcome = Outcome.FOUND if witness is not None else Outcome(before.outcome)
             if before.witness is not None and witness is None:
@@ -132,14 +134,18 @@ class Estimators:
 
         return in_threads(one, len(batch))
 
+    def _programs(self) -> Programs:
+        return Programs(alpha=self.alpha, levels=self.levels, solver=self.solver)
+
     def _own(self, batch: Batch, name: str, epsilon: float, budget: Budget) -> list[Estimate]:
         targets: Targets = "all" if name == "restriction-all" else "second"
-        method = RestrictionMethod("input", targets, alpha=self.alpha, levels=self.levels, solver=self.solver)
+        programs = self._programs()
 
         def one(row: int) -> Estimate:
             started = time.perf_counter()
-            alone = batch.at(torch.tensor([row], device=batch.centres.device))
-            witness, outcome = (None, Outcome.STOPPED) if budget.exhausted else method.own(alone, epsilon, budget)
+            witness, outcome = None, Outcome.STOPPED
+            if not budget.exhausted:
+                witness, outcome = programs.own(batch.one(row), epsilon, targets, budget)
             word = "not replayed" if outcome is Outcome.FOUND and witness is None else str(outcome)
             return Estimate(witness, word, time.perf_counter() - started)
 
@@ -154,15 +160,3 @@ def in_threads(work: Callable[[int], Estimate], count: int) -> list[Estimate]:
         results = list(pool.map(work, range(count)))
     torch.set_num_threads(before)
     return results
-
-
-def take_in(findings: Findings, name: str, estimates: Sequence[Estimate]) -> None:
-    """Lower the upper ends of the brackets by the witnesses of an estimator; keep what only execution shows."""
-    for row, estimate in enumerate(estimates):
-        witness = estimate.witness
-        if estimate.execution_only is not None:
-            known = findings.execution_only.get(row, math.inf)
-            findings.execution_only[row] = min(known, estimate.execution_only)
-        if witness is not None and witness.distance < findings.brackets[row].upper:
-            findings.witnesses[row] = witness
-            findings.brackets[row] = findings.brackets[row].lower_upper(witness.distance, name)

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from encoders.region import BallRegion, Norm
+from verifier.answers import Answer
 from verifier.batch import BATCH_SIZE
 from verifier.commands.job import Job
 from verifier.runs.folder import Run, RunError
-from verifier.runs.records import Record, claimed_distance
+from verifier.runs.records import Record, bracket_of, claimed_distance
 from verifier.runs.witness_files import Witnesses
 
 # Inputs that a notice names.
@@ -73,10 +74,23 @@ def notices_of(run: Run | None) -> tuple[str, ...]:
     return () if run is None else tuple(run.notices)
 
 
-def nearest_execution(distance: float | None, known: Record | None) -> float | None:
-    """Return the least distance of a point that is unsafe by execution only, found now or known before."""
-    before = (known or {}).get("execution_only")
-    return min((each for each in (distance, before) if each is not None), default=None)
+def answer_of(record: Record | None) -> Answer:
+    """Return what a record says is known of an input; the witness and the certificate stay in the run's folder."""
+    if record is None:
+        return Answer()
+    refuted = record.get("refuted")
+    return Answer(
+        bracket_of(record),
+        execution_only=record.get("execution_only"),
+        open_units=record.get("open_units"),
+        refuted=None if refuted is None else (refuted[0], refuted[1]),
+    )
+
+
+def arrays_of(rows: Sequence[int], answers: Sequence[Answer]) -> Witnesses:
+    """Return the witnesses of inputs at these positions, as the folder of a run keeps them."""
+    pairs = zip(rows, answers, strict=True)
+    return {row: (a.witness.point.numpy(), a.witness.distance) for row, a in pairs if a.witness is not None}
 
 
 def _searched_again(record: Record) -> dict[str, Any]:

@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import Any, ClassVar, Unpack
 
 from encoders.region import Norm
+from verifier.answers import Answer, merged
 from verifier.batch import BATCH_SIZE
 from verifier.budget import Budget
-from verifier.commands.estimators import Estimate, Estimators, take_in
+from verifier.commands.estimators import Estimate, Estimators
 from verifier.commands.job import Job, load_job
 from verifier.commands.loop import Known, Witnesses, run_task
 from verifier.commands.request import Data, Model, Options, Request
-from verifier.commands.resuming import nearest_execution, notices_of
-from verifier.methods import Findings, find_method
+from verifier.commands.resuming import answer_of, arrays_of, notices_of
+from verifier.methods import find_method
+from verifier.methods.suitable import check_method
 from verifier.metrics import Range
-from verifier.restriction.answer import Outcome
+from verifier.restriction.optimum import Outcome
 from verifier.runs.records import SCHEMA, bracket_of
 from verifier.summaries.robustness import EstimatorResult, measured, radii_of
 from verifier.verdict import Bracket
@@ -124,9 +126,7 @@ def robustness(
     chosen = _chosen(
         job, Estimators(tuple(dict.fromkeys(estimators)) or DEFAULT, alpha, levels, solver), bool(estimators)
     )
-    refusal = prover.refusal(job.subject.network)
-    if refusal is not None:
-        raise ValueError(refusal)
+    check_method(method, job.subject.network, norm)
     task = _Measurement(job, float(epsilon), chosen, prover.name, norm, question.time_limit)
     return run_task(task, "robustness", question, started)
 
@@ -176,35 +176,32 @@ class _Measurement:
         predictions = self.job.outputs(points, open_rows).argmax(axis=1)
         batch = self.job.batch(points, open_rows, predictions)
         budget = Budget(self.seconds_per_input * len(open_rows))
-        findings = Findings([bracket_of(before[row]) if row in before else Bracket() for row in open_rows])
+        answers = [answer_of(before.get(row)) for row in open_rows]
         started = time.perf_counter()
-        find_method(self.method, self.norm).bracket(batch, [self.epsilon], findings, budget)
+        answers = find_method(self.method, self.norm).bracket(batch, [self.epsilon], answers, budget)
         proving = (time.perf_counter() - started) / len(open_rows)
         estimates = self.estimators.run(batch, self.epsilon, budget)
         for name, values in estimates.items():
-            take_in(findings, name, values)
+            answers = merged(answers, range(len(batch)), [estimate.answer(name) for estimate in values])
         records = []
         for i, row in enumerate(open_rows):
             mine = {name: values[i] for name, values in estimates.items()}
             spent = proving + sum(estimate.seconds for estimate in mine.values())
             record = self.job.record(row, int(labels[i]), int(predictions[i]), spent)
-            record |= self._knowledge(findings.brackets[i], mine, budget.exhausted)
-            records.append(
-                record | {"execution_only": nearest_execution(findings.execution_only.get(i), before.get(row))}
-            )
-        witnesses = {open_rows[i]: (w.point.numpy(), w.distance) for i, w in findings.witnesses.items()}
-        return records, witnesses
+            records.append(record | self._knowledge(answers[i], mine, budget.exhausted))
+        return records, arrays_of(open_rows, answers)
 
-    def _knowledge(self, bracket: Bracket, estimates: dict[str, Estimate], timed_out: bool) -> dict[str, Any]:
+    def _knowledge(self, answer: Answer, estimates: dict[str, Estimate], timed_out: bool) -> dict[str, Any]:
         stopped = timed_out and any(e.outcome == Outcome.STOPPED for e in estimates.values())
         return {
-            **bracket.to_record(),
+            **answer.bracket.to_record(),
             "estimators": {
                 name: {"radius": None if math.isinf(e.radius) else e.radius, "outcome": e.outcome, "seconds": e.seconds}
                 for name, e in estimates.items()
             },
             "tried": self.epsilon,
             "reason": "time limit" if stopped else None,
+            "execution_only": answer.execution_only,
         }
 
     def summarise(self, records: Sequence[dict[str, Any]], known: Known, seconds: float) -> RobustnessResult:

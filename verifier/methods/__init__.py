@@ -1,7 +1,7 @@
 """The table of methods, by the names that scripts rely on."""
 
 from verifier.attacks import ATTACKS
-from verifier.methods.base import Findings, Method
+from verifier.methods.base import Method
 from verifier.methods.contraction import ContractionMethod
 from verifier.methods.crown import CrownMethod
 from verifier.methods.exact import ExactMethod
@@ -74,4 +74,4 @@ def find_method(name: str, norm: str) -> Method:
     return method
 
 
-__all__ = ["DESCRIPTIONS", "METHODS", "Findings", "Method", "find_method"]
+__all__ = ["DESCRIPTIONS", "METHODS", "Method", "find_method"]

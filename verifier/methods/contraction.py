@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,12 +12,12 @@ import torch
 
 from encoders.network import Network
 from encoders.region import BallRegion
-from verifier.answers import Decision
+from verifier.answers import Answer, merged
 from verifier.batch import Batch
 from verifier.bounds.interval import compare_classes
 from verifier.bounds.mwd.chain import chain_refusal, dense_layers
 from verifier.budget import Budget
-from verifier.methods.base import Findings, Method
+from verifier.methods.base import Method
 from verifier.verdict import Bracket, Outcome
 from verifier.witnesses.confirm import confirm
 
@@ -46,13 +47,12 @@ class ContractionMethod(Method):
     def refusal(self, network: Network) -> str | None:
         return chain_refusal(network, self.name)
 
-    def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> Decision:
-        decision = Decision(torch.zeros(len(batch), dtype=torch.bool))
+    def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> list[Answer]:
         if not len(batch):
-            return decision
+            return []
         if budget.exhausted:
-            decision.reasons.update(dict.fromkeys(range(len(batch)), "no time was left for contraction"))
-            return decision
+            return [Answer.open("no time was left for contraction")] * len(batch)
+        answers = [Answer()] * len(batch)
         search = _Searches(batch, region, self.nodes)
         pending = list(range(len(batch)))
         while pending:
@@ -65,47 +65,56 @@ class ContractionMethod(Method):
                 point = search.advance(row, share)
                 if point is not None:
                     points[row] = point
-            _replay(batch, region, points, decision)
-            pending = [row for row in points if row not in decision.witnesses]
-        for row in set(range(len(batch))) - decision.witnesses.keys():
-            reasons = search.reasons[row]
-            decision.certified[row] = not reasons
-            if reasons:
-                decision.reasons[row] = "contraction: " + "; ".join(reasons)
-        return decision
+            answers = merged(answers, list(points), _confirmed(batch, region, points, self.name))
+            pending = [row for row in points if answers[row].witness is None]
+        for row, radius in enumerate(region.radius.tolist()):
+            if answers[row].witness is None:
+                reasons = search.reasons[row]
+                said = (
+                    Answer.open("contraction: " + "; ".join(reasons)) if reasons else Answer.proved(radius, self.name)
+                )
+                answers[row] = answers[row].merge(said)
+        return answers
 
-    def bracket(self, batch: Batch, epsilons: Sequence[float], findings: Findings, budget: Budget) -> None:
+    def bracket(
+        self, batch: Batch, epsilons: Sequence[float], answers: Sequence[Answer], budget: Budget
+    ) -> list[Answer]:
         """Decide the requested radii in rising order where they are open, then close what is left.
 
         Where no witness is known radii are doubled. Then halving, and in every third turn the ball just short of the
         witness: a proof there ends it, and costs about as much as any other. A radius where neither is reached is left
         alone; proofs are sought below it, nearer witnesses above.
         """
+        known = list(answers)
         for epsilon in sorted(set(epsilons)):
-            rows = [i for i, b in enumerate(findings.brackets) if b.at(epsilon) is Outcome.OPEN]
-            self._decide_at(batch, rows, [epsilon] * len(rows), findings, budget)
+            rows = [i for i, answer in enumerate(known) if answer.at(epsilon) is Outcome.OPEN]
+            known = self._decide_at(batch, dict.fromkeys(rows, epsilon), known, budget)
         if self.refinements:
-            rows = [i for i, b in enumerate(findings.brackets) if b.lower < 0.0 < b.upper]
-            self._decide_at(batch, rows, [0.0] * len(rows), findings, budget)
+            rows = [i for i, answer in enumerate(known) if answer.bracket.lower < 0.0 < answer.bracket.upper]
+            known = self._decide_at(batch, dict.fromkeys(rows, 0.0), known, budget)
         # By row, the least and the greatest radius at which nothing was proved and nothing found.
         open_radii: list[tuple[float, float]] = [(math.inf, -math.inf)] * len(batch)
         for number in range(self.refinements):
             questions = {
                 row: radius
-                for row, bracket in enumerate(findings.brackets)
-                if (radius := self._next_radius(bracket, open_radii[row], batch.reach, number)) is not None
+                for row, answer in enumerate(known)
+                if (radius := self._next_radius(answer.bracket, open_radii[row], batch.reach, number)) is not None
             }
             if not questions or budget.exhausted:
-                return
-            self._decide_at(batch, list(questions), list(questions.values()), findings, budget)
+                break
+            known = self._decide_at(batch, questions, known, budget)
             for row, radius in questions.items():
-                if findings.brackets[row].at(radius) is Outcome.OPEN:
+                if known[row].at(radius) is Outcome.OPEN:
                     least, greatest = open_radii[row]
                     open_radii[row] = min(least, radius), max(greatest, radius)
+        return known
 
-    def _next_radius(self, bracket: Bracket, left: tuple[float, float], reach: float, number: int) -> float | None:
-        """Return the radius to ask about, or None if there is nothing more to ask. left: the radii left open."""
-        lower, end = bracket.lower, min(left[0], bracket.upper)
+    def _next_radius(self, bracket: Bracket, tried: tuple[float, float], reach: float, number: int) -> float | None:
+        """Return the radius to ask about, or None if there is nothing more to ask.
+
+        tried: the least and the greatest radius left open.
+        """
+        lower, end = bracket.lower, min(tried[0], bracket.upper)
         if lower < 0.0 or lower >= reach:
             return None
         if math.isinf(end):
@@ -113,24 +122,27 @@ class ContractionMethod(Method):
         short = bracket.upper - 0.99 * self.gap
         if self.gap > 0.0 and number % 3 == 2 and lower < short < end:
             return short
-        for low, high in ((lower, end), (left[1], min(bracket.upper, reach))):
+        for low, high in ((lower, end), (tried[1], min(bracket.upper, reach))):
             middle = (low + high) / 2.0
             if high - low > self.gap and low < middle < high:
                 return middle
         return None
 
-    def _decide_at(self, batch: Batch, rows: list[int], radii: list[float], findings: Findings, budget: Budget) -> None:
-        if not rows or budget.exhausted:
-            return
+    def _decide_at(
+        self, batch: Batch, questions: dict[int, float], answers: list[Answer], budget: Budget
+    ) -> list[Answer]:
+        """Return the answers after decisions about the radii of `questions`, by row."""
+        if not questions or budget.exhausted:
+            return answers
+        rows, radii = list(questions), list(questions.values())
         part = batch.at(torch.tensor(rows, device=batch.centres.device))
         region = part.region(torch.tensor(radii, dtype=torch.float64, device=batch.centres.device))
-        decision = self.decide(part, region, budget)
-        findings.add(rows, radii, decision, self)
-        if batch.domain is not None:
-            # The ball of the whole reach is the domain: no witness exists beyond it.
-            whole = [i for i, radius in enumerate(radii) if radius >= batch.reach and bool(decision.certified[i])]
-            proved = Decision(torch.ones(len(whole), dtype=torch.bool))
-            findings.add([rows[i] for i in whole], [math.inf] * len(whole), proved, self)
+        decided = self.decide(part, region, budget)
+        for i, radius in enumerate(radii):
+            if batch.domain is not None and radius >= batch.reach and decided[i].vouched_safe(radius):
+                # The ball of the whole reach is the domain: no witness exists beyond it.
+                decided[i] = decided[i].merge(Answer.proved(math.inf, self.name))
+        return merged(answers, rows, decided)
 
 
 class _Searches:
@@ -201,15 +213,13 @@ class _Searches:
         )
 
 
-def _replay(batch: Batch, region: BallRegion, points: dict[int, np.ndarray], decision: Decision) -> None:
-    """Replay points by row that look unsafe, together, and keep what that shows."""
+def _confirmed(batch: Batch, region: BallRegion, points: dict[int, np.ndarray], method: str) -> list[Answer]:
+    """Return what points by row that look unsafe show when they are replayed, together."""
     if not points:
-        return
+        return []
     rows = torch.tensor(list(points), device=batch.centres.device)
     stacked = torch.from_numpy(np.stack(list(points.values()))).reshape(len(rows), *batch.centres.shape[1:])
-    part, within = batch.at(rows), region[rows]
-    found = confirm(part, within, within.clip(stacked.to(rows.device), batch.subject.network.dtype))
-    decision.witnesses.update({int(rows[i]): witness for i, witness in found.witnesses.items()})
-    for i, distance in found.execution_only.items():
-        row = int(rows[i])
-        decision.execution_only[row] = min(distance, decision.execution_only.get(row, distance))
+    within = region[rows]
+    shown = confirm(batch.at(rows), within, within.clip(stacked.to(rows.device), batch.subject.network.dtype), method)
+    # Why a point is none does not matter: the search has its own reasons.
+    return [replace(answer, reason=None) for answer in shown]

@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 
-import torch
-
 from encoders.region import NORMS, BallRegion
-from verifier.answers import Decision
+from verifier.answers import Answer
 from verifier.batch import Batch
 from verifier.bounds.interval import proves
 from verifier.budget import Budget
-from verifier.methods.base import Findings, Method
+from verifier.methods.base import Method
 from verifier.methods.bisection import bisect_brackets
 
 # The certified radius is known to 2^-16 of the reach.
@@ -24,11 +22,13 @@ class IntervalMethod(Method):
     finds = False
     norms = NORMS
 
-    def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> Decision:
+    def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> list[Answer]:
         if budget.exhausted:
-            return Decision(torch.zeros(len(batch), dtype=torch.bool))
-        return Decision(proves(batch.subject.network, region.enclosure(), batch.classes).cpu())
+            return [Answer()] * len(batch)
+        return self.proofs(proves(batch.subject.network, region.enclosure(), batch.classes), region.radius)
 
-    def bracket(self, batch: Batch, epsilons: Sequence[float], findings: Findings, budget: Budget) -> None:
+    def bracket(
+        self, batch: Batch, epsilons: Sequence[float], answers: Sequence[Answer], budget: Budget
+    ) -> list[Answer]:
         """Decide each requested radius and the whole reach, then bisect between proved and not proved."""
-        bisect_brackets(self, batch, [0.0, *epsilons, batch.reach], findings, budget, BISECTION_STEPS)
+        return bisect_brackets(self, batch, [0.0, *epsilons, batch.reach], answers, budget, BISECTION_STEPS)

@@ -2,16 +2,14 @@
 
 from collections.abc import Sequence
 
-import torch
-
 from encoders.network import Network
 from encoders.region import BallRegion
-from verifier.answers import Decision
+from verifier.answers import Answer, merged
 from verifier.batch import Batch
 from verifier.bounds.mwd.chain import chain_refusal
 from verifier.bounds.mwd.lipschitz import lipschitz_radius
 from verifier.budget import Budget
-from verifier.methods.base import Findings, Method
+from verifier.methods.base import Method
 
 
 class LipschitzMethod(Method):
@@ -24,15 +22,17 @@ class LipschitzMethod(Method):
     def refusal(self, network: Network) -> str | None:
         return chain_refusal(network, self.name)
 
-    def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> Decision:
+    def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> list[Answer]:
         if budget.exhausted or not len(batch):
-            return Decision(torch.zeros(len(batch), dtype=torch.bool))
+            return [Answer()] * len(batch)
         radii = lipschitz_radius(batch.subject.network, batch.centres, batch.classes)
-        return Decision((radii >= region.radius).cpu())
+        return self.proofs(radii >= region.radius, region.radius)
 
-    def bracket(self, batch: Batch, epsilons: Sequence[float], findings: Findings, budget: Budget) -> None:
+    def bracket(
+        self, batch: Batch, epsilons: Sequence[float], answers: Sequence[Answer], budget: Budget
+    ) -> list[Answer]:
         """Raise the lower ends to the radii."""
         if budget.exhausted or not len(batch):
-            return
-        radii = lipschitz_radius(batch.subject.network, batch.centres, batch.classes).cpu()
-        findings.add(range(len(batch)), radii.tolist(), Decision(radii >= 0), self)
+            return list(answers)
+        radii = lipschitz_radius(batch.subject.network, batch.centres, batch.classes)
+        return merged(answers, range(len(batch)), self.proofs(radii >= 0, radii))

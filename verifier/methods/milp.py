@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from encoders.network import Network
 from encoders.region import BallRegion
-from verifier.answers import Decision
+from verifier.answers import Answer
 from verifier.batch import Batch
 from verifier.bounds.interval import compare_classes
 from verifier.bounds.programs.milp import Effort, ExactRows, MilpSearch, programs, too_large
-from verifier.bounds.programs.milp_radius import RadiusAnswer, RadiusSearch
+from verifier.bounds.programs.milp_radius import RadiusSearch
 from verifier.bounds.programs.tightening import Tightening
 from verifier.budget import Budget
-from verifier.methods.base import Findings, Method
+from verifier.methods.base import Method
 from verifier.methods.bisection import bisect_brackets
-from verifier.methods.crown import try_points
 from verifier.solvers import Solver, find_solver
 from verifier.verdict import Bracket, Outcome, Strength
+from verifier.witnesses.minimisers import try_points
 
 # Steps beyond a solver's point, in units of the inputs' size (`Batch.units`), to get over the tie that a least distance
 # normally is.
@@ -72,7 +73,7 @@ class MilpMethod(Method):
             if "exact" not in node.op.views() or "envelope" not in node.op.views():
                 return (
                     f"method {self.name!r} needs exact rows and linear bounds of every op; node {node.name!r} "
-                    f"({node.op.kind}) lacks them. Methods for such networks: interval, crown, auto"
+                    f"({node.op.kind}) lacks them"
                 )
         try:
             takes_integers = all(solver.integers for solver in self.solvers)
@@ -83,59 +84,59 @@ class MilpMethod(Method):
         reason = too_large(network)
         if reason is None:
             return None
-        return (
-            f"method {self.name!r} would need an integer program for each input of {reason}. "
-            "Methods for such networks: crown, alpha-crown, auto"
-        )
+        return f"method {self.name!r} would need an integer program for each input of {reason}"
 
-    def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> Decision:
-        decision = Decision(torch.zeros(len(batch), dtype=torch.bool))
+    def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> list[Answer]:
         if not len(batch):
-            return decision
+            return []
+        answers = [Answer.open("time limit")] * len(batch)
         wins = compare_classes(batch.subject.network, region.enclosure(), batch.classes).wins.cpu()
         for row in range(len(batch)):
             if budget.exhausted:
-                decision.reasons[row] = "time limit"
-                continue
+                break
             index = torch.tensor([row], device=batch.centres.device)
             share = self._share(budget, len(batch) - row)
             rivals = torch.nonzero(~wins[row]).squeeze(1)
-            decision.take(row, self._decide_one(batch.at(index), region[index], rivals, share))
-        return decision
+            answers[row] = self._decide_one(batch.one(row), region[index], rivals, share)
+        return answers
 
-    def bracket(self, batch: Batch, epsilons: Sequence[float], findings: Findings, budget: Budget) -> None:
+    def bracket(
+        self, batch: Batch, epsilons: Sequence[float], answers: Sequence[Answer], budget: Budget
+    ) -> list[Answer]:
         """Decide the requested radii that are open in rising order, then minimise the radius where a witness is known.
 
         Where a requested radius stays open the radius is minimised within the largest one. What that says of safe radii
         moves the bracket's trusted end, whatever others have proved. As long as a requested radius is open the reason
         stays the one about that ball.
         """
-        bisect_brackets(self, batch, [0.0, *epsilons], findings, budget, 0)
+        known = bisect_brackets(self, batch, [0.0, *epsilons], answers, budget, 0)
         largest = max(epsilons, default=math.inf)
         gaps = (self.gap * batch.units).tolist()
-        for row in range(len(batch)):
-            bracket = findings.brackets[row]
+        for row, answer in enumerate(known):
+            bracket = answer.bracket
             within = bracket.upper if math.isfinite(bracket.upper) else largest
-            known = max(bracket.lower, bracket.trusted)
-            if known < 0.0 or not within - known > gaps[row] or math.isinf(within):
+            safe = max(bracket.lower, bracket.trusted)
+            if safe < 0.0 or not within - safe > gaps[row] or math.isinf(within):
                 continue
             if budget.exhausted:
-                return
-            asked = findings.reasons.get(row)
-            self._minimise(batch, row, within, findings, self._share(budget, len(batch) - row))
-            if asked is not None and _is_open(findings.brackets[row], epsilons):
-                findings.reasons[row] = asked
+                break
+            known[row] = self._minimise(batch.one(row), within, answer, self._share(budget, len(batch) - row))
+            if answer.reason is not None and _is_open(known[row].bracket, epsilons):
+                known[row] = replace(known[row], reason=answer.reason)
+        return known
 
-    def _decide_one(self, one: Batch, region: BallRegion, rivals: Tensor, budget: Budget) -> Decision:
-        proved, shown = (Decision(torch.full((1,), is_safe)) for is_safe in (True, False))
+    def _decide_one(self, one: Batch, region: BallRegion, rivals: Tensor, budget: Budget) -> Answer:
+        proved, shown = Answer.proved(float(region.radius[0]), self.name, self.strength), Answer()
         if not len(rivals):
             return proved
 
         def attack(points: Tensor) -> bool:
-            try_points(one, region, points.unsqueeze(0).to(region.centre), shown)
-            return bool(shown.witnesses)
+            nonlocal shown
+            (tried,) = try_points(one, region, points.unsqueeze(0).to(region.centre), [0], self.name)
+            shown = shown.merge(tried)
+            return shown.witness is not None
 
-        exact = ExactRows(one.subject.network, _on_processor(region))
+        exact = ExactRows(one.subject.network, region.on_processor())
         rows = _differences(one, rivals)
         least, points = exact.least(rows)
         if points is not None and bool((least <= 0).any()) and attack(points[least <= 0]):
@@ -144,53 +145,44 @@ class MilpMethod(Method):
             exact.tighten(rows[int(least.argmin())].numpy(), min(self.tighten, budget.remaining))
             least = torch.maximum(least, exact.least(rows)[0])
         search = MilpSearch(exact, attack, self.solvers, Effort(budget, self.nodes))
+        counted = Answer()
         # The class that linear bounds say is nearest comes first: a counterexample ends the search.
         for group in programs(least, self.together):
             answer = search.decide(rows[group].numpy(), float(least[group].min()))
-            for decision in (proved, shown):
-                _count_units(decision, exact)
+            counted = Answer.open(open_units=exact.binaries)
             if answer.found:
-                return shown
+                return shown.merge(counted)
             if not answer.proved:
                 asked = ", ".join(str(rival) for rival in sorted(rivals[group].tolist()))
-                shown.reasons[0] = f"class {asked}: {answer.reason}{_spent(exact.tightening)}"
-                return shown
-        return proved
+                reason = f"class {asked}: {answer.reason}{_spent(exact.tightening)}"
+                return shown.merge(counted).merge(Answer.open(reason))
+        return proved.merge(counted)
 
-    def _minimise(self, batch: Batch, row: int, within: float, findings: Findings, budget: Budget) -> None:
-        """Narrow the bracket of a row by minimising the radius on the ball of radius `within`."""
-        one = batch.at(torch.tensor([row], device=batch.centres.device))
-        bracket, known = findings.brackets[row], findings.witnesses.get(row)
+    def _minimise(self, one: Batch, within: float, answer: Answer, budget: Budget) -> Answer:
+        """Return an answer about the one input after minimising the radius on the ball of radius `within`."""
+        bracket, witness = answer.bracket, answer.witness
         gap = self.gap * float(one.units[0])
         ball = one.region(within)
-        beyond = one.region(min(within + 2 * gap, max(batch.reach, within)))
-        shown = Decision(torch.zeros(1, dtype=torch.bool))
+        beyond = one.region(min(within + 2 * gap, max(one.reach, within)))
+        known = answer
 
         def nearest(points: Tensor) -> float:
-            found = Decision(torch.zeros(1, dtype=torch.bool))
-            try_points(one, beyond, self._nudged(one, points).unsqueeze(0), found)
-            for witness in found.witnesses.values():
-                best = min(bracket.upper, *(w.distance for w in shown.witnesses.values()), math.inf)
-                if witness.distance < best:
-                    shown.witnesses[0] = witness
-            return min(bracket.upper, *(witness.distance for witness in shown.witnesses.values()), math.inf)
+            nonlocal known
+            (tried,) = try_points(one, beyond, self._nudged(one, points).unsqueeze(0), [0], self.name)
+            if tried.witness is not None:
+                known = known.merge(Answer.broken(tried.witness, self.name))
+            return known.bracket.upper
 
         wins = compare_classes(one.subject.network, ball.enclosure(), one.classes).wins.cpu()
         rows = _differences(one, torch.nonzero(~wins[0]).squeeze(1))
-        exact = ExactRows(one.subject.network, _on_processor(ball))
+        exact = ExactRows(one.subject.network, ball.on_processor())
         search = RadiusSearch(exact, nearest, self.solvers[0], Effort(budget, self.nodes), gap, self.together)
-        point = None if known is None or known.distance > within else known.point
-        found = search.minimise(rows, max(bracket.lower, bracket.trusted), point, bracket.upper)
-        _count_units(shown, exact)
-        self._take(findings, row, shown, found)
-
-    def _take(self, findings: Findings, row: int, shown: Decision, found: RadiusAnswer) -> None:
-        """Put a minimised radius into the findings; a bound that a witness contradicts is no proof."""
-        if found.effort.reason:
-            shown.reasons[0] = found.effort.reason
-        findings.add([row], [math.inf], shown, self)
-        if found.lower < findings.brackets[row].upper:
-            findings.add([row], [found.lower], Decision(torch.ones(1, dtype=torch.bool)), self)
+        point = None if witness is None or witness.distance > within else witness.point
+        least = search.minimise(rows, max(bracket.lower, bracket.trusted), point, bracket.upper)
+        known = known.merge(Answer.open(least.effort.reason or None, open_units=exact.binaries))
+        # A bound that a witness contradicts is no proof.
+        safe = least.lower < known.bracket.upper
+        return known.merge(Answer.proved(least.lower, self.name, self.strength)) if safe else known
 
     def _nudged(self, one: Batch, points: Tensor) -> Tensor:
         """Return the points `(count, *shape)`, then all of them moved a little on, along the sign of their step.
@@ -222,19 +214,9 @@ def _differences(one: Batch, rivals: Tensor) -> Tensor:
     return rows
 
 
-def _count_units(decision: Decision, exact: ExactRows) -> None:
-    """Note in a decision about one input how many binaries its ball took, if rows were encoded."""
-    if exact.binaries is not None:
-        decision.open_units[0] = exact.binaries
-
-
 def _spent(tightening: Tightening | None) -> str:
     """Return in words what tightening the boxes took and left."""
     if tightening is None:
         return ""
-    left = f"{tightening.open_units} of {tightening.open_before} units behind the first layer stayed open"
-    return f"; after {tightening.programs} programs in {tightening.seconds:.1f} s for tighter boxes {left}"
-
-
-def _on_processor(region: BallRegion) -> BallRegion:
-    return BallRegion(region.centre.cpu(), region.radius.cpu(), region.domain, region.norm)
+    units = f"{tightening.open_units} of {tightening.open_before} units behind the first layer stayed open"
+    return f"; after {tightening.programs} programs in {tightening.seconds:.1f} s for tighter boxes {units}"

@@ -6,10 +6,10 @@ import torch
 
 from encoders.network import Network
 from encoders.region import NORMS, BallRegion
-from verifier.answers import Decision
+from verifier.answers import Answer, merged
 from verifier.batch import BATCH_SIZE, Batch
 from verifier.budget import Budget
-from verifier.methods.base import Findings, Method
+from verifier.methods.base import Method
 from verifier.verdict import Strength
 
 
@@ -34,27 +34,25 @@ class PortfolioMethod(Method):
         """Return the reason of the stage that the portfolio is named after, if it has one."""
         return next((stage.refusal(network) for stage in self.stages if stage.name == self.name), None)
 
-    def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> Decision:
-        decision = Decision(torch.zeros(len(batch), dtype=torch.bool))
+    def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> list[Answer]:
+        answers, radii = [Answer()] * len(batch), region.radius.tolist()
         for stage in self._applicable(batch):
-            rows = [i for i in range(len(batch)) if not decision.certified[i] and i not in decision.witnesses]
+            rows = [
+                i for i, answer in enumerate(answers) if answer.witness is None and not answer.vouched_safe(radii[i])
+            ]
             if not rows:
                 break
             index = torch.tensor(rows, device=batch.centres.device)
-            part = stage.decide(batch.at(index), region[index], budget)
-            decision.certified[rows] = part.certified
-            decision.witnesses.update({rows[i]: witness for i, witness in part.witnesses.items()})
-            for i, distance in part.execution_only.items():
-                known = decision.execution_only.get(rows[i], distance)
-                decision.execution_only[rows[i]] = min(distance, known)
-            decision.reasons.update({rows[i]: reason for i, reason in part.reasons.items()})
-            decision.certificates.update({rows[i]: found for i, found in part.certificates.items()})
-            decision.open_units.update({rows[i]: count for i, count in part.open_units.items()})
-        return decision
+            answers = merged(answers, rows, stage.decide(batch.at(index), region[index], budget))
+        return answers
 
-    def bracket(self, batch: Batch, epsilons: Sequence[float], findings: Findings, budget: Budget) -> None:
+    def bracket(
+        self, batch: Batch, epsilons: Sequence[float], answers: Sequence[Answer], budget: Budget
+    ) -> list[Answer]:
+        known = list(answers)
         for stage in self._applicable(batch):
-            stage.bracket(batch, epsilons, findings, budget)
+            known = stage.bracket(batch, epsilons, known, budget)
+        return known
 
     def _applicable(self, batch: Batch) -> list[Method]:
         stages = [stage for stage in self.stages if batch.norm in stage.norms]

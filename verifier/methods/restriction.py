@@ -1,218 +1,89 @@
 """Bastani's linear program as a method: it finds, starting from an attack's region or from the input's own.
 
 From an attack (the default): each witness that attacks found within a little more than the largest radius is pulled in
-by the program of its region, and on through neighbouring regions while that helps. Never farther than the attack. From
-the input (Bastani et al. 2016): the program of the input's own region, for the second label or for all. What counts is
-always the distance of the replayed point.
+by `restriction.pull`, never farther than the attack. From the input (Bastani et al. 2016): the program of the input's
+own region.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal
-
-import numpy as np
-import torch
-from torch import Tensor
 
 from encoders.network import Network
 from encoders.region import BallRegion
-from verifier.answers import Decision, Witness
+from verifier.answers import Answer, Witness
 from verifier.batch import Batch
 from verifier.budget import Budget
-from verifier.methods.base import Findings, Method
-from verifier.methods.nearest_attack import NearestAttackMethod
-from verifier.restriction.answer import Answer, Outcome
-from verifier.restriction.lazy import solve_lazily
-from verifier.restriction.points import nudged, pixel_alpha, pixel_points
-from verifier.restriction.question import Question
-from verifier.restriction.regions import ask_own_region, ask_region_of, next_region
-from verifier.restriction.screen import screen
-from verifier.solvers import find_solver
-from verifier.verdict import Outcome as At
-from verifier.witnesses.replay import replay
+from verifier.methods.base import Method
+from verifier.restriction.pull import BEYOND, Programs, Targets
+from verifier.verdict import Outcome
+from verifier.witnesses.nearest import NearestAttack
 
 Start = Literal["attack", "input"]
-Targets = Literal["second", "all"]
-
-# Attacks search this much beyond the largest radius: a program gains a percent or so on them.
-BEYOND = 1.05
-# Going on to the next region pays while it gains this share.
-LEAST_GAIN = 1e-4
 
 
 class RestrictionMethod(Method):
     """Finds; proves nothing.
 
-    start: whose region; targets: for the input's own region; regions: visited for each witness at most; alpha: by how
-    much the target must win in the program; levels: only points on the grid k / levels count (255: whole pixels);
-    solver: a name of `verifier.solvers`, highs being the one that stays warm.
+    start: whose region; targets: for the input's own region; programs: how they are solved, and what points count.
     """
 
     name = "restriction"
     proves = False
     finds = True
 
-    def __init__(
-        self,
-        start: Start = "attack",
-        targets: Targets = "all",
-        regions: int = 3,
-        alpha: float = 0.0,
-        levels: int | None = None,
-        solver: str = "highs",
-    ) -> None:
-        self.start, self.targets, self.regions, self.alpha, self.levels = start, targets, regions, alpha, levels
-        self.solver = None if solver == "highs" else find_solver(solver)
-        self.attack = NearestAttackMethod()
+    def __init__(self, start: Start = "attack", targets: Targets = "all", programs: Programs | None = None) -> None:
+        self.start, self.targets, self.programs = start, targets, programs or Programs()
+        self.attack = NearestAttack()
 
     def refusal(self, network: Network) -> str | None:
         refused = [node for node in network.nodes if "restrict" not in node.op.views()]
         if not refused:
             return None
         names = ", ".join(f"{node.name!r} ({node.op.kind})" for node in refused)
-        return f"method 'restriction' needs linear pieces, which nodes {names} lack; methods that apply: interval, auto"
+        return f"method 'restriction' needs linear pieces, which nodes {names} lack"
 
-    def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> Decision:
+    def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> list[Answer]:
         self._refuse(batch.subject.network)
-        radii = region.radius
-        decision = Decision(torch.zeros(len(batch), dtype=torch.bool))
+        radii = region.radius.tolist()
+        answers = [Answer()] * len(batch)
         if self.start == "attack":
-            decision = self.attack.decide(batch, region.with_radius(radii * BEYOND), budget)
-            pulled = {row: self.pull(_one(batch, row), w, budget) for row, w in decision.witnesses.items()}
-        else:
-            pulled = {row: self.own(_one(batch, row), float(radii[row]), budget)[0] for row in range(len(batch))}
-        found = {row: w for row, w in pulled.items() if w is not None and w.distance <= float(radii[row])}
-        return Decision(decision.certified, found, decision.execution_only)
+            answers = self.attack.decide(batch, region.with_radius(region.radius * BEYOND), budget)
+        decided = []
+        for row, (answer, radius) in enumerate(zip(answers, radii, strict=True)):
+            witness: Witness | None = None
+            if self.start == "input":
+                witness, _ = self.programs.own(batch.one(row), radius, self.targets, budget)
+            elif answer.witness is not None:
+                witness = self.programs.pull(batch.one(row), answer.witness, budget)
+            said = Answer.open(execution_only=answer.execution_only)
+            if witness is not None and witness.distance <= radius:
+                said = said.merge(Answer.broken(witness, self.name))
+            decided.append(said)
+        return decided
 
-    def bracket(self, batch: Batch, epsilons: Sequence[float], findings: Findings, budget: Budget) -> None:
+    def bracket(
+        self, batch: Batch, epsilons: Sequence[float], answers: Sequence[Answer], budget: Budget
+    ) -> list[Answer]:
         """Attack the radii in rising order and a little beyond the last; then pull in what was found within that."""
         self._refuse(batch.subject.network)
-        largest = max(epsilons)
+        largest, known = max(epsilons), list(answers)
         if self.start == "attack":
-            self.attack.bracket(batch, [*epsilons, min(BEYOND * largest, batch.reach)], findings, budget)
-        for row, bracket in enumerate(findings.brackets):
+            known = self.attack.bracket(batch, [*epsilons, min(BEYOND * largest, batch.reach)], known, budget)
+        for row, answer in enumerate(known):
             if budget.exhausted:
                 break
-            found: Witness | None = None
+            witness: Witness | None = None
             if self.start == "attack":
-                found = self.pull_row(batch, row, findings, largest, budget)
-            elif any(bracket.at(epsilon) is At.OPEN for epsilon in epsilons):
-                found, _ = self.own(_one(batch, row), largest, budget)
-            if found is not None:
-                findings.add([row], [math.inf], Decision(torch.zeros(1, dtype=torch.bool), {0: found}), self)
-
-    def pull_row(self, batch: Batch, row: int, findings: Findings, radius: float, budget: Budget) -> Witness | None:
-        """Return the pulled witness of a row, None where it has none within a little more than the radius."""
-        witness = findings.witnesses.get(row)
-        if witness is None or not 0.0 < witness.distance <= BEYOND * radius:
-            return None
-        return self.pull(_one(batch, row), witness, budget)
-
-    def pull(self, batch: Batch, witness: Witness, budget: Budget) -> Witness | None:
-        """Return a witness of the one input in the batch that is at most as far as the given one.
-
-        With levels: the nearest on the grid that was met, which may be farther, or None.
-        """
-        network = batch.subject.network
-        best = witness if self.levels is None else None
-        point = witness.point[None].to(batch.centres)
-        scores = network.evaluate(point)[0]
-        scores[int(batch.classes[0])] = -torch.inf
-        # Whole pixels need room beyond the witness: rounded up, and a margin on top.
-        reach = witness.distance if self.levels is None else witness.distance + 2.0 / self.levels
-        target = int(scores.argmax())
-        question = ask_region_of(network, batch.centres, point, target, batch.domain, reach, self.alpha)
-        if self.levels is not None:
-            best = nearest_witness(batch, self._points(question, (point - batch.centres).flatten().cpu().numpy()))
-        for _ in range(self.regions):
-            answer = solve_lazily(question, budget=budget, solver=self.solver)
-            if answer.outcome is not Outcome.FOUND:
-                break
-            found = self._witness(batch, question, answer, budget)
-            gain = 1.0 if found is None or best is None else 1.0 - found.distance / best.distance
-            best = found if best is None or (found is not None and gain > 0) else best
-            following = next_region(question, answer)
-            if found is None or gain < LEAST_GAIN or following is None or budget.exhausted:
-                break
-            question = following
-        return best
-
-    def own(self, batch: Batch, radius: float, budget: Budget) -> tuple[Witness | None, Outcome]:
-        """Return the nearest witness within the radius in the own region of the batch's one input, and how it went.
-
-        FOUND with no witness: the optimum is near enough, but no point around it replays.
-        """
-        targets = torch.tensor(self._target_classes(batch), device=batch.centres.device)
-        repeated = batch.centres.expand(len(targets), *batch.centres.shape[1:])
-        bounds = screen(batch.subject.network, repeated, targets, batch.domain, batch.reach)
-        best: Witness | None = None
-        outcomes = set[Outcome]()
-        limit = radius
-        for number in np.argsort(bounds, kind="stable").tolist():
-            if bounds[number] > limit:
-                outcomes.add(Outcome.INFEASIBLE if math.isinf(bounds[number]) else Outcome.BEYOND)
-                continue
-            target = int(targets[number])
-            question = ask_own_region(
-                batch.subject.network, batch.centres, target, batch.domain, batch.reach, self.alpha
-            )
-            cutoff = math.nextafter(limit, math.inf)
-            answer = solve_lazily(question, cutoff=cutoff, budget=budget, solver=self.solver)
-            outcomes.add(answer.outcome)
-            found = self._witness(batch, question, answer, budget)
-            if found is not None and found.distance <= limit:
-                best, limit = found, found.distance
-        order = (Outcome.FOUND, Outcome.STOPPED, Outcome.BEYOND, Outcome.INFEASIBLE)
-        return best, next((outcome for outcome in order if outcome in outcomes), Outcome.INFEASIBLE)
+                witness = self.programs.pull_within(batch.one(row), answer.witness, largest, budget)
+            elif any(answer.at(epsilon) is Outcome.OPEN for epsilon in epsilons):
+                witness, _ = self.programs.own(batch.one(row), largest, self.targets, budget)
+            if witness is not None:
+                known[row] = answer.merge(Answer.broken(witness, self.name))
+        return known
 
     def _refuse(self, network: Network) -> None:
         refusal = self.refusal(network)
         if refusal is not None:
             raise ValueError(refusal)
-
-    def _target_classes(self, batch: Batch) -> list[int]:
-        scores = batch.subject.network.evaluate(batch.centres)[0]
-        order: list[int] = scores.argsort(descending=True).tolist()
-        others = [k for k in order if k != int(batch.classes[0])]
-        return others if self.targets == "all" else others[:1]
-
-    def _points(self, question: Question, step: np.ndarray) -> Tensor:
-        return nudged(question, step) if self.levels is None else pixel_points(question, step, self.levels)
-
-    def _witness(self, batch: Batch, question: Question, answer: Answer, budget: Budget) -> Witness | None:
-        if answer.step is None:
-            return None
-        found = nearest_witness(batch, self._points(question, answer.step))
-        if found is not None or self.levels is None:
-            return found
-        # No rounding of this optimum replays: ask for a margin that rounding inside the region cannot use up.
-        careful = replace(question, alpha=self.alpha + pixel_alpha(question, self.levels))
-        again = solve_lazily(careful, budget=budget, solver=self.solver)
-        return None if again.step is None else nearest_witness(batch, self._points(careful, again.step))
-
-
-def nearest_witness(batch: Batch, points: Tensor) -> Witness | None:
-    """Return the nearest of the points `(count, *shape)` that replays as a counterexample of the batch's one input.
-
-    Points are rounded to the model's dtype inside the domain.
-    """
-    count = len(points)
-    repeated = batch.at(torch.zeros(count, dtype=torch.int64, device=batch.centres.device))
-    whole = repeated.region(max(batch.reach, float((points - batch.centres).abs().max())))
-    rounded = whole.clip(points, batch.subject.network.dtype)
-    shown = replay(repeated, rounded)
-    distances = whole.distance(rounded).cpu()
-    usable = torch.nonzero(shown.executed & shown.real & whole.contains(rounded).cpu()).squeeze(1)
-    for nearest in usable[distances[usable].argsort()].tolist():
-        # Some runtimes round otherwise in a batch, and the user will run the point alone.
-        alone = replay(batch, rounded[nearest : nearest + 1])
-        if bool(alone.executed[0]):
-            return Witness(rounded[nearest].cpu(), float(distances[nearest]), bool(alone.tie[0]))
-    return None
-
-
-def _one(batch: Batch, row: int) -> Batch:
-    return batch.at(torch.tensor([row], device=batch.centres.device))

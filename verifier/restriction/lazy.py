@@ -23,7 +23,7 @@ from scipy.sparse import csr_array, eye_array, hstack, vstack
 from encoders.linear_model import Direction, LinearModel
 from encoders.scaling import exponents, uniform_scaling
 from verifier.budget import Budget
-from verifier.restriction.answer import Answer, Outcome, first_step
+from verifier.restriction.optimum import Optimum, Outcome, first_step
 from verifier.restriction.question import Question
 from verifier.solvers import ColdModel, GrowingModel, Solution, Solver, Termination, WarmModel
 
@@ -170,7 +170,7 @@ def solve_lazily(
     cutoff: float = math.inf,
     budget: Budget | None = None,
     solver: Solver | None = None,
-) -> Answer:
+) -> Optimum:
     """Return the nearest point of the question; form: a row of MASTERS; solver: another than warm HiGHS, in ball form.
 
     BEYOND as soon as the radius, which only rises, reaches the cutoff.
@@ -178,9 +178,9 @@ def solve_lazily(
     budget = Budget() if budget is None else budget
     radius, step = first_step(question)
     if radius > question.reach:
-        return Answer(Outcome.INFEASIBLE, math.inf, word="the label row alone")
+        return Optimum(Outcome.INFEASIBLE, math.inf, word="the label row alone")
     if radius >= cutoff:
-        return Answer(Outcome.BEYOND, radius, word="closed form")
+        return Optimum(Outcome.BEYOND, radius, word="closed form")
     master = MASTERS[form](question, radius) if solver is None else BallMaster(question, radius, solver)
     added = np.zeros(0, dtype=np.int64)
     free = np.ones(len(question.at_centre), dtype=bool)
@@ -192,16 +192,16 @@ def solve_lazily(
         if count == 0:
             worst = np.union1d(np.arange(question.label_rows), worst)
         elif not len(worst) and master.settled:
-            return Answer(Outcome.FOUND, master.radius, step, _tight(added, master), count, len(added))
+            return Optimum(Outcome.FOUND, master.radius, step, _tight(added, master), count, len(added))
         if len(worst) and not _add(question, master, worst):
-            return Answer(Outcome.INFEASIBLE, math.inf, rounds=count, rows=len(added), word="a constant row")
+            return Optimum(Outcome.INFEASIBLE, math.inf, rounds=count, rows=len(added), word="a constant row")
         free[worst], added = False, np.concatenate([added, worst])
         outcome = Outcome.STOPPED if budget.exhausted else master.solve(cutoff, budget)
         if outcome is not Outcome.FOUND:
             bound = math.inf if outcome is Outcome.INFEASIBLE else master.radius
-            return Answer(outcome, bound, None, _tight(added, master), count + 1, len(added))
+            return Optimum(outcome, bound, None, _tight(added, master), count + 1, len(added))
         step = np.clip(master.step, question.lower, question.upper)
-    return Answer(Outcome.STOPPED, master.radius, rounds=ROUNDS, rows=len(added), word="too many rounds")
+    return Optimum(Outcome.STOPPED, master.radius, rounds=ROUNDS, rows=len(added), word="too many rounds")
 
 
 def _add(question: Question, master: Master, chosen: np.ndarray) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from encoders.formulations.restrict import freeze
 from encoders.network import Network
-from verifier.restriction.answer import Answer, nearest_in_box
+from verifier.restriction.optimum import Optimum, nearest_in_box
 from verifier.restriction.question import Question
 
 # An optimum lies on the rows that are tight there up to the solver's tolerance; nearer than this they count as ties.
@@ -43,7 +43,7 @@ def ask_region_of(
     return Question(freeze(network, point, x - point), x, target, lower, upper, reach, alpha)
 
 
-def next_region(question: Question, answer: Answer) -> Question | None:
+def next_region(question: Question, answer: Optimum) -> Question | None:
     """Return the same question in the region across the condition with the largest multiplier, None if there is none.
 
     The step taken is infinitely small: the network is frozen at the optimum, and what is tied there goes with the

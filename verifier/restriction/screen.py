@@ -15,7 +15,7 @@ from torch import Tensor
 
 from encoders.formulations.restrict import freeze
 from encoders.network import Network
-from verifier.restriction.answer import nearest_in_box
+from verifier.restriction.optimum import nearest_in_box
 from verifier.restriction.regions import Domain
 
 

@@ -16,7 +16,7 @@ from scipy.sparse import csr_array, eye_array, hstack, vstack
 
 from encoders.linear_model import Direction, LinearModel, RowBuilder
 from encoders.network import INPUT
-from verifier.restriction.answer import Answer, Outcome
+from verifier.restriction.optimum import Optimum, Outcome
 from verifier.restriction.question import Question
 from verifier.solvers import Solver, Termination
 
@@ -78,20 +78,20 @@ def explicit_model(question: Question) -> LinearModel:
     return LinearModel(np.append(cost, np.zeros(columns - n - 1)), *builder.stack(), low, high, Direction.INNER)
 
 
-def solve_whole(question: Question, model: LinearModel, solver: Solver, seconds: float = math.inf) -> Answer:
+def solve_whole(question: Question, model: LinearModel, solver: Solver, seconds: float = math.inf) -> Optimum:
     """Return the answer of a solver to one of the two models of the question."""
     n = question.inputs
     solution = solver.solve(model, seconds)
     word = str(solution.stats.get("status", ""))
     if solution.termination is Termination.INFEASIBLE:
-        return Answer(Outcome.INFEASIBLE, math.inf, rows=model.rows, word=word)
+        return Optimum(Outcome.INFEASIBLE, math.inf, rows=model.rows, word=word)
     if solution.termination is not Termination.OPTIMAL or solution.primal is None:
-        return Answer(Outcome.STOPPED, max(0.0, solution.bound), rows=model.rows, word=word)
+        return Optimum(Outcome.STOPPED, max(0.0, solution.bound), rows=model.rows, word=word)
     step = solution.primal[:n]
     if model.columns > n + 1:
         step = step - question.centre.flatten().cpu().numpy()
     step = np.clip(step, question.lower, question.upper)
-    return Answer(Outcome.FOUND, float(solution.primal[n]), step, rounds=1, rows=model.rows, word=word)
+    return Optimum(Outcome.FOUND, float(solution.primal[n]), step, rounds=1, rows=model.rows, word=word)
 
 
 def _ball(n: int) -> csr_array:

@@ -4,18 +4,18 @@ import torch
 from torch import Tensor
 
 from encoders.region import BallRegion
-from verifier.answers import Decision, Witness
+from verifier.answers import Answer, Witness
 from verifier.batch import Batch
 from verifier.witnesses.replay import replay
 from verifier.witnesses.shorten import shorten
 
 
-def confirm(batch: Batch, region: BallRegion, points: Tensor) -> Decision:
-    """Return the witnesses among points of the regions, each replayed and pulled towards its input.
+def confirm(batch: Batch, region: BallRegion, points: Tensor, method: str) -> list[Answer]:
+    """Return what points of the regions show: witnesses, each replayed and pulled towards its input.
 
-    points: `(batch, *shape)` in the model's dtype, inside their regions.
+    points: `(batch, *shape)` in the model's dtype, inside their regions. method: the name that goes with the witnesses.
     """
-    decision = Decision(torch.zeros(len(batch), dtype=torch.bool))
+    answers = [Answer()] * len(batch)
     shown = replay(batch, points)
     inside = region.contains(points).cpu()
     distances = region.distance(points).tolist()
@@ -24,31 +24,31 @@ def confirm(batch: Batch, region: BallRegion, points: Tensor) -> Decision:
         # Rounding may part them, or the graph is not the model: then there is nothing to say about it.
         batch.subject.outputs(points[apart], ["a point that an attack proposed"] * len(apart))
     for row in torch.nonzero(shown.executed & ~shown.real & inside).squeeze(1).tolist():
-        decision.execution_only[row] = distances[row]
-        if row in shown.undecided:
-            decision.reasons[row] = (
-                f"a point is unsafe in the model's execution; in real arithmetic {shown.undecided[row]}"
-            )
+        answers[row] = Answer.open(_undecided(shown.undecided.get(row)), execution_only=distances[row])
     rows = torch.nonzero(shown.executed & shown.real & inside).squeeze(1)
-    chosen = rows.to(points.device)
-    part = batch.at(chosen)
+    index = rows.to(points.device)
+    part = batch.at(index)
 
-    def unsafe(index: Tensor, at: Tensor) -> Tensor:
-        seen = replay(part.at(index), at)
+    def unsafe(at: Tensor, where: Tensor) -> Tensor:
+        seen = replay(part.at(at), where)
         return seen.executed & seen.real
 
-    for row, witness in zip(rows.tolist(), shorten(part, region[chosen], points[chosen], unsafe), strict=True):
-        if witness is None:
-            decision.execution_only[row] = distances[row]
-        else:
-            decision.witnesses[row] = witness
-    return decision
+    for row, witness in zip(rows.tolist(), shorten(part, region[index], points[index], unsafe), strict=True):
+        # One that shows it in company only is no witness: the user will run it alone.
+        alone = None if witness is None else Answer.broken(witness, method)
+        answers[row] = alone or Answer.open(execution_only=distances[row])
+    return answers
 
 
-def own_ties(batch: Batch) -> Decision:
-    """Return the inputs that are counterexamples themselves: another class has at least the same value."""
+def own_ties(batch: Batch, method: str) -> list[Answer]:
+    """Return which inputs are counterexamples themselves: another class has at least the same value."""
     points = batch.region(0.0).clip(batch.centres, batch.subject.network.dtype)
     shown = replay(batch, points)
-    rows = torch.nonzero(shown.executed & shown.real).squeeze(1).tolist()
-    witnesses = {row: Witness(points[row].cpu(), 0.0, bool(shown.tie[row])) for row in rows}
-    return Decision(torch.zeros(len(batch), dtype=torch.bool), witnesses)
+    answers = [Answer()] * len(batch)
+    for row in torch.nonzero(shown.executed & shown.real).squeeze(1).tolist():
+        answers[row] = Answer.broken(Witness(points[row].cpu(), 0.0, bool(shown.tie[row])), method)
+    return answers
+
+
+def _undecided(why: str | None) -> str | None:
+    return None if why is None else f"a point is unsafe in the model's execution; in real arithmetic {why}"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from encoders.box import Box
-from verifier.answers import Decision
+from verifier.answers import Answer, merged
 from verifier.attacks import Attack, Search
 from verifier.attacks.criteria import shortfalls
 
@@ -22,16 +22,16 @@ ROUNDS = (1.0, 256.0)
 # The rounding error at a point is taken as so many times the one seen there, and so many units of its largest score.
 SEEN, UNITS = 8.0, 16.0
 
-# Confirms points `(k, *shape)` of the given rows of the search: witnesses by their place among them.
-Confirm = Callable[[Tensor, Tensor], Decision]
+# Confirms points `(k, *shape)` of the given rows of the search: an answer about each.
+Confirm = Callable[[Tensor, Tensor], list[Answer]]
 
 
-def pursue(attack: Attack, search: Search, confirm: Confirm) -> Decision:
+def pursue(attack: Attack, search: Search, confirm: Confirm) -> list[Answer]:
     """Return what an attack finds that is confirmed, by row of the search.
 
     Points that are safe in the arithmetic of the search by no more than rounding are confirmed too.
     """
-    decision = Decision(torch.zeros(len(search), dtype=torch.bool))
+    answers = [Answer()] * len(search)
     rows = torch.arange(len(search), device=search.classes.device)
     slack: Tensor | None = None
     for margin in (*ROUNDS, 0.0):
@@ -42,15 +42,16 @@ def pursue(attack: Attack, search: Search, confirm: Confirm) -> Decision:
         if not len(hits):
             break
         shown = confirm(hits, proposals.points[hits])
-        _take(decision, rows[hits].tolist(), shown)
-        failed = [i for i, row in enumerate(hits.tolist()) if bool(proposals.unsafe[row]) and i not in shown.witnesses]
+        answers = merged(answers, rows[hits].tolist(), shown)
+        is_unsafe = proposals.unsafe[hits].tolist()
+        failed = [i for i, answer in enumerate(shown) if is_unsafe[i] and answer.witness is None]
         if not failed or search.budget.exhausted:
             break
         again = hits[torch.tensor(failed, device=hits.device)]
         rows, search, slack = rows[again], search.at(again), margin * bounds[again]
         if margin > ROUNDS[0]:
             slack = torch.maximum(slack, enclosure_width(search, proposals.points[again]))
-    return decision
+    return answers
 
 
 def rounding_margin(search: Search, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,12 +74,3 @@ def enclosure_width(search: Search, points: Tensor) -> Tensor:
     (box,) = search.network.interval(Box.point(points))
     width = (box.upper - box.lower).to(torch.float64).amax(dim=1)
     return torch.where(width.isfinite(), 2.0 * width, 0.0)
-
-
-def _take(decision: Decision, rows: list[int], shown: Decision) -> None:
-    """Take in what was shown of the given rows."""
-    for i, witness in shown.witnesses.items():
-        decision.witnesses[rows[i]] = witness
-    for i, distance in shown.execution_only.items():
-        decision.execution_only[rows[i]] = min(distance, decision.execution_only.get(rows[i], distance))
-    decision.reasons.update({rows[i]: reason for i, reason in shown.reasons.items()})

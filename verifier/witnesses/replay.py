@@ -33,7 +33,7 @@ def replay(batch: Batch, points: Tensor) -> Replay:
     others = outputs.copy()
     others[np.arange(len(outputs)), classes] = -np.inf
     best_other = others.max(axis=1)
-    found = refute_at(batch.subject.network, points, batch.classes)
+    order = refute_at(batch.subject.network, points, batch.classes)
     # A NaN compares as false: such a point is no witness.
     executed, tie = torch.from_numpy(best_other >= own), torch.from_numpy(best_other == own)
-    return Replay(executed, found.refuted.cpu(), tie, found.undecided)
+    return Replay(executed, order.refuted.cpu(), tie, order.undecided)

@@ -14,12 +14,12 @@ from rich.console import Console
 from encoders import write_network
 from tests.networks.chains import random_relu_network
 from verifier import compare
-from verifier.answers import Decision
+from verifier.answers import Answer
 from verifier.cli import main
 from verifier.commands.compare import COMPARED, ComparedMethod, CompareResult, violations
 from verifier.methods import METHODS
 from verifier.reports.compare import table
-from verifier.verdict import Bracket
+from verifier.verdict import Bracket, Strength
 
 
 @pytest.fixture
@@ -68,8 +68,8 @@ def test_a_run_is_extended_by_methods_and_inputs_not_repeated(job, tmp_path, mon
 def test_a_contradiction_is_counted_saved_and_no_success(job, tmp_path, monkeypatch, capsys):
     model, data = job
 
-    def lie(batch, epsilons, findings, budget):
-        findings.brackets[:] = [bracket.raise_lower(1.0, "lie", bracket.strength) for bracket in findings.brackets]
+    def lie(batch, epsilons, answers, budget):
+        return [answer.merge(Answer.proved(1.0, "lie")) for answer in answers]
 
     monkeypatch.setattr(COMPARED["interval"], "bracket", lie)
     arguments = ["compare", str(model), "--data", str(data), "--epsilon", "0.3", "--clip", "0", "1", "--json"]
@@ -102,13 +102,12 @@ def test_a_solver_that_a_witness_refutes_is_a_violation_whoever_found_it(job, tm
     """By another method, or by the same one, whose bracket shows nothing of it any more."""
     model, data = job
 
-    def lie(self, batch, epsilons, findings, budget):
-        everything = Decision(torch.ones(len(batch), dtype=torch.bool))
-        findings.add(range(len(batch)), [1.0] * len(batch), everything, self.stages[-1])
+    def lie(self, batch, epsilons, answers, budget):
+        everything = Answer.proved(1.0, "milp", Strength.TRUSTED)
+        return [answer.merge(everything) for answer in answers]
 
-    def lie_and_attack(self, batch, epsilons, findings, budget):
-        lie(self, batch, epsilons, findings, budget)
-        COMPARED["attack"].bracket(batch, epsilons, findings, budget)
+    def lie_and_attack(self, batch, epsilons, answers, budget):
+        return COMPARED["attack"].bracket(batch, epsilons, lie(self, batch, epsilons, answers, budget), budget)
 
     for number, (bracket, finder) in enumerate(((lie, "attack"), (lie_and_attack, "attack"))):
         monkeypatch.setattr(COMPARED["milp"], "bracket", bracket.__get__(COMPARED["milp"]))

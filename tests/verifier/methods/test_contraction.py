@@ -9,16 +9,16 @@ import torch
 from encoders import Network
 from encoders.ops import Mwd, MwdConv2d, Relu, Reshape
 from encoders.satisfiability import Formula, formula_to_network
+from tests.answers import bracketed, decided
 from tests.networks.batches import batch_of
 from tests.networks.chains import chain, random_relu_network
 from tests.networks.mwd_chains import KINDS, network_of, uniform_network
 from verifier.batch import Batch
 from verifier.budget import Budget
 from verifier.methods import METHODS
-from verifier.methods.base import Findings
 from verifier.methods.contraction import ContractionMethod
 from verifier.subject import Subject
-from verifier.verdict import Bracket, Outcome
+from verifier.verdict import Outcome
 
 F64 = torch.float64
 
@@ -39,7 +39,7 @@ def test_convolutional_layers_are_searched_as_dense_ones():
     assert METHODS["contraction"].refusal(network) is None
     centres = torch.rand(30, 1, 2, 2, generator=generator)
     batch = batch_of(network, centres, network.evaluate(centres).argmax(dim=1))
-    decision = ContractionMethod().decide(batch, batch.region(0.15), Budget())
+    decision = decided(ContractionMethod(), batch, batch.region(0.15), Budget())
     region = batch.region(0.15)
     proved = 0
     for row in range(30):
@@ -57,8 +57,7 @@ def test_the_method_closes_brackets_from_both_sides():
     network = uniform_network(5, (3, 10, 8, 3), False)
     centres = torch.rand(20, 3, generator=torch.Generator().manual_seed(5))
     batch = batch_of(network, centres, network.evaluate(centres).argmax(dim=1))
-    findings = Findings([Bracket() for _ in range(20)])
-    METHODS["contraction"].bracket(batch, [0.1], findings, Budget())
+    findings = bracketed(METHODS["contraction"], batch, [0.1], Budget())
     for bracket in findings.brackets:
         assert bracket.at(0.1) is not Outcome.OPEN
         if bracket.upper < 1.0:
@@ -72,8 +71,7 @@ def test_brackets_close_to_the_gap_around_the_radius_of_a_grid(kind):
     network = Network(random.nodes, random.input_shape, F64)
     centres = torch.rand(8, 2, generator=torch.Generator().manual_seed(3), dtype=F64)
     batch = batch_of(network, centres, network.evaluate(centres).argmax(dim=1))
-    findings = Findings([Bracket() for _ in range(8)])
-    ContractionMethod(100_000, 60, gap=1e-5).bracket(batch, [], findings, Budget())
+    findings = bracketed(ContractionMethod(100_000, 60, gap=1e-5), batch, [], Budget())
     axis = torch.linspace(0, 1, 401, dtype=F64)
     points = torch.cartesian_prod(axis, axis)
     classes = network.scores(points).argmax(dim=1)
@@ -89,9 +87,8 @@ def test_brackets_close_to_the_gap_around_the_radius_of_a_grid(kind):
 def test_a_domain_without_a_witness_is_proved_as_a_whole():
     # The classes' distances are |x| <= 1 and |x - 3| >= 2.
     network = chain((1,), Mwd(torch.ones(2, 1), torch.tensor([[0.0], [3.0]]), torch.zeros(2).bool()))
-    findings = Findings([Bracket()])
     batch = batch_of(network, torch.tensor([[0.3]]), torch.tensor([0]))
-    ContractionMethod(gap=1e-4).bracket(batch, [], findings, Budget())
+    findings = bracketed(ContractionMethod(gap=1e-4), batch, [], Budget())
     assert findings.brackets[0].lower == np.inf
     assert not findings.reasons
 
@@ -103,26 +100,26 @@ def test_what_stays_open_says_why():
     batch = batch_of(formula_to_network(formula), torch.full((1, 3), 0.5), torch.tensor([0]))
 
     def reason(method: ContractionMethod, batch: Batch, radius: float, budget: Budget) -> str:
-        decision = method.decide(batch, batch.region(radius), budget)
+        decision = decided(method, batch, batch.region(radius), budget)
         assert not decision.certified[0] and not decision.witnesses
         return decision.reasons[0]
 
     assert "class 1: limit of 1 boxes" in reason(ContractionMethod(1), batch, 0.5, Budget())
     assert "no time" in reason(ContractionMethod(), batch, 0.5, Budget(0.0))
-    decided = ContractionMethod().decide(batch, batch.region(0.5), Budget())
-    assert decided.certified[0] and not decided.reasons
+    safe = decided(ContractionMethod(), batch, batch.region(0.5), Budget())
+    assert safe.certified[0] and not safe.reasons
     # The classes tie at 1/2, a radius of 0.2 away; a ball short of that by less than the padding is not decided.
     network = chain((1,), Mwd(torch.ones(2, 1), torch.tensor([[0.0], [1.0]]), torch.zeros(2).bool()))
     batch = batch_of(network, torch.tensor([[0.3]], dtype=F64), torch.tensor([0]))
     assert "padding" in reason(ContractionMethod(), batch, 0.2 - 3e-16, Budget())
-    assert ContractionMethod().decide(batch, batch.region(0.2 - 1e-13), Budget()).certified[0]
+    assert decided(ContractionMethod(), batch, batch.region(0.2 - 1e-13), Budget()).certified[0]
 
 
 def test_points_that_the_model_does_not_confirm_leave_the_input_open():
     network = chain((1,), Mwd(torch.ones(2, 1), torch.tensor([[0.0], [1.0]]), torch.zeros(2).bool()))
     stubborn = Subject("test", network, lambda x: np.tile([[1.0, 0.0]], (len(x), 1)), torch.device("cpu"))
     batch = Batch(stubborn, torch.tensor([[0.3]], dtype=F64), torch.tensor([0]), (0,), (0.0, 1.0), 1.0)
-    decision = ContractionMethod().decide(batch, batch.region(0.4), Budget())
+    decision = decided(ContractionMethod(), batch, batch.region(0.4), Budget())
     assert not decision.certified[0] and not decision.witnesses
     assert "no replay confirms" in decision.reasons[0]
 

@@ -5,6 +5,7 @@ import torch
 
 from encoders import BallRegion, write_network
 from encoders.ops import Op
+from tests.answers import decided
 from tests.networks.chains import random_relu_network
 from tests.networks.mwd_chains import random_mwd_network
 from verifier import certify
@@ -12,6 +13,7 @@ from verifier.batch import Batch
 from verifier.budget import Budget
 from verifier.methods import METHODS
 from verifier.methods.crown import CrownMethod
+from verifier.methods.suitable import check_method
 from verifier.subject import load_subject
 from verifier.verdict import Outcome
 
@@ -64,7 +66,7 @@ def test_the_minimiser_of_a_bound_is_tried_as_an_attack(job):
     path, x, y = job
     subject = load_subject(path)
     batch = Batch(subject, x.double(), y, tuple(range(len(x))), (0.0, 1.0), 1.0)
-    decision = CrownMethod("crown").decide(batch, batch.region(0.5), Budget())
+    decision = decided(CrownMethod("crown"), batch, batch.region(0.5), Budget())
     assert decision.witnesses
     region: BallRegion = batch.region(0.5)
     for row, witness in decision.witnesses.items():
@@ -77,15 +79,15 @@ def test_no_time_proves_nothing(job):
     path, x, y = job
     batch = Batch(load_subject(path), x.double(), y, tuple(range(len(x))), (0.0, 1.0), 1.0)
     for name in ("crown", "alpha-crown"):
-        assert not bool(METHODS[name].decide(batch, batch.region(0.001), Budget(0.0)).certified.any())
+        assert not bool(decided(METHODS[name], batch, batch.region(0.001), Budget(0.0)).certified.any())
 
 
 def test_networks_that_gain_nothing_and_ops_without_envelopes_are_refused(monkeypatch):
-    reason = METHODS["crown"].refusal(random_mwd_network(0))
-    assert reason is not None and "contraction" in reason
+    with pytest.raises(ValueError, match=r"gains nothing over intervals.* Methods for this network: .*contraction"):
+        check_method("crown", random_mwd_network(0), "inf")
     network = random_relu_network(0)
     assert METHODS["crown"].refusal(network) is None
     relu = type(network.nodes[1].op)
     monkeypatch.setattr(relu, "envelope", Op.envelope)
-    reason = METHODS["crown"].refusal(network)
-    assert reason is not None and "'1-relu' (relu)" in reason and "interval" in reason
+    with pytest.raises(ValueError, match=r"'1-relu' \(relu\).* Methods for this network: interval"):
+        check_method("crown", network, "inf")

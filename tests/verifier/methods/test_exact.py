@@ -8,6 +8,7 @@ from torch import Tensor
 
 from encoders import write_network
 from encoders.ops import Affine, Relu, Sigmoid
+from tests.answers import bracketed, decided
 from tests.networks.batches import random_batch, subject_of
 from tests.networks.chains import chain, hinge_network, random_relu_network
 from tests.networks.mwd_chains import random_mwd_network
@@ -17,9 +18,9 @@ from verifier import certify
 from verifier.batch import Batch
 from verifier.bounds.split.search import decide_ball
 from verifier.budget import Budget
-from verifier.methods import METHODS, Findings
+from verifier.methods import METHODS
 from verifier.methods.exact import ExactMethod
-from verifier.verdict import Bracket, Outcome
+from verifier.verdict import Outcome
 
 F64 = torch.float64
 
@@ -29,7 +30,7 @@ def test_every_answer_is_that_of_brute_force(seed):
     network = hinge_network(seed)
     batch = random_batch(network, 1, seed)
     region = batch.region((0.05, 0.12, 0.2, 0.4)[seed // 3 % 4])
-    decision = ExactMethod().decide(batch, region, Budget())
+    decision = decided(ExactMethod(), batch, region, Budget())
     ends = region.enclosure()
     exact = least_margin(network, ends.lower[0].tolist(), ends.upper[0].tolist(), int(batch.classes[0]))
     if bool(decision.certified[0]):
@@ -56,8 +57,8 @@ def test_both_answers_occur_and_the_border_is_sharp(count):
         if not 0.0 < low < 0.49:
             continue
         turned += 1
-        inside = ExactMethod().decide(batch, batch.region(low - 1e-6), Budget())
-        outside = ExactMethod().decide(batch, batch.region(high + 1e-6), Budget())
+        inside = decided(ExactMethod(), batch, batch.region(low - 1e-6), Budget())
+        outside = decided(ExactMethod(), batch, batch.region(high + 1e-6), Budget())
         assert bool(inside.certified[0]) and not bool(outside.certified[0])
         assert outside.witnesses
     assert turned >= count / 3
@@ -87,8 +88,8 @@ def test_mwd_networks_are_decided_by_contraction():
     if ExactMethod().refusal(network) is not None:
         network = random_mwd_network(6, (2, 6, 3))
     batch = random_batch(network, 5, 0)
-    decision = METHODS["exact"].decide(batch, batch.region(0.02), Budget())
-    contraction = METHODS["contraction"].decide(batch, batch.region(0.02), Budget())
+    decision = decided(METHODS["exact"], batch, batch.region(0.02), Budget())
+    contraction = decided(METHODS["contraction"], batch, batch.region(0.02), Budget())
     assert not bool((contraction.certified & ~decision.certified).any())
 
 
@@ -107,7 +108,7 @@ def test_what_it_cannot_decide_is_refused_or_left_open_with_a_reason():
     assert "subproblems of the region" in answer.reason and answer.open_units > 10
     stopped = decide_ball(network, batch.region(0.3), winner, _never, Budget(0.0), most_subproblems=100)
     assert "time limit" in stopped.reason and not stopped.proved
-    assert not bool(ExactMethod().decide(batch, batch.region(0.001), Budget(0.0)).certified.any())
+    assert not bool(decided(ExactMethod(), batch, batch.region(0.001), Budget(0.0)).certified.any())
 
 
 def test_networks_without_hinges_and_of_huge_weights_get_an_answer_or_a_reason():
@@ -115,11 +116,11 @@ def test_networks_without_hinges_and_of_huge_weights_get_an_answer_or_a_reason()
     torch.manual_seed(0)
     linear = chain((4,), Affine(torch.randn(3, 4)))
     blank = Batch(subject_of(linear), torch.zeros(1, 4, dtype=F64), torch.zeros(1, dtype=torch.int64), (0,), None, 1.0)
-    decision = ExactMethod().decide(blank, blank.region(0.1), Budget())
+    decision = decided(ExactMethod(), blank, blank.region(0.1), Budget())
     assert not bool(decision.certified[0]) and (decision.witnesses or "tie" in decision.reasons[0])
     huge = chain((4,), Affine(torch.randn(6, 4) * 1e20), Relu(), Affine(torch.randn(3, 6)))
     batch = random_batch(huge, 3, 0)
-    decision = ExactMethod(subproblems=200).decide(batch, batch.region(0.3), Budget(20.0))
+    decision = decided(ExactMethod(subproblems=200), batch, batch.region(0.3), Budget(20.0))
     for row in range(3):
         assert bool(decision.certified[row]) or row in decision.witnesses or decision.reasons[row]
 
@@ -167,9 +168,8 @@ def test_brackets_close_around_the_exact_radius(count):
     for seed in range(count):
         network = hinge_network(seed)
         batch = random_batch(network, 1, seed)
-        findings = Findings([Bracket()])
-        METHODS["restriction"].bracket(batch, (0.1, 0.3, 0.9), findings, Budget())
-        ExactMethod(gap=1e-5, refinements=60).bracket(batch, (), findings, Budget())
+        findings = bracketed(METHODS["restriction"], batch, (0.1, 0.3, 0.9), Budget())
+        findings = bracketed(ExactMethod(gap=1e-5, refinements=60), batch, (), Budget(), findings)
         bracket = findings.brackets[0]
         if math.isinf(bracket.upper):
             continue

@@ -18,6 +18,7 @@ from encoders.formulations.relax import RelaxedNetwork, encode_exactly, relax
 from encoders.linear_model import Direction, LinearModel
 from encoders.ops import Abs, Affine, LeakyRelu, MaxPool2d, Op, Relu, Reshape, Sigmoid, Tanh
 from encoders.passes import expand_max_pools
+from tests.answers import decided
 from tests.networks.batches import random_batch
 from tests.networks.chains import chain, hinge_network
 from tests.oracles.activation_patterns import least_values
@@ -105,7 +106,7 @@ def test_networks_of_hinges_have_the_minimum_of_their_patterns(seed):
     exact = assert_patterns_agree(network, radius, seed)
     batch = random_batch(network, 1, seed)
     if abs(exact) > 1e-6:
-        decision = ExactMethod().decide(batch, batch.region(radius), Budget())
+        decision = decided(ExactMethod(), batch, batch.region(radius), Budget())
         assert bool(decision.certified[0]) is (exact > 0)
         assert bool(decision.witnesses) is (exact < 0)
 
@@ -126,7 +127,7 @@ def test_our_search_decides_max_pools_that_are_written_as_relus(seed):
     exact = float(least_values(network, ends.lower.numpy()[0], ends.upper.numpy()[0], rows).min())
     assert ExactMethod().refusal(expanded) is None
     if abs(exact) > 1e-6:
-        decision = ExactMethod().decide(batch, region, Budget())
+        decision = decided(ExactMethod(), batch, region, Budget())
         assert bool(decision.certified[0]) is (exact > 0)
         assert bool(decision.witnesses) is (exact < 0)
 

@@ -14,6 +14,7 @@ from encoders.formulations.relax import estimate, relax
 from encoders.linear_model import Direction, LinearModel
 from encoders.network import INPUT, Network, Node
 from encoders.ops import Add, Affine, Concat, Conv2d, MaxPool2d, Relu, Reshape, Sigmoid
+from tests.answers import decided
 from tests.networks.chains import chain, random_relu_network
 from tests.networks.mwd_chains import random_mwd_network
 from tests.networks.random_networks import random_network
@@ -195,8 +196,8 @@ def test_a_solver_that_returns_nonsense_leaves_the_input_open(job, monkeypatch):
     path, x, y = job
     batch = Batch(load_subject(path), x.double(), y, tuple(range(len(x))), (0.0, 1.0), 1.0)
     region = batch.region(0.08)
-    before = LpMethod().decide(batch, region, Budget())
-    crown = METHODS["crown"].decide(batch, region, Budget())
+    before = decided(LpMethod(), batch, region, Budget())
+    crown = decided(METHODS["crown"], batch, region, Budget())
     real = WarmModel.solve
 
     def nonsense(self, *arguments):
@@ -205,7 +206,7 @@ def test_a_solver_that_returns_nonsense_leaves_the_input_open(job, monkeypatch):
         return dataclasses.replace(found, row_dual=wrong, ray=wrong, bound=math.inf)
 
     monkeypatch.setattr(WarmModel, "solve", nonsense)
-    after = LpMethod().decide(batch, region, Budget())
+    after = decided(LpMethod(), batch, region, Budget())
     assert int(crown.certified.sum()) <= int(after.certified.sum()) <= int(before.certified.sum())
     assert not bool((after.certified & ~before.certified).any())
 
@@ -216,7 +217,7 @@ def test_what_it_cannot_take_is_refused_by_name():
     large = chain((4000,), Affine(torch.zeros(4000, 4000)), Relu(), Affine(torch.zeros(4000, 4000)))
     assert "32," in (method.refusal(large) or "")
     assert method.refusal(chain((2,), Sigmoid(), Affine(torch.ones(2, 2)))) is None
-    assert not bool(METHODS["lp"].decide(_batch(random_relu_network(0)), _region(), Budget(0.0)).certified.any())
+    assert not bool(decided(METHODS["lp"], _batch(random_relu_network(0)), _region(), Budget(0.0)).certified.any())
 
 
 def _batch(network: Network) -> Batch:

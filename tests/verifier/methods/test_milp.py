@@ -12,6 +12,7 @@ from encoders.formulations.relax import estimate
 from encoders.network import INPUT, Network
 from encoders.ops import Affine, MaxPool2d, Relu, Reshape, Sigmoid, Tanh
 from encoders.region import BallRegion
+from tests.answers import Seen, bracketed, decided
 from tests.networks.batches import random_batch
 from tests.networks.chains import chain, hinge_network, random_relu_network
 from tests.networks.mwd_chains import random_mwd_network
@@ -20,14 +21,14 @@ from tests.oracles.ball_margin import exact_margin
 from tests.programs.fake_solver import FakeSolver, with_solvers
 from tests.seeds import few_or, seeds
 from verifier import certify
-from verifier.answers import Decision
+from verifier.answers import Answer
 from verifier.batch import Batch
 from verifier.bounds.programs import milp
 from verifier.bounds.programs.lp import MOST_ENTRIES
 from verifier.bounds.programs.milp import Effort, ExactRows, MilpSearch, below
 from verifier.bounds.programs.milp_radius import completed, distance_program
 from verifier.budget import Budget
-from verifier.methods import METHODS, Findings
+from verifier.methods import METHODS
 from verifier.methods.exact import ExactMethod
 from verifier.methods.milp import MilpMethod
 from verifier.metrics import robustness_at
@@ -47,7 +48,7 @@ def test_every_answer_is_that_of_brute_force(seed):
     radius = RADII[seed // 3 % 4]
     exact = exact_margin(network, batch, radius)
     for method in (MILP, CBC) if seed < 12 else (MILP,):
-        decision = method.decide(batch, batch.region(radius), Budget())
+        decision = decided(method, batch, batch.region(radius), Budget())
         if bool(decision.certified[0]):
             assert exact > 0
         elif decision.witnesses:
@@ -62,7 +63,7 @@ def test_deeper_networks_get_the_answers_of_our_own_search(seed):
     batch = random_batch(network, 12, seed)
     for radius in (0.03, 0.1):
         region = batch.region(radius)
-        ours, theirs = (m.decide(batch, region, Budget()) for m in (ExactMethod(), MILP))
+        ours, theirs = (decided(m, batch, region, Budget()) for m in (ExactMethod(), MILP))
         assert ours.certified.tolist() == theirs.certified.tolist()
         assert set(ours.witnesses) == set(theirs.witnesses)
         assert not theirs.reasons
@@ -88,7 +89,7 @@ def test_curved_networks_are_proved_through_outer_rows_and_broken_only_by_replay
         network = chain((2,), Affine(first, -first.sum(dim=1) / 2), (Sigmoid(), Tanh())[seed % 2], Affine(second))
         batch = random_batch(network, 1, seed)
         for radius in (0.1, 0.3):
-            decision = MILP.decide(batch, batch.region(radius), Budget())
+            decision = decided(MILP, batch, batch.region(radius), Budget())
             least = grid_margin(network, batch, batch.region(radius))
             assert not (bool(decision.certified[0]) and least <= 0)
             assert not (decision.witnesses and least > 0.01)
@@ -97,7 +98,7 @@ def test_curved_networks_are_proved_through_outer_rows_and_broken_only_by_replay
 
 
 def test_networks_with_maximum_pools_are_decided():
-    decided = 0
+    settled = 0
     for seed in range(6):
         generator = torch.Generator().manual_seed(seed)
         weight = torch.randn(16, 2, generator=generator)
@@ -107,11 +108,11 @@ def test_networks_with_maximum_pools_are_decided():
             Relu(), Affine(torch.randn(3, 4, generator=generator)),
         )  # fmt: skip
         batch = random_batch(network, 1, seed)
-        decision = MILP.decide(batch, batch.region(0.2), Budget())
+        decision = decided(MILP, batch, batch.region(0.2), Budget())
         least = grid_margin(network, batch, batch.region(0.2))
-        decided += bool(decision.certified[0]) or bool(decision.witnesses)
+        settled += bool(decision.certified[0]) or bool(decision.witnesses)
         assert bool(decision.certified[0]) is (least > 0) or abs(least) < 0.01
-    assert decided == 6
+    assert settled == 6
 
 
 @pytest.mark.parametrize("seed", seeds(2, 5))
@@ -119,7 +120,7 @@ def test_tiny_mwd_networks_get_the_answers_of_contraction(seed):
     network = random_mwd_network(seed, (2, 4, 3))
     batch = random_batch(network, 1, seed)
     for radius in (0.02, 0.1):
-        exact, found = (m.decide(batch, batch.region(radius), Budget()) for m in (METHODS["exact"], MILP))
+        exact, found = (decided(m, batch, batch.region(radius), Budget()) for m in (METHODS["exact"], MILP))
         assert exact.certified.tolist() == found.certified.tolist()
         assert set(exact.witnesses) == set(found.witnesses)
 
@@ -131,12 +132,10 @@ def test_minimised_radii_bracket_the_exact_one(method, count):
     for seed in range(count):
         network = hinge_network(seed)
         batch = random_batch(network, 1, seed)
-        findings = Findings([Bracket()])
-        METHODS["restriction"].bracket(batch, (0.1, 0.3, 0.9), findings, Budget())
+        findings = bracketed(METHODS["restriction"], batch, (0.1, 0.3, 0.9), Budget())
         if math.isinf(findings.brackets[0].upper):
             continue
-        method.bracket(batch, (), findings, Budget())
-        bracket = findings.brackets[0]
+        bracket = bracketed(method, batch, (), Budget(), findings).brackets[0]
         closed += 1
         assert bracket.lower == -1.0 and bracket.upper - bracket.trusted <= 1e-4
         assert exact_margin(network, batch, bracket.trusted) > 0
@@ -150,9 +149,7 @@ def test_a_radius_is_found_without_any_witness_to_start_from():
     for seed in range(6):
         network = hinge_network(seed)
         batch = random_batch(network, 1, seed)
-        findings = Findings([Bracket()])
-        MILP.bracket(batch, (0.02, 0.4), findings, Budget())
-        bracket = findings.brackets[0]
+        bracket = bracketed(MILP, batch, (0.02, 0.4), Budget()).brackets[0]
         if math.isinf(bracket.upper):
             assert bracket.trusted >= 0.4
             continue
@@ -199,7 +196,7 @@ def test_a_start_from_a_witness_satisfies_the_exact_rows_of_hinges():
 )
 def test_what_a_solver_does_not_prove_stays_open_with_the_reason(answer):
     _, batch, radius = open_case()
-    decision = with_solvers(FakeSolver(lambda *_: answer)).decide(batch, batch.region(radius), Budget())
+    decision = decided(with_solvers(FakeSolver(lambda *_: answer)), batch, batch.region(radius), Budget())
     assert not bool(decision.certified[0]) and not decision.witnesses
     assert answer.stats["status"] in decision.reasons[0] and "binaries" in decision.reasons[0]
 
@@ -212,7 +209,7 @@ def test_a_point_that_does_not_replay_is_asked_for_again_with_smaller_tolerances
         return Solution(Termination.OPTIMAL, middle, None, -1.0)
 
     solver = FakeSolver(point)
-    decision = with_solvers(solver).decide(batch, batch.region(radius), Budget())
+    decision = decided(with_solvers(solver), batch, batch.region(radius), Budget())
     assert not bool(decision.certified[0]) and not decision.witnesses
     assert "does not replay" in decision.reasons[0]
     assert [asked.tolerance for asked in solver.asked] == [None, 1e-8, 1e-9]
@@ -226,26 +223,25 @@ def test_a_bound_above_the_tolerance_or_infeasible_proves_and_the_second_must_ag
     high = FakeSolver(lambda *_: Solution(Termination.STOPPED, bound=0.1))
     no = FakeSolver(lambda model, _: Solution(Termination.OPTIMAL, model.col_lower, None, -1.0))
     silent = FakeSolver(lambda *_: Solution(Termination.STOPPED, stats={"status": "crashed"}))
-    assert bool(with_solvers(yes).decide(batch, region, Budget()).certified[0])
-    assert bool(with_solvers(yes, high).decide(batch, region, Budget()).certified[0])
-    contradicted = with_solvers(yes, no).decide(batch, region, Budget())
+    assert bool(decided(with_solvers(yes), batch, region, Budget()).certified[0])
+    assert bool(decided(with_solvers(yes, high), batch, region, Budget()).certified[0])
+    contradicted = decided(with_solvers(yes, no), batch, region, Budget())
     assert not bool(contradicted.certified[0]) and "contradict each other" in contradicted.reasons[0]
-    unheard = with_solvers(yes, silent).decide(batch, region, Budget())
+    unheard = decided(with_solvers(yes, silent), batch, region, Budget())
     assert not bool(unheard.certified[0]) and "no second opinion" in unheard.reasons[0]
 
 
 def test_a_second_opinion_of_cbc_agrees_with_highs():
     _, batch, radius = open_case()
     both = MilpMethod("highs", "pulp")
-    assert bool(both.decide(batch, batch.region(radius), Budget()).certified[0])
+    assert bool(decided(both, batch, batch.region(radius), Budget()).certified[0])
 
 
 def test_a_wrong_bound_on_the_radius_never_makes_a_contradiction():
     """A solver that says far too much against a witness that replays: the bracket stays, with the reason."""
     network = hinge_network(0)
     batch = random_batch(network, 1, 0)
-    findings = Findings([Bracket()])
-    METHODS["restriction"].bracket(batch, (0.9,), findings, Budget())
+    findings = bracketed(METHODS["restriction"], batch, (0.9,), Budget())
     upper = findings.brackets[0].upper
     assert math.isfinite(upper)
     truth = HighsSolver()
@@ -254,8 +250,8 @@ def test_a_wrong_bound_on_the_radius_never_makes_a_contradiction():
         found = truth.solve(model, 10.0, settings)
         return found if found.primal is None else dataclasses.replace(found, bound=float(found.primal[-1]) + 0.05)
 
-    worse = Findings([dataclasses.replace(findings.brackets[0], lower=0.0, upper=0.9)])
-    with_solvers(FakeSolver(liar)).bracket(batch, (), worse, Budget())
+    before = dataclasses.replace(findings.brackets[0], lower=0.0, upper=0.9)
+    worse = bracketed(with_solvers(FakeSolver(liar)), batch, (), Budget(), before)
     assert worse.brackets[0].lower == 0.0 and worse.brackets[0].trusted < worse.brackets[0].upper
     assert worse.brackets[0].upper == pytest.approx(upper, abs=1e-4)
     assert "counterexample" in worse.reasons[0]
@@ -263,9 +259,7 @@ def test_a_wrong_bound_on_the_radius_never_makes_a_contradiction():
 
 def test_trusted_proofs_never_count_as_certified(tmp_path):
     network, batch, radius = open_case()
-    findings = Findings([Bracket()])
-    METHODS["milp"].bracket(batch, [radius], findings, Budget())
-    bracket = findings.brackets[0]
+    bracket = bracketed(METHODS["milp"], batch, [radius], Budget()).brackets[0]
     assert bracket.at(radius) is Outcome.OPEN and bracket.only_trusted_at(radius)
     row = robustness_at(radius, [bracket], 1)
     assert (row.certified, row.trusted, row.open, row.certified_accuracy) == (0, 1, 1, 0.0)
@@ -325,8 +319,7 @@ def test_the_reason_of_an_open_requested_ball_outlives_that_of_the_radius():
         return Solution(Termination.STOPPED, stats={"status": f"asked about the {question}"})
 
     def reason_of(solver: FakeSolver, *epsilons: float) -> str:
-        findings = Findings([Bracket(lower=0.0, upper=0.9)])
-        with_solvers(solver).bracket(batch, epsilons, findings, Budget())
+        findings = bracketed(with_solvers(solver), batch, epsilons, Budget(), Bracket(lower=0.0, upper=0.9))
         assert [s.gap > 0.0 for s in solver.asked][-1]
         return findings.reasons[0]
 
@@ -340,18 +333,17 @@ def test_the_reason_of_an_open_requested_ball_outlives_that_of_the_radius():
 def test_limits_leave_open_with_the_reason(monkeypatch):
     _, batch, radius = open_case()
     region = batch.region(radius)
-    out_of_time = MILP.decide(batch, region, Budget(0.0))
+    out_of_time = decided(MILP, batch, region, Budget(0.0))
     assert not bool(out_of_time.certified[0]) and out_of_time.reasons == {0: "time limit"}
     hard = random_relu_network(3, (6, 40, 40, 40, 3))
     several = random_batch(hard, 1, 3)
-    decision = MilpMethod(nodes=1).decide(several, several.region(0.3), Budget(20.0))
+    decision = decided(MilpMethod(nodes=1), several, several.region(0.3), Budget(20.0))
     if not decision.witnesses:
         assert "nodes" in decision.reasons[0] and not bool(decision.certified[0])
     monkeypatch.setattr(milp, "MOST_BINARIES", 3)
-    decision = MILP.decide(batch, region, Budget())
+    decision = decided(MILP, batch, region, Budget())
     assert not bool(decision.certified[0]) and "binaries, more than the 3" in decision.reasons[0]
-    findings = Findings([Bracket(lower=0.0, upper=0.4)])
-    MILP.bracket(batch, (), findings, Budget())
+    findings = bracketed(MILP, batch, (), Budget(), Bracket(lower=0.0, upper=0.4))
     assert findings.brackets[0].lower == 0.0 and "binaries" in findings.reasons[0]
 
 
@@ -359,26 +351,23 @@ def test_a_solver_of_a_larger_radius_does_not_weaken_what_others_proved_at_a_req
     network = hinge_network(0)
     batch = random_batch(network, 1, 0)
     proved = Bracket().raise_lower(0.01, "crown", Strength.CHECKED).lower_upper(0.4, "attack")
-    findings = Findings([proved])
-    MILP.bracket(batch, (0.01,), findings, Budget())
-    bracket = findings.brackets[0]
+    bracket = bracketed(MILP, batch, (0.01,), Budget(), proved).brackets[0]
     assert (bracket.lower, bracket.lower_method, bracket.strength) == (0.01, "crown", Strength.CHECKED)
     assert bracket.at(0.01) is Outcome.CERTIFIED
     assert bracket.upper - bracket.trusted <= 1e-4 and bracket.trusted_method == "milp"
 
 
 def test_a_witness_within_a_trusted_end_is_noted_as_a_refutation():
-    """Whoever finds it: the findings name the pair, and the proof of the lower end keeps its certificate."""
+    """Whoever finds it: the answer names the pair, and the proof of the lower end keeps its certificate."""
     network = hinge_network(0)
     batch = random_batch(network, 1, 0)
     yes = FakeSolver(lambda *_: Solution(Termination.INFEASIBLE, bound=math.inf))
-    findings = Findings([Bracket().raise_lower(0.0, "crown", Strength.CHECKED)], certificates={0: object()})
-    with_solvers(yes).bracket(batch, (0.9,), findings, Budget())
-    assert findings.brackets[0].trusted >= 0.9 and 0 in findings.certificates
-    METHODS["restriction"].bracket(batch, (0.9,), findings, Budget())
-    bracket = findings.brackets[0]
-    assert bracket.at(0.9) is Outcome.FALSIFIED and bracket.trusted < bracket.upper <= 0.9
-    assert findings.refuted[0][0] == "milp"
+    proof = Answer.proved(0.0, "crown", certificate=object())
+    trusting = bracketed(with_solvers(yes), batch, (0.9,), Budget(), Seen([proof]))
+    assert trusting.brackets[0].trusted >= 0.9 and trusting.answers[0].certificate is proof.certificate
+    (answer,) = bracketed(METHODS["restriction"], batch, (0.9,), Budget(), trusting).answers
+    assert answer.at(0.9) is Outcome.FALSIFIED and answer.bracket.trusted < answer.bracket.upper <= 0.9
+    assert answer.refuted[0] == "milp" and answer.certificate is proof.certificate
 
 
 def test_rows_that_cannot_be_built_leave_open_with_the_reason(monkeypatch):
@@ -388,7 +377,7 @@ def test_rows_that_cannot_be_built_leave_open_with_the_reason(monkeypatch):
         raise ValueError("mwd has rows with binaries on bounded boxes only")
 
     monkeypatch.setattr(milp, "encode_exactly", refuse)
-    decision = MILP.decide(batch, batch.region(radius), Budget())
+    decision = decided(MILP, batch, batch.region(radius), Budget())
     assert not bool(decision.certified[0]) and "no program: mwd has rows" in decision.reasons[0]
 
 
@@ -402,29 +391,17 @@ def test_an_answer_counts_what_it_cost():
     assert answers[1].programs == 2 and answers[1].seconds > 0 and answers[1].binaries > 0
 
 
-def test_reasons_travel_with_decisions_into_findings():
-    whole = Decision(torch.zeros(3, dtype=torch.bool), reasons={0: "first"})
-    whole.take(2, Decision(torch.zeros(1, dtype=torch.bool), reasons={0: "time"}))
-    whole.take(1, Decision(torch.ones(1, dtype=torch.bool)))
-    assert whole.reasons == {0: "first", 2: "time"}
-    findings = Findings([Bracket() for _ in range(5)])
-    findings.add([4, 3, 1], [0.1] * 3, whole, MILP)
-    assert findings.reasons == {4: "first", 1: "time"}
-
-
 @pytest.mark.parametrize("name", ["lp", "milp", "exact"])
 def test_the_units_that_boxes_leave_open_are_counted_alike(name):
     network, batch, radius = open_case()
     counted = int(ExactRows(network, batch.region(radius)).encoded(4).binaries)
-    decision = METHODS[name].decide(batch, batch.region(radius), Budget())
-    findings = Findings([Bracket()])
-    findings.add([0], [radius], decision, METHODS[name])
-    assert counted > 0 and findings.open_units == decision.open_units
+    decision = decided(METHODS[name], batch, batch.region(radius), Budget())
+    assert counted > 0
     # Our own search begins with boxes of its own, which may leave a unit more or less.
     assert decision.open_units[0] == (counted if name != "exact" else pytest.approx(counted, abs=2))
 
 
 def test_out_of_time_has_a_reason_in_the_portfolio():
     _, batch, radius = open_case()
-    portfolio = METHODS["milp"].decide(batch, batch.region(radius), Budget(0.0))
+    portfolio = decided(METHODS["milp"], batch, batch.region(radius), Budget(0.0))
     assert portfolio.reasons == {0: "time limit"}

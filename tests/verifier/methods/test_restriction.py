@@ -7,24 +7,26 @@ import torch
 from encoders.formats.torch_export import from_module
 from encoders.formulations.restrict import freeze
 from encoders.ops import Affine, Relu, Sigmoid
+from tests.answers import bracketed
 from tests.networks.chains import chain, random_relu_network
 from tests.networks.mwd_chains import random_mwd_network
 from tests.networks.restriction_questions import ask, conv_network, inputs_of, second_label
 from tests.seeds import few_or
 from verifier import certify
-from verifier.answers import Witness
+from verifier.answers import Answer, Witness
 from verifier.batch import Batch
 from verifier.bounds.interval import refutes_at
 from verifier.budget import Budget
-from verifier.methods import Findings, find_method
-from verifier.methods.restriction import RestrictionMethod, nearest_witness
+from verifier.methods import find_method
+from verifier.methods.restriction import RestrictionMethod
+from verifier.methods.suitable import check_method
 from verifier.restriction.certificate import local_certificate
 from verifier.restriction.lazy import solve_lazily
 from verifier.restriction.points import NUDGES, nudged, pixel_alpha, pixel_points
+from verifier.restriction.pull import nearest_witness
 from verifier.restriction.regions import ask_own_region, ask_region_of, next_region
 from verifier.subject import Subject
 from verifier.training.architectures import ARCHITECTURES
-from verifier.verdict import Bracket
 
 F64 = torch.float64
 TOLERANCE = 1e-6
@@ -47,9 +49,8 @@ def test_a_witness_of_the_method_replays_and_is_never_farther_than_the_attacks(c
     for seed in range(count):
         network = random_relu_network(seed, (6, 12, 10, 3))
         batch = batch_of(network, float_inputs(seed, 6, 6))
-        plain, polished = (Findings([Bracket() for _ in range(len(batch))]) for _ in range(2))
-        method.attack.bracket(batch, [0.3, 0.315], plain, Budget())
-        method.bracket(batch, [0.3], polished, Budget())
+        plain = bracketed(method.attack, batch, [0.3, 0.315], Budget())
+        polished = bracketed(method, batch, [0.3], Budget())
         for row, (before, after) in enumerate(zip(plain.brackets, polished.brackets, strict=True)):
             assert after.upper <= before.upper
             if math.isinf(after.upper) or after.upper == 0.0:
@@ -70,9 +71,7 @@ def test_the_paper_s_form_bounds_from_above_and_all_labels_never_give_more_than_
         batch = batch_of(network, float_inputs(seed, 4, 3))
         brackets = {}
         for targets in ("second", "all"):
-            findings = Findings([Bracket() for _ in range(len(batch))])
-            RestrictionMethod("input", targets).bracket(batch, [0.9], findings, Budget())
-            brackets[targets] = findings.brackets
+            brackets[targets] = bracketed(RestrictionMethod("input", targets), batch, [0.9], Budget()).brackets
         for second, every in zip(brackets["second"], brackets["all"], strict=True):
             assert every.upper <= second.upper * (1 + 1e-6)
             strictly += int(every.upper < 0.99 * second.upper)
@@ -127,7 +126,8 @@ def test_walking_never_moves_away(count):
 
 def test_a_network_without_pieces_is_refused_with_the_methods_that_apply():
     mwd = random_mwd_network(1)
-    assert "methods that apply: interval, auto" in (find_method("restriction", "inf").refusal(mwd) or "")
+    with pytest.raises(ValueError, match=r"needs linear pieces.* Methods for this network: interval, .*auto"):
+        check_method("restriction", mwd, "inf")
     network = chain((2,), Affine(torch.eye(2)), Sigmoid(), Affine(torch.eye(2)))
     assert "'1-sigmoid'" in (find_method("restriction", "inf").refusal(network) or "")
     assert find_method("restriction", "inf").refusal(random_relu_network(1)) is None
@@ -220,18 +220,16 @@ def test_a_convolutional_network_is_walked_like_any_other():
         Subject("conv", network, lambda v: network.evaluate(torch.from_numpy(v)).numpy(), torch.device("cpu")),
         x, network.evaluate(x).argmax(dim=1), (0,), (0.0, 1.0), 1.0,
     )  # fmt: skip
-    findings = Findings([Bracket()])
-    RestrictionMethod().bracket(batch, [0.2], findings, Budget())
+    findings = bracketed(RestrictionMethod(), batch, [0.2], Budget())
     assert math.isinf(findings.brackets[0].upper) or isinstance(findings.witnesses[0], Witness)
 
 
 def test_without_time_nothing_is_found_and_nothing_is_said():
     network = random_relu_network(1, (3, 5, 3))
     batch = batch_of(network, float_inputs(1, 3, 3))
-    findings = Findings([Bracket() for _ in range(3)])
     for start in ("attack", "input"):
-        RestrictionMethod(start).bracket(batch, [0.5], findings, Budget(0.0))
-    assert all(bracket == Bracket() for bracket in findings.brackets)
+        findings = bracketed(RestrictionMethod(start), batch, [0.5], Budget(0.0))
+        assert all(answer == Answer() for answer in findings.answers)
 
 
 def test_a_lenet_without_relus_after_its_convolutions_has_fewer_conditions():

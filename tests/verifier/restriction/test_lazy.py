@@ -15,8 +15,8 @@ from tests.networks.restriction_questions import ask, conv_network, inputs_of, s
 from tests.oracles.restriction_optimum import brute_force
 from tests.seeds import few_or
 from verifier.budget import Budget
-from verifier.restriction.answer import Outcome, first_step, nearest_in_box
 from verifier.restriction.lazy import MASTERS, solve_lazily
+from verifier.restriction.optimum import Outcome, first_step, nearest_in_box
 from verifier.restriction.question import Question
 from verifier.restriction.redundant import redundant_conditions
 from verifier.restriction.regions import ask_own_region

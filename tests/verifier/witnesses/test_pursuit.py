@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from encoders.ops import AddConstant, Affine, Relu
+from tests.answers import decided
 from tests.networks.batches import batch_of
 from tests.networks.chains import chain
 from tests.networks.searches import search_of
@@ -44,7 +45,7 @@ def test_a_search_goes_on_behind_a_point_that_is_unsafe_by_rounding_only(name):
     batch = batch_of(network, torch.full((2, 1), 0.7), torch.tensor([0, 0]))
     # In the arithmetic of the search the inputs themselves are unsafe already.
     assert bool((shortfalls(network.scores(batch.centres.float()), batch.classes) <= 0).all())
-    decision = method(name).decide(batch, batch.region(0.2), Budget())
+    decision = decided(method(name), batch, batch.region(0.2), Budget())
     assert set(decision.witnesses) == {0, 1}
     assert all(float(witness.point) > 0.8 for witness in decision.witnesses.values())
 
@@ -52,7 +53,7 @@ def test_a_search_goes_on_behind_a_point_that_is_unsafe_by_rounding_only(name):
 @pytest.mark.parametrize("name", ["pgd", "auto", "fab"])
 def test_what_is_unsafe_by_rounding_only_is_kept_as_that(name):
     batch = batch_of(rounded_step(), torch.full((1, 1), 0.5), torch.tensor([0]))
-    decision = method(name).decide(batch, batch.region(0.2), Budget())
+    decision = decided(method(name), batch, batch.region(0.2), Budget())
     assert not decision.witnesses and set(decision.execution_only) == {0}
 
 
@@ -66,7 +67,7 @@ def test_a_model_that_rounds_worse_than_its_graph_is_followed_too(name):
     # Attacks that end on the boundary of the graph, where class 0 still wins in the model.
     network = chain((1,), Affine(torch.tensor([[-1.0], [0.0]]), torch.tensor([0.75, 0.0])))
     batch = batch_of(network, torch.full((2, 1), 0.7), torch.tensor([0, 0]), coarse_line)
-    assert set(method(name).decide(batch, batch.region(0.1), Budget()).witnesses) == {0, 1}
+    assert set(decided(method(name), batch, batch.region(0.1), Budget()).witnesses) == {0, 1}
 
 
 def test_points_between_the_boundary_and_the_margin_are_second_best_and_are_proposed():
@@ -91,11 +92,11 @@ def test_an_attack_that_is_confirmed_at_once_runs_once():
     network = chain((1,), Affine(torch.tensor([[-1.0], [0.0]]), torch.tensor([0.6, 0.0])))
     batch = batch_of(network, torch.full((2, 1), 0.5), torch.tensor([0, 0]))
     attack = Counted(10, Steepest(0.25))
-    assert len(FalsifyMethod("pgd", [attack]).decide(batch, batch.region(0.2), Budget()).witnesses) == 2
+    assert len(decided(FalsifyMethod("pgd", [attack]), batch, batch.region(0.2), Budget()).witnesses) == 2
     assert runs == [None]
     runs.clear()
     batch = batch_of(rounded_step(), torch.full((1, 1), 0.5), torch.tensor([0]))
-    FalsifyMethod("pgd", [attack]).decide(batch, batch.region(0.2), Budget())
+    decided(FalsifyMethod("pgd", [attack]), batch, batch.region(0.2), Budget())
     assert runs[0] is None and len(runs) == 1 + len(ROUNDS)
     assert float(runs[1]) < float(runs[2])
 
@@ -110,11 +111,11 @@ def test_the_rounding_margin_covers_what_is_seen():
 
 def test_no_inputs_are_no_error():
     search = search_of(rounded_step(), torch.zeros(0, 1), 0.2, torch.zeros(0, dtype=torch.int64))
-    assert not pursue(ATTACKS["pgd"], search, lambda hits, points: None).witnesses
+    assert pursue(ATTACKS["pgd"], search, lambda hits, points: []) == []
 
 
 @pytest.mark.parametrize("make", [ExactMethod, lambda: CrownMethod("crown")])
 def test_minimisers_and_descents_of_provers_go_on_as_well(make):
     batch = batch_of(rounded_step(), torch.full((1, 1), 0.7), torch.tensor([0]))
-    decision = make().decide(batch, batch.region(0.2), Budget())
+    decision = decided(make(), batch, batch.region(0.2), Budget())
     assert set(decision.witnesses) == {0} and not bool(decision.certified[0])

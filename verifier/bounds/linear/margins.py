@@ -19,6 +19,7 @@ from encoders.region import BallRegion
 from verifier.bounds.interval import compare_classes
 from verifier.bounds.linear.bounds import CPU_PIECE_BYTES, linear_bounds
 from verifier.bounds.linear.slopes import SlopeSearch, optimised_slopes
+from verifier.budget import Budget
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +80,15 @@ def linear_margins(
             found = torch.maximum(found, minimum.bound)
     lower = torch.where(wins, lower, lower.scatter(1, rivals, found))
     return Margins(lower, minimum.points)
+
+
+def margins_in_time(
+    network: Network, region: BallRegion, classes: Tensor, wins: Tensor, search: SlopeSearch | None, budget: Budget
+) -> Margins:
+    """Return the margins of a piece; of one that the time does not reach, what intervals prove."""
+    if budget.exhausted:
+        return Margins(torch.where(wins, torch.inf, -torch.inf).to(torch.float64), None)
+    return linear_margins(network, region, classes, search, wins)
 
 
 def in_pieces(work: Callable[..., Margins], network: Network, region: BallRegion, classes: Tensor) -> Margins:

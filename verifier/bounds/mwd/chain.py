@@ -14,16 +14,13 @@ def chain_refusal(network: Network, method: str) -> str | None:
     previous = INPUT
     for node in network.nodes:
         if node.inputs != (previous,) or not (node.op.measures_distances or node.op.keeps_values):
-            return (
-                f"method {method!r} takes a chain of MWD layers; node {node.name!r} is {node.op.kind}. "
-                "Methods for other networks: interval, auto"
-            )
+            return f"method {method!r} takes a chain of MWD layers; node {node.name!r} is {node.op.kind}"
         if node.op.measures_distances and len(network.shapes[previous]) > 1:
             size = math.prod(network.shapes[previous]) * math.prod(network.shapes[node.name])
             if size > LARGEST_DENSE:
                 return (
                     f"method {method!r} writes node {node.name!r} ({node.op.kind}) out as a dense layer of {size:,} "
-                    f"weights; supported: {LARGEST_DENSE:,}. Methods for larger ones: interval"
+                    f"weights; supported: {LARGEST_DENSE:,}"
                 )
         previous = node.name
     last = network.output

@@ -116,7 +116,7 @@ def size_refusal(network: Network, name: str) -> str | None:
         return None
     return (
         f"method {name!r} would need a linear program of about {rows:,} rows with {entries:,} entries for each input, "
-        f"more than the {MOST_ENTRIES:,} it takes on. Methods for such networks: crown, alpha-crown, auto"
+        f"more than the {MOST_ENTRIES:,} it takes on"
     )
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from encoders.ops import Mwd, MwdConv2d, Relu, Reshape
+from tests.answers import bracketed, decided
 from tests.networks.chains import chain
 from tests.networks.mwd_chains import random_mwd_network
 from verifier.attacks import ATTACKS
@@ -13,11 +14,10 @@ from verifier.bounds.mwd.chain import dense_layers
 from verifier.bounds.mwd.lipschitz import GREATEST_SLOPE, distance_sensitivities, link_slope, lipschitz_radius
 from verifier.budget import Budget
 from verifier.methods import METHODS
-from verifier.methods.base import Findings
 from verifier.methods.contraction import ContractionMethod
 from verifier.methods.falsify import FalsifyMethod
 from verifier.subject import Subject
-from verifier.verdict import Bracket, Outcome
+from verifier.verdict import Outcome
 
 F64 = torch.float64
 
@@ -87,9 +87,9 @@ def test_no_counterexample_lies_within_the_radius(seed, count, kind):
     # Every method that finds looks just inside the radius.
     region = batch.region(radii.clamp(min=0.0))
     for method in (FalsifyMethod("attack", [ATTACKS["pgd"], ATTACKS["auto"]]), ContractionMethod()):
-        decision = method.decide(batch, region, Budget())
+        decision = decided(method, batch, region, Budget())
         assert not any(float(radii[row]) >= 0 for row in decision.witnesses)
-    proved = METHODS["lipschitz"].decide(batch, batch.region(0.01), Budget()).certified
+    proved = decided(METHODS["lipschitz"], batch, batch.region(0.01), Budget()).certified
     assert torch.equal(proved, radii >= 0.01)
 
 
@@ -108,8 +108,7 @@ def test_the_radius_is_that_of_the_formula_and_zero_where_classes_tie():
 def test_brackets_are_raised_and_other_networks_refused():
     network = small_sensitivities(1, "negated")
     batch = batch_of(network, torch.rand(20, 4, generator=torch.Generator().manual_seed(9)))
-    findings = Findings([Bracket() for _ in range(20)])
-    METHODS["lipschitz"].bracket(batch, [0.01], findings, Budget())
+    findings = bracketed(METHODS["lipschitz"], batch, [0.01], Budget())
     radii = lipschitz_radius(network, batch.centres, batch.classes)
     assert bool((radii > 0.01).any())
     for bracket, radius in zip(findings.brackets, radii.tolist(), strict=True):
@@ -128,5 +127,5 @@ def test_convolutions_are_bounded_too():
     network = chain((1, 3, 3), first, Reshape((12,)), last)
     batch = batch_of(network, torch.rand(50, 1, 3, 3, generator=generator))
     radii = lipschitz_radius(network, batch.centres, batch.classes)
-    decision = ContractionMethod().decide(batch, batch.region(radii.clamp(min=0.0)), Budget())
+    decision = decided(ContractionMethod(), batch, batch.region(radii.clamp(min=0.0)), Budget())
     assert bool((radii > 0).any()) and not any(float(radii[row]) >= 0 for row in decision.witnesses)

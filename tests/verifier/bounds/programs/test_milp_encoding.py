@@ -31,6 +31,7 @@ from encoders.ops import (
     Sigmoid,
     Tanh,
 )
+from tests.answers import decided
 from tests.networks.batches import random_batch
 from tests.networks.chains import chain, hinge_network
 from tests.networks.random_networks import random_network
@@ -169,7 +170,7 @@ def least_by(solver: str, seed: int, radius: float) -> tuple[float, float]:
     ends = region.enclosure()
     exact = least_margin(network, ends.lower[0].tolist(), ends.upper[0].tolist(), reference)
     if abs(exact) > 1e-9:
-        assert bool(ExactMethod().decide(batch, region, Budget()).certified[0]) is (exact > 0)
+        assert bool(decided(ExactMethod(), batch, region, Budget()).certified[0]) is (exact > 0)
     return found, float(exact)
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from encoders.network import INPUT
+from tests.answers import bracketed, decided
 from tests.networks.batches import random_batch
 from tests.networks.chains import hinge_network, random_relu_network
 from tests.oracles.ball_margin import exact_margin
@@ -19,10 +20,8 @@ from verifier.bounds.programs.milp import TOLERANCE, Effort, ExactRows, MilpSear
 from verifier.bounds.programs.milp_radius import RadiusSearch, completed, distance_program
 from verifier.bounds.programs.milp_rivals import some_below
 from verifier.budget import Budget
-from verifier.methods import Findings
 from verifier.methods.milp import MilpMethod
 from verifier.solvers import HighsSolver, Solution, Termination
-from verifier.verdict import Bracket
 
 ONE, TOGETHER = MilpMethod(), MilpMethod(together=True)
 CBC = MilpMethod("pulp", name="milp-cbc", together=True)
@@ -98,7 +97,7 @@ def test_one_program_for_all_rivals_has_the_sign_of_brute_force(seed):
     exact = exact_margin(network, batch, radius)
     assert abs(exact) > SOLVER
     for method in (TOGETHER, CBC):
-        decision = method.decide(batch, batch.region(radius), Budget())
+        decision = decided(method, batch, batch.region(radius), Budget())
         assert bool(decision.certified[0]) is (exact > 0) and bool(decision.witnesses) is (exact <= 0)
 
 
@@ -108,9 +107,7 @@ def test_brackets_of_one_program_for_all_rivals_are_those_of_one_program_each(se
     batch = random_batch(network, 2, seed)
     found = []
     for method in (ONE, TOGETHER):
-        findings = Findings([Bracket(), Bracket()])
-        method.bracket(batch, (0.05, 0.3), findings, Budget())
-        found.append(findings.brackets)
+        found.append(bracketed(method, batch, (0.05, 0.3), Budget()).brackets)
     for each, all_of_them in zip(*found, strict=True):
         if math.isinf(each.upper):
             assert math.isinf(all_of_them.upper) and min(each.trusted, all_of_them.trusted) >= 0.3
@@ -196,8 +193,8 @@ def test_all_open_rivals_are_asked_about_once_and_named_when_they_stay_open(seed
     least, _ = ExactRows(network, region).least(torch.from_numpy(differences(batch, 6)))
     assert int((least <= 0).sum()) == count
     stopped = FakeSolver(lambda *_: Solution(Termination.STOPPED, stats={"status": "crashed"}))
-    decision = with_solvers(stopped, together=True).decide(batch, region, Budget())
+    decision = decided(with_solvers(stopped, together=True), batch, region, Budget())
     assert len(stopped.asked) == 1 and not bool(decision.certified[0])
     assert "crashed" in decision.reasons[0] and decision.reasons[0].split(":")[0].count(",") == count - 1
-    proved = TOGETHER.decide(batch, region, Budget())
+    proved = decided(TOGETHER, batch, region, Budget())
     assert bool(proved.certified[0]) or proved.witnesses

@@ -6,6 +6,7 @@ import torch
 
 from encoders.network import INPUT
 from encoders.ops import Affine, LeakyRelu
+from tests.answers import decided
 from tests.networks.batches import random_batch
 from tests.networks.chains import chain, hinge_network, random_relu_network
 from tests.networks.open_cases import open_case
@@ -52,7 +53,7 @@ def test_tightening_without_time_changes_nothing_and_with_time_no_answer(count):
     tightened = MilpMethod(tighten=5.0)
     for seed in range(count):
         some = random_batch(hinge_network(seed), 1, seed)
-        plain, tight = (m.decide(some, some.region(0.2), Budget()) for m in (MILP, tightened))
+        plain, tight = (decided(m, some, some.region(0.2), Budget()) for m in (MILP, tightened))
         assert plain.certified.tolist() == tight.certified.tolist() and set(plain.witnesses) == set(tight.witnesses)
 
 

@@ -24,7 +24,7 @@ class Outcome(enum.StrEnum):
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class Optimum:
     """The nearest point of a question, where one was found.
 
     radius: the optimum, or a lower bound of it (infinite where infeasible); step: d `(n,)` or None. tight: numbers of

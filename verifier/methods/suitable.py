@@ -1,0 +1,16 @@
+"""Which methods take a network: every method of the table is asked, so that no refusal names others by hand."""
+
+from encoders.network import Network
+from verifier.methods import METHODS
+
+
+def suitable_methods(network: Network, norm: str) -> tuple[str, ...]:
+    """Return the names of the methods that take the network and the norm, in the order of the table."""
+    return tuple(name for name, m in METHODS.items() if norm in m.norms and m.refusal(network) is None)
+
+
+def check_method(name: str, network: Network, norm: str) -> None:
+    """Raise ValueError with the reason why a method of the table refuses the network, and the methods that take it."""
+    refusal = METHODS[name].refusal(network)
+    if refusal is not None:
+        raise ValueError(f"{refusal}. Methods for this network: {', '.join(suitable_methods(network, norm))}")
