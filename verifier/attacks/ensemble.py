@@ -75,8 +75,8 @@ class Ensemble(Attack):
             return best
         vanishing = self._probe(search, best)
         least = torch.full_like(search.region.radius, torch.inf)
-        for attack, chosen in self._plan(search, vanishing):
-            rows = torch.nonzero(~(least <= 0) & chosen).squeeze(1)
+        for attack, mask in self._plan(search, vanishing):
+            rows = torch.nonzero(~(least <= 0) & mask).squeeze(1)
             if search.budget.exhausted:
                 break
             if not len(rows):

@@ -108,21 +108,21 @@ def _fit(v: Tensor, radius: Tensor, lower: Tensor, upper: Tensor, shrink: bool) 
     # Left of the root: no end shortens s v to more than this.
     floor = radius / torch.linalg.vector_norm(v, dim=1).clamp(min=least)
     s = torch.ones_like(radius) if shrink else floor
-    chosen = torch.ones_like(radius, dtype=torch.bool)
+    moving = torch.ones_like(radius, dtype=torch.bool)
     for number in range(NEWTON_STEPS):
         wanted = v if shrink and number == 0 else v * s[:, None]
         result = torch.clamp(wanted, lower, upper)
         length = torch.linalg.vector_norm(result, dim=1).square()
-        chosen = chosen & (length > goal if shrink and number == 0 else length < done)
-        if not bool(chosen.any()):
+        moving = moving & (length > goal if shrink and number == 0 else length < done)
+        if not bool(moving.any()):
             break
         # 1 where a coordinate is free, 0 at its end: arithmetic, several times as fast as a comparison.
         free = (wanted - result).sign_().abs_().neg_().add_(1.0).mul_(result)
         freedom = torch.linalg.vector_norm(free, dim=1).square().clamp(min=finfo.tiny)
         moved = torch.maximum(s * (1 + (goal - length) / freedom).clamp(min=0).sqrt(), floor)
         # Without a free coordinate, or one that counts, there is nowhere to go.
-        chosen = chosen & (moved != s) & (moved < 1 / least)
-        s = torch.where(chosen, moved, s)
+        moving = moving & (moved != s) & (moved < 1 / least)
+        s = torch.where(moving, moved, s)
     return result
 
 

@@ -164,10 +164,10 @@ class _Line:
         """Return (r or its two parts, whether it is unsafe)."""
         from scipy.optimize import Bounds, minimize
 
-        found: Any = minimize(
+        solution: Any = minimize(
             function, start, jac=True, method="L-BFGS-B", bounds=Bounds(*bounds), options={"maxiter": self.attack.steps}
         )
-        r, count = np.asarray(found.x, dtype=np.float64), len(self.below)
+        r, count = np.asarray(solution.x, dtype=np.float64), len(self.below)
         step = r if len(r) == count else r[:count] - r[count:]
         shortfall = self.nearest.evaluate(self.row, self.nearest.clamp(self._point(step).to(self.nearest.centre.dtype)))
         return r, float(shortfall) <= 0

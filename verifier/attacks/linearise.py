@@ -37,9 +37,9 @@ class Linearisation:
         """Return (margin `(batch,)`, gradient `(batch, n)`) of the boundary with the least |margin| / dual norm."""
         size = dual_lengths(self.gradients, norm)
         away = torch.where(size > 0, self.margins.abs() / size, torch.inf)
-        chosen = away.argmin(dim=1)
-        rows = torch.arange(len(chosen), device=chosen.device)
-        return self.margins[rows, chosen], self.gradients[rows, chosen]
+        nearest = away.argmin(dim=1)
+        rows = torch.arange(len(nearest), device=nearest.device)
+        return self.margins[rows, nearest], self.gradients[rows, nearest]
 
 
 def linearise(

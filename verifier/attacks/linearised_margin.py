@@ -95,11 +95,11 @@ class LinearisedMargin(Attack):
         margins, gradients = output_margins(model, self.form)
         if targets is None:
             size = dual_lengths(gradients, norm)
-            chosen = torch.where(size > 0, margins / size, torch.inf).argmin(dim=1)
+            rivals = torch.where(size > 0, margins / size, torch.inf).argmin(dim=1)
         else:
-            chosen = (model.others == targets[:, None]).to(torch.int64).argmax(dim=1)
-        rows = torch.arange(len(chosen), device=chosen.device)
-        return margins[rows, chosen], gradients[rows, chosen]
+            rivals = (model.others == targets[:, None]).to(torch.int64).argmax(dim=1)
+        rows = torch.arange(len(rivals), device=rivals.device)
+        return margins[rows, rivals], gradients[rows, rivals]
 
 
 @dataclass(frozen=True)

@@ -68,9 +68,9 @@ class Square(Attack):
             if place == 0:
                 numbers = uniform(seeds, 1 + block, DRAWN_AT_ONCE * wanted).reshape(-1, DRAWN_AT_ONCE, wanted)
             candidate = move(ball, picture, x, numbers[:, place], share_at(self.share, spent / self.queries))
-            found = ask(search, rows, candidate)
-            better = found < values
-            x, values = torch.where(better[:, None], candidate, x), torch.where(better, found, values)
+            shortfalls = ask(search, rows, candidate)
+            better = shortfalls < values
+            x, values = torch.where(better[:, None], candidate, x), torch.where(better, shortfalls, values)
         best[rows] = x
         return best.reshape(shape)
 

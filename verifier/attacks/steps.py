@@ -143,11 +143,11 @@ class Adaptive(StepRule):
 def checkpoints(steps: int) -> tuple[int, ...]:
     """Return the steps at which APGD looks back: periods of 22 % of all steps, each 3 % shorter, at least 6 %."""
     period, shrink, least = (max(round(share * steps), 1) for share in (0.22, 0.03, 0.06))
-    found = [period]
-    while found[-1] < steps:
+    looks = [period]
+    while looks[-1] < steps:
         period = max(period - shrink, least)
-        found.append(found[-1] + period)
-    return tuple(found)
+        looks.append(looks[-1] + period)
+    return tuple(looks)
 
 
 class _AdaptiveWalk(Walk):

@@ -103,12 +103,12 @@ class Certificate:
 
     def _check_types(self) -> None:
         """Raise CertificateError unless every array is of the kind and dimensions that the arithmetic takes."""
-        places = [self.open_units, *(found.places for found in self.boxes), *(tree.splits for tree in self.trees)]
-        numbers = [found.slopes for found in self.boxes]
-        numbers += [given for tree in self.trees for given in (tree.slopes, tree.multipliers)]
-        if any(given.ndim != 1 or given.dtype.kind not in "iu" for given in places):
+        places = [self.open_units, *(box.places for box in self.boxes), *(tree.splits for tree in self.trees)]
+        numbers = [box.slopes for box in self.boxes]
+        numbers += [values for tree in self.trees for values in (tree.slopes, tree.multipliers)]
+        if any(values.ndim != 1 or values.dtype.kind not in "iu" for values in places):
             raise CertificateError("places and splits must be vectors of integers")
-        if any(given.ndim != 2 or given.dtype.kind not in "uf" for given in numbers):
+        if any(values.ndim != 2 or values.dtype.kind not in "uf" for values in numbers):
             raise CertificateError("slopes and multipliers must be matrices of real numbers")
         if self.centre.dtype.kind != "f" or not np.isfinite(self.centre).all():
             raise CertificateError("its centre does not hold finite numbers")
@@ -121,15 +121,15 @@ class Certificate:
         centre = torch.from_numpy(self.centre.astype(np.float64)).unsqueeze(0)
         ball = BallRegion(centre, torch.tensor([self.radius], dtype=torch.float64), self.domain)
         program = SplitProgram(network, ball.enclosure())
-        given = {found.name: found for found in self.boxes}
+        boxes = {box.name: box for box in self.boxes}
         while (name := program.advance()) is not None:
-            if name in given:
-                found = given[name]
+            if name in boxes:
+                box = boxes[name]
                 count = program.boxes[name].lower.numel()
-                _check_places(found.places, count, f"boxes of {name!r}")
-                if found.slopes.shape != (2 * len(found.places), program.units):
-                    raise CertificateError(f"the slopes of {name!r} have shape {found.slopes.shape}")
-                program.tighten(name, found.places, found.slopes / STEPS)
+                _check_places(box.places, count, f"boxes of {name!r}")
+                if box.slopes.shape != (2 * len(box.places), program.units):
+                    raise CertificateError(f"the slopes of {name!r} have shape {box.slopes.shape}")
+                program.tighten(name, box.places, box.slopes / STEPS)
         _check_places(self.open_units, program.units, "open units")
         return program
 
@@ -138,13 +138,13 @@ class Certificate:
         if self.leaves * max(1, program.units) > MOST_SIGNS:
             raise CertificateError(f"{self.leaves:,} leaves of {program.units:,} units are more than is evaluated")
         signs = [leaf_signs(tree.splits, program.units) for tree in self.trees]
-        for tree, found in zip(self.trees, signs, strict=True):
-            shape = (len(found), len(self.open_units))
+        for tree, leaves in zip(self.trees, signs, strict=True):
+            shape = (len(leaves), len(self.open_units))
             if tree.slopes.shape != shape or tree.multipliers.shape != shape:
                 raise CertificateError(
                     f"class {tree.rival}: {shape[0]} leaves, but numbers of shape {tree.slopes.shape}"
                 )
-        counts = [len(found) for found in signs]
+        counts = [len(leaves) for leaves in signs]
         rivals = np.repeat([tree.rival for tree in self.trees], counts)
         places = np.concatenate([np.arange(count) for count in counts])
         all_signs = np.concatenate(signs)
@@ -154,12 +154,12 @@ class Certificate:
             piece = slice(start, start + PIECE)
             rows = -np.eye(classes)[rivals[piece]]
             rows[:, self.winner] = 1.0
-            found = leaf_bounds(program, rows, all_signs[piece], self.open_units, slopes[piece], multipliers[piece])
-            worst = int(found.argmin())
-            if not found[worst] > 0:
+            bounds = leaf_bounds(program, rows, all_signs[piece], self.open_units, slopes[piece], multipliers[piece])
+            worst = int(bounds.argmin())
+            if not bounds[worst] > 0:
                 raise CertificateError(
                     f"class {rivals[start + worst]}, leaf {places[start + worst]}: the margin is proved to be at least "
-                    f"{found[worst]:.3g} only, which is not above 0"
+                    f"{bounds[worst]:.3g} only, which is not above 0"
                 )
 
 

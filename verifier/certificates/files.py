@@ -28,13 +28,13 @@ def write_certificate(certificate: Certificate, folder: Path, index: int) -> dic
     header = {
         "schema": SCHEMA, "digest": certificate.digest, "index": index, "radius": certificate.radius,
         "domain": certificate.domain, "winner": certificate.winner,
-        "boxes": [found.name for found in certificate.boxes],
+        "boxes": [box.name for box in certificate.boxes],
         "rivals": [tree.rival for tree in certificate.trees],
     }  # fmt: skip
     arrays = {"header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8), "centre": certificate.centre,
               "open_units": certificate.open_units}  # fmt: skip
-    for number, found in enumerate(certificate.boxes):
-        arrays |= {f"box{number}.places": found.places, f"box{number}.slopes": found.slopes}
+    for number, box in enumerate(certificate.boxes):
+        arrays |= {f"box{number}.places": box.places, f"box{number}.slopes": box.slopes}
     for number, tree in enumerate(certificate.trees):
         numbers = (tree.splits, tree.slopes, tree.multipliers)
         arrays |= {f"tree{number}.{name}": values for name, values in zip(TREE_ARRAYS, numbers, strict=True)}

@@ -105,9 +105,9 @@ class SplitProgram:
         rows = np.zeros((2 * len(places), len(lower)))
         rows[np.arange(len(places)), places] = 1.0
         rows[np.arange(len(places)) + len(places), places] = -1.0
-        found = self.bounds(name, rows, None, slopes, None)
-        lower[places] = np.maximum(lower[places], found[: len(places)])
-        upper[places] = np.minimum(upper[places], -found[len(places) :])
+        bounds = self.bounds(name, rows, None, slopes, None)
+        lower[places] = np.maximum(lower[places], bounds[: len(places)])
+        upper[places] = np.minimum(upper[places], -bounds[len(places) :])
         shape = self.boxes[name].lower.shape
         self.boxes[name] = Box(torch.from_numpy(lower).reshape(shape), torch.from_numpy(upper).reshape(shape))
 
@@ -142,12 +142,12 @@ class SplitProgram:
     def _hinge(self, node: Node, left: float) -> _Hinge:
         (source,) = node.inputs
         count = len(self._entries[node.name])
-        found = _Hinge(node.name, source, left, slice(self.units, self.units + count))
+        hinge = _Hinge(node.name, source, left, slice(self.units, self.units + count))
         self.units += count
         self._entries[node.name] += 3
         self._entries[source] += 3
-        self.hinges.append(found)
-        return found
+        self.hinges.append(hinge)
+        return hinge
 
     def _equations(self, node: Node) -> _Equations:
         """Return the rows of an affine node; AssertionError if they are not one equation for each value."""
@@ -229,9 +229,9 @@ class _Sweep:
         error += (
             (self.summed + 16) * 16.0 * TINY * (1.0 + sum(float(program.reach(name).sum()) for name in self.reduced))
         )
-        found = self.total - error * (1.0 + 8.0 * U)
-        found = np.nextafter(found, -np.inf)
-        return np.where(np.isfinite(found), found, -np.inf)
+        bound = self.total - error * (1.0 + 8.0 * U)
+        bound = np.nextafter(bound, -np.inf)
+        return np.where(np.isfinite(bound), bound, -np.inf)
 
     def _add(self, terms: np.ndarray) -> None:
         """Add `(batch, k)` terms to the totals."""

@@ -134,4 +134,4 @@ class ExactMethod(Method):
         if search.certificate is not None:
             counted = Answer.open(open_units=search.open_units)
             return counted.merge(Answer.proved(float(ball.radius[0]), self.name, certificate=search.certificate))
-        return shown.merge(Answer.open(None if search.found else search.reason, open_units=search.open_units))
+        return shown.merge(Answer.open(None if search.falsified else search.reason, open_units=search.open_units))

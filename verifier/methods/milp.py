@@ -150,7 +150,7 @@ class MilpMethod(Method):
         for group in programs(least, self.together):
             answer = search.decide(rows[group].numpy(), float(least[group].min()))
             counted = Answer.open(open_units=exact.binaries)
-            if answer.found:
+            if answer.falsified:
                 return shown.merge(counted)
             if not answer.proved:
                 asked = ", ".join(str(rival) for rival in sorted(rivals[group].tolist()))

@@ -204,15 +204,15 @@ def solve_lazily(
     return Optimum(Outcome.STOPPED, master.radius, rounds=ROUNDS, rows=len(added), word="too many rounds")
 
 
-def _add(question: Question, master: Master, chosen: np.ndarray) -> bool:
+def _add(question: Question, master: Master, numbers: np.ndarray) -> bool:
     """Give the master the chosen rows; False if one of them has no coefficients, so that no step can help it."""
-    rows = question.rows(chosen)
+    rows = question.rows(numbers)
     scale = np.abs(rows).sum(axis=1)
-    least, values = TOLERANCE * question.units[chosen] / question.input_unit, question.at_centre[chosen]
-    if ((scale < least) & (values < -TOLERANCE * question.units[chosen])).any():
+    least, values = TOLERANCE * question.units[numbers] / question.input_unit, question.at_centre[numbers]
+    if ((scale < least) & (values < -TOLERANCE * question.units[numbers])).any():
         return False
     scale = np.maximum(scale, least)
-    master.add(rows / scale[:, None], question.at_centre[chosen] / scale)
+    master.add(rows / scale[:, None], question.at_centre[numbers] / scale)
     return True
 
 

@@ -80,18 +80,18 @@ class Question:
         with torch.no_grad():
             return self._rows_at(self.frozen.values(self.centre + d))
 
-    def rows(self, chosen: np.ndarray) -> np.ndarray:
+    def rows(self, numbers: np.ndarray) -> np.ndarray:
         """Return the coefficients `(k, n)` of the chosen rows: row . d + at_centre[row] is their value at d."""
         values, network = self._values, self.frozen.network
-        result = np.empty((len(chosen), self.inputs))
+        result = np.empty((len(numbers), self.inputs))
         start, device = self.label_rows, self.centre.device
-        basis = torch.from_numpy(self._label_basis()[chosen[chosen < start]]).to(device)
-        self._fill(result, chosen < start, network.output.name, basis)
+        basis = torch.from_numpy(self._label_basis()[numbers[numbers < start]]).to(device)
+        self._fill(result, numbers < start, network.output.name, basis)
         for name, conditions in self._conditions():
             count = conditions.plus.shape[1]
-            mine = (chosen >= start) & (chosen < start + count)
+            mine = (numbers >= start) & (numbers < start + count)
             (source,) = next(node.inputs for node in network.nodes if node.name == name)
-            indices = torch.from_numpy(chosen[mine] - start).to(device)
+            indices = torch.from_numpy(numbers[mine] - start).to(device)
             self._fill(result, mine, source, conditions.rows(indices, values[source].numel()))
             start += count
         return result

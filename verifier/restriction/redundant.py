@@ -25,16 +25,16 @@ def redundant_conditions(question: Question, solver: Solver) -> np.ndarray:
     Each is tested against all others, so of two equal ones both count. Label rows are left out. For small networks: one
     LP for each condition. A condition whose LP the solver does not finish counts as not redundant.
     """
-    chosen = np.arange(question.label_rows, len(question.at_centre))
-    rows, values = question.rows(chosen), question.at_centre[chosen]
-    mask = np.zeros(len(chosen), dtype=bool)
-    for i in range(len(chosen)):
-        others = np.arange(len(chosen)) != i
+    numbers = np.arange(question.label_rows, len(question.at_centre))
+    rows, values = question.rows(numbers), question.at_centre[numbers]
+    mask = np.zeros(len(numbers), dtype=bool)
+    for i in range(len(numbers)):
+        others = np.arange(len(numbers)) != i
         model = LinearModel(
             rows[i], csr_array(rows[others]), -values[others], np.full(int(others.sum()), math.inf), question.lower,
             question.upper, Direction.EXACT,
         )  # fmt: skip
         solution = solver.solve(model)
         if solution.termination is Termination.OPTIMAL:
-            mask[i] = solution.bound + values[i] >= -TOLERANCE * question.units[chosen[i]]
+            mask[i] = solution.bound + values[i] >= -TOLERANCE * question.units[numbers[i]]
     return mask

@@ -83,8 +83,8 @@ class Solver(ABC):
         if early is not None:
             return early
         scaling = scaling_of(model)
-        found = self.solve_scaled(scaling.scaled(model), seconds, scaled_settings(settings, scaling))
-        return unscaled(found, scaling)
+        solution = self.solve_scaled(scaling.scaled(model), seconds, scaled_settings(settings, scaling))
+        return unscaled(solution, scaling)
 
     def solve_scaled(self, model: LinearModel, seconds: float, settings: IntegerSettings) -> Solution:
         """Return the answer to a model whose numbers are of size 1, in its units, given some time."""

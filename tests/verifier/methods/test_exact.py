@@ -104,7 +104,7 @@ def test_what_it_cannot_decide_is_refused_or_left_open_with_a_reason():
     batch = random_batch(network, 1, 1)
     winner = int(batch.classes[0])
     answer = decide_ball(network, batch.region(0.3), winner, _never, Budget(), most_subproblems=1)
-    assert not answer.proved and not answer.found
+    assert not answer.proved and not answer.falsified
     assert "subproblems of the region" in answer.reason and answer.open_units > 10
     stopped = decide_ball(network, batch.region(0.3), winner, _never, Budget(0.0), most_subproblems=100)
     assert "time limit" in stopped.reason and not stopped.proved

@@ -20,8 +20,8 @@ from verifier.budget import Budget
 from verifier.methods import find_method
 from verifier.methods.restriction import RestrictionMethod
 from verifier.methods.suitable import check_method
-from verifier.restriction.certificate import local_certificate
 from verifier.restriction.lazy import solve_lazily
+from verifier.restriction.local_radius import local_radius
 from verifier.restriction.points import NUDGES, nudged, pixel_alpha, pixel_points
 from verifier.restriction.pull import nearest_witness
 from verifier.restriction.regions import ask_own_region, ask_region_of, next_region
@@ -144,13 +144,13 @@ def test_certify_takes_the_method_and_falsifies_only(count):
 
 
 @pytest.mark.parametrize("count", few_or(10, 30))
-def test_the_local_certificate_is_sound_and_exact_inside_the_region(count):
+def test_the_local_radius_is_sound_and_exact_inside_the_region(count):
     decided = 0
     for seed in range(count):
         network = random_relu_network(seed, (3, 4, 3)).cast(F64)
         x = inputs_of(seed, 3)
         reference, target = second_label(network, x)
-        found = local_certificate(network, x, reference)
+        found = local_radius(network, x, reference)
         generator = torch.Generator().manual_seed(seed)
         ball = x + found.radius * (2 * torch.rand(3000, 3, dtype=F64, generator=generator) - 1)
         assert bool((network.evaluate(ball).argmax(dim=1) == reference).all())
@@ -163,10 +163,10 @@ def test_the_local_certificate_is_sound_and_exact_inside_the_region(count):
     assert decided >= count / 10
 
 
-def test_the_local_certificate_is_zero_at_a_tie():
+def test_the_local_radius_is_zero_at_a_tie():
     network = chain((2,), Affine(torch.eye(2)), Relu(), Affine(torch.eye(2), torch.tensor([1.0, 0.0])), dtype=F64)
-    assert local_certificate(network, torch.tensor([[0.0, 0.3]], dtype=F64), 0).radius == 0.0
-    assert local_certificate(network, torch.tensor([[0.2, 0.3]], dtype=F64), 0).region == pytest.approx(0.2)
+    assert local_radius(network, torch.tensor([[0.0, 0.3]], dtype=F64), 0).radius == 0.0
+    assert local_radius(network, torch.tensor([[0.2, 0.3]], dtype=F64), 0).region == pytest.approx(0.2)
 
 
 def test_the_pixel_margin_survives_every_rounding_inside_the_region():

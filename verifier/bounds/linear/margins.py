@@ -65,20 +65,20 @@ def linear_margins(
     rivals = _open_rivals(wins)
     rows = _class_differences(classes, rivals, wins.shape[1])
     minimum = bounds.minimise(rows, with_points=True)
-    found = minimum.bound
+    least = minimum.bound
     # A rival that intervals refuted needs no proof, and a row that repeats one none either.
     needed = ~wins.gather(1, rivals)
     if search is not None and search.reach < torch.inf:
         centre = (rows * network.evaluate(region.centre).unsqueeze(1)).sum(dim=2)
-        needed &= ((found > -search.reach * centre) | ~needed).all(dim=1, keepdim=True)
-    if search is not None and bool((needed & (found <= 0)).any()):
+        needed &= ((least > -search.reach * centre) | ~needed).all(dim=1, keepdim=True)
+    if search is not None and bool((needed & (least <= 0)).any()):
         slopes = optimised_slopes(bounds, rows, needed, search)
         if slopes:
             targets = [target for target, _ in slopes]
             again = linear_bounds(network, region, slopes=slopes, boxes=bounds.boxes, tighten=targets)
             minimum = again.minimise(rows, with_points=True)
-            found = torch.maximum(found, minimum.bound)
-    lower = torch.where(wins, lower, lower.scatter(1, rivals, found))
+            least = torch.maximum(least, minimum.bound)
+    lower = torch.where(wins, lower, lower.scatter(1, rivals, least))
     return Margins(lower, minimum.points)
 
 

@@ -118,9 +118,9 @@ def _choices(bounds: LinearBounds) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
     choices = {}
     for node in bounds.network.nodes:
         if len(node.inputs) == 1:
-            found = node.op.slope_range(bounds.boxes[node.inputs[0]])
-            if found is not None and bool((found[0] < found[1]).any()):
-                choices[node.name] = found
+            slopes = node.op.slope_range(bounds.boxes[node.inputs[0]])
+            if slopes is not None and bool((slopes[0] < slopes[1]).any()):
+                choices[node.name] = slopes
     return choices
 
 
@@ -142,8 +142,8 @@ def _start(
     order = {node.name: i for i, node in enumerate(bounds.network.nodes)}
     output = bounds.network.output.name
     parameters = {}
-    for name, (_, _, chosen) in choices.items():
-        value = chosen.to(torch.float32)
+    for name, (_, _, slope) in choices.items():
+        value = slope.to(torch.float32)
         parameters[output, name] = value.unsqueeze(1).repeat(1, rows, *[1] * (value.dim() - 1)).requires_grad_()
         for target in targets:
             if order[name] < order[target]:

@@ -56,18 +56,18 @@ class MarginProgram:
             self._warm = WarmModel(model)
         else:
             self._warm.change_model(model)
-        found = self._warm.solve(seconds, CUTOFF * self._warm.scaling.value_unit)
-        result = self._proved(model, found)
-        if found.termination is Termination.CUTOFF and result.bound <= 0:
+        solution = self._warm.solve(seconds, CUTOFF * self._warm.scaling.value_unit)
+        result = self._proved(model, solution)
+        if solution.termination is Termination.CUTOFF and result.bound <= 0:
             result = self._proved(model, self._warm.solve(seconds))
         return result
 
-    def _proved(self, model: LinearModel, found: Solution) -> LpBound:
-        bound = -math.inf if found.row_dual is None else safe_bound(model, found.row_dual)
-        if found.ray is not None and proves_empty(model, found.ray):
+    def _proved(self, model: LinearModel, solution: Solution) -> LpBound:
+        bound = -math.inf if solution.row_dual is None else safe_bound(model, solution.row_dual)
+        if solution.ray is not None and proves_empty(model, solution.ray):
             bound = math.inf
-        point = None if found.primal is None else found.primal[self.relaxed.columns[INPUT]]
-        return LpBound(bound, point, found.row_dual)
+        point = None if solution.primal is None else solution.primal[self.relaxed.columns[INPUT]]
+        return LpBound(bound, point, solution.row_dual)
 
 
 @dataclass(frozen=True, eq=False)

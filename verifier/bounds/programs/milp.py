@@ -46,14 +46,14 @@ Attack = Callable[[Tensor], bool]
 
 @dataclass(frozen=True)
 class MilpAnswer:
-    """proved: by the word of every solver that was asked. found: the attack succeeded. Neither: open, for the reason.
+    """proved: by the word of every solver that was asked. falsified: the attack succeeded. Neither: open.
 
     binaries: of the last program; nodes: of the solvers' trees; seconds: of all programs; programs: how many were
     solved.
     """
 
     proved: bool
-    found: bool
+    falsified: bool
     reason: str
     binaries: int = 0
     nodes: int = 0
@@ -73,16 +73,16 @@ class Effort:
         """Return the solver's answer; settings: of `IntegerSettings`."""
         self.binaries = int(model.integer.sum())
         started = time.perf_counter()
-        chosen = IntegerSettings(nodes=self.most_nodes, **settings)  # type: ignore[arg-type]
-        found = solver.solve(model, self.budget.remaining, chosen)
+        limits = IntegerSettings(nodes=self.most_nodes, **settings)  # type: ignore[arg-type]
+        solution = solver.solve(model, self.budget.remaining, limits)
         self.seconds += time.perf_counter() - started
         self.programs += 1
-        self.nodes += int(found.stats.get("nodes", 0))
-        return found
+        self.nodes += int(solution.stats.get("nodes", 0))
+        return solution
 
-    def answer(self, proved: bool = False, found: bool = False, reason: str = "") -> MilpAnswer:
+    def answer(self, proved: bool = False, falsified: bool = False, reason: str = "") -> MilpAnswer:
         """Return an answer with the counts so far."""
-        return MilpAnswer(proved, found, reason, self.binaries, self.nodes, self.seconds, self.programs)
+        return MilpAnswer(proved, falsified, reason, self.binaries, self.nodes, self.seconds, self.programs)
 
 
 class ExactRows:
@@ -119,8 +119,8 @@ class ExactRows:
         lower, upper = (end.flatten().numpy() for end in (box.lower, box.upper))
         ends = np.where(rows == 0.0, 0.0, np.nextafter(np.where(rows > 0.0, rows * upper, rows * lower), np.inf))
         linear = -self.least(torch.from_numpy(-rows))[0].numpy()
-        found: np.ndarray = np.fmin(sum_up(ends), linear)
-        return found
+        bounds: np.ndarray = np.fmin(sum_up(ends), linear)
+        return bounds
 
     def program(self, relaxed: RelaxedNetwork, rows: np.ndarray, most: float, compare: bool = True) -> LinearModel:
         """Return the program that minimises the least of rows `(rows, outputs)` where it is at most `most`.
@@ -148,13 +148,13 @@ class ExactRows:
                 self._encoded[segments] = encode_exactly(self.network, self.bounds.boxes, segments)
             except ValueError as error:
                 return f"no program: {error}"
-        found = self._encoded[segments]
-        self.binaries = found.binaries
-        if not (np.isfinite(found.col_lower).all() and np.isfinite(found.col_upper).all()):
+        relaxed = self._encoded[segments]
+        self.binaries = relaxed.binaries
+        if not (np.isfinite(relaxed.col_lower).all() and np.isfinite(relaxed.col_upper).all()):
             return "no program: a value of the network has no bound on this ball"
-        if found.binaries > MOST_BINARIES:
-            return f"{found.binaries:,} binaries, more than the {MOST_BINARIES:,} of the method"
-        return found
+        if relaxed.binaries > MOST_BINARIES:
+            return f"{relaxed.binaries:,} binaries, more than the {MOST_BINARIES:,} of the method"
+        return relaxed
 
     def point(self, relaxed: RelaxedNetwork, primal: np.ndarray) -> Tensor:
         """Return the input `(1, *shape)` in a point of the program."""
@@ -181,8 +181,8 @@ def too_large(network: Network, segments: int = ATTEMPTS[0][1]) -> str | None:
 
 def programs(least: Tensor, together: bool) -> list[list[int]]:
     """Return which rows go into each program, from lower bounds `(rows,)`: those not above zero, the least first."""
-    found = [number for number in least.argsort().tolist() if not float(least[number]) > 0]
-    return ([found] if found else []) if together else [[number] for number in found]
+    open_rows = [number for number in least.argsort().tolist() if not float(least[number]) > 0]
+    return ([open_rows] if open_rows else []) if together else [[number] for number in open_rows]
 
 
 def stop_reason(solver: Solver, solution: Solution, effort: Effort) -> str:
@@ -219,16 +219,16 @@ class MilpSearch:
             model = self.rows.program(relaxed, rows, most)
             # A point well below zero replays; the lowest there is, if the first did not.
             target = TARGET_SHARE * least if number == 0 and math.isfinite(least) and least < 0 else -math.inf
-            found = effort.solve(solver, model, tolerance=tolerance, target=target)
-            if proves(model, found, most):
+            solution = effort.solve(solver, model, tolerance=tolerance, target=target)
+            if proves(model, solution, most):
                 return self._confirmed(relaxed, model, most, tolerance)
-            if found.primal is None:
-                return effort.answer(reason=stop_reason(solver, found, effort))
-            if self.attack(self.rows.point(relaxed, found.primal)):
-                return effort.answer(found=True)
-            if found.termination is Termination.STOPPED:
-                return effort.answer(reason=stop_reason(solver, found, effort))
-            margin = float(model.cost @ found.primal)
+            if solution.primal is None:
+                return effort.answer(reason=stop_reason(solver, solution, effort))
+            if self.attack(self.rows.point(relaxed, solution.primal)):
+                return effort.answer(falsified=True)
+            if solution.termination is Termination.STOPPED:
+                return effort.answer(reason=stop_reason(solver, solution, effort))
+            margin = float(model.cost @ solution.primal)
             reason = f"the point of {solver.name} with margin {margin:.2g} does not replay in the model"
             if self.effort.budget.exhausted:
                 break
@@ -240,14 +240,14 @@ class MilpSearch:
         """Return the first solver's proof if every further one repeats it."""
         first, effort = self.solvers[0], self.effort
         for solver in self.solvers[1:]:
-            found = effort.solve(solver, model, tolerance=tolerance)
-            if proves(model, found, most):
+            solution = effort.solve(solver, model, tolerance=tolerance)
+            if proves(model, solution, most):
                 continue
-            if found.primal is None:
-                return effort.answer(reason=f"no second opinion: {stop_reason(solver, found, effort)}")
-            if self.attack(self.rows.point(relaxed, found.primal)):
-                return effort.answer(found=True)
-            margin = float(model.cost @ found.primal)
+            if solution.primal is None:
+                return effort.answer(reason=f"no second opinion: {stop_reason(solver, solution, effort)}")
+            if self.attack(self.rows.point(relaxed, solution.primal)):
+                return effort.answer(falsified=True)
+            margin = float(model.cost @ solution.primal)
             words = f"{first.name} says that no point exists, {solver.name} has one with margin {margin:.2g}"
             return effort.answer(reason=f"the solvers contradict each other: {words}")
         return effort.answer(proved=True)
@@ -263,11 +263,11 @@ def margin_unit(relaxed: RelaxedNetwork, rows: np.ndarray) -> float:
     return unit(float((np.abs(rows) * reach).max()))
 
 
-def proves(model: LinearModel, found: Solution, most: float) -> bool:
+def proves(model: LinearModel, solution: Solution, most: float) -> bool:
     """Return whether a solver says that no point of the program is at most `most`.
 
     Only of a model that holds all points of the network.
     """
     return model.direction.may_prove and (
-        found.termination is Termination.INFEASIBLE or (math.isfinite(found.bound) and found.bound > most)
+        solution.termination is Termination.INFEASIBLE or (math.isfinite(solution.bound) and solution.bound > most)
     )

@@ -97,22 +97,22 @@ class RadiusSearch:
             beaten = self.rows.program(relaxed, rows, 0.0, compare=False)
             model = distance_program(beaten, relaxed.columns[INPUT], self.centre, max(lower, 0.0), most)
             start = None if witness is None else self._start(relaxed, model, witness)
-            found = self.effort.solve(
+            solution = self.effort.solve(
                 self.solver, model, tolerance=tolerance, start=start, gap=GAP_SHARE * self.gap
             )  # fmt: skip
-            best = max(best, min(bound_of(model, found), most))
-            if found.termination is Termination.INFEASIBLE:
+            best = max(best, min(bound_of(model, solution), most))
+            if solution.termination is Termination.INFEASIBLE:
                 return best, upper, ""
-            if found.primal is not None:
-                upper = self.nearest(self.rows.point(relaxed, found.primal))
+            if solution.primal is not None:
+                upper = self.nearest(self.rows.point(relaxed, solution.primal))
             if best > upper + self.margin:
                 words = f"{self.solver.name} says that nothing lies within {best:.6g}"
                 return lower, upper, f"{words}, but a counterexample at {upper:.6g} replays"
             if upper - best <= self.gap - self.margin:
                 return best, upper, ""
             reason = f"no point of {self.solver.name} at the bound {best:.6g} replays in the model"
-            if found.termination is Termination.STOPPED or self.effort.budget.exhausted:
-                return best, upper, stop_reason(self.solver, found, self.effort)
+            if solution.termination is Termination.STOPPED or self.effort.budget.exhausted:
+                return best, upper, stop_reason(self.solver, solution, self.effort)
             most = min(most, upper)
         return best, upper, reason
 
@@ -150,9 +150,9 @@ def distance_program(
     )  # fmt: skip
 
 
-def bound_of(model: LinearModel, found: Solution) -> float:
+def bound_of(model: LinearModel, solution: Solution) -> float:
     """Return what a solver proves about the minimum, minus infinity where the model may not prove."""
-    return found.bound if model.direction.may_prove else -math.inf
+    return solution.bound if model.direction.may_prove else -math.inf
 
 
 def completed(relaxed: RelaxedNetwork, model: LinearModel, x: Tensor, distance: float) -> np.ndarray | None:
@@ -178,12 +178,12 @@ def completed(relaxed: RelaxedNetwork, model: LinearModel, x: Tensor, distance: 
         places = part.indptr[rows]
         after = (model.A @ point)[rows] + part.data[places]
         fits = (after >= model.row_lower[rows] - START_TOLERANCE) & (after <= model.row_upper[rows] + START_TOLERANCE)
-        chosen = np.ones(part.shape[1])
-        chosen[part.indices[places[~fits]]] = 0.0
+        binaries = np.ones(part.shape[1])
+        binaries[part.indices[places[~fits]]] = 0.0
         for row in np.flatnonzero(_is_choice(model, part)).tolist():
             same = part.indices[part.indptr[row] : part.indptr[row + 1]]
-            chosen[same[chosen[same] > 0.0][1:]] = 0.0
-        point[model.integer] = chosen
+            binaries[same[binaries[same] > 0.0][1:]] = 0.0
+        point[model.integer] = binaries
     point = np.clip(point, model.col_lower, model.col_upper)
     return scaling.point(point) if model.violation(point) <= START_TOLERANCE else None
 

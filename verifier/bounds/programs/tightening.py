@@ -85,8 +85,8 @@ def _order(relaxed: RelaxedNetwork, node: Node, box: Box, row_dual: np.ndarray |
             weights[lines[1]] = np.abs(row_dual[rows])
     # lexsort sorts by its last key first; where no line has a multiplier the highest comes first.
     order = np.lexsort((-heights, -weights * heights))
-    found: np.ndarray = order[is_open[order]]
-    return found
+    open_order: np.ndarray = order[is_open[order]]
+    return open_order
 
 
 def _tighten_node(
@@ -103,11 +103,11 @@ def _tighten_node(
             cost = np.zeros(warm.model.columns)
             cost[relaxed.columns[name][unit]] = sign
             warm.change_cost(cost)
-            found = warm.solve(budget.remaining)
+            solution = warm.solve(budget.remaining)
             solved += 1
-            if found.row_dual is not None:
+            if solution.row_dual is not None:
                 # A float's sign is exact to turn, so that the bound below -x is one above x.
-                bound = sign * safe_bound(warm.model, found.row_dual)
+                bound = sign * safe_bound(warm.model, solution.row_dual)
                 ends[unit] = max(float(ends[unit]), bound) if sign > 0 else min(float(ends[unit]), bound)
     return Box(lower, upper), solved
 

@@ -153,19 +153,19 @@ class DualAscent:
         slope_averages, multiplier_averages = ([torch.zeros_like(slopes), torch.zeros_like(slopes)] for _ in range(2))
         size = None
         for step in range(steps + 1):
-            found = self.evaluate(stage, rows, lines, slopes, multipliers)
-            better = found.bound > best
-            best = torch.where(better, found.bound, best)
+            evaluation = self.evaluate(stage, rows, lines, slopes, multipliers)
+            better = evaluation.bound > best
+            best = torch.where(better, evaluation.bound, best)
             best_slopes = torch.where(better[:, None], slopes, best_slopes)
             if multipliers is not None and best_multipliers is not None:
                 best_multipliers = torch.where(better[:, None], multipliers, best_multipliers)
             if step == steps or bool((best > goal).all()):
                 break
             rate = RATE * DECAY**step
-            slopes = (slopes + rate * _adam(slope_averages, found.slope_gain, step)).clamp(0.0, 1.0)
+            slopes = (slopes + rate * _adam(slope_averages, evaluation.slope_gain, step)).clamp(0.0, 1.0)
             if multipliers is not None:
-                size = MULTIPLIER_RATE * self._sizes(found.costs) if size is None else size
-                moved = multipliers + rate * size * _adam(multiplier_averages, found.multiplier_gain, step)
+                size = MULTIPLIER_RATE * self._sizes(evaluation.costs) if size is None else size
+                moved = multipliers + rate * size * _adam(multiplier_averages, evaluation.multiplier_gain, step)
                 # At 0 a multiplier changes over to the other end of the box: it stops there for a step.
                 multipliers = torch.where(moved * multipliers < 0, 0.0, moved)
         return best, best_slopes, best_multipliers
@@ -192,10 +192,10 @@ class DualAscent:
             costs[:, own] = cost
             line = torch.where(cost > 0, below[:, own], lines.slope[:, own])
             used[:, own] = line
-            given = cost * line if multipliers is None else cost * line - multipliers[:, own]
-            total = total + given @ hinge.bias
+            passed = cost * line if multipliers is None else cost * line - multipliers[:, own]
+            total = total + passed @ hinge.bias
             for j, weight in hinge.weights.items():
-                pending[j] = torch.addmm(pending[j], given, weight) if j in pending else given @ weight
+                pending[j] = torch.addmm(pending[j], passed, weight) if j in pending else passed @ weight
         total = total + (costs.clamp(max=0) * lines.offset).sum(dim=1)
         if multipliers is not None:
             total = total + (multipliers.clamp(min=0) * lines.lower + multipliers.clamp(max=0) * lines.upper).sum(dim=1)

@@ -47,14 +47,14 @@ def solve_piece(
         cost.numpy(), rows, (-side * bias[splits]).numpy(), np.full(len(splits), np.inf),
         box.lower.flatten().numpy(), box.upper.flatten().numpy(), Direction.EXACT,
     )  # fmt: skip
-        found = WarmModel(model).solve(budget.remaining)
+        solution = WarmModel(model).solve(budget.remaining)
     except (ValueError, RuntimeError):
         # Numbers that a model, or the solver, does not take: nothing is proposed.
         return PieceAnswer((), None)
-    row_multipliers = [] if found.row_dual is None else [found.row_dual]
-    if found.ray is not None:
+    row_multipliers = [] if solution.row_dual is None else [solution.row_dual]
+    if solution.ray is not None:
         # Multipliers that refute all points by `gap` are taken so often that this outweighs the least of the row.
-        ray = np.abs(found.ray)
+        ray = np.abs(solution.ray)
         gap = float(ray @ model.row_lower) - _greatest(ray @ rows, model)
         least = float(torch.from_numpy(row) @ offsets) - _greatest(-model.cost, model)
         if gap > 0:
@@ -64,7 +64,7 @@ def solve_piece(
         all_multipliers = np.zeros(len(signs))
         all_multipliers[splits.numpy()] = np.nan_to_num(numbers) * side.numpy()
         multipliers.append(all_multipliers)
-    return PieceAnswer(tuple(multipliers), None if found.primal is None else torch.from_numpy(found.primal))
+    return PieceAnswer(tuple(multipliers), None if solution.primal is None else torch.from_numpy(solution.primal))
 
 
 def _greatest(cost: np.ndarray, model: LinearModel) -> float:
@@ -75,17 +75,19 @@ def _greatest(cost: np.ndarray, model: LinearModel) -> float:
 def _affine(network: StagedNetwork, slopes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return (weights, bias) of what all hinges read, then of the output, as affine functions of the input."""
     identity = torch.eye(network.inputs, dtype=torch.float64)
-    given: list[tuple[dict[int, Tensor], Tensor]] = [({0: identity}, torch.zeros(network.inputs, dtype=torch.float64))]
+    functions: list[tuple[dict[int, Tensor], Tensor]] = [
+        ({0: identity}, torch.zeros(network.inputs, dtype=torch.float64))
+    ]
     reads: list[tuple[Tensor, Tensor]] = []
     nothing = torch.zeros(0, network.inputs, dtype=torch.float64)
     start = 0
     for stage in network.hinges:
         own = slice(start, start + len(stage.bias))
         start = own.stop
-        weights, bias = substituted(stage, given)
+        weights, bias = substituted(stage, functions)
         reads.append((weights.get(0, nothing.new_zeros(len(bias), network.inputs)), bias))
-        given.append(({0: slopes[own, None] * reads[-1][0]}, slopes[own] * bias))
-    weights, offsets = substituted(network.output, given)
+        functions.append(({0: slopes[own, None] * reads[-1][0]}, slopes[own] * bias))
+    weights, offsets = substituted(network.output, functions)
     outputs = weights.get(0, nothing.new_zeros(len(offsets), network.inputs))
     return (
         torch.cat([nothing, *(read[0] for read in reads)]),

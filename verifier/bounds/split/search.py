@@ -47,13 +47,13 @@ TIME = "time limit"
 
 @dataclass(frozen=True, eq=False)
 class SplitAnswer:
-    """certificate: the class wins on the whole ball. found: the attack succeeded. Neither: open, for the reason.
+    """certificate: the class wins on the whole ball. falsified: the attack succeeded. Neither: open, for the reason.
 
     subproblems: how many were bounded; programs: linear programs solved; open_units: at the root.
     """
 
     certificate: Certificate | None
-    found: bool
+    falsified: bool
     reason: str
     subproblems: int
     programs: int
@@ -84,7 +84,7 @@ def decide_ball(
         search = _Search(prepare(question, steps), attack, budget, effort)
         remaining = search.worked_off(search.root(), ROOT_STEPS)
         if remaining is None:
-            return search.answer(found=True)
+            return search.answer(falsified=True)
         subproblems, losses = remaining
         if not len(subproblems):
             return search.answer()
@@ -117,7 +117,7 @@ class _Search:
         while True:
             known = (subproblems.signs != 0).all(dim=1)
             if self._falsified(subproblems[known]):
-                return self.answer(found=True)
+                return self.answer(falsified=True)
             subproblems, losses = subproblems[~known], losses[~known]
             if len(subproblems):
                 store.add(self._halves(subproblems, chosen_splits(self.ball, subproblems, losses, GOAL)))
@@ -128,20 +128,20 @@ class _Search:
                 return self.answer(f"{why}; {len(store) + len(self.ties)} subproblems are open")
             remaining = self.worked_off(store.take(BATCH), SUBPROBLEM_STEPS)
             if remaining is None:
-                return self.answer(found=True)
+                return self.answer(falsified=True)
             subproblems, losses = remaining
 
-    def answer(self, reason: str = "", found: bool = False) -> SplitAnswer:
+    def answer(self, reason: str = "", falsified: bool = False) -> SplitAnswer:
         """Return the answer with what was spent, and the certificate if nothing is open."""
         certificate, ball, question = None, self.ball, self.ball.question
-        if not reason and not found:
+        if not reason and not falsified:
             trees = tuple(self.forest.tree(number, rival) for number, rival in enumerate(question.rivals))
             certificate = Certificate(
                 question.digest, question.region.centre[0].numpy(), float(question.region.radius[0]),
                 question.region.domain, question.winner, ball.boxes, ball.open_units.numpy().astype(np.int32), trees,
             )  # fmt: skip
         return SplitAnswer(
-            certificate, found, reason, self.effort.subproblems, self.effort.programs, len(ball.open_units)
+            certificate, falsified, reason, self.effort.subproblems, self.effort.programs, len(ball.open_units)
         )
 
     def worked_off(self, subproblems: Subproblems, steps: int) -> tuple[Subproblems, Tensor] | None:

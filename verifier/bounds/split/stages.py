@@ -92,13 +92,13 @@ class StageUnits:
 def stage_units(network: StagedNetwork, lower: Tensor, upper: Tensor) -> StageUnits:
     """Return units by the values at both ends and the middle of an input box `(inputs,)`; 1 where these are 0."""
     points = torch.stack([lower, (lower + upper) / 2, upper])
-    values, found = [points], [_exponent(points)]
+    values, powers = [points], [_exponent(points)]
     for stage in network.hinges:
         z = stage(values)
         values.append(torch.maximum(z, stage.left * z))
-        found.append(_exponent(z))
+        powers.append(_exponent(z))
     counts = torch.tensor([len(stage.bias) for stage in network.hinges], dtype=torch.int64)
-    return StageUnits(tuple(found), torch.tensor(found[1:], dtype=torch.int64).repeat_interleave(counts))
+    return StageUnits(tuple(powers), torch.tensor(powers[1:], dtype=torch.int64).repeat_interleave(counts))
 
 
 def _exponent(values: Tensor) -> int:
@@ -113,37 +113,37 @@ def with_known_signs(network: StagedNetwork, is_open: Tensor, slopes: Tensor) ->
     is_open, slopes: `(units,)` over all hinges side by side.
     """
     # By stage, its values as an affine function of the open units of all stages: (weights by stage, bias).
-    given: list[tuple[dict[int, Tensor], Tensor]] = [({0: _identity(network.inputs)}, _zeros(network.inputs))]
+    functions: list[tuple[dict[int, Tensor], Tensor]] = [({0: _identity(network.inputs)}, _zeros(network.inputs))]
     hinges: list[Stage] = []
     start = 0
     for k, stage in enumerate(network.hinges):
         own = slice(start, start + len(stage.bias))
         start = own.stop
-        weights, bias = substituted(stage, given)
-        chosen = torch.nonzero(is_open[own]).squeeze(1)
-        open_weights = {j: weight[chosen].contiguous() for j, weight in weights.items()}
-        hinges.append(replace(stage, weights=open_weights, bias=bias[chosen]))
+        weights, bias = substituted(stage, functions)
+        places = torch.nonzero(is_open[own]).squeeze(1)
+        open_weights = {j: weight[places].contiguous() for j, weight in weights.items()}
+        hinges.append(replace(stage, weights=open_weights, bias=bias[places]))
         known = torch.where(is_open[own], 0.0, slopes[own]).to(bias.dtype)
         after = {j: known[:, None] * weight for j, weight in weights.items()}
-        after[k + 1] = _identity(len(bias))[:, chosen]
-        given.append((after, known * bias))
-    weights, bias = substituted(network.output, given)
+        after[k + 1] = _identity(len(bias))[:, places]
+        functions.append((after, known * bias))
+    weights, bias = substituted(network.output, functions)
     return StagedNetwork(network.inputs, tuple(hinges), replace(network.output, weights=weights, bias=bias))
 
 
-def substituted(stage: Stage, given: list[tuple[dict[int, Tensor], Tensor]]) -> tuple[dict[int, Tensor], Tensor]:
+def substituted(stage: Stage, functions: list[tuple[dict[int, Tensor], Tensor]]) -> tuple[dict[int, Tensor], Tensor]:
     """Return (weights, bias) of a stage as a function of what the values that it reads are functions of.
 
     given: by stage, (weights, bias) of its values.
     """
-    found: dict[int, Tensor] = {}
+    total: dict[int, Tensor] = {}
     bias = stage.bias
     for j, weight in stage.weights.items():
-        inner, offset = given[j]
+        inner, offset = functions[j]
         bias = bias + weight @ offset
         for i, matrix in inner.items():
-            found[i] = found[i] + weight @ matrix if i in found else weight @ matrix
-    return found, bias
+            total[i] = total[i] + weight @ matrix if i in total else weight @ matrix
+    return total, bias
 
 
 def staged(network: Network) -> StagedNetwork:
@@ -178,20 +178,20 @@ def _image(
     """
     shapes = [network.shapes[name] for name in node.inputs]
     inputs = [affine[name] for name in node.inputs]
-    bias = node.op.evaluate(*(given[1].reshape(1, *shape) for given, shape in zip(inputs, shapes, strict=True)))
+    bias = node.op.evaluate(*(function[1].reshape(1, *shape) for function, shape in zip(inputs, shapes, strict=True)))
     zero = node.op.evaluate(*(_zeros(1, *shape) for shape in shapes))
     weights = {}
-    for j in sorted({j for given in inputs for j in given[0]}):
-        count = next(given[0][j].shape[1] for given in inputs if j in given[0])
+    for j in sorted({j for function in inputs for j in function[0]}):
+        count = next(function[0][j].shape[1] for function in inputs if j in function[0])
         columns = [
-            given[0][j].T.reshape(count, *shape) if j in given[0] else _zeros(count, *shape)
-            for given, shape in zip(inputs, shapes, strict=True)
+            function[0][j].T.reshape(count, *shape) if j in function[0] else _zeros(count, *shape)
+            for function, shape in zip(inputs, shapes, strict=True)
         ]
         large = [torch.ldexp(column, torch.tensor(FAR)) for column in columns]
-        found = torch.ldexp(node.op.evaluate(*large) - zero, torch.tensor(-FAR))
+        image = torch.ldexp(node.op.evaluate(*large) - zero, torch.tensor(-FAR))
         # Beside weights that would overflow, smaller ones are not worth much.
-        found = found if bool(found.isfinite().all()) else node.op.evaluate(*columns) - zero
-        weights[j] = found.flatten(1).T
+        image = image if bool(image.isfinite().all()) else node.op.evaluate(*columns) - zero
+        weights[j] = image.flatten(1).T
     return weights, bias.flatten()
 
 

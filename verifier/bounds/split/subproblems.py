@@ -30,8 +30,8 @@ class Subproblems:
     def __len__(self) -> int:
         return len(self.nodes)
 
-    def __getitem__(self, chosen: Tensor | slice) -> Subproblems:
-        return Subproblems(*(getattr(self, field.name)[chosen] for field in fields(Subproblems)))
+    def __getitem__(self, rows: Tensor | slice) -> Subproblems:
+        return Subproblems(*(getattr(self, field.name)[rows] for field in fields(Subproblems)))
 
 
 class SubproblemStore:
@@ -69,8 +69,8 @@ class SubproblemStore:
         more = max(1024, before)
         grown = []
         for field in fields(Subproblems):
-            given: Tensor = getattr(like, field.name)
-            fresh = torch.empty(more, *given.shape[1:], dtype=given.dtype)
+            values: Tensor = getattr(like, field.name)
+            fresh = torch.empty(more, *values.shape[1:], dtype=values.dtype)
             grown.append(fresh if held is None else torch.cat([getattr(held, field.name), fresh]))
         self._held = Subproblems(*grown)
         self._free += range(before + more - 1, before - 1, -1)

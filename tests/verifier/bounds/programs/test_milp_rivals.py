@@ -64,8 +64,8 @@ def test_one_program_for_all_rivals_has_the_sign_of_one_program_each(seed):
             exact = ExactRows(network, one.region(radius))
             search = MilpSearch(exact, Replay(exact, rows).attack, ONE.solvers, Effort(Budget()))
             together, each = search.decide(rows), [search.decide(rows[[k]]) for k in range(5)]
-            assert together.programs == 1 and together.proved is not together.found
-            assert together.found is any(answer.found for answer in each)
+            assert together.programs == 1 and together.proved is not together.falsified
+            assert together.falsified is any(answer.falsified for answer in each)
             assert together.proved is all(answer.proved for answer in each)
 
 

@@ -58,7 +58,7 @@ def test_a_large_real_margin_is_never_called_a_tie(seed):
     winner = int(network.evaluate(centre).argmax())
     region = BallRegion(centre.to(F64), torch.tensor([0.9], dtype=F64), (0.0, 1.0))
     answer = decide_ball(network, region, winner, lambda _: False, Budget(), 1000)
-    assert not answer.found
+    assert not answer.falsified
     if not answer.proved:
         assert "execution and real arithmetic disagree" in answer.reason and "tie" not in answer.reason
 

@@ -1,4 +1,4 @@
-"""A certificate in closed form: within the distance to the border of its region a network is affine.
+"""A safe radius in closed form: within the distance to the border of its region a network is affine.
 
     region    min over the conditions of value / |row|_1     (Croce, Andriushchenko, Hein 2019, the inf-norm)
     decision  min over the other classes of margin / |row|_1
@@ -25,7 +25,7 @@ SHORTENING = 1e-9
 
 
 @dataclass(frozen=True)
-class LocalCertificate:
+class LocalRadius:
     """Distances, in the inf-norm, to the border of the region and to the decision boundary inside it."""
 
     region: float
@@ -37,24 +37,24 @@ class LocalCertificate:
         return min(self.region, self.decision)
 
 
-def local_certificate(network: Network, x: Tensor, reference: int) -> LocalCertificate:
-    """Return the certificate of x `(1, *shape)` for its class; 0 where x ties or is of another class."""
+def local_radius(network: Network, x: Tensor, reference: int) -> LocalRadius:
+    """Return the safe radius of x `(1, *shape)` for its class; 0 where x ties or is of another class."""
     x = x.to(torch.float64)
     bounds = np.full(x.numel(), np.inf)
     question = Question(freeze(network, x), x, reference, -bounds, bounds, np.inf)
     values = question.at_centre
     distances = np.empty(len(values))
     for start in range(0, len(values), CHUNK):
-        chosen = np.arange(start, min(start + CHUNK, len(values)))
-        sizes = np.abs(question.rows(chosen)).sum(axis=1)
-        distances[chosen] = _distances(values[chosen], sizes, question.units[chosen])
+        numbers = np.arange(start, min(start + CHUNK, len(values)))
+        sizes = np.abs(question.rows(numbers)).sum(axis=1)
+        distances[numbers] = _distances(values[numbers], sizes, question.units[numbers])
     count = question.label_rows
-    return LocalCertificate(float(distances[count:].min(initial=np.inf)), float(distances[:count].min()))
+    return LocalRadius(float(distances[count:].min(initial=np.inf)), float(distances[:count].min()))
 
 
 def _distances(values: np.ndarray, sizes: np.ndarray, units: np.ndarray) -> np.ndarray:
     safe = np.maximum(values * (1.0 - SHORTENING) - SHORTENING * units, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = np.where(sizes > 0, safe / (sizes * (1.0 + SHORTENING)), np.inf)
+        distances = np.where(sizes > 0, safe / (sizes * (1.0 + SHORTENING)), np.inf)
     # A row without coefficients is kept everywhere if it is kept here; a condition that is 0 by definition always is.
-    return np.where((sizes == 0) & (values < 0), 0.0, found)
+    return np.where((sizes == 0) & (values < 0), 0.0, distances)
