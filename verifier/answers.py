@@ -21,8 +21,10 @@ UNKNOWN = Bracket()
 
 @dataclass(frozen=True, eq=False)
 class Witness:
-    """A counterexample that was replayed: the point in the model's dtype and its distance, rounded up.
+    """A counterexample that was replayed in the user's model and is unsafe in real arithmetic.
 
+    point: `input_shape`, in the model's dtype, inside the domain.
+    distance: from the input, in the norm of the question, rounded up.
     tie: the user's model gave the reference class and another the same value.
     """
 
@@ -35,11 +37,13 @@ class Witness:
 class Answer:
     """What is known about one input; nothing by default.
 
-    witness, certificate: of the bracket's upper and lower end, where they are at hand. execution_only: the nearest
-    distance of a point that is unsafe in the user's model but not provably so in real arithmetic. reason: why a region
-    was left open, the last that a method gave; only of interest where the bracket still is. open_units: how many units
-    (for `milp` binaries) the boxes of the last ball left open, where that was counted. refuted: the (prover, finder) of
-    a trusted end that a witness cut down.
+    bracket: around the robust radius.
+    witness, certificate: of the bracket's upper and lower end, where they are at hand.
+    execution_only: the nearest distance of a point that is unsafe in the user's model but not provably so in real
+    arithmetic.
+    reason: why a region was left open, the last that a method gave; only of interest where the bracket still is.
+    open_units: how many units (for `milp` binaries) the boxes of the last ball left open, where that was counted.
+    refuted: the (prover, finder) of a trusted end that a witness cut down.
     """
 
     bracket: Bracket = UNKNOWN

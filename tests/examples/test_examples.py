@@ -14,6 +14,7 @@ PRINTED = {
     "attack_a_randomised_network": r"after 16 draws a step: \d",
     "certify_your_own_module": r"is safe within 0\.\d+ \(.*, checked\) and broken at 0\.\d+",
     "check_a_run": r" 0 claims refused\n.* 1 claims refused\n  input 0: .*the record claims radius 0\.04",
+    "write_a_method": r"norm-product: mean safe radius 0\.00\d+\n.*\ntogether: mean safe radius 0\.01",
     "write_an_op": r"views of clamp: evaluate, interval, envelope\n.*\nclass 1 is proved to win on the ball: True",
 }
 

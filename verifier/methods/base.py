@@ -19,7 +19,13 @@ from verifier.verdict import Strength
 
 
 class Method(ABC):
-    """A way to decide regions. Subclasses implement `decide` and `bracket`."""
+    """A way to decide regions. Subclasses implement `decide` and `bracket`.
+
+    name: of `--method`, in brackets and records.
+    proves, finds: which ends of a bracket it may move.
+    strength: of its proofs, that of the weakest link; TRUSTED ones move the end `trusted` alone.
+    norms: of the balls that it can take.
+    """
 
     name: str
     proves: ClassVar[bool]
@@ -35,7 +41,11 @@ class Method(ABC):
 
     @abstractmethod
     def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> list[Answer]:
-        """Return an answer about each region: a proof, a witness, or neither."""
+        """Return an answer about each region: a proof, a witness, or neither.
+
+        batch: the inputs with their reference classes. region: a closed ball around each. budget: when it is exhausted
+        the rest stays open, with a reason.
+        """
 
     @abstractmethod
     def bracket(
