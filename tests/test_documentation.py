@@ -64,11 +64,18 @@ def test_every_relative_link_leads_somewhere(document: Path):
 
 
 def test_the_format_names_every_field_of_a_record_and_of_a_run():
-    from verifier.runs import record_fields
+    from verifier.certificates.files import CertificateFile
+    from verifier.fields import kinds_of
+    from verifier.runs import kinds
+    from verifier.runs.compare_record import MethodAnswer
+    from verifier.runs.records import Head
+    from verifier.runs.robustness_record import StoredEstimate
+    from verifier.runs.stored_answer import written_names
 
-    tables = [value for value in vars(record_fields).values() if isinstance(value, dict)]
-    names = {name for table in tables for name, rule in table.items() if isinstance(rule, tuple)}
-    names |= {name for fields in record_fields.COMMAND_SETTINGS.values() for name in fields}
+    classes = (Head, *kinds.RECORDS.values(), CertificateFile, MethodAnswer, StoredEstimate)
+    names = {name for each in classes for name in kinds_of(each)} | set(written_names())
+    names |= {"estimators", "methods", *kinds.SETTINGS, *kinds.ORIGIN}
+    names |= {name for fields in kinds.COMMAND_SETTINGS.values() for name in fields}
     assert "execution_only" in names and "estimators" in names
     text = read("docs/format.md")
     assert not [name for name in sorted(names) if f"`{name}`" not in text]

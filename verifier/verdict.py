@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 
 class Strength(enum.StrEnum):
@@ -111,16 +110,6 @@ class Bracket:
     def only_trusted_at(self, epsilon: float) -> bool:
         """Return whether the closed ball of radius epsilon is open but for a solver that says it is safe."""
         return self.lower < epsilon <= self.trusted
-
-    def to_record(self) -> dict[str, Any]:
-        """Return the fields of a record that hold the bracket; null is infinity."""
-        ends = {"lower": self.lower, "upper": self.upper, "trusted": self.trusted}
-        return {name: None if end == math.inf else end for name, end in ends.items()} | {
-            "lower_method": self.lower_method,
-            "upper_method": self.upper_method,
-            "trusted_method": self.trusted_method,
-            "strength": str(self.strength),
-        }
 
 
 def _short_of(radius: float, witness: float) -> float:

@@ -6,8 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from verifier.commands.certify import bracket_of
+from verifier.answers import Answer
 from verifier.metrics import adversarial_frequency, adversarial_severity, clopper_pearson, robustness_at
+from verifier.runs.stored_answer import read_answer, write_answer
 from verifier.verdict import Bracket, Outcome, Strength
 
 
@@ -114,12 +115,17 @@ def test_a_random_history_keeps_the_ends_in_order_and_the_lower_end_that_of_the_
                 seen = min(seen, radius + end)
             assert (bracket.lower, bracket.upper) == (firm, seen)
             assert bracket.trusted == -1.0 or bracket.lower < bracket.trusted < bracket.upper
-            assert bracket_of(json.loads(json.dumps(bracket.to_record(), allow_nan=False))) == bracket
+            written = json.dumps(write_answer(Answer(bracket)), allow_nan=False)
+            assert read_answer(json.loads(written)).bracket == bracket
+
+
+def read_bracket(values: dict) -> Bracket:
+    return read_answer(values).bracket
 
 
 def test_records_of_before_trusted_ends_still_read():
     old = {"lower": 0.1, "upper": None, "lower_method": "crown", "upper_method": "", "strength": "checked"}
-    assert bracket_of(old) == Bracket(0.1, lower_method="crown")
+    assert read_bracket(old) == Bracket(0.1, lower_method="crown")
     word = old | {"lower": None, "lower_method": "milp", "strength": "trusted"}
-    assert bracket_of(word) == Bracket(trusted=math.inf, trusted_method="milp")
-    assert bracket_of(word | {"lower": 0.1, "upper": 0.2, "upper_method": "attack"}).at(0.1) is Outcome.OPEN
+    assert read_bracket(word) == Bracket(trusted=math.inf, trusted_method="milp")
+    assert read_bracket(word | {"lower": 0.1, "upper": 0.2, "upper_method": "attack"}).at(0.1) is Outcome.OPEN

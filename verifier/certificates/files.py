@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from encoders.files import write_atomically
 from verifier.certificates.certificate import BoxSlopes, Certificate, CertificateError, SplitTree
-from verifier.runs.npz import read_npz
+from verifier.fields import COUNT, NUMBER, TEXT, stated
+from verifier.npz import read_npz
 
 SCHEMA = 1
 # The folder of a run that holds them.
@@ -23,7 +24,18 @@ TREE_ARRAYS = ("cuts", "slopes", "pulls")
 LARGEST = 1 << 31
 
 
-def write_certificate(certificate: Certificate, folder: Path, index: int) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CertificateFile:
+    """What a record says of a certificate: where it lies in the run's folder, and what it must be."""
+
+    file: str = stated(TEXT)
+    sha256: str = stated(TEXT)
+    radius: float | None = stated(NUMBER, None)
+    leaves: int | None = stated(COUNT, None)
+    bytes: int | None = stated(COUNT, None)
+
+
+def write_certificate(certificate: Certificate, folder: Path, index: int) -> CertificateFile:
     """Write the certificate of input `index` into a folder; return what a record says of it."""
     header = {
         "schema": SCHEMA, "digest": certificate.digest, "index": index, "radius": certificate.radius,
@@ -45,10 +57,10 @@ def write_certificate(certificate: Certificate, folder: Path, index: int) -> dic
     folder.mkdir(exist_ok=True)
     path = folder / f"{index:09d}-{sha[:12]}.npz"
     write_atomically(path, content)
-    return {
-        "file": f"{folder.name}/{path.name}", "sha256": sha, "radius": certificate.radius,
-        "leaves": certificate.leaves, "bytes": len(content),
-    }  # fmt: skip
+    return CertificateFile(
+        file=f"{folder.name}/{path.name}", sha256=sha, radius=certificate.radius, leaves=certificate.leaves,
+        bytes=len(content),
+    )  # fmt: skip
 
 
 def certificate_path(run: Path, named: str) -> Path:

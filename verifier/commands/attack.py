@@ -10,26 +10,27 @@ import dataclasses
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Unpack
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from encoders.region import NORMS, BallRegion, Norm
+from encoders.region import BallRegion, Norm
 from verifier.answers import Answer, merged
-from verifier.attacks import Attack, Proposals, Search
-from verifier.attacks.report import Report
+from verifier.attacks.watched import Watched
 from verifier.batch import BATCH_SIZE, Batch
 from verifier.budget import Budget
 from verifier.commands.adversarial_example import AdversarialExample, Exhibit, confidences, write_examples
 from verifier.commands.attack_request import AttackRequest, check_gradient, check_target, choose_targets
 from verifier.commands.job import Job, load_job
-from verifier.commands.loop import Known, Witnesses, run_task
+from verifier.commands.loop import Known, run_task
 from verifier.commands.request import Data, Model, Options, Request
 from verifier.commands.resuming import arrays_of, notices_of
-from verifier.runs.records import SCHEMA
+from verifier.runs.attack_record import AttackRecord
+from verifier.runs.records import SCHEMA, Head
+from verifier.runs.witness_files import Witnesses
 from verifier.summaries.attack import attacked
 from verifier.witnesses.confirm import own_ties
 from verifier.witnesses.find import find_witnesses
@@ -124,24 +125,6 @@ def attack(
     return run_task(task, "attack", question, started)
 
 
-class _Watched(Attack):
-    """Another attack, whose reports are kept, and which says itself what norms it supports."""
-
-    norms: ClassVar[tuple[str, ...]] = NORMS
-
-    def __init__(self, inner: Attack) -> None:
-        self.inner = inner
-        self.report: Report | None = None
-
-    def propose(self, search: Search) -> Tensor:
-        return self.inner.propose(search)
-
-    def run(self, search: Search) -> Proposals:
-        proposals = self.inner.run(search)
-        self.report = proposals.report
-        return proposals
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Attacking:
     """The task of `attack`."""
@@ -160,61 +143,59 @@ class _Attacking:
     def configuration(self) -> dict[str, Any]:
         return self.request.to_json()
 
-    def complete(self, record: dict[str, Any] | None) -> bool:
+    def complete(self, record: AttackRecord | None) -> bool:
         """Return whether a record is final: broken within epsilon, or not cut short by the clock."""
-        return record is not None and (not record["correct"] or not record["robust"] or record["reason"] is None)
+        return record is not None and (not record.correct or not record.robust or record.reason is None)
 
-    def work(self, rows: range, known: Known) -> tuple[list[dict[str, Any]], Witnesses]:
+    def work(self, rows: range, known: Known[AttackRecord]) -> tuple[list[AttackRecord], Witnesses]:
         """Return (records, points) of the rows that are not complete yet."""
         started = time.perf_counter()
         open_rows = [row for row in rows if not self.complete(known.records.get(row))]
-        chosen = [row - rows.start for row in open_rows]
-        points, labels = self.job.points(rows)[chosen], self.job.labels(rows)[chosen]
+        places = [row - rows.start for row in open_rows]
+        points, labels = self.job.points(rows)[places], self.job.labels(rows)[places]
         predictions = self.job.predictions(points, open_rows)
         correct = np.flatnonzero(predictions == labels)
         budget = Budget(self.seconds_per_input * max(1, len(correct)))
-        answers: list[dict[str, Any]] = []
-        fresh: Witnesses = {}
-        if len(correct):
-            at = [open_rows[i] for i in correct]
-            batch = self.job.batch(points[correct], at, labels[correct])
-            answers, fresh = self._answers(batch, at, budget, known.witnesses)
-        seconds = (time.perf_counter() - started) / len(open_rows)
-        records = [
-            self.job.record(row, int(label), int(prediction), seconds)
+        heads = [
+            self.job.head(row, label, prediction, 0.0)
             for row, label, prediction in zip(open_rows, labels, predictions, strict=True)
         ]
-        for i, answer in zip(correct, answers, strict=True):
-            records[i] |= answer
-        return records, fresh
+        records, nearer = {head.index: AttackRecord(head=head) for head in heads}, Witnesses()
+        if len(correct):
+            attacked_heads = [heads[i] for i in correct]
+            batch = self.job.batch(points[correct], [head.index for head in attacked_heads], labels[correct])
+            fresh, nearer = self._records(batch, attacked_heads, budget, known.witnesses)
+            records |= {record.index: record for record in fresh}
+        seconds = (time.perf_counter() - started) / len(open_rows)
+        timed = [replace(record, head=replace(record.head, seconds=seconds)) for record in records.values()]
+        return timed, nearer
 
-    def _answers(
-        self, batch: Batch, rows: list[int], budget: Budget, known: Witnesses
-    ) -> tuple[list[dict[str, Any]], Witnesses]:
-        """Return what to record about correctly classified inputs, and the points that are nearer than those found."""
+    def _records(
+        self, batch: Batch, heads: Sequence[Head], budget: Budget, known: Witnesses
+    ) -> tuple[list[AttackRecord], Witnesses]:
+        """Return the records of correctly classified inputs, and the points that are nearer than those known."""
         answers, watched = self._decide(batch, budget)
-        fresh = {
-            row: array
-            for row, array in arrays_of(rows, answers).items()
-            if row not in known or array[1] < known[row][1]
-        }
-        nearest = {row: fresh.get(row, known.get(row)) for row in rows}
+        arrays = arrays_of([head.index for head in heads], answers)
+        nearer = {row: value for row, value in arrays.items() if row not in known or value[1] < known[row][1]}
+        nearest = {head.index: nearer.get(head.index, known.get(head.index)) for head in heads}
         predictions = self._predictions({row: value[0] for row, value in nearest.items() if value is not None})
-        fields = []
-        for position, (row, value) in enumerate(nearest.items()):
-            robust, answer = value is None or value[1] > self.request.epsilon, answers[position]
-            fields.append(
-                {
-                    "distance": None if value is None else value[1],
-                    "adversarial": predictions.get(row),
-                    "robust": robust,
-                    "tie": answer.witness is not None and answer.witness.tie,
-                    "execution_only": answer.execution_only,
-                    **_effort(watched.report, position),
-                    "reason": "time limit" if robust and budget.exhausted else None,
-                }
+        records = []
+        for position, (head, answer) in enumerate(zip(heads, answers, strict=True)):
+            value = nearest[head.index]
+            robust = value is None or value[1] > self.request.epsilon
+            records.append(
+                AttackRecord(
+                    head=head,
+                    distance=None if value is None else value[1],
+                    adversarial=predictions.get(head.index),
+                    robust=robust,
+                    tie=answer.witness is not None and answer.witness.tie,
+                    execution_only=answer.execution_only,
+                    reason="time limit" if robust and budget.exhausted else None,
+                    **watched.effort(position),
+                )
             )
-        return fields, fresh
+        return records, nearer
 
     def _predictions(self, points: dict[int, np.ndarray]) -> dict[int, int]:
         """Return the classes that the user's model gives to points."""
@@ -223,9 +204,9 @@ class _Attacking:
         classes = self.job.subject.execute(np.stack(list(points.values()))).argmax(axis=1)
         return {row: int(value) for row, value in zip(points, classes, strict=True)}
 
-    def _decide(self, batch: Batch, budget: Budget) -> tuple[list[Answer], _Watched]:
+    def _decide(self, batch: Batch, budget: Budget) -> tuple[list[Answer], Watched]:
         """Return the confirmed counterexamples, and the attack with its report."""
-        watched, name = _Watched(self.request.attack), self.request.name
+        watched, name = Watched(self.request.attack), self.request.name
         region = self._region(batch)
         if self.request.target is not None:
             targets = choose_targets(self.request, batch)
@@ -245,11 +226,12 @@ class _Attacking:
         radii = torch.full_like(batch.centres.flatten(1)[:, 0], radius)
         return BallRegion(batch.centres, radii, batch.domain, self.request.checked_norm)
 
-    def summarise(self, records: Sequence[dict[str, Any]], known: Known, seconds: float) -> AttackResult:
+    def summarise(self, records: Sequence[AttackRecord], known: Known[AttackRecord], seconds: float) -> AttackResult:
         """Return the counts over the records of the requested inputs; write the counterexamples."""
         counts = attacked(records)
-        broken = [record for record in records if record["correct"] and record["distance"] is not None]
-        examples = {record["index"]: self._example(record, known.witnesses) for record in broken}
+        examples = {
+            record.index: self._example(record, known.witnesses) for record in records if record.distance is not None
+        }
         path = None if known.run is None else known.run.folder / "adversarial.npz"
         if path is not None:
             write_examples(path, list(examples.values()), self.job.subject.network.input_shape)
@@ -268,11 +250,12 @@ class _Attacking:
             warnings=(*notices_of(known.run), *self.job.warnings(counts.correct, len(records))),
         )
 
-    def _example(self, record: dict[str, Any], found: Witnesses) -> AdversarialExample:
-        index = record["index"]
-        point, distance = found[index]
+    def _example(self, record: AttackRecord, witnesses: Witnesses) -> AdversarialExample:
+        index = record.index
+        assert record.adversarial is not None
+        point, distance = witnesses[index]
         original = self.job.points(range(index, index + 1))[0].numpy()
-        return AdversarialExample(index, original, point, distance, record["label"], record["adversarial"])
+        return AdversarialExample(index, original, point, distance, record.head.label, record.adversarial)
 
     def _gallery(self, examples: Sequence[AdversarialExample]) -> tuple[Exhibit, ...]:
         """Return the first counterexamples, those within epsilon first, with the confidences before and after."""
@@ -285,14 +268,3 @@ class _Attacking:
             for points in ([e.original for e in chosen], [e.point for e in chosen])
         )
         return tuple(Exhibit(e, float(before[i, e.label]), float(after[i, e.prediction])) for i, e in enumerate(chosen))
-
-
-def _effort(report: Report | None, position: int) -> dict[str, Any]:
-    if report is None:
-        return {"queries": 0, "gradients": 0, "vanishing": None}
-    tested = bool(report.tested[position])
-    return {
-        "queries": int(report.queries[position]),
-        "gradients": int(report.gradients[position]),
-        "vanishing": bool(report.vanishing[position]) if tested else None,
-    }

@@ -9,6 +9,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Unpack
 
@@ -22,13 +23,16 @@ from verifier.budget import Budget
 from verifier.certificates.certificate import Certificate
 from verifier.certificates.files import write_certificate
 from verifier.commands.job import Job, load_job
-from verifier.commands.loop import Known, Witnesses, run_task
+from verifier.commands.loop import Known, run_task
 from verifier.commands.request import Data, Model, Options, Request
-from verifier.commands.resuming import answer_of, arrays_of, notices_of
+from verifier.commands.resuming import arrays_of, notices_of
 from verifier.methods import find_method
 from verifier.methods.suitable import check_method
 from verifier.metrics import RobustnessAt
-from verifier.runs.records import SCHEMA, bracket_of
+from verifier.runs.certify_record import CertifyRecord
+from verifier.runs.records import SCHEMA
+from verifier.runs.stored_answer import kept
+from verifier.runs.witness_files import Witnesses
 from verifier.summaries.certify import certified
 from verifier.verdict import Bracket, Outcome
 
@@ -134,50 +138,48 @@ class _Certification:
     def batch_size(self) -> int:
         return find_method(self.method, self.norm).batch_size
 
-    def complete(self, record: dict[str, Any] | None) -> bool:
+    def complete(self, record: CertifyRecord | None) -> bool:
         """Return whether a record answers every requested radius, or records that it was tried in vain."""
-        if record is None:
+        if record is None or not record.correct:
+            return record is not None
+        bracket = record.answer.bracket
+        if self.certificates and bracket.lower >= 0 and not record.says_of_certificate:
             return False
-        if not record["correct"]:
-            return True
-        bracket = bracket_of(record)
-        if self.certificates and bracket.lower >= 0 and not (record.get("certificate") or record.get("no_certificate")):
-            return False
-        return all(e in record["tried"] or bracket.at(e) is not Outcome.OPEN for e in self.epsilons)
+        return all(e in record.tried or bracket.at(e) is not Outcome.OPEN for e in self.epsilons)
 
-    def work(self, rows: range, known: Known) -> tuple[list[dict[str, Any]], Witnesses]:
+    def work(self, rows: range, known: Known[CertifyRecord]) -> tuple[list[CertifyRecord], Witnesses]:
         """Return (records, witnesses) of the rows that are not complete yet; write their certificates."""
         started = time.perf_counter()
-        points = self.job.points(rows)
-        labels = self.job.labels(rows)
+        points, labels = self.job.points(rows), self.job.labels(rows)
         predictions = self.job.predictions(points, rows)
         correct = np.flatnonzero(predictions == labels)
-        records = known.records
-        answers = [answer_of(records.get(rows[i])) for i in correct]
-        budget = Budget(self.seconds_per_input * max(1, len(correct)))
+        records, asked = known.records, [rows[i] for i in correct]
+        answers = [records[row].answer if row in records else Answer() for row in asked]
+        budget = Budget(self.seconds_per_input * max(1, len(asked)))
         batch: Batch | None = None
-        if len(correct):
-            batch = self.job.batch(points[correct], [rows[i] for i in correct], labels[correct], self.norm)
+        if asked:
+            batch = self.job.batch(points[correct], asked, labels[correct], self.norm)
             answers = find_method(self.method, self.norm).bracket(batch, self.epsilons, answers, budget)
         seconds = (time.perf_counter() - started) / len(rows)
-        positions = {int(i): position for position, i in enumerate(correct)}
-        fresh: list[dict[str, Any]] = []
-        for i, row in enumerate(rows):
-            if self.complete(records.get(row)):
+        positions = {row: position for position, row in enumerate(asked)}
+        fresh = []
+        for row, label, prediction in zip(rows, labels, predictions, strict=True):
+            before = records.get(row)
+            if self.complete(before):
                 continue
-            record = self.job.record(row, int(labels[i]), int(predictions[i]), seconds)
-            if i in positions:
-                answer = answers[positions[i]]
-                record |= self._knowledge(answer, records.get(row), budget.exhausted)
-                if self.certificates and batch is not None and known.run is not None:
-                    one = batch.one(positions[i])
-                    record |= self._certificate(one, answer, row, records.get(row), known.run.certificates)
+            record = CertifyRecord(head=self.job.head(row, label, prediction, seconds))
+            if batch is not None and row in positions:
+                answer = answers[positions[row]]
+                record = self._answered(record, answer, before, budget.exhausted)
+                if self.certificates and known.run is not None:
+                    one = batch.one(positions[row])
+                    record = self._with_certificate(record, one, answer, before, known.run.certificates)
             fresh.append(record)
-        return fresh, arrays_of([rows[i] for i in correct], answers)
+        return fresh, arrays_of(asked, answers)
 
-    def summarise(self, records: Sequence[dict[str, Any]], known: Known, seconds: float) -> CertifyResult:
+    def summarise(self, records: Sequence[CertifyRecord], known: Known[CertifyRecord], seconds: float) -> CertifyResult:
         """Return the counts over the records of the requested inputs."""
-        brackets = {record["index"]: bracket_of(record) for record in records if record["correct"]}
+        brackets = {record.index: record.answer.bracket for record in records if record.correct}
         return CertifyResult(
             model=self.job.subject.name,
             digest=self.job.subject.network.digest,
@@ -192,43 +194,42 @@ class _Certification:
             warnings=(*notices_of(known.run), *self.job.warnings(len(brackets), len(records))),
         )
 
-    def _knowledge(self, answer: Answer, known: dict[str, Any] | None, timed_out: bool) -> dict[str, Any]:
-        bracket, witness, before = answer.bracket, answer.witness, known or {}
+    def _answered(
+        self, record: CertifyRecord, answer: Answer, before: CertifyRecord | None, timed_out: bool
+    ) -> CertifyRecord:
+        """Return the record with what is known now; before: what was known at the start."""
+        bracket = answer.bracket
         undecided = [epsilon for epsilon in self.epsilons if bracket.at(epsilon) is Outcome.OPEN]
         # Where a solver has spoken the method has done what it can, though its word certifies nothing.
         is_open = any(not bracket.only_trusted_at(epsilon) for epsilon in undecided)
         word = f"safe by the word of a solver alone ({bracket.trusted_method})"
         why = "time limit" if answer.reason is None and timed_out else answer.reason
         # What the clock stopped was not tried: the same command takes it up again.
-        tried = set(before.get("tried", ())) | (set() if timed_out and is_open else set(self.epsilons))
-        return {
-            **bracket.to_record(),
-            "refuted": answer.refuted,
-            "open_units": answer.open_units,
-            "tie": witness.tie if witness is not None else before.get("tie", False),
-            "execution_only": answer.execution_only,
-            "tried": sorted(tried),
-            "reason": (why if is_open else word) if undecided else None,
-        }
+        tried = {*(before.tried if before is not None else ()), *(() if timed_out and is_open else self.epsilons)}
+        known_tie = before is not None and before.tie
+        return replace(
+            record,
+            answer=kept(answer),
+            tie=known_tie if answer.witness is None else answer.witness.tie,
+            tried=tuple(sorted(tried)),
+            reason=(why if is_open else word) if undecided else None,
+        )
 
-    def _certificate(
-        self, one: Batch, answer: Answer, row: int, known: dict[str, Any] | None, folder: Path
-    ) -> dict[str, Any]:
-        """Return what the record says of the certificate of an input's lower end, which is written first."""
+    def _with_certificate(
+        self, record: CertifyRecord, one: Batch, answer: Answer, before: CertifyRecord | None, folder: Path
+    ) -> CertifyRecord:
+        """Return the record with the certificate of its lower end, which is written first."""
         lower = answer.bracket.lower
         if lower < 0:
-            return {}
-        before = known or {}
-        if bracket_of(before).lower == lower if "lower" in before else False:
-            kept = {name: before[name] for name in ("certificate", "no_certificate") if before.get(name)}
-            if kept:
-                return kept
+            return record
+        if before is not None and before.answer.bracket.lower == lower and before.says_of_certificate:
+            return replace(record, certificate=before.certificate, no_certificate=before.no_certificate)
         certificate: Certificate | str | None = answer.certificate
         if certificate is None:
             certificate = certificate_of(one, lower, Budget(self.seconds_per_input))
         if isinstance(certificate, str):
-            return {"no_certificate": certificate}
-        return {"certificate": write_certificate(certificate, folder, row)}
+            return replace(record, no_certificate=certificate)
+        return replace(record, certificate=write_certificate(certificate, folder, record.index))
 
 
 def _check_radii(epsilons: Sequence[float]) -> tuple[float, ...]:

@@ -20,8 +20,10 @@ from verifier.certificates.certificate import CertificateError
 from verifier.certificates.counterexample import ClaimError
 from verifier.commands.claims import MALFORMED, Claims
 from verifier.data import Dataset, load_data
+from verifier.fields import shown
+from verifier.runs.certify_record import CertifyRecord
 from verifier.runs.folder import RunError, StoredRun, read_run
-from verifier.runs.records import SCHEMA, Record, brackets_of, claimed_distance, shown
+from verifier.runs.records import SCHEMA, Record
 from verifier.subject import Subject, load_subject
 from verifier.summaries.results_file import differences
 from verifier.threads import threads_for
@@ -136,15 +138,15 @@ class _Check:
     def _check_record(self, index: int, record: Record) -> None:
         self.claims.check_record(index, record)
         self._check_claim(index, record)
-        brackets = brackets_of(record, self.claims.command)
-        proved = max((bracket.lower for bracket in brackets), default=-1.0)
-        self.trusted += max((bracket.trusted for bracket in brackets), default=-1.0) > proved
+        proved = max((bracket.lower for bracket in record.brackets), default=-1.0)
+        self.trusted += max((bracket.trusted for bracket in record.brackets), default=-1.0) > proved
         if proved < 0:
             return
         self.certified += 1
-        if self.claims.command == "certify" and record.get("certificate") is not None:
-            found = self.claims.check_certificate(index, record, proved)
-            self.checked, self.leaves = self.checked + 1, self.leaves + found.leaves
+        kept = record if isinstance(record, CertifyRecord) else None
+        if kept is not None and kept.certificate is not None:
+            certificate = self.claims.check_certificate(record, kept.certificate, proved)
+            self.checked, self.leaves = self.checked + 1, self.leaves + certificate.leaves
             return
         refusal = self.claims.certificate_refusal
         reason = refusal or _missing_certificate(self.claims.command)
@@ -152,12 +154,12 @@ class _Check:
         if refusal is None:
             self.uncertified += 1
             if not self.allow_uncertified:
-                said = record.get("no_certificate")
+                said = None if kept is None else kept.no_certificate
                 raise CertificateError(reason + (f" (the run says: {shown(said)})" if said else ""))
 
     def _check_claim(self, index: int, record: Record) -> None:
         """Raise ClaimError unless there is the witness that a record claims; it is replayed with the others."""
-        claim, witness = claimed_distance(record, self.claims.command), self.stored.witnesses.get(index)
+        claim, witness = record.claimed_distance, self.stored.witnesses.get(index)
         if claim is None:
             return
         if witness is None:
@@ -185,12 +187,11 @@ class _Check:
         """Raise ClaimError where a record is silent on a witness that holds, or says that there is none so near."""
         if record is None:
             return
-        command = self.claims.command
-        for bracket in brackets_of(record, command):
+        for bracket in record.brackets:
             safe = max(bracket.lower, bracket.trusted)
             if safe >= distance:
                 raise ClaimError(f"it lies at distance {distance!r}, within radius {safe!r}, which counts as safe")
-        if self.stored.results is not None and claimed_distance(record, command) is None:
+        if self.stored.results is not None and record.claimed_distance is None:
             raise ClaimError(f"it lies at distance {distance!r}, and the record claims none")
 
     def check_results(self) -> None:

@@ -14,9 +14,10 @@ import torch
 
 from verifier.certificates.certificate import Certificate, CertificateError
 from verifier.certificates.counterexample import ClaimError, check_witness
-from verifier.certificates.files import certificate_path, read_certificate
+from verifier.certificates.files import CertificateFile, certificate_path, read_certificate
 from verifier.certificates.scope import certificate_refusal
 from verifier.data import Dataset
+from verifier.runs.attack_record import AttackRecord
 from verifier.runs.records import Record
 from verifier.subject import NO_CLASS, Subject
 
@@ -49,7 +50,7 @@ class Claims:
         """Raise ClaimError where a record contradicts the model or the data."""
         if index >= len(self.dataset):
             raise ClaimError("the data end before it")
-        label, prediction = int(record["label"]), int(record["prediction"])
+        label, prediction = record.head.label, record.head.prediction
         if self.dataset.labels is None or label != int(self.dataset.labels[index]):
             raise ClaimError(f"label {label} and the label in the data do not go together")
         if not self._gives(self._centre(index), prediction):
@@ -64,15 +65,15 @@ class Claims:
             return False
         return bool(outputs[prediction] >= outputs.max() - NEARLY * np.abs(outputs).max())
 
-    def check_certificate(self, index: int, record: Record, lower: float) -> Certificate:
-        """Return the certificate of a record once it holds for the radius `lower`; CertificateError otherwise."""
-        named = record["certificate"]
-        found = read_certificate(certificate_path(self.run, str(named["file"])), str(named["sha256"]), index)
+    def check_certificate(self, record: Record, named: CertificateFile, lower: float) -> Certificate:
+        """Return the certificate that a record names once it holds for the radius `lower`; CertificateError if not."""
+        index, label = record.index, record.head.label
+        found = read_certificate(certificate_path(self.run, named.file), named.sha256, index)
         centre = self._centre(index)
         if found.centre.shape != centre.shape or not np.array_equal(found.centre, centre):
             raise CertificateError("it is about another input than the data hold at this position")
-        if found.winner != record["label"]:
-            raise CertificateError(f"it is about class {found.winner}, the label is {record['label']}")
+        if found.winner != label:
+            raise CertificateError(f"it is about class {found.winner}, the label is {label}")
         if self.configuration["norm"] != "inf":
             raise CertificateError("it is about the inf-norm, the run is not")
         if found.domain != self.dataset.clip:
@@ -88,7 +89,7 @@ class Claims:
         except MALFORMED as error:
             raise CertificateError(f"it cannot be evaluated: {error}") from None
         for name in ("radius", "leaves"):
-            stated = named.get(name)
+            stated = getattr(named, name)
             if stated is not None and stated != getattr(found, name):
                 raise CertificateError(f"its {name} is {getattr(found, name)!r}, the record says {stated!r}")
         return found
@@ -100,13 +101,13 @@ class Claims:
         if point.dtype != self._dtype:
             raise ClaimError(f"its point holds {point.dtype}, the model takes {self._dtype}")
         check_witness(
-            self.subject.network, self.subject.runtime, self._centre(index), point, int(record["prediction"]), distance,
+            self.subject.network, self.subject.runtime, self._centre(index), point, record.head.prediction, distance,
             self.dataset.clip, self.configuration["norm"],
         )  # fmt: skip
-        if self.command != "attack" or record["distance"] is None:
+        if not isinstance(record, AttackRecord) or record.distance is None:
             return
         target = self.configuration["target"]
-        for name, reached in (("adversarial", record["adversarial"]), ("target", target)):
+        for name, reached in (("adversarial", record.adversarial), ("target", target)):
             if type(reached) is int and not self._gives(point, reached):
                 raise ClaimError(f"the model does not give it class {reached}, the {name} of the record")
 

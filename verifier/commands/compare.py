@@ -20,15 +20,18 @@ from encoders.files import replacing
 from encoders.region import Norm
 from verifier.answers import Answer
 from verifier.attacks import ATTACKS
-from verifier.batch import BATCH_SIZE
+from verifier.batch import BATCH_SIZE, Batch
 from verifier.budget import Budget
 from verifier.commands.job import Job, load_job
-from verifier.commands.loop import Known, Witnesses, run_task
+from verifier.commands.loop import Known, run_task
 from verifier.commands.request import Data, Model, Options, Request
-from verifier.commands.resuming import notices_of
+from verifier.commands.resuming import arrays_of, notices_of
 from verifier.methods import METHODS, Method, find_method
 from verifier.methods.falsify import FalsifyMethod
+from verifier.runs.compare_record import CompareRecord, MethodAnswer
 from verifier.runs.records import SCHEMA
+from verifier.runs.stored_answer import kept
+from verifier.runs.witness_files import Witnesses
 from verifier.summaries.compare import ComparedMethod, all_violations, brackets_by_method, compared, violations
 from verifier.verdict import Bracket
 
@@ -140,11 +143,6 @@ def _choose(methods: Sequence[str], norm: str, job: Job) -> tuple[list[str], dic
     return chosen, {name: reason for name, reason in left_out.items() if not methods}
 
 
-def _answers(record: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """Return what a record holds of each method."""
-    return {} if record is None else record["methods"]
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Comparison:
     """The task of `compare`."""
@@ -162,48 +160,46 @@ class _Comparison:
     def configuration(self) -> dict[str, Any]:
         return {"norm": self.norm, "epsilon": self.epsilon}
 
-    def complete(self, record: dict[str, Any] | None) -> bool:
+    def complete(self, record: CompareRecord | None) -> bool:
         """Return whether a record has an answer of each method."""
-        return all(name in _answers(record) for name in self.methods)
+        return record is not None and all(name in record.methods for name in self.methods)
 
-    def work(self, rows: range, known: Known) -> tuple[list[dict[str, Any]], Witnesses]:
+    def work(self, rows: range, known: Known[CompareRecord]) -> tuple[list[CompareRecord], Witnesses]:
         """Return (records, nearest witnesses) of the rows that lack a method, after each has worked on them alone."""
         before = known.records
         open_rows = [row for row in rows if not self.complete(before.get(row))]
-        methods = [name for name in self.methods if any(name not in _answers(before.get(row)) for row in open_rows)]
-        chosen = [row - rows.start for row in open_rows]
-        points, labels = self.job.points(rows)[chosen], self.job.labels(rows)[chosen]
+        places = [row - rows.start for row in open_rows]
+        points, labels = self.job.points(rows)[places], self.job.labels(rows)[places]
         predictions = self.job.outputs(points, open_rows).argmax(axis=1)
         batch = self.job.batch(points, open_rows, predictions, self.norm)
+        answers = [dict(before[row].methods) if row in before else {} for row in open_rows]
+        spent, nearest = [0.0] * len(open_rows), dict[int, Answer]()
+        for name in self.methods:
+            missing = [i for i, known_answers in enumerate(answers) if name not in known_answers]
+            if not missing:
+                continue
+            fresh, seconds = self._alone(name, batch.at(torch.tensor(missing, device=batch.centres.device)))
+            for i, answer in zip(missing, fresh, strict=True):
+                spent[i] += seconds
+                answers[i][name] = MethodAnswer(answer=kept(answer), seconds=seconds)
+                if answer.witness is not None and answer.distance < nearest.get(open_rows[i], Answer()).distance:
+                    nearest[open_rows[i]] = answer
         records = [
-            self.job.record(row, int(labels[i]), int(predictions[i]), 0.0)
-            | {"methods": dict(_answers(before.get(row)))}
+            CompareRecord(head=self.job.head(row, labels[i], predictions[i], spent[i]), methods=answers[i])
             for i, row in enumerate(open_rows)
         ]
-        witnesses: dict[int, tuple[np.ndarray, float]] = {}
-        for name in methods:
-            missing = [i for i, record in enumerate(records) if name not in record["methods"]]
-            part = batch.at(torch.tensor(missing, device=batch.centres.device))
-            started = time.perf_counter()
-            budget = Budget(self.seconds_per_input * len(missing))
-            answers = COMPARED[name].bracket(part, [self.epsilon], [Answer()] * len(missing), budget)
-            seconds = (time.perf_counter() - started) / len(missing)
-            for i, answer in zip(missing, answers, strict=True):
-                records[i]["seconds"] += seconds
-                records[i]["methods"][name] = answer.bracket.to_record() | {
-                    "open_units": answer.open_units,
-                    "refuted": answer.refuted,
-                    "execution_only": answer.execution_only,
-                    "seconds": seconds,
-                }
-                witness, row = answer.witness, open_rows[i]
-                if witness is not None and (row not in witnesses or witness.distance < witnesses[row][1]):
-                    witnesses[row] = (witness.point.numpy(), witness.distance)
-        return records, witnesses
+        return records, arrays_of(list(nearest), list(nearest.values()))
 
-    def summarise(self, records: Sequence[dict[str, Any]], known: Known, seconds: float) -> CompareResult:
+    def _alone(self, name: str, batch: Batch) -> tuple[list[Answer], float]:
+        """Return what a method says of the inputs of a batch, knowing nothing, and its seconds an input."""
+        started = time.perf_counter()
+        budget = Budget(self.seconds_per_input * len(batch))
+        answers = COMPARED[name].bracket(batch, [self.epsilon], [Answer()] * len(batch), budget)
+        return answers, (time.perf_counter() - started) / len(batch)
+
+    def summarise(self, records: Sequence[CompareRecord], known: Known[CompareRecord], seconds: float) -> CompareResult:
         """Return one row for each method over the records of the requested inputs."""
-        correct = sum(record["correct"] for record in records)
+        correct = sum(record.correct for record in records)
         result = CompareResult(
             model=self.job.subject.name,
             digest=self.job.subject.network.digest,
@@ -216,7 +212,7 @@ class _Comparison:
             rows=compared(records, self.epsilon, {name: _direction(COMPARED[name]) for name in self.methods}),
             left_out=self.left_out,
             violations=all_violations(records, self.methods),
-            indices=tuple(record["index"] for record in records),
+            indices=tuple(record.index for record in records),
             brackets=brackets_by_method(records, self.methods),
             records=None if known.run is None else known.run.records_path,
             warnings=(*notices_of(known.run), *self.job.warnings(correct, len(records))),

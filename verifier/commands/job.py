@@ -25,7 +25,8 @@ from verifier.agreement import INPUTS
 from verifier.batch import BATCH_SIZE, Batch
 from verifier.commands.request import Request
 from verifier.data import Dataset, as_dataset, check_labels
-from verifier.runs.folder import SCHEMA, Run, open_run
+from verifier.runs.folder import Run, open_run
+from verifier.runs.records import Head
 from verifier.subject import Subject, classes_of, load_subject
 from verifier.threads import threads_for
 
@@ -99,13 +100,12 @@ class Job:
         references = torch.as_tensor(classes).to(self.subject.device)
         return Batch(self.subject, centres, references, seeds, self.dataset.clip, self.reach(norm), norm)
 
-    def record(self, row: int, label: int, prediction: int, seconds: float) -> dict[str, Any]:
-        """Return the fields that every record of an input starts with."""
-        return {
-            "schema": SCHEMA, "index": row, "label": label, "prediction": prediction,
-            "correct": label == prediction, "model": self.subject.network.digest, "data": self.dataset.digest,
-            "seconds": seconds, "versions": _versions(),
-        }  # fmt: skip
+    def head(self, row: int, label: int, prediction: int, seconds: float) -> Head:
+        """Return what every record of an input starts with."""
+        digests = {"model": self.subject.network.digest, "data": self.dataset.digest}
+        return Head(
+            index=row, label=int(label), prediction=int(prediction), seconds=seconds, versions=_versions(), **digests
+        )
 
     def warnings(self, correct: int, inputs: int) -> tuple[str, ...]:
         """Return the warnings about the data, and one where fewer inputs are right than twice chance would be."""

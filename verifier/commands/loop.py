@@ -9,27 +9,28 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
-
-import numpy as np
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from encoders.region import Norm
 from verifier.commands.job import Job, opened
 from verifier.commands.request import Request
 from verifier.commands.resuming import take_up
 from verifier.runs.folder import Run
+from verifier.runs.records import Record
+from verifier.runs.witness_files import Witnesses
 
-# By position in the data: a record, and the nearest witness as (point, distance).
-Records = dict[int, dict[str, Any]]
-Witnesses = dict[int, tuple[np.ndarray, float]]
+RecordOf = TypeVar("RecordOf", bound=Record)
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
-    """What is known so far. run: the folder that keeps it, if any; witnesses: of a task that asks for them."""
+class Known(Generic[RecordOf]):
+    """What is known so far, by position in the data. run: the folder that keeps it, if any.
+
+    witnesses: the nearest ones, of a task that asks for them.
+    """
 
     run: Run | None
-    records: Records
+    records: dict[int, RecordOf]
     witnesses: Witnesses
 
 
@@ -43,7 +44,7 @@ class Result(Protocol):
 ResultOf = TypeVar("ResultOf", bound=Result, covariant=True)
 
 
-class Task(Protocol[ResultOf]):
+class Task(Protocol[RecordOf, ResultOf]):
     """A question about the inputs of a job, and how a batch of them is worked on."""
 
     @property
@@ -66,17 +67,17 @@ class Task(Protocol[ResultOf]):
     def asks_witnesses(self) -> bool:
         """Whether `work` and `summarise` look at the witnesses known."""
 
-    def complete(self, record: dict[str, Any] | None) -> bool:
+    def complete(self, record: RecordOf | None) -> bool:
         """Return whether nothing is left to do about an input."""
 
-    def work(self, rows: range, known: Known) -> tuple[list[dict[str, Any]], Witnesses]:
+    def work(self, rows: range, known: Known[RecordOf]) -> tuple[list[RecordOf], Witnesses]:
         """Return (records, witnesses) of the inputs among the rows that are not complete."""
 
-    def summarise(self, records: Sequence[dict[str, Any]], known: Known, seconds: float) -> ResultOf:
+    def summarise(self, records: Sequence[RecordOf], known: Known[RecordOf], seconds: float) -> ResultOf:
         """Return the result over the records of all inputs that are asked about."""
 
 
-def run_task(task: Task[ResultOf], command: str, request: Request, started: float) -> ResultOf:
+def run_task(task: Task[RecordOf, ResultOf], command: str, request: Request, started: float) -> ResultOf:
     """Return the result of a task, worked on batch by batch; what its folder holds already is not done again.
 
     started: when the command began (`time.perf_counter`). An interruption leaves the folder as the last batch did.
@@ -84,14 +85,15 @@ def run_task(task: Task[ResultOf], command: str, request: Request, started: floa
     job = task.job
     configuration = {**job.configuration(command), **task.configuration}
     with job.threads(), opened(request.out, configuration, job.origin) as run:
-        records = take_up(run, job, task.norm)
+        # A folder holds records of its command alone.
+        records = cast(dict[int, RecordOf], take_up(run, job, task.norm))
         known = Known(run, records, run.witnesses() if run is not None and task.asks_witnesses else {})
         for rows in job.batches(task.batch_size):
             if not all(task.complete(records.get(row)) for row in rows):
-                found, witnesses = task.work(rows, known)
+                fresh, witnesses = task.work(rows, known)
                 if run is not None:
-                    run.append(found, witnesses)
-                records.update({record["index"]: record for record in found})
+                    run.append(fresh, witnesses)
+                records.update({record.index: record for record in fresh})
                 if task.asks_witnesses:
                     known.witnesses.update(witnesses)
             if request.progress is not None:

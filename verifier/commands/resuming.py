@@ -8,9 +8,9 @@ be there in its full length.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,15 +20,16 @@ from encoders.region import BallRegion, Norm
 from verifier.answers import Answer
 from verifier.batch import BATCH_SIZE
 from verifier.commands.job import Job
+from verifier.runs.certify_record import CertifyRecord
 from verifier.runs.folder import Run, RunError
-from verifier.runs.records import Record, bracket_of, claimed_distance
+from verifier.runs.records import Record
 from verifier.runs.witness_files import Witnesses
 
 # Inputs that a notice names.
 NAMED = 8
 
 
-def take_up(run: Run | None, job: Job, norm: Norm) -> dict[int, dict[str, Any]]:
+def take_up(run: Run | None, job: Job, norm: Norm) -> dict[int, Record]:
     """Return the records of a run, without what is claimed on witnesses and certificates that are gone.
 
     Those are written down as they are returned before any work starts, and named in the notices of the run.
@@ -38,12 +39,11 @@ def take_up(run: Run | None, job: Job, norm: Norm) -> dict[int, dict[str, Any]]:
     beyond = [index for index in run.records if index >= len(job.dataset)]
     if beyond:
         raise RunError(f"{run.records_path}: the data end before input {min(beyond)}; remove its line")
-    command = run.configuration["command"]
     witnesses = run.witnesses()
-    lost = _without_witness(run.records, witnesses, command, job, norm)
-    changed = _withdrawn(run, lost, command)
+    lost = _without_witness(run.records, witnesses, job, norm)
+    changed = _withdrawn(run, lost)
     held = {index: witness for index, witness in witnesses.items() if index in run.records and index not in lost}
-    held = {index: w for index, w in held.items() if claimed_distance(run.records[index], command) is not None}
+    held = {index: w for index, w in held.items() if run.records[index].claimed_distance is not None}
     if len(held) < len(witnesses):
         # Nobody has looked at a witness that no record claims: its writer was killed before the record.
         run.keep_witnesses(held)
@@ -56,16 +56,19 @@ def take_up(run: Run | None, job: Job, norm: Norm) -> dict[int, dict[str, Any]]:
     return dict(run.records)
 
 
-def _withdrawn(run: Run, lost: Mapping[int, str], command: str) -> dict[int, dict[str, Any] | None]:
+def _withdrawn(run: Run, lost: Mapping[int, str]) -> dict[int, Record | None]:
     """Return what takes the place of records whose witness or certificate is gone; None where nothing does."""
-    if command != "certify":
-        return dict.fromkeys(lost)
-    # What was proved of these inputs stands; the search for counterexamples begins again.
-    changed: dict[int, dict[str, Any] | None] = {index: _searched_again(run.records[index]) for index in lost}
+    changed: dict[int, Record | None] = {}
     for index, record in run.records.items():
+        if not isinstance(record, CertifyRecord):
+            changed |= {index: None} if index in lost else {}
+            continue
+        # What was proved of these inputs stands; the search for counterexamples begins again.
+        standing = record.searched_again() if index in lost else record
         if not _has_certificate(record, run.folder):
-            left = changed.get(index) or record
-            changed[index] = {name: value for name, value in left.items() if name != "certificate"}
+            standing = dataclasses.replace(standing, certificate=None)
+        if standing is not record:
+            changed[index] = standing
     return changed
 
 
@@ -74,47 +77,28 @@ def notices_of(run: Run | None) -> tuple[str, ...]:
     return () if run is None else tuple(run.notices)
 
 
-def answer_of(record: Record | None) -> Answer:
-    """Return what a record says is known of an input; the witness and the certificate stay in the run's folder."""
-    if record is None:
-        return Answer()
-    refuted = record.get("refuted")
-    return Answer(
-        bracket_of(record),
-        execution_only=record.get("execution_only"),
-        open_units=record.get("open_units"),
-        refuted=None if refuted is None else (refuted[0], refuted[1]),
-    )
-
-
 def arrays_of(rows: Sequence[int], answers: Sequence[Answer]) -> Witnesses:
     """Return the witnesses of inputs at these positions, as the folder of a run keeps them."""
     pairs = zip(rows, answers, strict=True)
     return {row: (a.witness.point.numpy(), a.witness.distance) for row, a in pairs if a.witness is not None}
 
 
-def _searched_again(record: Record) -> dict[str, Any]:
-    return {**record, "upper": None, "upper_method": "", "tie": False, "tried": [], "reason": None}
-
-
-def _has_certificate(record: Record, folder: Path) -> bool:
+def _has_certificate(record: CertifyRecord, folder: Path) -> bool:
     """Return whether the certificate that a record names is there in its length; true if it names none."""
-    named = record.get("certificate")
+    named = record.certificate
     if named is None:
         return True
-    path = folder / str(named["file"])
-    return path.is_file() and path.stat().st_size == named.get("bytes", path.stat().st_size)
+    path = folder / named.file
+    return path.is_file() and named.bytes in (None, path.stat().st_size)
 
 
-def _without_witness(
-    records: Mapping[int, Record], witnesses: Witnesses, command: str, job: Job, norm: Norm
-) -> dict[int, str]:
+def _without_witness(records: Mapping[int, Record], witnesses: Witnesses, job: Job, norm: Norm) -> dict[int, str]:
     """Return the inputs whose record claims a witness that is not there or does not show it, with the reason."""
     lost: dict[int, str] = {}
     left: list[int] = []
     dtype = torch.zeros(0, dtype=job.subject.network.dtype).numpy().dtype
     for index, record in sorted(records.items()):
-        claim = claimed_distance(record, command)
+        claim = record.claimed_distance
         if claim is None:
             continue
         point, distance = witnesses.get(index, (None, None))
@@ -128,7 +112,7 @@ def _without_witness(
             left.append(index)
     for start in range(0, len(left), BATCH_SIZE):
         part = left[start : start + BATCH_SIZE]
-        shown = _shows(job, part, [witnesses[i] for i in part], [records[i]["prediction"] for i in part], norm)
+        shown = _shows(job, part, [witnesses[i] for i in part], [records[i].head.prediction for i in part], norm)
         for index, holds in zip(part, shown.tolist(), strict=True):
             if not holds:
                 lost[index] = f"the witness of input {index} does not show what its record says"

@@ -21,14 +21,17 @@ from verifier.batch import BATCH_SIZE
 from verifier.budget import Budget
 from verifier.commands.estimators import Estimate, Estimators
 from verifier.commands.job import Job, load_job
-from verifier.commands.loop import Known, Witnesses, run_task
+from verifier.commands.loop import Known, run_task
 from verifier.commands.request import Data, Model, Options, Request
-from verifier.commands.resuming import answer_of, arrays_of, notices_of
+from verifier.commands.resuming import arrays_of, notices_of
 from verifier.methods import find_method
 from verifier.methods.suitable import check_method
 from verifier.metrics import Range
 from verifier.restriction.optimum import Outcome
-from verifier.runs.records import SCHEMA, bracket_of
+from verifier.runs.records import SCHEMA, Head
+from verifier.runs.robustness_record import RobustnessRecord, StoredEstimate
+from verifier.runs.stored_answer import kept
+from verifier.runs.witness_files import Witnesses
 from verifier.summaries.robustness import EstimatorResult, measured, radii_of
 from verifier.verdict import Bracket
 
@@ -163,20 +166,20 @@ class _Measurement:
             "levels": settings.levels, "solver": settings.solver,
         }  # fmt: skip
 
-    def complete(self, record: dict[str, Any] | None) -> bool:
+    def complete(self, record: RobustnessRecord | None) -> bool:
         """Return whether a record was made for this radius or a larger one, without running out of time."""
-        return record is not None and record["tried"] >= self.epsilon and record["reason"] is None
+        return record is not None and record.tried >= self.epsilon and record.reason is None
 
-    def work(self, rows: range, known: Known) -> tuple[list[dict[str, Any]], Witnesses]:
+    def work(self, rows: range, known: Known[RobustnessRecord]) -> tuple[list[RobustnessRecord], Witnesses]:
         """Return (records, witnesses) of the rows that are not complete yet; what is known of them stays."""
         before = known.records
         open_rows = [row for row in rows if not self.complete(before.get(row))]
-        chosen = [row - rows.start for row in open_rows]
-        points, labels = self.job.points(rows)[chosen], self.job.labels(rows)[chosen]
+        places = [row - rows.start for row in open_rows]
+        points, labels = self.job.points(rows)[places], self.job.labels(rows)[places]
         predictions = self.job.outputs(points, open_rows).argmax(axis=1)
         batch = self.job.batch(points, open_rows, predictions)
         budget = Budget(self.seconds_per_input * len(open_rows))
-        answers = [answer_of(before.get(row)) for row in open_rows]
+        answers = [before[row].answer if row in before else Answer() for row in open_rows]
         started = time.perf_counter()
         answers = find_method(self.method, self.norm).bracket(batch, [self.epsilon], answers, budget)
         proving = (time.perf_counter() - started) / len(open_rows)
@@ -187,27 +190,25 @@ class _Measurement:
         for i, row in enumerate(open_rows):
             mine = {name: values[i] for name, values in estimates.items()}
             spent = proving + sum(estimate.seconds for estimate in mine.values())
-            record = self.job.record(row, int(labels[i]), int(predictions[i]), spent)
-            records.append(record | self._knowledge(answers[i], mine, budget.exhausted))
+            head = self.job.head(row, labels[i], predictions[i], spent)
+            records.append(self._record(head, answers[i], mine, budget.exhausted))
         return records, arrays_of(open_rows, answers)
 
-    def _knowledge(self, answer: Answer, estimates: dict[str, Estimate], timed_out: bool) -> dict[str, Any]:
+    def _record(self, head: Head, answer: Answer, estimates: dict[str, Estimate], timed_out: bool) -> RobustnessRecord:
         stopped = timed_out and any(e.outcome == Outcome.STOPPED for e in estimates.values())
-        return {
-            **answer.bracket.to_record(),
-            "estimators": {
-                name: {"radius": None if math.isinf(e.radius) else e.radius, "outcome": e.outcome, "seconds": e.seconds}
-                for name, e in estimates.items()
-            },
-            "tried": self.epsilon,
-            "reason": "time limit" if stopped else None,
-            "execution_only": answer.execution_only,
+        stored = {
+            name: StoredEstimate(radius=estimate.radius, outcome=estimate.outcome, seconds=estimate.seconds)
+            for name, estimate in estimates.items()
         }
+        reason = "time limit" if stopped else None
+        return RobustnessRecord(head=head, answer=kept(answer), estimators=stored, tried=self.epsilon, reason=reason)
 
-    def summarise(self, records: Sequence[dict[str, Any]], known: Known, seconds: float) -> RobustnessResult:
+    def summarise(
+        self, records: Sequence[RobustnessRecord], known: Known[RobustnessRecord], seconds: float
+    ) -> RobustnessResult:
         """Return the ranges and the estimators' values over the records of the requested inputs."""
         found = measured(records, self.epsilon, self.estimators.names)
-        correct = sum(record["correct"] for record in records)
+        correct = sum(record.correct for record in records)
         return RobustnessResult(
             model=self.job.subject.name,
             digest=self.job.subject.network.digest,
@@ -221,8 +222,8 @@ class _Measurement:
             estimators=found.estimators,
             seconds=seconds,
             records=None if known.run is None else known.run.records_path,
-            indices=tuple(record["index"] for record in records),
-            brackets=tuple(bracket_of(record) for record in records),
+            indices=tuple(record.index for record in records),
+            brackets=tuple(record.answer.bracket for record in records),
             radii={name: radii_of(records, name) for name in self.estimators.names},
             warnings=(*notices_of(known.run), *self.job.warnings(correct, len(records))),
             execution_only=found.execution_only,

@@ -1,7 +1,7 @@
 """A run on disk: its configuration, one record for each input, and witnesses as arrays.
 
     run.json         what the run is; another model, data or setting is refused, not mixed
-    records.jsonl    one JSON object a line, checked field by field when it is read (`verifier.runs.record_fields`)
+    records.jsonl    one JSON object a line, checked field by field when it is read (`verifier.runs.records`)
     witnesses.npz    arrays `index`, `x`, `distance` of the replayed counterexamples
     witnesses/       the same in pieces while the run goes on
     certificates/    one .npz for each proof that left one; its record names it with its SHA-256
@@ -23,17 +23,19 @@ import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from encoders.files import write_atomically
-from verifier.runs.npz import ArrayFileError
-from verifier.runs.record_fields import check_configuration
+from verifier.fields import RecordError
+from verifier.npz import ArrayFileError
+from verifier.runs.certify_record import CertifyRecord
+from verifier.runs.kinds import check_configuration
 from verifier.runs.record_lines import LARGEST_LINE, RecordLines, read_lines, write_lines
-from verifier.runs.records import SCHEMA, RecordError, claimed_distance, configuration_digest, parse_record
+from verifier.runs.records import SCHEMA, Record, configuration_digest, parse_record
 from verifier.runs.witness_files import Witnesses, read_witnesses, write_witnesses
 
 __all__ = ["SCHEMA", "Run", "RunError", "StoredRun", "open_run", "read_run"]
@@ -51,28 +53,28 @@ class Run:
         self.certificates = folder / "certificates"
         self.records_path = folder / "records.jsonl"
         self.results_path = folder / "results.json"
-        self.records: dict[int, dict[str, Any]] = {}
+        self.records: dict[int, Record] = {}
         self.notices: list[str] = []
         self._repeated = False
 
     def read(self) -> None:
         """Take in the records; cut off a last line that was not finished. RunError names a line that is no record."""
-        found = read_lines(self.records_path, self.configuration)
-        for fault in found.faults:
+        lines = read_lines(self.records_path, self.configuration)
+        for fault in lines.faults:
             raise RunError(
                 f"{self.records_path}, line {fault.line}: {fault.reason}; remove the line, and its input is worked on "
                 "again, or name another folder with --out"
             )
-        if self.records_path.exists() and found.complete < self.records_path.stat().st_size:
+        if self.records_path.exists() and lines.complete < self.records_path.stat().st_size:
             with self.records_path.open("r+b") as file:
-                file.truncate(found.complete)
-        self.records, self._repeated = found.records, bool(found.repeated)
+                file.truncate(lines.complete)
+        self.records, self._repeated = lines.records, bool(lines.repeated)
 
-    def append(self, records: Sequence[Mapping[str, Any]], witnesses: Mapping[int, tuple[np.ndarray, float]]) -> None:
+    def append(self, records: Sequence[Record], witnesses: Mapping[int, tuple[np.ndarray, float]]) -> None:
         """Write a batch: its witnesses first, then its records, flushed to the disk."""
         digest = configuration_digest(self.configuration)
-        marked = {record["index"]: {**record, "run": digest} for record in records}
-        text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in marked.values())
+        marked = {record.index: replace(record, head=replace(record.head, run=digest)) for record in records}
+        text = "".join(json.dumps(record.to_json(), allow_nan=False) + "\n" for record in marked.values())
         # The summary is that of the records before.
         self.results_path.unlink(missing_ok=True)
         if witnesses:
@@ -95,13 +97,13 @@ class Run:
         names = (pieces / f"{first:09d}-{number:06d}.npz" for number in itertools.count(len(list(pieces.iterdir()))))
         return next(path for path in names if not path.exists())
 
-    def replace(self, records: Mapping[int, Mapping[str, Any] | None]) -> None:
+    def replace(self, records: Mapping[int, Record | None]) -> None:
         """Put other records, or none, in the place of those of some inputs, before they are worked on again."""
         self.results_path.unlink(missing_ok=True)
         for index, record in records.items():
             self.records.pop(index)
             if record is not None:
-                self.records[index] = dict(record)
+                self.records[index] = record
         write_lines(self.records_path, self.records)
         self._repeated = False
 
@@ -117,19 +119,18 @@ class Run:
             except ArrayFileError as error:
                 aside = path.replace(self.folder / f"{path.name}.damaged")
                 self.notices.append(f"{path} holds no witnesses: {error}; it is {aside.name} now")
-        return self._chosen(stored)
+        return self._claimed(stored)
 
-    def _chosen(self, stored: Sequence[tuple[int, np.ndarray, float]]) -> Witnesses:
+    def _claimed(self, stored: Sequence[tuple[int, np.ndarray, float]]) -> Witnesses:
         """Return of each index the witness that its record claims, or else the nearest."""
-        command = self.configuration["command"]
-        found: Witnesses = {}
+        nearest: Witnesses = {}
         for index, point, distance in stored:
             record = self.records.get(index)
-            claim = None if record is None else claimed_distance(record, command)
-            held = found.get(index)
+            claim = None if record is None else record.claimed_distance
+            held = nearest.get(index)
             if held is None or distance == claim or (held[1] != claim and distance < held[1]):
-                found[index] = (point, distance)
-        return found
+                nearest[index] = (point, distance)
+        return nearest
 
     def keep_witnesses(self, witnesses: Witnesses) -> None:
         """Leave these witnesses and no others, in one file."""
@@ -145,8 +146,7 @@ class Run:
 
     def finish(self, results: Mapping[str, Any]) -> None:
         """Leave one record an input and one witness a claim, and write the summary. Safe to repeat."""
-        command = self.configuration["command"]
-        claims = {index: claimed_distance(record, command) for index, record in self.records.items()}
+        claims = {index: record.claimed_distance for index, record in self.records.items()}
         self.keep_witnesses({i: value for i, value in self.witnesses().items() if claims.get(i) == value[1]})
         if self._repeated:
             write_lines(self.records_path, self.records)
@@ -159,9 +159,8 @@ class Run:
         # Nothing is removed through a link: the folder behind it may be that of another run.
         if not self.certificates.is_dir() or self.certificates.is_symlink():
             return
-        named = {
-            Path(record["certificate"]["file"]).name for record in self.records.values() if record.get("certificate")
-        }
+        files = [r.certificate for r in self.records.values() if isinstance(r, CertifyRecord)]
+        named = {Path(certificate.file).name for certificate in files if certificate is not None}
         for path in self.certificates.iterdir():
             if path.suffix == ".npz" and path.name not in named:
                 path.unlink()
@@ -202,7 +201,7 @@ def read_run(folder: Path) -> StoredRun:
                 raise RunError(f"{run.records_path}, line {fault.line}: {fault.reason}")
         run.records = lines.records
         stored = [witness for path in _witness_files(folder) for witness in _read_witnesses(path)]
-        return StoredRun(configuration, lines, run._chosen(stored), _read_results(run.results_path))
+        return StoredRun(configuration, lines, run._claimed(stored), _read_results(run.results_path))
     except OSError as error:
         raise RunError(f"{folder} cannot be read: {error}") from None
 

@@ -10,11 +10,11 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from encoders.files import replacing
-from verifier.runs.record_fields import check_record, index_of
-from verifier.runs.records import RecordError, parse_record, weakened
+from verifier.fields import RecordError
+from verifier.runs.kinds import RECORDS
+from verifier.runs.records import Configuration, Record, index_of, parse_record
 
 # A record of a comparison takes some ten thousand bytes.
 LARGEST_LINE = 1 << 24
@@ -36,7 +36,7 @@ class RecordLines:
     complete: the length in bytes of the lines that are finished. faults: in the order of the lines.
     """
 
-    records: dict[int, dict[str, Any]] = field(default_factory=dict)
+    records: dict[int, Record] = field(default_factory=dict)
     lines: dict[int, list[int]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     complete: int = 0
@@ -47,37 +47,37 @@ class RecordLines:
         return {index: lines for index, lines in self.lines.items() if len(lines) > 1}
 
 
-def read_lines(path: Path, configuration: Mapping[str, Any]) -> RecordLines:
+def read_lines(path: Path, configuration: Configuration) -> RecordLines:
     """Return what a file of records of a run holds; nothing if there is none. OSError if it cannot be read."""
-    found = RecordLines()
+    held, kind = RecordLines(), RECORDS[configuration["command"]]
     if not path.exists():
-        return found
+        return held
     if not path.is_file():
         raise OSError(f"{path} is no file")
     for number, (line, end) in enumerate(_finished_lines(path), start=1):
-        found.complete = end
+        held.complete = end
         index = None
         try:
             if len(line) > LARGEST_LINE:
                 raise RecordError(f"not a record: it is longer than {LARGEST_LINE:,} bytes")
-            record = parse_record(line)
-            index = index_of(record)
-            found.lines.setdefault(index, []).append(number)
-            check_record(record, configuration)
-            before = found.records.get(index)
-            worse = None if before is None else weakened(before, record, configuration["command"])
+            values = parse_record(line)
+            index = index_of(values)
+            held.lines.setdefault(index, []).append(number)
+            record = kind.from_json(values, configuration)
+            before = held.records.get(index)
+            worse = None if before is None else record.weakened(before)
             if worse is not None:
-                raise RecordError(f"input {index} has an earlier record, line {found.lines[index][0]}, and {worse}")
-            found.records[index] = record
+                raise RecordError(f"input {index} has an earlier record, line {held.lines[index][0]}, and {worse}")
+            held.records[index] = record
         except RecordError as error:
-            found.faults.append(Fault(number, index, str(error)))
-    return found
+            held.faults.append(Fault(number, index, str(error)))
+    return held
 
 
-def write_lines(path: Path, records: Mapping[int, Mapping[str, Any]]) -> None:
+def write_lines(path: Path, records: Mapping[int, Record]) -> None:
     """Write one line for each input in one atomic step."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(records[index], allow_nan=False) + "\n" for index in sorted(records))
+        file.writelines(json.dumps(records[index].to_json(), allow_nan=False) + "\n" for index in sorted(records))
 
 
 def _finished_lines(path: Path) -> Iterator[tuple[bytes, int]]:

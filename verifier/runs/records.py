@@ -1,25 +1,161 @@
-"""A record of an input: one JSON object a line, untrusted text until `verifier.runs.record_fields` has looked at it.
+"""A record: what a run says about one input, a typed value that one JSON object a line holds.
 
-What a record claims (brackets, a witness at a distance), and whether a later one of the same input says less.
+Here stands what the records of all commands share; each command's own stands in a file of its name beside this one, and
+`verifier.runs.kinds` is the table. A line is untrusted text until `from_json` has looked at every field of it. Fields
+that nobody here knows are kept as they are, so that later versions may add some.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Self
 
-from verifier.verdict import Bracket, Strength
+from verifier.fields import (
+    COUNT,
+    NUMBER,
+    TEXT,
+    TEXTS,
+    Kind,
+    RecordError,
+    check_fields,
+    is_whole,
+    kinds_of,
+    read_fields,
+    shown,
+    stated,
+    write_fields,
+)
+from verifier.verdict import Bracket
 
 SCHEMA = 1
 
-Record = Mapping[str, Any]
+# What run.json states, and what is asked of a record by it.
+Configuration = Mapping[str, Any]
+# Fields of every record that follow from others.
+DERIVED = ("schema", "correct")
 
 
-class RecordError(ValueError):
-    """A record is not one, or contradicts itself or the run it stands in."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Head:
+    """What every record says of an input at a position in the data.
+
+    prediction: of the user's model, -1 for none. model, data: digests. seconds: of work. run: the digest of the run's
+    configuration; empty before the run has written it.
+    """
+
+    index: int = stated(COUNT)
+    label: int = stated(COUNT)
+    prediction: int = stated(Kind(is_whole(-1), "a class, or -1 for none"))
+    model: str = stated(TEXT)
+    data: str = stated(TEXT)
+    seconds: float = stated(NUMBER)
+    versions: Mapping[str, str] = stated(TEXTS)
+    run: str = stated(TEXT, "")
+
+    @property
+    def correct(self) -> bool:
+        """Whether the model gives the input its label."""
+        return self.label == self.prediction
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any], configuration: Configuration) -> Head:
+        """Return what an object says; RecordError unless it is of this run and agrees with itself."""
+        schema = Kind(lambda value: type(value) is int and value == SCHEMA, f"{SCHEMA}")
+        check_fields({"schema": (schema, True)}, values)
+        head = Head(**read_fields(Head, values))
+        for name in ("model", "data"):
+            if getattr(head, name) != configuration[name]:
+                raise RecordError(f"its record is about another {name} than the run")
+        if head.run not in ("", configuration_digest(configuration)):
+            raise RecordError("its record was made under another configuration than run.json states")
+        correct = values.get("correct")
+        if correct is not head.correct:
+            raise RecordError(
+                f"label {head.label}, prediction {head.prediction}, correct {shown(correct)} do not go together"
+            )
+        return head
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Record(ABC):
+    """What a run says of one input: the head, and what the command is about.
+
+    about_label: the reference class is the label, so nothing is asked of an input that the model gets wrong.
+    others: fields of versions to come.
+    """
+
+    about_label: ClassVar[bool] = False
+
+    head: Head
+    others: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def index(self) -> int:
+        """The position in the data."""
+        return self.head.index
+
+    @property
+    def correct(self) -> bool:
+        """Whether the model gives the input its label."""
+        return self.head.correct
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the record says something beyond its head."""
+        return self.correct or not self.about_label
+
+    @property
+    @abstractmethod
+    def brackets(self) -> tuple[Bracket, ...]:
+        """Every bracket that the record claims: none where it claims nothing, several in a comparison."""
+
+    @property
+    def claimed_distance(self) -> float | None:
+        """The distance at which the record claims a witness, or None where it claims none."""
+        nearest = min((bracket.upper for bracket in self.brackets), default=math.inf)
+        return None if math.isinf(nearest) else nearest
+
+    def weakened(self, before: Self) -> str | None:
+        """Return in what this later record says less than, or contradicts, an earlier one; None if in nothing."""
+        for name in ("label", "prediction", "model", "data"):
+            first, second = getattr(before.head, name), getattr(self.head, name)
+            if first != second:
+                return f"{name} was {shown(first)} and is {shown(second)}"
+        return self._weakened(before) if self.is_asked else None
+
+    @abstractmethod
+    def _weakened(self, before: Self) -> str | None:
+        """Return the same of what the command is about."""
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], configuration: Configuration) -> Self:
+        """Return the record that an object holds; RecordError unless it is of this run and agrees with itself."""
+        head = Head.read(values, configuration)
+        own = cls._read(values, configuration) if head.correct or not cls.about_label else {}
+        record = cls(head=head, **own)
+        known = record.to_json()
+        optional = kinds_of(cls)
+        others = {name: value for name, value in values.items() if name not in known and name not in optional}
+        return dataclasses.replace(record, others=others)
+
+    @classmethod
+    @abstractmethod
+    def _read(cls, values: Mapping[str, Any], configuration: Configuration) -> dict[str, Any]:
+        """Return what an object says of the command, as the class takes it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that a line holds."""
+        head = {"schema": SCHEMA, **write_fields(self.head), "correct": self.correct}
+        return {**head, **(self._written() if self.is_asked else {}), **self.others}
+
+    @abstractmethod
+    def _written(self) -> dict[str, Any]:
+        """Return what JSON holds of what the command is about."""
 
 
 def parse_record(line: bytes) -> dict[str, Any]:
@@ -37,79 +173,27 @@ def parse_record(line: bytes) -> dict[str, Any]:
     return record
 
 
-def configuration_digest(configuration: Mapping[str, Any]) -> str:
+def index_of(values: Mapping[str, Any]) -> int:
+    """Return the position in the data that an object is about; RecordError if it names none."""
+    index = values.get("index")
+    if not COUNT.holds(index):
+        raise RecordError(f"not a record: field 'index' is {shown(index)}; expected {COUNT.words}")
+    return int(values["index"])
+
+
+def configuration_digest(configuration: Configuration) -> str:
     """Return the digest of what identifies a run: all of its configuration but where model and data were found."""
-    stated = {name: value for name, value in configuration.items() if name != "origin"}
-    return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
-
-
-def bracket_of(record: Record) -> Bracket:
-    """Return the bracket that a record of a correctly classified input holds (null is infinity)."""
-    lower, upper, trusted = (
-        math.inf if end is None else end for end in (record["lower"], record["upper"], record.get("trusted", -1.0))
-    )
-    strength, method = Strength(record["strength"]), record["lower_method"]
-    if strength is Strength.TRUSTED:
-        # Records of before there were trusted ends: the one end they have is only trusted.
-        return Bracket(upper=upper, upper_method=record["upper_method"], trusted=lower, trusted_method=method)
-    return Bracket(lower, upper, method, record["upper_method"], strength, trusted, record.get("trusted_method", ""))
-
-
-def brackets_of(record: Record, command: str) -> list[Bracket]:
-    """Return every bracket that a record holds: none where it claims nothing, several in a comparison."""
-    if command == "compare":
-        return [bracket_of(answer) for answer in record["methods"].values()]
-    if command == "robustness" or (command == "certify" and record["correct"]):
-        return [bracket_of(record)]
-    return []
-
-
-def claimed_distance(record: Record, command: str) -> float | None:
-    """Return the distance at which a record claims a witness, or None where it claims none."""
-    if command == "attack":
-        distance = record["distance"] if record["correct"] else None
-        return None if distance is None else float(distance)
-    nearest = min((bracket.upper for bracket in brackets_of(record, command)), default=math.inf)
-    return None if math.isinf(nearest) else nearest
-
-
-def weakened(before: Record, after: Record, command: str) -> str | None:
-    """Return in what a later record of an input says less than, or contradicts, an earlier one; None if in nothing."""
-    for name in ("label", "prediction", "model", "data"):
-        if before[name] != after[name]:
-            return f"{name} was {shown(before[name])} and is {shown(after[name])}"
-    if command == "compare":
-        lost = [name for name, answer in before["methods"].items() if after["methods"].get(name) != answer]
-        return f"what it says of method {lost[0]!r} has changed" if lost else None
-    if command == "attack":
-        first, second = (claimed_distance(record, command) for record in (before, after))
-        grown = first is not None and (second is None or second > first)
-        return f"its distance was {first!r} and is {second!r}" if grown else None
-    for first_bracket, second_bracket in zip(brackets_of(before, command), brackets_of(after, command), strict=True):
-        if second_bracket.lower < first_bracket.lower or second_bracket.upper > first_bracket.upper:
-            ends = [(bracket.lower, bracket.upper) for bracket in (first_bracket, second_bracket)]
-            return f"its bracket was {ends[0]} and is {ends[1]}"
-    tried = [record.get("tried", []) for record in (before, after)]
-    tried = [set(radii) if isinstance(radii, list) else {radii} for radii in tried]
-    fewer = tried[0] - tried[1] if command == "certify" else max(tried[1]) < max(tried[0])
-    return "radii that were tried are gone" if fewer else None
-
-
-def shown(value: Any) -> str:
-    """Return a value in a few words, whatever it is."""
-    if isinstance(value, list | dict):
-        return f"a {'list' if isinstance(value, list) else 'nested object'} of {len(value)}"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    stated_alone = {name: value for name, value in configuration.items() if name != "origin"}
+    return hashlib.sha256(json.dumps(stated_alone, sort_keys=True).encode()).hexdigest()
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"field {shown(twice)} stands there twice")
-    return found
+    return values
 
 
 def _refuse_constant(name: str) -> Any:

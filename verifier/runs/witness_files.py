@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from encoders.files import replacing
-from verifier.runs.npz import ArrayFileError, read_npz_file
+from verifier.npz import ArrayFileError, read_npz_file
 
 # By index in the data: (point, distance rounded up).
 Witnesses = dict[int, tuple[np.ndarray, float]]

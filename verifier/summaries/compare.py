@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from verifier.metrics import execution_only_at
-from verifier.runs.records import Record, bracket_of
+from verifier.runs.compare_record import CompareRecord
 from verifier.verdict import Bracket, Outcome
 
 
@@ -41,12 +41,14 @@ class ComparedMethod:
 Brackets = Mapping[str, Sequence[Bracket]]
 
 
-def brackets_by_method(records: Sequence[Record], names: Sequence[str]) -> dict[str, tuple[Bracket, ...]]:
+def brackets_by_method(records: Sequence[CompareRecord], names: Sequence[str]) -> dict[str, tuple[Bracket, ...]]:
     """Return the brackets that each method alone has."""
-    return {name: tuple(bracket_of(record["methods"][name]) for record in records) for name in names}
+    return {name: tuple(record.methods[name].answer.bracket for record in records) for name in names}
 
 
-def compared(records: Sequence[Record], epsilon: float, directions: Mapping[str, str]) -> tuple[ComparedMethod, ...]:
+def compared(
+    records: Sequence[CompareRecord], epsilon: float, directions: Mapping[str, str]
+) -> tuple[ComparedMethod, ...]:
     """Return one row for each method over the inputs that the records are of.
 
     directions: of the methods by name, in the order of the rows: "proves", "finds" or "both".
@@ -60,8 +62,8 @@ def compared(records: Sequence[Record], epsilon: float, directions: Mapping[str,
     for name, found in brackets.items():
         lower = np.array([_cut(b.lower, epsilon) for b in found])
         gained = float(np.sum(lower - np.array(base)))
-        answers = [record["methods"][name] for record in records]
-        units = [answer["open_units"] for answer in answers if answer.get("open_units") is not None]
+        answers = [record.methods[name].answer for record in records]
+        units = [answer.open_units for answer in answers if answer.open_units is not None]
         rows.append(
             ComparedMethod(
                 method=name,
@@ -73,8 +75,8 @@ def compared(records: Sequence[Record], epsilon: float, directions: Mapping[str,
                 mean_upper=float(np.mean([_cut(b.upper, epsilon) for b in found])),
                 gap_closed=max(0.0, gained / gap) if directions[name] != "finds" and gap > 0 else None,
                 median_open_units=statistics.median(units) if units else None,
-                median_seconds=statistics.median(answer["seconds"] for answer in answers),
-                execution_only=execution_only_at(epsilon, found, [answer.get("execution_only") for answer in answers]),
+                median_seconds=statistics.median(record.methods[name].seconds for record in records),
+                execution_only=execution_only_at(epsilon, found, [answer.execution_only for answer in answers]),
             )
         )
     return tuple(rows)
@@ -91,15 +93,11 @@ def violations(indices: Sequence[int], brackets: Brackets) -> tuple[tuple[int, s
     )
 
 
-def all_violations(records: Sequence[Record], names: Sequence[str]) -> tuple[tuple[int, str, str], ...]:
+def all_violations(records: Sequence[CompareRecord], names: Sequence[str]) -> tuple[tuple[int, str, str], ...]:
     """Return those between two methods, then those where a method broke itself what a solver had told it is safe."""
-    indices = [record["index"] for record in records]
-    refuted = [
-        (record["index"], *record["methods"][name]["refuted"])
-        for record in records
-        for name in names
-        if record["methods"][name].get("refuted")
-    ]
+    indices = [record.index for record in records]
+    pairs = [(record.index, record.methods[name].answer.refuted) for record in records for name in names]
+    refuted = [(index, *pair) for index, pair in pairs if pair is not None]
     return tuple(dict.fromkeys((*violations(indices, brackets_by_method(records, names)), *refuted)))
 
 

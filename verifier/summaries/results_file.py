@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from verifier.runs.records import SCHEMA, Record, brackets_of, shown
+from verifier.fields import shown
+from verifier.runs.attack_record import AttackRecord
+from verifier.runs.certify_record import CertifyRecord
+from verifier.runs.compare_record import CompareRecord
+from verifier.runs.records import SCHEMA, Configuration, Record
+from verifier.runs.robustness_record import RobustnessRecord
 from verifier.summaries.attack import attacked
 from verifier.summaries.certify import certified
 from verifier.summaries.compare import all_violations, compared
 from verifier.summaries.robustness import measured
+
+# What results.json holds.
+Object = Mapping[str, Any]
 
 # Means and quantiles of the same records may differ by rounding between versions of numpy and scipy.
 RELATIVE, ABSOLUTE = 1e-9, 1e-15
@@ -27,22 +35,20 @@ class StatementError(ValueError):
     """A summary is malformed, or about inputs or settings that the run does not have."""
 
 
-def differences(
-    results: Mapping[str, Any], records: Mapping[int, Record], configuration: Mapping[str, Any]
-) -> list[str]:
+def differences(results: Object, records: Mapping[int, Record], configuration: Configuration) -> list[str]:
     """Return in what a summary is not that of the records, in sentences; empty where it is."""
     try:
         about = _records_about(results, records)
         command = configuration["command"]
         common = {"schema": SCHEMA, "command": command, "digest": configuration["model"]}
-        correct = sum(bool(record["correct"]) for record in about)
+        correct = sum(record.correct for record in about)
         expected = {**common, "correct": correct, **EXPECTED[command](results, about, configuration)}
     except StatementError as error:
         return [str(error)]
     return list(_differences(results, expected))
 
 
-def _records_about(results: Mapping[str, Any], records: Mapping[int, Record]) -> list[Record]:
+def _records_about(results: Object, records: Mapping[int, Record]) -> list[Record]:
     """Return the records of the inputs that a summary is about, in order."""
     inputs, offset = results.get("inputs"), results.get("offset", min(records, default=0))
     if type(inputs) is not int or type(offset) is not int or not 1 <= inputs <= len(records) or offset < 0:
@@ -55,7 +61,7 @@ def _records_about(results: Mapping[str, Any], records: Mapping[int, Record]) ->
     return [records[index] for index in range(offset, offset + inputs)]
 
 
-def _certify(results: Mapping[str, Any], records: Sequence[Record], _: Mapping[str, Any]) -> dict[str, Any]:
+def _certify(results: Object, records: Sequence[CertifyRecord], _: Configuration) -> dict[str, Any]:
     rows = _objects(results.get("results"), "results")
     radii = [_radius(row.get("epsilon"), f"results[{place}].epsilon") for place, row in enumerate(rows)]
     if sorted(set(radii)) != radii:
@@ -63,17 +69,15 @@ def _certify(results: Mapping[str, Any], records: Sequence[Record], _: Mapping[s
     return {"results": [dataclasses.asdict(row) for row in certified(records, radii)]}
 
 
-def _attack(results: Mapping[str, Any], records: Sequence[Record], configuration: Mapping[str, Any]) -> dict[str, Any]:
+def _attack(results: Object, records: Sequence[AttackRecord], configuration: Configuration) -> dict[str, Any]:
     counts = attacked(records)
     settings = {name: configuration[name] for name in ("attack", "norm", "epsilon", "target")}
     return {**settings, **dataclasses.asdict(counts), "robust_accuracy": counts.robust / len(records)}
 
 
-def _robustness(
-    results: Mapping[str, Any], records: Sequence[Record], configuration: Mapping[str, Any]
-) -> dict[str, Any]:
+def _robustness(results: Object, records: Sequence[RobustnessRecord], configuration: Configuration) -> dict[str, Any]:
     epsilon = _radius(results.get("epsilon"), "epsilon")
-    if any(record["tried"] < epsilon for record in records):
+    if any(record.tried < epsilon for record in records):
         raise StatementError(f"it is about the radius {epsilon!r}, at which not every input was tried")
     found = measured(records, epsilon, configuration["estimators"])
     estimators = results.get("estimators")
@@ -82,14 +86,14 @@ def _robustness(
     return dataclasses.asdict(found)
 
 
-def _compare(results: Mapping[str, Any], records: Sequence[Record], configuration: Mapping[str, Any]) -> dict[str, Any]:
+def _compare(results: Object, records: Sequence[CompareRecord], configuration: Configuration) -> dict[str, Any]:
     rows = _objects(results.get("rows"), "rows")
     directions: dict[str, str] = {}
     for place, row in enumerate(rows):
         name, direction = row.get("method"), row.get("direction")
         if not isinstance(name, str) or name in directions or direction not in ("proves", "finds", "both"):
             raise StatementError(f"rows[{place}] is of method {shown(name)}, which {shown(direction)}")
-        if any(name not in record["methods"] for record in records):
+        if any(name not in record.methods for record in records):
             raise StatementError(f"it has a row of method {name!r}, of which not every record speaks")
         directions[name] = direction
     _check_directions(records, directions)
@@ -98,17 +102,23 @@ def _compare(results: Mapping[str, Any], records: Sequence[Record], configuratio
     return {"epsilon": configuration["epsilon"], "norm": configuration["norm"], "rows": table, "violations": found}
 
 
-def _check_directions(records: Sequence[Record], directions: Mapping[str, str]) -> None:
+def _check_directions(records: Sequence[CompareRecord], directions: Mapping[str, str]) -> None:
     """Raise StatementError where a method that only finds has proved something, or the other way round."""
     for record in records:
-        brackets = dict(zip(record["methods"], brackets_of(record, "compare"), strict=True))
         for name, direction in directions.items():
-            proved = max(brackets[name].lower, brackets[name].trusted) >= 0
-            if (direction == "finds" and proved) or (direction == "proves" and math.isfinite(brackets[name].upper)):
+            bracket = record.methods[name].answer.bracket
+            proved, broken = max(bracket.lower, bracket.trusted) >= 0, math.isfinite(bracket.upper)
+            if (direction == "finds" and proved) or (direction == "proves" and broken):
                 raise StatementError(f"its row of method {name!r} says that it only {direction}")
 
 
-EXPECTED = {"certify": _certify, "attack": _attack, "robustness": _robustness, "compare": _compare}
+# By command; a summary is about the records of its own command.
+EXPECTED: dict[str, Callable[[Object, Any, Configuration], dict[str, Any]]] = {
+    "certify": _certify,
+    "attack": _attack,
+    "robustness": _robustness,
+    "compare": _compare,
+}
 
 
 def _objects(value: Any, name: str) -> list[dict[str, Any]]:

@@ -164,7 +164,7 @@ def altered(path: Path, record: dict, content: bytes) -> None:
 
 def test_certificates_that_would_fill_the_memory_are_refused_at_once(run, monkeypatch):
     """Zeros that unpack to more than the file may, a header that claims more than there is, nested text, no zip."""
-    monkeypatch.setattr("verifier.runs.npz.UNPACKED", 1 << 20)
+    monkeypatch.setattr("verifier.npz.UNPACKED", 1 << 20)
     folder = run()
     records = records_of(folder)
     record = proved(records)

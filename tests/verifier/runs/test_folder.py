@@ -1,20 +1,24 @@
 """Run folders survive what happens to them."""
 
+import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
 
+from verifier.runs.certify_record import CertifyRecord
 from verifier.runs.folder import RunError, open_run
 
 CONFIGURATION = {"command": "certify", "model": "a", "data": "b", "seed": 0}
 
 
-def record(index: int, **more: object) -> dict[str, object]:
+def record(index: int, **more: object) -> CertifyRecord:
     """Return a record of `certify` about a correctly classified input, of which nothing is known."""
     head = {"schema": 1, "index": index, "label": 2, "prediction": 2, "correct": True, "model": "a", "data": "b"}
     bracket = {"lower": -1.0, "upper": None, "lower_method": "", "upper_method": "", "strength": "checked"}
-    return {**head, **bracket, "seconds": 0.1, "versions": {"torch": "2"}, "tried": [0.1], "reason": None, **more}
+    own = {"seconds": 0.1, "versions": {"torch": "2"}, "tried": [0.1], "reason": None}
+    return CertifyRecord.from_json({**head, **bracket, **own, **more}, CONFIGURATION)
 
 
 def test_a_half_written_last_line_is_cut_off(tmp_path):
@@ -43,7 +47,7 @@ def test_the_last_record_of_an_index_counts(tmp_path):
         run.append([record(0, lower=0.1)], {})
         run.append([record(0, lower=0.2)], {})
     with open_run(tmp_path / "run", CONFIGURATION) as run:
-        assert run.records[0]["lower"] == 0.2
+        assert run.records[0].answer.bracket.lower == 0.2
 
 
 def test_finishing_leaves_one_record_an_input_and_the_witness_that_it_claims(tmp_path):
@@ -150,7 +154,8 @@ def test_two_processes_cannot_share_a_run(tmp_path):
 
 
 def test_infinite_numbers_never_reach_a_record(tmp_path):
+    one = record(0)
     with open_run(tmp_path / "run", CONFIGURATION) as run:
         with pytest.raises(ValueError, match="JSON compliant"):
-            run.append([record(0, seconds=float("inf"))], {})
+            run.append([dataclasses.replace(one, head=dataclasses.replace(one.head, seconds=math.inf))], {})
         assert not run.records_path.exists() or run.records_path.read_text() == ""

@@ -1,0 +1,161 @@
+"""Fields of JSON objects as fields of frozen values: what each may hold, in words, and how it is read and written.
+
+A class declares its fields with `stated(kind)`; `read_fields` checks an object field by field and returns what the
+class takes, `write_fields` is the way back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# Of integers: what a float64 holds exactly.
+LARGEST_INTEGER = 1 << 53
+
+
+class RecordError(ValueError):
+    """A record is not one, or contradicts itself or the run it stands in."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a value of JSON may be: a rule, the rule in words, and how the value is read and written."""
+
+    holds: Callable[[Any], bool]
+    words: str
+    read: Callable[[Any], Any] = lambda value: value
+    write: Callable[[Any], Any] = lambda value: value
+
+
+# By field: what it may hold, and whether an object must have it.
+Kinds = Mapping[str, tuple[Kind, bool]]
+
+
+def stated(kind: Kind, default: Any = dataclasses.MISSING, *, required: bool = False) -> Any:
+    """Return a field of a class that JSON holds under the same name; required: it has a default, but not in JSON."""
+    required = required or default is dataclasses.MISSING
+    return dataclasses.field(default=default, metadata={"kind": kind, "required": required})
+
+
+def kinds_of(cls: type) -> Kinds:
+    """Return of each stated field of a class its kind, and whether an object must have it."""
+    return {
+        field.name: (field.metadata["kind"], field.metadata["required"])
+        for field in dataclasses.fields(cls)
+        if "kind" in field.metadata
+    }
+
+
+def check_fields(kinds: Kinds, values: Mapping[str, Any], where: str = "") -> None:
+    """Raise RecordError naming the first field that is missing or not what it should be."""
+    for name, (kind, required) in kinds.items():
+        if name not in values:
+            if required:
+                raise RecordError(f"malformed: field {where + name!r} is missing")
+        elif not kind.holds(values[name]):
+            raise RecordError(f"malformed: field {where + name!r} is {shown(values[name])}; expected {kind.words}")
+
+
+def read_fields(cls: type, values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Return the stated fields of a class as an object holds them; RecordError if one is not what it should be."""
+    kinds = kinds_of(cls)
+    check_fields(kinds, values, where)
+    return {name: kind.read(values[name]) for name, (kind, _) in kinds.items() if name in values}
+
+
+def write_fields(value: Any) -> dict[str, Any]:
+    """Return the stated fields of a value as JSON holds them; what is None and cannot be null is left out."""
+    pairs = [(name, kind, getattr(value, name)) for name, (kind, _) in kinds_of(type(value)).items()]
+    return {name: kind.write(field) for name, kind, field in pairs if field is not None or kind.holds(None)}
+
+
+def shown(value: Any) -> str:
+    """Return a value in a few words, whatever it is."""
+    if isinstance(value, list | dict):
+        return f"a {'list' if isinstance(value, list) else 'nested object'} of {len(value)}"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+# ------------------------------------------------------------------------------------------------------------ the kinds
+
+
+def is_whole(least: int) -> Callable[[Any], bool]:
+    """Return the rule of whole numbers from a least one on."""
+    return lambda value: type(value) is int and least <= value < LARGEST_INTEGER
+
+
+def is_number(least: float) -> Callable[[Any], bool]:
+    """Return the rule of finite numbers from a least one on."""
+
+    def holds(value: Any) -> bool:
+        # An integer is compared as it is: it may be too large for a float.
+        if type(value) is int:
+            return least <= value < LARGEST_INTEGER
+        return type(value) is float and math.isfinite(value) and value >= least
+
+    return holds
+
+
+def or_null(kind: Kind, words: str = "") -> Kind:
+    """Return a kind that null is, too."""
+    return Kind(
+        lambda value: value is None or kind.holds(value),
+        words or f"{kind.words}, or null",
+        lambda value: None if value is None else kind.read(value),
+        lambda value: None if value is None else kind.write(value),
+    )
+
+
+def one_of(names: Collection[str]) -> Kind:
+    """Return the kind of some names."""
+    return Kind(lambda value: type(value) is str and value in names, f"one of {', '.join(names)}")
+
+
+def list_of(rule: Callable[[Any], bool], words: str, read: Callable[[Any], Any] = tuple) -> Kind:
+    """Return the kind of lists, read as tuples."""
+    return Kind(lambda value: isinstance(value, list) and all(map(rule, value)), words, read, list)
+
+
+def is_text(value: Any) -> bool:
+    """Return whether a value is text."""
+    return type(value) is str
+
+
+def is_object(value: Any) -> bool:
+    """Return whether a value is a JSON object."""
+    return isinstance(value, dict)
+
+
+def _infinity_read(value: Any) -> float:
+    return math.inf if value is None else float(value)
+
+
+def _infinity_written(value: float) -> float | None:
+    return None if value == math.inf else value
+
+
+NUMBER = Kind(is_number(0.0), "a finite number of at least 0", float)
+# Ends of brackets: null is infinity, and a lower one is -1 where nothing is known.
+DISTANCE = Kind(
+    lambda value: value is None or is_number(0.0)(value), "a finite number of at least 0, or null",
+    _infinity_read, _infinity_written,
+)  # fmt: skip
+LOWER_END = Kind(
+    lambda value: value is None or is_number(-1.0)(value), "a finite number of at least -1, or null for infinity",
+    _infinity_read, _infinity_written,
+)  # fmt: skip
+TEXT = Kind(is_text, "text")
+FLAG = Kind(lambda value: type(value) is bool, "true or false")
+COUNT = Kind(is_whole(0), "a whole number of at least 0")
+RADII = list_of(is_number(0.0), "a list of finite numbers of at least 0", lambda value: tuple(map(float, value)))
+OBJECT = Kind(is_object, "an object")
+REASON = or_null(TEXT, "text or null")
+NAMES = list_of(is_text, "a list of names")
+PAIR = Kind(
+    lambda value: isinstance(value, list) and len(value) == 2 and all(map(is_text, value)), "two names", tuple, list
+)
+TEXTS = Kind(lambda value: is_object(value) and all(map(is_text, value.values())), "an object of texts", dict, dict)

@@ -1,0 +1,78 @@
+"""The record of `certify`: an answer about a correctly classified input, and the radii at which it was tried."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from verifier.answers import Answer
+from verifier.certificates.files import CertificateFile
+from verifier.fields import (
+    FLAG,
+    RADII,
+    REASON,
+    Kind,
+    is_object,
+    or_null,
+    read_fields,
+    stated,
+    write_fields,
+)  # fmt: skip
+from verifier.runs.records import Configuration, Record
+from verifier.runs.stored_answer import read_answer, widened, write_answer
+from verifier.verdict import Bracket
+
+CERTIFICATE = or_null(
+    Kind(
+        is_object, "an object", lambda value: CertificateFile(**read_fields(CertificateFile, value, "certificate.")),
+        write_fields,
+    ),
+    "an object or null",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CertifyRecord(Record):
+    """What is known of an input, against its label.
+
+    tried: radii at which the method has done what it can; reason: why one of them is open. tie: the witness only ties
+    with the label. certificate: of the lower end; no_certificate: why there is none, where one was asked for.
+    """
+
+    about_label: ClassVar[bool] = True
+
+    answer: Answer = dataclasses.field(default_factory=Answer)
+    tried: tuple[float, ...] = stated(RADII, (), required=True)
+    reason: str | None = stated(REASON, None, required=True)
+    tie: bool = stated(FLAG, False)
+    certificate: CertificateFile | None = stated(CERTIFICATE, None)
+    no_certificate: str | None = stated(REASON, None)
+
+    @property
+    def brackets(self) -> tuple[Bracket, ...]:
+        return (self.answer.bracket,) if self.correct else ()
+
+    @property
+    def says_of_certificate(self) -> bool:
+        """Whether the record names a certificate, or says why there is none."""
+        return self.certificate is not None or bool(self.no_certificate)
+
+    def searched_again(self) -> Self:
+        """Return the record without its witness: what was proved stands, the search begins again."""
+        bracket = dataclasses.replace(self.answer.bracket, upper=math.inf, upper_method="")
+        answer = dataclasses.replace(self.answer, bracket=bracket)
+        return dataclasses.replace(self, answer=answer, tie=False, tried=(), reason=None)
+
+    def _weakened(self, before: Self) -> str | None:
+        wider = widened(before.answer.bracket, self.answer.bracket)
+        fewer = set(before.tried) - set(self.tried)
+        return wider or ("radii that were tried are gone" if fewer else None)
+
+    @classmethod
+    def _read(cls, values: Mapping[str, Any], configuration: Configuration) -> dict[str, Any]:
+        return {"answer": read_answer(values), **read_fields(cls, values)}
+
+    def _written(self) -> dict[str, Any]:
+        return {**write_answer(self.answer), **write_fields(self)}

@@ -1,0 +1,72 @@
+"""The table of records, by command, and what run.json states of a run of each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from encoders.region import NORMS
+from verifier.fields import (
+    LARGEST_INTEGER,
+    NAMES,
+    NUMBER,
+    OBJECT,
+    REASON,
+    TEXT,
+    Kind,
+    Kinds,
+    check_fields,
+    is_number,
+    is_text,
+    is_whole,
+    list_of,
+    one_of,
+    or_null,
+)  # fmt: skip
+from verifier.runs.attack_record import AttackRecord
+from verifier.runs.certify_record import CertifyRecord
+from verifier.runs.compare_record import CompareRecord
+from verifier.runs.records import SCHEMA, Record
+from verifier.runs.robustness_record import RobustnessRecord
+
+RECORDS: dict[str, type[Record]] = {
+    "certify": CertifyRecord, "attack": AttackRecord, "robustness": RobustnessRecord, "compare": CompareRecord,
+}  # fmt: skip
+
+
+def _is_domain(value: Any) -> bool:
+    number = is_number(-math.inf)
+    return isinstance(value, list) and len(value) == 2 and all(map(number, value)) and value[0] < value[1]
+
+
+def _is_target(value: Any) -> bool:
+    return value is None or is_text(value) or is_whole(0)(value)
+
+
+NUMBERS = list_of(is_number(-math.inf), "a list of numbers")
+SETTINGS: Kinds = {
+    "schema": (Kind(lambda value: type(value) is int and value == SCHEMA, f"{SCHEMA}"), True),
+    "command": (one_of(RECORDS), True), "model": (TEXT, True), "data": (TEXT, True),
+    "seed": (Kind(is_whole(-LARGEST_INTEGER), "a whole number"), True), "norm": (one_of(NORMS), True),
+    "clip": (or_null(Kind(_is_domain, "two finite numbers, the lower first")), True), "origin": (OBJECT, False),
+}  # fmt: skip
+ORIGIN: Kinds = {
+    "model": (TEXT, False), "data": (TEXT, False), "data_dir": (REASON, False), "layout": (REASON, False),
+    "mean": (NUMBERS, False), "std": (NUMBERS, False),
+}  # fmt: skip
+COMMAND_SETTINGS: Mapping[str, Kinds] = {
+    "certify": {"method": (TEXT, True)},
+    "attack": {
+        "attack": (TEXT, True), "epsilon": (NUMBER, True), "target": (Kind(_is_target, "a class, a name or null"), True)
+    },
+    "robustness": {"method": (TEXT, True), "estimators": (NAMES, True), "solver": (TEXT, True)},
+    "compare": {"epsilon": (NUMBER, True)},
+}  # fmt: skip
+
+
+def check_configuration(configuration: Mapping[str, Any]) -> None:
+    """Raise RecordError naming the first setting of run.json that is missing or not what it should be."""
+    check_fields(SETTINGS, configuration)
+    check_fields(ORIGIN, configuration.get("origin", {}), "origin.")
+    check_fields(COMMAND_SETTINGS[configuration["command"]], configuration)
