@@ -11,7 +11,7 @@ from tests.conftest import REPOSITORY
 # The README is a tour; whatever is longer stands behind it.
 README_LINES = 150
 # Documents that also speak of what was.
-HISTORY = ("CHANGELOG.md", "MAP.md", "RESULTS.md", "REPRODUCTION.md")
+HISTORY = ("CHANGELOG.md", "RESULTS.md", "REPRODUCTION.md")
 DOCUMENTS = sorted(
     path
     for pattern in ("*.md", "docs/**/*.md", "examples/*.md", "benchmarks/*.md")
@@ -90,3 +90,13 @@ def test_every_path_that_a_document_names_exists(document: Path):
     named = {path.rstrip(".") for path in paths if not re.search(r"[A-Z]{3}", path.removesuffix(".md"))}
     missing = sorted(path for path in named if not (REPOSITORY / path).exists())
     assert not missing
+
+
+def test_every_module_stands_in_the_map_once():
+    packages = (REPOSITORY / name for name in ("encoders", "verifier"))
+    modules = [path.relative_to(REPOSITORY).as_posix() for package in packages for path in package.rglob("*.py")]
+    rows = [line.split(" | ") for line in read("docs/MAP.md").splitlines() if re.match(r"\| .*`", line)]
+    assert all(len(row) == 4 for row in rows), "concept, file, source, test"
+    assert all(re.fullmatch(r"`tests/.*\.py` \|", row[3]) for row in rows), "each names a test"
+    mapped = sorted(row[1].strip("`") for row in rows)
+    assert mapped == sorted(path for path in modules if not path.endswith("__init__.py"))
