@@ -27,11 +27,12 @@ from verifier.commands.attack_request import AttackRequest, check_gradient, chec
 from verifier.commands.job import Job, load_job
 from verifier.commands.loop import Known, run_task
 from verifier.commands.request import Data, Model, Options, Request
-from verifier.commands.resuming import arrays_of, notices_of
+from verifier.commands.result import VerbResult, shared_fields
+from verifier.commands.resuming import arrays_of
 from verifier.runs.attack_record import AttackRecord
-from verifier.runs.records import SCHEMA, Head
+from verifier.runs.records import Head
 from verifier.runs.witness_files import Witnesses
-from verifier.summaries.attack import attacked
+from verifier.summaries.attack import AttackCounts, attacked
 from verifier.witnesses.confirm import own_ties
 from verifier.witnesses.find import find_witnesses
 from verifier.witnesses.targeted import find_targeted
@@ -40,60 +41,28 @@ from verifier.witnesses.targeted import find_targeted
 GALLERY = 8
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class AttackResult:
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class AttackResult(AttackCounts, VerbResult):
     """What `attack` returns.
 
-    inputs, correct: how many were asked about, and of these classified correctly.
-    robust: correctly classified inputs without a confirmed counterexample at distance <= epsilon; no proof.
-    confirmed: inputs with a counterexample at any distance, also beyond epsilon.
-    execution_only: inputs whose only unsafe point is so by the rounding of the user's model.
-    timed_out: inputs that the clock stopped.
-    mean_distance, median_distance: of all confirmed counterexamples; None without any.
-    queries, gradients: evaluations without and with a gradient.
-    vanishing_gradients: share of the attacked inputs whose gradient is zero; None where the attack looked at none.
-    records, adversarial: the run's records.jsonl and adversarial.npz; None where nothing was kept.
+    request: what was asked.
+    adversarial: the run's adversarial.npz; None where nothing was kept.
     examples: the confirmed counterexamples, by index in the data.
     gallery: the first of them with the model's confidences, for the picture.
     """
 
-    model: str
-    digest: str
+    command: ClassVar[str] = "attack"
+
     request: AttackRequest
-    inputs: int
-    correct: int
-    robust: int
-    confirmed: int
-    execution_only: int
-    timed_out: int
-    mean_distance: float | None
-    median_distance: float | None
-    queries: int
-    gradients: int
-    vanishing_gradients: float | None
-    seconds: float
-    records: Path | None
     adversarial: Path | None
     examples: dict[int, AdversarialExample]
     gallery: tuple[Exhibit, ...]
-    warnings: tuple[str, ...]
-    data: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the object that `--json` prints."""
-        plain = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name not in ("request", "examples", "gallery", "records", "adversarial", "warnings")
-        }
-        paths = {name: None if path is None else str(path) for name, path in self._paths.items()}
-        head = {"schema": SCHEMA, "command": "attack", **self.request.to_json()}
-        accuracy = {"robust_accuracy": self.robust / self.inputs}
-        return {**head, **plain, **accuracy, **paths, "warnings": list(self.warnings)}
-
-    @property
-    def _paths(self) -> dict[str, Path | None]:
-        return {"records": self.records, "adversarial": self.adversarial}
+        counts = {field.name: getattr(self, field.name) for field in dataclasses.fields(AttackCounts)}
+        adversarial = None if self.adversarial is None else str(self.adversarial)
+        more = {"robust_accuracy": self.robust / self.inputs, "adversarial": adversarial}
+        return {**super().to_json(), **self.request.to_json(), **counts, **more}
 
 
 def attack(
@@ -151,8 +120,7 @@ class _Attacking:
         """Return (records, points) of the rows that are not complete yet."""
         started = time.perf_counter()
         open_rows = [row for row in rows if not self.complete(known.records.get(row))]
-        places = [row - rows.start for row in open_rows]
-        points, labels = self.job.points(rows)[places], self.job.labels(rows)[places]
+        points, labels = self.job.inputs(rows, open_rows)
         predictions = self.job.predictions(points, open_rows)
         correct = np.flatnonzero(predictions == labels)
         budget = Budget(self.seconds_per_input * max(1, len(correct)))
@@ -228,7 +196,6 @@ class _Attacking:
 
     def summarise(self, records: Sequence[AttackRecord], known: Known[AttackRecord], seconds: float) -> AttackResult:
         """Return the counts over the records of the requested inputs; write the counterexamples."""
-        counts = attacked(records)
         examples = {
             record.index: self._example(record, known.witnesses) for record in records if record.distance is not None
         }
@@ -236,18 +203,11 @@ class _Attacking:
         if path is not None:
             write_examples(path, list(examples.values()), self.job.subject.network.input_shape)
         return AttackResult(
-            model=self.job.subject.name,
-            digest=self.job.subject.network.digest,
-            data=self.job.dataset.note,
+            **{**shared_fields(self.job, known.run, records, seconds), **dataclasses.asdict(attacked(records))},
             request=self.request,
-            inputs=len(records),
-            **dataclasses.asdict(counts),
-            seconds=seconds,
-            records=None if known.run is None else known.run.records_path,
             adversarial=path,
             examples=examples,
             gallery=self._gallery(list(examples.values())),
-            warnings=(*notices_of(known.run), *self.job.warnings(counts.correct, len(records))),
         )
 
     def _example(self, record: AttackRecord, witnesses: Witnesses) -> AdversarialExample:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,6 +13,7 @@ from verifier.attacks import ATTACKS, Attack
 from verifier.attacks.criteria import TARGETS
 from verifier.batch import Batch
 from verifier.commands.job import Job
+from verifier.commands.request import checked_radius
 from verifier.subject import Subject
 
 # Names of targets that are one class for each input.
@@ -38,8 +38,7 @@ class AttackRequest:
         supported = ", ".join(self.attack.norms)
         if self.norm not in self.attack.norms or self.norm not in NORMS:
             raise ValueError(f"attack {self.name!r} does not support the {self.norm}-norm; it supports: {supported}")
-        if not math.isfinite(self.epsilon) or self.epsilon < 0:
-            raise ValueError(f"epsilon must be a finite number that is not negative, got {self.epsilon}")
+        checked_radius(self.epsilon)
         if self.epsilon == 0 and not self.attack.minimal:
             minimal = ", ".join(name for name, attack in ATTACKS.items() if attack.minimal)
             raise ValueError(

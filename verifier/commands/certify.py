@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,60 +23,36 @@ from verifier.certificates.certificate import Certificate
 from verifier.certificates.files import write_certificate
 from verifier.commands.job import Job, load_job
 from verifier.commands.loop import Known, run_task
-from verifier.commands.request import Data, Model, Options, Request
-from verifier.commands.resuming import arrays_of, notices_of
+from verifier.commands.request import Data, Model, Options, Request, checked_radius
+from verifier.commands.result import VerbResult, shared_fields
+from verifier.commands.resuming import arrays_of
 from verifier.methods import find_method
 from verifier.methods.suitable import check_method
 from verifier.metrics import RobustnessAt
 from verifier.runs.certify_record import CertifyRecord
-from verifier.runs.records import SCHEMA
 from verifier.runs.stored_answer import kept
 from verifier.runs.witness_files import Witnesses
 from verifier.summaries.certify import certified
 from verifier.verdict import Bracket, Outcome
 
 
-@dataclasses.dataclass(frozen=True)
-class CertifyResult:
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class CertifyResult(VerbResult):
     """What `certify` returns.
 
-    model, digest: the name of the model, and what identifies its network.
-    inputs, correct: how many were asked about, and of these classified correctly.
-    seconds: of the whole command.
-    records: the run's records.jsonl; None where nothing was kept.
     results: the counts at each radius, rising.
     brackets: of the correctly classified inputs, by index in the data.
-    warnings: what was damaged or looks wrong, in sentences.
-    data: how the inputs were scaled, reshaped and clipped.
+    norm: of the balls.
     """
 
-    model: str
-    digest: str
-    inputs: int
-    correct: int
-    seconds: float
-    records: Path | None
+    command: ClassVar[str] = "certify"
+
     results: tuple[RobustnessAt, ...]
     brackets: dict[int, Bracket]
-    warnings: tuple[str, ...]
-    data: str = ""
-    norm: Norm = "inf"
+    norm: Norm
 
     def to_json(self) -> dict[str, Any]:
-        """Return the object that `--json` prints."""
-        return {
-            "schema": SCHEMA,
-            "command": "certify",
-            "model": self.model,
-            "digest": self.digest,
-            "data": self.data,
-            "inputs": self.inputs,
-            "correct": self.correct,
-            "seconds": self.seconds,
-            "records": None if self.records is None else str(self.records),
-            "results": [dataclasses.asdict(result) for result in self.results],
-            "warnings": list(self.warnings),
-        }
+        return {**super().to_json(), "results": [dataclasses.asdict(result) for result in self.results]}
 
 
 def certify(
@@ -181,17 +156,10 @@ class _Certification:
         """Return the counts over the records of the requested inputs."""
         brackets = {record.index: record.answer.bracket for record in records if record.correct}
         return CertifyResult(
-            model=self.job.subject.name,
-            digest=self.job.subject.network.digest,
-            data=self.job.dataset.note,
+            **shared_fields(self.job, known.run, records, seconds),
             norm=self.norm,
-            inputs=len(records),
-            correct=len(brackets),
-            seconds=seconds,
-            records=None if known.run is None else known.run.records_path,
             results=certified(records, self.epsilons),
             brackets=brackets,
-            warnings=(*notices_of(known.run), *self.job.warnings(len(brackets), len(records))),
         )
 
     def _answered(
@@ -233,10 +201,6 @@ class _Certification:
 
 
 def _check_radii(epsilons: Sequence[float]) -> tuple[float, ...]:
-    radii = tuple(float(epsilon) for epsilon in epsilons)
-    if not radii:
+    if not (radii := {checked_radius(epsilon) for epsilon in epsilons}):
         raise ValueError("no epsilon was given")
-    for radius in radii:
-        if not math.isfinite(radius) or radius < 0:
-            raise ValueError(f"epsilon must be a finite number that is not negative, got {radius}")
-    return tuple(sorted(set(radii)))
+    return tuple(sorted(radii))

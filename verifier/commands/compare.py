@@ -7,7 +7,6 @@ method proves and another finds must not contradict each other; every pair is ch
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,12 +23,12 @@ from verifier.batch import BATCH_SIZE, Batch
 from verifier.budget import Budget
 from verifier.commands.job import Job, load_job
 from verifier.commands.loop import Known, run_task
-from verifier.commands.request import Data, Model, Options, Request
-from verifier.commands.resuming import arrays_of, notices_of
+from verifier.commands.request import Data, Model, Options, Request, checked_radius
+from verifier.commands.result import VerbResult, shared_fields
+from verifier.commands.resuming import arrays_of
 from verifier.methods import METHODS, Method, find_method
 from verifier.methods.falsify import FalsifyMethod
 from verifier.runs.compare_record import CompareRecord, MethodAnswer
-from verifier.runs.records import SCHEMA
 from verifier.runs.stored_answer import kept
 from verifier.runs.witness_files import Witnesses
 from verifier.summaries.compare import ComparedMethod, all_violations, brackets_by_method, compared, violations
@@ -43,54 +42,32 @@ COMPARED: dict[str, Method] = {"attack": FalsifyMethod("attack", [ATTACKS["pgd"]
 BY_NAME = {"milp-cbc": "a second opinion on milp; name it to compare it"}
 
 
-@dataclasses.dataclass(frozen=True)
-class CompareResult:
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class CompareResult(VerbResult):
     """What `compare` returns.
 
-    inputs, correct: how many were asked about, and of these classified correctly.
+    epsilon, norm: the radius and the norm that were asked about.
     rows: one for each method.
     left_out: why the other methods were not compared, by name.
     violations: (index, prover, finder) where one method says safe what another breaks: a bug of one of them.
     indices: positions in the data, in order.
     brackets: by method, in the order of `indices`, relative to the prediction.
-    records: the run's records.jsonl; None where nothing was kept.
     """
 
-    model: str
-    digest: str
-    inputs: int
-    correct: int
+    command: ClassVar[str] = "compare"
+
     epsilon: float
-    norm: str
-    seconds: float
+    norm: Norm
     rows: tuple[ComparedMethod, ...]
     left_out: dict[str, str]
     violations: tuple[tuple[int, str, str], ...]
     indices: tuple[int, ...]
     brackets: Mapping[str, tuple[Bracket, ...]]
-    records: Path | None
-    warnings: tuple[str, ...]
-    data: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the object that `--json` prints."""
-        return {
-            "schema": SCHEMA,
-            "command": "compare",
-            "model": self.model,
-            "digest": self.digest,
-            "data": self.data,
-            "inputs": self.inputs,
-            "correct": self.correct,
-            "epsilon": self.epsilon,
-            "norm": self.norm,
-            "seconds": self.seconds,
-            "violations": [list(violation) for violation in self.violations],
-            "rows": [dataclasses.asdict(row) for row in self.rows],
-            "left_out": self.left_out,
-            "records": None if self.records is None else str(self.records),
-            "warnings": list(self.warnings),
-        }
+        asked = {"epsilon": self.epsilon, "norm": self.norm, "left_out": self.left_out}
+        rows = [dataclasses.asdict(row) for row in self.rows]
+        return {**super().to_json(), **asked, "rows": rows, "violations": [list(each) for each in self.violations]}
 
 
 def compare(
@@ -112,13 +89,12 @@ def compare(
     solver's word and a witness, is returned in `violations`, never hidden.
     """
     started = time.perf_counter()
-    if not math.isfinite(epsilon) or epsilon < 0:
-        raise ValueError(f"epsilon must be a finite number that is not negative, got {epsilon}")
+    epsilon = checked_radius(epsilon)
     question = Request(model, data, **options)
     norm = question.norm
     job = load_job(question, "compare")
     chosen, left_out = _choose(methods, norm, job)
-    task = _Comparison(job, float(epsilon), norm, tuple(chosen), left_out, question.time_limit)
+    task = _Comparison(job, epsilon, norm, tuple(chosen), left_out, question.time_limit)
     return run_task(task, "compare", question, started)
 
 
@@ -168,8 +144,7 @@ class _Comparison:
         """Return (records, nearest witnesses) of the rows that lack a method, after each has worked on them alone."""
         before = known.records
         open_rows = [row for row in rows if not self.complete(before.get(row))]
-        places = [row - rows.start for row in open_rows]
-        points, labels = self.job.points(rows)[places], self.job.labels(rows)[places]
+        points, labels = self.job.inputs(rows, open_rows)
         predictions = self.job.outputs(points, open_rows).argmax(axis=1)
         batch = self.job.batch(points, open_rows, predictions, self.norm)
         answers = [dict(before[row].methods) if row in before else {} for row in open_rows]
@@ -199,23 +174,15 @@ class _Comparison:
 
     def summarise(self, records: Sequence[CompareRecord], known: Known[CompareRecord], seconds: float) -> CompareResult:
         """Return one row for each method over the records of the requested inputs."""
-        correct = sum(record.correct for record in records)
         result = CompareResult(
-            model=self.job.subject.name,
-            digest=self.job.subject.network.digest,
-            data=self.job.dataset.note,
-            inputs=len(records),
-            correct=correct,
+            **shared_fields(self.job, known.run, records, seconds),
             epsilon=self.epsilon,
             norm=self.norm,
-            seconds=seconds,
             rows=compared(records, self.epsilon, {name: _direction(COMPARED[name]) for name in self.methods}),
             left_out=self.left_out,
             violations=all_violations(records, self.methods),
             indices=tuple(record.index for record in records),
             brackets=brackets_by_method(records, self.methods),
-            records=None if known.run is None else known.run.records_path,
-            warnings=(*notices_of(known.run), *self.job.warnings(correct, len(records))),
         )
         if known.run is not None and result.violations:
             _save_inputs(self.job, result, known.run.folder / "violations.npz")

@@ -68,6 +68,11 @@ class Job:
         """Return the inputs as the model takes them: in its dtype, rounded into the domain."""
         return self.subject.points(self.dataset.inputs[rows.start : rows.stop], self.dataset.clip)
 
+    def inputs(self, rows: range, wanted: Sequence[int]) -> tuple[Tensor, np.ndarray]:
+        """Return (points, labels) at some positions of a range, which is read as a whole."""
+        places = [row - rows.start for row in wanted]
+        return self.points(rows)[places], self.labels(rows)[places]
+
     def outputs(self, points: Tensor, rows: Sequence[int]) -> np.ndarray:
         """Return the outputs of the user's model at inputs, seen to be those of the graph; rows: their positions."""
         return self.subject.outputs(points, [f"input {row} of the data" for row in rows])

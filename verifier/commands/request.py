@@ -105,6 +105,13 @@ class Request:
             raise ValueError(f"a time limit must be a number of seconds that is not negative, got {self.time_limit}")
 
 
+def checked_radius(epsilon: float) -> float:
+    """Return a radius; ValueError unless it is a finite number that is not negative."""
+    if not math.isfinite(epsilon) or epsilon < 0:
+        raise ValueError(f"epsilon must be a finite number that is not negative, got {epsilon}")
+    return float(epsilon)
+
+
 def read_options(values: dict[str, Any], progress: Progress) -> Options:
     """Return the options among parsed arguments, as the verbs take them; a run on the command line has a folder."""
     options: Any = {name: values[name] for name in option_names(Request)}

@@ -72,11 +72,6 @@ def _withdrawn(run: Run, lost: Mapping[int, str]) -> dict[int, Record | None]:
     return changed
 
 
-def notices_of(run: Run | None) -> tuple[str, ...]:
-    """Return what was damaged in a run and is made again, in sentences."""
-    return () if run is None else tuple(run.notices)
-
-
 def arrays_of(rows: Sequence[int], answers: Sequence[Answer]) -> Witnesses:
     """Return the witnesses of inputs at these positions, as the folder of a run keeps them."""
     pairs = zip(rows, answers, strict=True)

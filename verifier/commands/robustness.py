@@ -9,10 +9,8 @@ paper reports them, stand beside the ranges with the share of inputs that it lea
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Unpack
 
 from encoders.region import Norm
@@ -22,76 +20,44 @@ from verifier.budget import Budget
 from verifier.commands.estimators import Estimate, Estimators
 from verifier.commands.job import Job, load_job
 from verifier.commands.loop import Known, run_task
-from verifier.commands.request import Data, Model, Options, Request
-from verifier.commands.resuming import arrays_of, notices_of
+from verifier.commands.request import Data, Model, Options, Request, checked_radius
+from verifier.commands.result import VerbResult, shared_fields
+from verifier.commands.resuming import arrays_of
 from verifier.methods import find_method
 from verifier.methods.suitable import check_method
-from verifier.metrics import Range
 from verifier.restriction.optimum import Outcome
-from verifier.runs.records import SCHEMA, Head
+from verifier.runs.records import Head
 from verifier.runs.robustness_record import RobustnessRecord, StoredEstimate
 from verifier.runs.stored_answer import kept
 from verifier.runs.witness_files import Witnesses
-from verifier.summaries.robustness import EstimatorResult, measured, radii_of
+from verifier.summaries.robustness import Measured, measured, radii_of
 from verifier.verdict import Bracket
 
 # Estimators that run where none is named; the second only on networks with linear pieces.
 DEFAULT = ("attack", "restriction")
 
 
-@dataclasses.dataclass(frozen=True)
-class RobustnessResult:
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class RobustnessResult(Measured, VerbResult):
     """What `robustness` returns.
 
-    inputs, correct: how many were asked about, and of these classified correctly.
-    frequency, severity: all that they can be, given the brackets.
-    unresolved: share of inputs that are neither proved nor broken at epsilon.
-    estimators: what each alone reports, by name.
-    records: the run's records.jsonl; None where nothing was kept.
-    indices: positions in the data, in order.
-    brackets: of all inputs, in the order of `indices`, relative to the prediction.
+    epsilon: the radius that was asked about.
+    indices, brackets: of the inputs, in the order of the data.
     radii: of each estimator by name, in the order of `indices`; infinite: none found.
-    execution_only: inputs with a point within epsilon that is unsafe by the rounding of the model's execution alone.
     """
 
-    model: str
-    digest: str
-    inputs: int
-    correct: int
+    command: ClassVar[str] = "robustness"
+
     epsilon: float
-    frequency: Range
-    severity: Range
-    unresolved: float
-    estimators: dict[str, EstimatorResult]
-    seconds: float
-    records: Path | None
     indices: tuple[int, ...]
     brackets: tuple[Bracket, ...]
     radii: dict[str, tuple[float, ...]]
-    warnings: tuple[str, ...]
-    data: str = ""
-    execution_only: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return the object that `--json` prints."""
-        return {
-            "schema": SCHEMA,
-            "command": "robustness",
-            "model": self.model,
-            "digest": self.digest,
-            "data": self.data,
-            "inputs": self.inputs,
-            "correct": self.correct,
-            "epsilon": self.epsilon,
-            "frequency": dataclasses.asdict(self.frequency),
-            "severity": dataclasses.asdict(self.severity),
-            "unresolved": self.unresolved,
-            "execution_only": self.execution_only,
-            "estimators": {name: dataclasses.asdict(result) for name, result in self.estimators.items()},
-            "seconds": self.seconds,
-            "records": None if self.records is None else str(self.records),
-            "warnings": list(self.warnings),
-        }
+        measured = {field.name: getattr(self, field.name) for field in dataclasses.fields(Measured)}
+        measured |= {name: dataclasses.asdict(measured[name]) for name in ("frequency", "severity")}
+        measured["estimators"] = {name: dataclasses.asdict(result) for name, result in self.estimators.items()}
+        return {**super().to_json(), "epsilon": self.epsilon, **measured}
 
 
 def robustness(
@@ -118,8 +84,7 @@ def robustness(
     Raises ValueError with what is wrong before any work starts.
     """
     started = time.perf_counter()
-    if not math.isfinite(epsilon) or epsilon < 0:
-        raise ValueError(f"epsilon must be a finite number that is not negative, got {epsilon}")
+    epsilon = checked_radius(epsilon)
     question = Request(model, data, **options)
     norm = question.norm
     if norm != "inf":
@@ -130,7 +95,7 @@ def robustness(
         job, Estimators(tuple(dict.fromkeys(estimators)) or DEFAULT, alpha, levels, solver), bool(estimators)
     )
     check_method(method, job.subject.network, norm)
-    task = _Measurement(job, float(epsilon), chosen, prover.name, norm, question.time_limit)
+    task = _Measurement(job, epsilon, chosen, prover.name, norm, question.time_limit)
     return run_task(task, "robustness", question, started)
 
 
@@ -174,8 +139,7 @@ class _Measurement:
         """Return (records, witnesses) of the rows that are not complete yet; what is known of them stays."""
         before = known.records
         open_rows = [row for row in rows if not self.complete(before.get(row))]
-        places = [row - rows.start for row in open_rows]
-        points, labels = self.job.points(rows)[places], self.job.labels(rows)[places]
+        points, labels = self.job.inputs(rows, open_rows)
         predictions = self.job.outputs(points, open_rows).argmax(axis=1)
         batch = self.job.batch(points, open_rows, predictions)
         budget = Budget(self.seconds_per_input * len(open_rows))
@@ -207,24 +171,12 @@ class _Measurement:
         self, records: Sequence[RobustnessRecord], known: Known[RobustnessRecord], seconds: float
     ) -> RobustnessResult:
         """Return the ranges and the estimators' values over the records of the requested inputs."""
-        found = measured(records, self.epsilon, self.estimators.names)
-        correct = sum(record.correct for record in records)
+        ranges = vars(measured(records, self.epsilon, self.estimators.names))
         return RobustnessResult(
-            model=self.job.subject.name,
-            digest=self.job.subject.network.digest,
-            data=self.job.dataset.note,
-            inputs=len(records),
-            correct=correct,
+            **shared_fields(self.job, known.run, records, seconds),
+            **ranges,
             epsilon=self.epsilon,
-            frequency=found.frequency,
-            severity=found.severity,
-            unresolved=found.unresolved,
-            estimators=found.estimators,
-            seconds=seconds,
-            records=None if known.run is None else known.run.records_path,
             indices=tuple(record.index for record in records),
             brackets=tuple(record.answer.bracket for record in records),
             radii={name: radii_of(records, name) for name in self.estimators.names},
-            warnings=(*notices_of(known.run), *self.job.warnings(correct, len(records))),
-            execution_only=found.execution_only,
         )

@@ -9,9 +9,19 @@ from dataclasses import dataclass
 from verifier.runs.attack_record import AttackRecord
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class AttackCounts:
-    """The fields of `AttackResult` of the same names."""
+    """What the records of an attack come to.
+
+    correct: inputs classified correctly, over which all else counts.
+    robust: those without a confirmed counterexample at distance <= epsilon; no proof.
+    confirmed: inputs with a counterexample at any distance, also beyond epsilon.
+    execution_only: inputs whose only unsafe point is so by the rounding of the user's model.
+    timed_out: inputs that the clock stopped.
+    mean_distance, median_distance: of all confirmed counterexamples; None without any.
+    queries, gradients: evaluations without and with a gradient.
+    vanishing_gradients: share of the attacked inputs whose gradient is zero; None where the attack looked at none.
+    """
 
     correct: int
     robust: int

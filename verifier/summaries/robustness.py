@@ -27,7 +27,7 @@ class EstimatorResult:
     outcomes: dict[str, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Measured:
     """The fields of `RobustnessResult` of the same names."""
 

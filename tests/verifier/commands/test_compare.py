@@ -132,9 +132,12 @@ def test_violations_compare_every_pair():
 def test_the_table_fits_a_terminal_and_shows_only_columns_that_say_something():
     row = ComparedMethod("restriction", "both", 100, 0, 100, 0.003953, 0.004321, 0.9999, None, 0.00021)
     plain, full = (
-        CompareResult("m", "", 100, 100, 0.05, "inf", 1.0, rows, {}, (), (), {}, None, ())
+        CompareResult(
+            model="m", digest="", data="", inputs=100, correct=100, seconds=1.0, records=None, warnings=(),
+            epsilon=0.05, norm="inf", rows=rows, left_out={}, violations=(), indices=(), brackets={},
+        )
         for rows in ((row,), (row, dataclasses.replace(row, trusted=25, median_open_units=123.5)))
-    )
+    )  # fmt: skip
     texts = []
     for result in (plain, full):
         console = Console(width=80, file=io.StringIO())

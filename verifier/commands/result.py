@@ -1,0 +1,54 @@
+"""What the verbs that ask about inputs return: what their results share, and its JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from verifier.commands.job import Job
+from verifier.runs.folder import Run
+from verifier.runs.records import SCHEMA, Record
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class VerbResult:
+    """What `certify`, `attack`, `robustness` and `compare` return, each with more of its own.
+
+    model, digest: the name of the model, and what identifies its network.
+    data: how the inputs were scaled, reshaped and clipped.
+    inputs, correct: how many were asked about, and of these classified correctly.
+    seconds: of the whole command.
+    records: the run's records.jsonl; None where nothing was kept.
+    warnings: what was damaged or looks wrong, in sentences.
+    """
+
+    command: ClassVar[str]
+
+    model: str
+    digest: str
+    data: str
+    inputs: int
+    correct: int
+    seconds: float
+    records: Path | None
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `--json` prints."""
+        return {
+            "schema": SCHEMA, "command": self.command, "model": self.model, "digest": self.digest, "data": self.data,
+            "inputs": self.inputs, "correct": self.correct, "seconds": self.seconds,
+            "records": None if self.records is None else str(self.records), "warnings": list(self.warnings),
+        }  # fmt: skip
+
+
+def shared_fields(job: Job, run: Run | None, records: Sequence[Record], seconds: float) -> dict[str, Any]:
+    """Return the fields of `VerbResult`, from a job and the records of its inputs."""
+    inputs, correct = len(records), sum(record.correct for record in records)
+    return {
+        "model": job.subject.name, "digest": job.subject.network.digest, "data": job.dataset.note, "inputs": inputs,
+        "correct": correct, "seconds": seconds, "records": None if run is None else run.records_path,
+        "warnings": (*(() if run is None else run.notices), *job.warnings(correct, inputs)),
+    }  # fmt: skip
