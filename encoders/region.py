@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from encoders.rounding import add_down, add_up, next_up
 
 Norm = Literal["inf", "2", "1"]
 NORMS: tuple[str, ...] = get_args(Norm)
+
+# What inputs live in: the (least, greatest) value of every coordinate, one box (batch 1) with bounds for each, or all.
+Domain: TypeAlias = tuple[float, float] | Box | None
 
 # By how much of the radius a point is pulled in, in turn, until rounding leaves it inside.
 PULLS = (0.0, 2.0**-48, 2.0**-40, 2.0**-32, 2.0**-24, 2.0**-16)
@@ -25,7 +28,7 @@ class BallRegion:
 
     centre: `(batch, *shape)`, float64, finite, inside the domain, in the units of the network's raw input.
     radius: `(batch,)`, float64, finite, >= 0, in the same units.
-    domain: (least, greatest) value of every coordinate; None where there is no limit.
+    domain: what the balls are cut to: a box of one coordinate or many, exactly as it is given.
     norm: "inf", "2" or "1", of the difference to the centre over all coordinates.
 
     Membership is conservative: a point accepted truly lies in ball and domain. In the inf-norm it is decided on
@@ -38,7 +41,7 @@ class BallRegion:
 
     centre: Tensor
     radius: Tensor
-    domain: tuple[float, float] | None = None
+    domain: Domain = None
     norm: Norm = "inf"
     lower: Tensor = field(init=False)
     upper: Tensor = field(init=False)
@@ -54,12 +57,22 @@ class BallRegion:
             raise ValueError("a radius must be a finite number that is not negative")
         if not bool(self.centre.isfinite().all()):
             raise ValueError("a centre holds NaN or infinity")
-        least, greatest = self.domain or (-math.inf, math.inf)
+        if isinstance(self.domain, Box) and self.domain.lower.shape != (1, *self.centre.shape[1:]):
+            shape = tuple(self.domain.lower.shape)
+            raise ValueError(f"a domain of shape {shape}, where one box of {tuple(self.centre.shape[1:])} is expected")
+        least, greatest = domain_ends(self.domain, self.centre)
         if bool((self.centre < least).any()) or bool((self.centre > greatest).any()):
-            raise ValueError(f"a centre lies outside the domain [{least}, {greatest}]")
+            raise ValueError(f"a centre lies outside the domain {domain_words(self.domain)}")
         lower, upper = add_up(self.centre, -self._radii), add_down(self.centre, self._radii)
         object.__setattr__(self, "lower", lower.clamp(min=least))
         object.__setattr__(self, "upper", upper.clamp(max=greatest))
+
+    @classmethod
+    def of_box(cls, box: Box) -> BallRegion:
+        """Return one box (batch 1, float64, finite) exactly: the ball around its middle that holds it, cut to it."""
+        middle = torch.minimum(torch.maximum(box.lower / 2 + box.upper / 2, box.lower), box.upper)
+        away = torch.maximum(add_up(box.upper, -middle), add_up(middle, -box.lower))
+        return cls(middle, away.flatten(1).amax(dim=1), box)
 
     @property
     def _radii(self) -> Tensor:
@@ -70,11 +83,14 @@ class BallRegion:
 
     def on_processor(self) -> BallRegion:
         """Return the same balls in the memory of the processor."""
-        return BallRegion(self.centre.cpu(), self.radius.cpu(), self.domain, self.norm)
+        domain = self.domain
+        if isinstance(domain, Box):
+            domain = Box.unchecked(domain.lower.cpu(), domain.upper.cpu())
+        return BallRegion(self.centre.cpu(), self.radius.cpu(), domain, self.norm)
 
     def enclosure(self) -> Box:
         """Return boxes that contain the balls in real arithmetic."""
-        least, greatest = self.domain or (-math.inf, math.inf)
+        least, greatest = domain_ends(self.domain, self.centre)
         lower, upper = add_down(self.centre, -self._radii), add_up(self.centre, self._radii)
         return Box(lower.clamp(min=least), upper.clamp(max=greatest))
 
@@ -140,6 +156,24 @@ class BallRegion:
         widened = rounded.to(torch.float64)
         away = torch.where(points >= self.centre, widened > points, widened < points)
         return torch.where(away, torch.nextafter(rounded, self.centre.to(dtype)), rounded)
+
+
+def domain_ends(domain: Domain, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (least, greatest) values of a domain, which broadcast over a batch; infinite where there is no limit.
+
+    In the dtype and on the device of `like`: exact in float64, else rounded to nearest.
+    """
+    if isinstance(domain, Box):
+        return domain.lower.to(like), domain.upper.to(like)
+    least, greatest = (-math.inf, math.inf) if domain is None else domain
+    return like.new_tensor(least), like.new_tensor(greatest)
+
+
+def domain_words(domain: Domain) -> str:
+    """Return a domain in words, for messages."""
+    if isinstance(domain, Box):
+        return "(a box with bounds for each coordinate)"
+    return "without limit" if domain is None else f"[{domain[0]}, {domain[1]}]"
 
 
 def sum_up(values: Tensor) -> Tensor:

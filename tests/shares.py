@@ -61,6 +61,7 @@ EVERY = {
     "test_other_numbers_of_leaves_and_boxes_cannot_prove_what_is_false": 3,
     "test_our_search_decides_max_pools_that_are_written_as_relus": 3,
     "test_projections_are_inside_idempotent_and_not_expansive": 5,
+    "test_proposals_lie_in_a_box_with_bounds_for_each_coordinate": 3,
     "test_proposals_lie_in_the_ball_and_the_reported_mask_is_true": 13,
     "test_results_do_not_depend_on_the_grouping_of_inputs": 13,
     "test_rounding_alone_is_no_disagreement": 3,

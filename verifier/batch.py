@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from encoders.region import BallRegion, Norm
+from encoders.region import BallRegion, Domain, Norm, domain_ends
 from encoders.scaling import unit
 from verifier.subject import Subject
 
@@ -26,7 +26,7 @@ class Batch:
     centres: Tensor
     classes: Tensor
     seeds: tuple[int, ...]
-    domain: tuple[float, float] | None
+    domain: Domain
     reach: float
     norm: Norm = "inf"
 
@@ -42,7 +42,8 @@ class Batch:
     def units(self) -> Tensor:
         """Return powers of two `(batch,)` that no input value asked about exceeds: in these, tolerances are meant."""
         if self.domain is not None:
-            sizes = [max(abs(end) for end in self.domain)] * len(self)
+            ends = domain_ends(self.domain, self.centres)
+            sizes = [max(float(end.abs().max()) for end in ends)] * len(self)
         else:
             sizes = (self.centres.abs().flatten(1).amax(dim=1) + self.reach).tolist()
         return torch.tensor([unit(size) for size in sizes], dtype=torch.float64)

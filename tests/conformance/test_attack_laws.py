@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from encoders import BallRegion, Box
 from encoders.ops import Affine
 from tests.networks.chains import chain, random_relu_network
 from tests.networks.mwd_chains import random_mwd_network
@@ -69,6 +70,21 @@ def test_a_zero_radius_finds_the_centre_and_a_missing_domain_does_no_harm(name, 
     assert not bool(found.unsafe.any())
     search = random_search(network, 4, 0.5, norm=norm, domain=None)
     assert bool(search.region.contains(quick(name).run(search).points).all())
+
+
+@pytest.mark.parametrize(("name", "norm"), CASES)
+def test_proposals_lie_in_a_box_with_bounds_for_each_coordinate(name, norm):
+    network = random_relu_network(4, (6, 12, 10, 4))
+    search = random_search(network, 6, RADII[norm], norm=norm)
+    centre = search.region.centre
+    lower, upper = centre.amin(dim=0, keepdim=True) - 0.01, centre.amax(dim=0, keepdim=True) + 0.3
+    # One coordinate has no room at all.
+    centre[:, 2] = lower[:, 2] = upper[:, 2] = 0.5
+    region = BallRegion(centre, search.region.radius, Box(lower, upper), norm)
+    found = quick(name).run(dataclasses.replace(search, region=region))
+    assert bool(region.contains(found.points).all())
+    assert bool((found.points[:, 2] == 0.5).all())
+    assert torch.equal(found.unsafe, margins(network.scores(found.points), search.classes) <= 0)
 
 
 @pytest.mark.parametrize(("name", "norm"), CASES)

@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from encoders import BallRegion
+from encoders import BallRegion, Box
 
 
 def region_of(centre: list[float], radius: float, domain: tuple[float, float] | None = (0.0, 1.0)) -> BallRegion:
@@ -165,3 +165,67 @@ def test_a_two_norm_barely_above_its_greatest_coordinate_is_rounded_up():
     assert float(region.distance(point)) > 1.0
     assert not bool(region.contains(point))
     assert bool(region.contains(torch.tensor([[1.0, 0.0]], dtype=torch.float64)))
+
+
+def random_box(seed: int, count: int = 6) -> Box:
+    """Return a box of sides of all sizes, one of them a point, at places of all sizes."""
+    generator = torch.Generator().manual_seed(seed)
+    lower = torch.randn(1, count, generator=generator, dtype=torch.float64) * 10.0 ** torch.arange(-2, count - 2)
+    width = torch.rand(1, count, generator=generator, dtype=torch.float64) * 10.0 ** -torch.arange(0, count)
+    width[0, seed % count] = 0.0
+    return Box(lower, lower + width)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_box_with_bounds_for_each_coordinate_is_a_region_exactly(seed):
+    box = random_box(seed)
+    region = BallRegion.of_box(box)
+    enclosure = region.enclosure()
+    for lower, upper in ((region.lower, region.upper), (enclosure.lower, enclosure.upper)):
+        assert torch.equal(lower, box.lower)
+        assert torch.equal(upper, box.upper)
+    corners = torch.cat([box.lower, box.upper])
+    assert bool(region[torch.zeros(2, dtype=torch.int64)].contains(corners).all())
+    for side in range(box.shape[0]):
+        beyond = box.upper.clone()
+        beyond[0, side] = torch.nextafter(beyond[0, side], torch.tensor(math.inf, dtype=torch.float64))
+        assert not bool(region.contains(beyond))
+    wide = torch.nextafter(box.upper - box.lower, torch.tensor(math.inf, dtype=torch.float64)).max()
+    assert float(region.radius) <= 0.5001 * float(wide)
+
+
+@pytest.mark.parametrize("norm", ["inf", "2", "1"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_balls_are_cut_to_a_box_as_to_a_pair(norm, dtype):
+    generator = torch.Generator().manual_seed(7)
+    centres = torch.rand(50, 4, generator=generator).to(torch.float64)
+    radii = torch.rand(50, generator=generator, dtype=torch.float64)
+    pair, box = (
+        BallRegion(centres, radii, domain, norm)
+        for domain in ((0.0, 1.0), Box(torch.zeros(1, 4, dtype=torch.float64), torch.ones(1, 4, dtype=torch.float64)))
+    )
+    points = torch.rand(50, 4, generator=generator, dtype=torch.float64) * 4 - 2
+    for region in (box, box[torch.arange(50)], box.with_radius(box.radius), box.on_processor()):
+        assert torch.equal(region.lower, pair.lower) and torch.equal(region.upper, pair.upper)
+        assert torch.equal(region.enclosure().lower, pair.enclosure().lower)
+        assert torch.equal(region.enclosure().upper, pair.enclosure().upper)
+        assert torch.equal(region.clip(points, dtype), pair.clip(points, dtype))
+        assert torch.equal(region.contains(points), pair.contains(points))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_clipped_points_lie_in_a_box_whose_sides_hold_numbers_of_the_dtype(seed):
+    box = random_box(seed)
+    narrow = Box(*(end.to(torch.float32).to(torch.float64) for end in (box.lower, box.upper)))
+    region = BallRegion.of_box(narrow)
+    points = region.clip(torch.full((1, 6), 1e6, dtype=torch.float64), torch.float32)
+    assert bool(region.contains(points))
+    assert torch.equal(points.to(torch.float64), narrow.upper)
+
+
+def test_a_box_that_does_not_fit_its_centres_is_refused():
+    box = Box(torch.zeros(1, 2, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64))
+    with pytest.raises(ValueError, match="outside the domain"):
+        BallRegion(torch.tensor([[0.5, 1.5]], dtype=torch.float64), torch.ones(1, dtype=torch.float64), box)
+    with pytest.raises(ValueError, match="one box of"):
+        BallRegion(torch.zeros(1, 3, dtype=torch.float64), torch.ones(1, dtype=torch.float64), box)

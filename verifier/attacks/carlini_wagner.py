@@ -91,7 +91,7 @@ class CarliniWagner(NearestAttack):
         """Run the inf-norm attack from the points that are known."""
         rows = nearest.all_rows()
         constants = self._first_constants(nearest)
-        width = nearest.greatest - nearest.least if nearest.bounded else 1.0
+        width = nearest.width if nearest.bounded else 1.0
         low = torch.zeros_like(constants)
         for _ in range(self.searches):
             if nearest.search.budget.exhausted:

@@ -108,8 +108,7 @@ class _Line:
         self.row = torch.tensor([row], device=nearest.centre.device)
         self.target = torch.tensor([target], device=nearest.centre.device)
         self.centre = nearest.search.region.centre[self.row]
-        flat = self.centre.flatten().cpu().numpy()
-        self.below, self.above = nearest.least - flat, nearest.greatest - flat
+        self.below, self.above = ((end - self.centre).flatten().cpu().numpy() for end in nearest.ends)
 
     def search(self) -> None:
         """Offer every minimiser to `nearest`."""

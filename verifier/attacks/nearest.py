@@ -1,6 +1,5 @@
 """The nearest unsafe point that a minimal-distance attack has met, and the segment search that ends some of them."""
 
-import math
 from abc import abstractmethod
 from dataclasses import replace
 from typing import ClassVar
@@ -8,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from encoders.region import domain_ends
 from verifier.attacks.base import Attack, Search
 from verifier.attacks.descent import Descent
 from verifier.attacks.geometry import lengths
@@ -33,7 +33,8 @@ class Nearest:
     points: `(batch, *shape)` in the model's dtype; distances: `(batch,)`, infinite where nothing unsafe was met.
     norm: that of the region unless given; "0" counts changed coordinates. margin: by how much another class (or the
     target) must win; every shortfall is counted from there. source: what is differentiated. Points are clipped to the
-    domain, never to the radius: whether they lie in the ball is the caller's question.
+    domain, never to the radius: whether they lie in the ball is the caller's question. ends: of the domain, float64;
+    least, greatest: the same in the model's dtype.
     """
 
     def __init__(self, search: Search, norm: str | None = None, margin: float = 0.0) -> None:
@@ -42,7 +43,8 @@ class Nearest:
         self.margin = margin
         self.norm = search.region.norm if norm is None else norm
         self.centre = search.region.centre.to(search.network.dtype)
-        self.least, self.greatest = search.region.domain or (-math.inf, math.inf)
+        self.ends = domain_ends(search.region.domain, search.region.centre)
+        self.least, self.greatest = (end.to(self.centre) for end in self.ends)
         self.points = self.centre.clone()
         self.distances = torch.full_like(search.region.radius, torch.inf, dtype=self.centre.dtype)
         self.shortfalls = torch.full_like(self.distances, torch.inf)
@@ -50,7 +52,12 @@ class Nearest:
     @property
     def bounded(self) -> bool:
         """Whether there is a domain with two finite ends."""
-        return math.isfinite(self.least) and math.isfinite(self.greatest)
+        return bool(self.least.isfinite().all()) and bool(self.greatest.isfinite().all())
+
+    @property
+    def width(self) -> float:
+        """The greatest width of the domain."""
+        return float((self.ends[1] - self.ends[0]).max())
 
     @property
     def found(self) -> Tensor:
@@ -67,8 +74,7 @@ class Nearest:
 
     def rooms(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return how far the coordinates of points may fall and rise in the domain, each `(rows, n)`."""
-        flat = x.flatten(1)
-        return flat - self.least, self.greatest - flat
+        return (x - self.least).flatten(1), (self.greatest - x).flatten(1)
 
     def measure(self, rows: Tensor, scores: Tensor) -> Tensor:
         """Return how far scores of points of the given inputs are from what is searched for: reached at <= 0."""

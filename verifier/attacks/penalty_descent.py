@@ -99,12 +99,19 @@ def _evaluate(problem: Problem, positions: Tensor, w: Tensor) -> tuple[Tensor, T
 def _encode(nearest: Nearest, x: Tensor) -> Tensor:
     if not nearest.bounded:
         return x.clone()
-    middle, half = (nearest.greatest + nearest.least) / 2, (nearest.greatest - nearest.least) / 2
-    return torch.atanh(((x - middle) / half * EDGE).clamp(-EDGE, EDGE))
+    middle, half = _middle_and_half(nearest)
+    # A coordinate without room has no width to divide by.
+    return torch.atanh(((x - middle) / torch.where(half > 0, half, 1.0) * EDGE).clamp(-EDGE, EDGE))
 
 
 def _decode(nearest: Nearest, w: Tensor) -> Tensor:
     if not nearest.bounded:
         return w
-    middle, half = (nearest.greatest + nearest.least) / 2, (nearest.greatest - nearest.least) / 2
+    middle, half = _middle_and_half(nearest)
     return nearest.clamp(middle + half * torch.tanh(w))
+
+
+def _middle_and_half(nearest: Nearest) -> tuple[Tensor, Tensor]:
+    """Return the middle of the domain and half its width, in the model's dtype."""
+    least, greatest = nearest.ends
+    return ((greatest + least) / 2).to(nearest.centre), ((greatest - least) / 2).to(nearest.centre)

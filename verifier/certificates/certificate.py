@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from encoders.network import Network
-from encoders.region import BallRegion
+from encoders.region import BallRegion, Domain
 from verifier.certificates.split_program import SplitProgram, split_refusal
 
 # Leaves evaluated side by side.
@@ -59,7 +59,7 @@ class Certificate:
     digest: of the network.
     centre: `input_shape`, floating; the input in the model's dtype.
     radius: of the closed ball, in the units of the raw input.
-    domain: (least, greatest) value of every coordinate; None where there is no limit.
+    domain: what the ball is cut to.
     winner: the class that is proved to win, strictly.
     boxes: the slopes that prove the boxes of hinge units, node by node.
     open_units: which units, of those of all hinges side by side, the leaves' columns are of.
@@ -71,7 +71,7 @@ class Certificate:
     digest: str
     centre: np.ndarray
     radius: float
-    domain: tuple[float, float] | None
+    domain: Domain
     winner: int
     boxes: tuple[BoxSlopes, ...]
     open_units: np.ndarray

@@ -7,10 +7,14 @@ import hashlib
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
+from encoders.box import Box
 from encoders.files import write_atomically
+from encoders.region import Domain
 from verifier.certificates.certificate import BoxSlopes, Certificate, CertificateError, SplitTree
 from verifier.fields import COUNT, NUMBER, TEXT, stated
 from verifier.npz import read_npz
@@ -37,16 +41,19 @@ class CertificateFile:
 
 def write_certificate(certificate: Certificate, folder: Path, index: int) -> CertificateFile:
     """Write the certificate of input `index` into a folder; return what a record says of it."""
+    box = certificate.domain if isinstance(certificate.domain, Box) else None
     header = {
         "schema": SCHEMA, "digest": certificate.digest, "index": index, "radius": certificate.radius,
-        "domain": certificate.domain, "winner": certificate.winner,
+        "domain": None if box is not None else certificate.domain, "winner": certificate.winner,
         "boxes": [box.name for box in certificate.boxes],
         "rivals": [tree.rival for tree in certificate.trees],
     }  # fmt: skip
     arrays = {"header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8), "centre": certificate.centre,
               "open_units": certificate.open_units}  # fmt: skip
-    for number, box in enumerate(certificate.boxes):
-        arrays |= {f"box{number}.places": box.places, f"box{number}.slopes": box.slopes}
+    if box is not None:
+        arrays |= {"domain.lower": box.lower.numpy(), "domain.upper": box.upper.numpy()}
+    for number, slopes in enumerate(certificate.boxes):
+        arrays |= {f"box{number}.places": slopes.places, f"box{number}.slopes": slopes.slopes}
     for number, tree in enumerate(certificate.trees):
         numbers = (tree.splits, tree.slopes, tree.multipliers)
         arrays |= {f"tree{number}.{name}": values for name, values in zip(TREE_ARRAYS, numbers, strict=True)}
@@ -105,8 +112,18 @@ def _certificate(arrays: dict[str, np.ndarray], index: int) -> Certificate:
         SplitTree(rival, *(arrays[f"tree{number}.{name}"] for name in TREE_ARRAYS))
         for number, rival in enumerate(header["rivals"])
     )
-    domain = None if header["domain"] is None else (float(header["domain"][0]), float(header["domain"][1]))
+    domain = _domain(header["domain"], arrays)
     return Certificate(
         header["digest"], arrays["centre"], float(header["radius"]), domain, int(header["winner"]), boxes,
         arrays["open_units"], trees,
     )  # fmt: skip
+
+
+def _domain(ends: Any, arrays: dict[str, np.ndarray]) -> Domain:
+    """Return the domain: the pair of the header, or bounds for each coordinate as arrays."""
+    if ends is not None:
+        return float(ends[0]), float(ends[1])
+    if "domain.lower" not in arrays:
+        return None
+    lower, upper = (torch.from_numpy(arrays[f"domain.{end}"].astype(np.float64)) for end in ("lower", "upper"))
+    return Box(lower, upper)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from encoders.network import Network
-from encoders.region import BallRegion
+from encoders.region import BallRegion, domain_ends
 from verifier.answers import Answer
 from verifier.batch import Batch
 from verifier.bounds.interval import compare_classes
@@ -194,7 +194,7 @@ class MilpMethod(Method):
         unit = float(one.units[0])
         share = steps.abs() / steps.abs().amax().clamp(min=1e-300)
         moved = torch.cat([points.to(centre) + nudge * unit * share.round() * steps.sign() for nudge in NUDGES])
-        return moved if one.domain is None else moved.clamp(*one.domain)
+        return moved.clamp(*domain_ends(one.domain, moved))
 
     def _share(self, budget: Budget, inputs: int) -> Budget:
         """Return the next input's part of a budget for several: what easy ones leave goes to the later ones."""

@@ -13,13 +13,12 @@ from torch import Tensor
 
 from encoders.formulations.restrict import freeze
 from encoders.network import Network
+from encoders.region import Domain, domain_ends
 from verifier.restriction.optimum import Optimum, nearest_in_box
 from verifier.restriction.question import Question
 
 # An optimum lies on the rows that are tight there up to the solver's tolerance; nearer than this they count as ties.
 EDGE = 1e-6
-
-Domain = tuple[float, float] | None
 
 
 def ask_own_region(
@@ -61,9 +60,8 @@ def next_region(question: Question, answer: Optimum) -> Question | None:
 
 def _room(x: Tensor, domain: Domain, reach: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the least and greatest step of each coordinate."""
-    flat = x.flatten().cpu().numpy()
-    least, greatest = (-np.inf, np.inf) if domain is None else domain
-    return np.maximum(least - flat, -reach), np.minimum(greatest - flat, reach)
+    below, above = ((end - x).flatten().cpu().numpy() for end in domain_ends(domain, x))
+    return np.maximum(below, -reach), np.minimum(above, reach)
 
 
 def _second_margin(network: Network, x: Tensor, target: int) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,6 @@ region alone: not the radius of the network, nor the program at an attacked poin
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -15,8 +14,8 @@ from torch import Tensor
 
 from encoders.formulations.restrict import freeze
 from encoders.network import Network
+from encoders.region import Domain, domain_ends
 from verifier.restriction.optimum import nearest_in_box
-from verifier.restriction.regions import Domain
 
 
 def screen(network: Network, x: Tensor, targets: Tensor, domain: Domain, reach: float) -> np.ndarray:
@@ -26,7 +25,7 @@ def screen(network: Network, x: Tensor, targets: Tensor, domain: Domain, reach: 
     target is the class of the input.
     """
     x = x.detach().to(torch.float64)
-    least, greatest = (-math.inf, math.inf) if domain is None else domain
+    least, greatest = domain_ends(domain, x)
     below, above = ((x - least).clamp(max=reach).flatten(1), (greatest - x).clamp(max=reach).flatten(1))
     cast = network.cast(torch.float64, x.device)
     margin, gradient = _margins(cast.evaluate, x, targets)
