@@ -189,10 +189,10 @@ class Agreement:
             return f"Which node differs is not known ({type(error).__name__}: {error})."
         exact = torch.from_numpy(np.ascontiguousarray(point[None])).to(torch.float64)
         for name, value, tolerance in node_tolerances(self.network, exact):
-            found = seen.get(name)
-            if found is None or found.size != value.numel():
+            node_value = seen.get(name)
+            if node_value is None or node_value.size != value.numel():
                 continue
-            if len(_rows_beyond(found.reshape(1, -1), *(t.reshape(1, -1).numpy() for t in (value, tolerance)))):
+            if len(_rows_beyond(node_value.reshape(1, -1), *(t.reshape(1, -1).numpy() for t in (value, tolerance)))):
                 return f"The first node that differs is {name!r}."
         return "No inner node that both know differs."
 
@@ -246,15 +246,15 @@ def _typical(op: Op) -> float:
 def probes(inputs: np.ndarray, domain: tuple[float, float] | None) -> tuple[np.ndarray, list[str]]:
     """Return points in the dtype of the inputs, and what each is; the same ones for the same inputs."""
     random = np.random.default_rng(0)
-    chosen = inputs[:INPUTS]
+    first = inputs[:INPUTS]
     least, greatest = domain if domain is not None else (float(inputs.min()), float(inputs.max()))
     shape, width = inputs.shape[1:], greatest - least
     corners = [np.full(shape, least), np.full(shape, greatest)]
     corners += [np.where(random.random(shape) < 0.5, least, greatest) for _ in range(CORNERS - 2)]
     inside = [least + width * random.random(shape) for _ in range(INSIDE)]
-    beside = [x + width * share * random.uniform(-1.0, 1.0, shape) for x in chosen for share in (1e-6, 0.1)]
-    points = np.concatenate([chosen, np.clip(np.stack([*corners, *inside, *beside]), least, greatest)])
-    where = [f"input {i} of the data" for i in range(len(chosen))]
+    beside = [x + width * share * random.uniform(-1.0, 1.0, shape) for x in first for share in (1e-6, 0.1)]
+    points = np.concatenate([first, np.clip(np.stack([*corners, *inside, *beside]), least, greatest)])
+    where = [f"input {i} of the data" for i in range(len(first))]
     where += ["a corner of the domain"] * len(corners) + ["a random point of the domain"] * len(inside)
     where += [f"a point beside input {i // 2} of the data" for i in range(len(beside))]
     return points.astype(inputs.dtype), where
@@ -269,10 +269,10 @@ def _groupings(count: int) -> Iterator[tuple[list[int], str]]:
         yield [row], "run alone"
 
 
-def _rows_beyond(found: np.ndarray, expected: np.ndarray, tolerance: np.ndarray) -> list[int]:
+def _rows_beyond(outputs: np.ndarray, expected: np.ndarray, tolerance: np.ndarray) -> list[int]:
     """Return the rows in which a value differs by more than the tolerance or is not finite."""
     with np.errstate(invalid="ignore", over="ignore"):
-        near = (np.abs(found.astype(np.float64) - expected) <= tolerance) & np.isfinite(found)
+        near = (np.abs(outputs.astype(np.float64) - expected) <= tolerance) & np.isfinite(outputs)
     rows: list[int] = np.flatnonzero(~near.reshape(len(near), -1).all(axis=1)).tolist()
     return rows
 

@@ -100,9 +100,9 @@ def adversarial_frequency(epsilon: float, brackets: Sequence[Bracket]) -> Range:
     if not n:
         return Range(None, None, None, "no inputs")
     outcomes = [bracket.at(epsilon) for bracket in brackets]
-    found, still_open = outcomes.count(Outcome.FALSIFIED), outcomes.count(Outcome.OPEN)
-    most = found + still_open
-    return Range(found / n, most / n, (clopper_pearson(found, n)[0], clopper_pearson(most, n)[1]))
+    falsified, still_open = outcomes.count(Outcome.FALSIFIED), outcomes.count(Outcome.OPEN)
+    most = falsified + still_open
+    return Range(falsified / n, most / n, (clopper_pearson(falsified, n)[0], clopper_pearson(most, n)[1]))
 
 
 def adversarial_severity(epsilon: float, brackets: Sequence[Bracket], resamples: int = 500) -> Range:
@@ -114,30 +114,30 @@ def adversarial_severity(epsilon: float, brackets: Sequence[Bracket], resamples:
     """
     outcomes = [bracket.at(epsilon) for bracket in brackets]
     pairs = zip(brackets, outcomes, strict=True)
-    found = np.array([[max(b.lower, 0.0), b.upper] for b, o in pairs if o is Outcome.FALSIFIED]).reshape(-1, 2)
+    falsified = np.array([[max(b.lower, 0.0), b.upper] for b, o in pairs if o is Outcome.FALSIFIED]).reshape(-1, 2)
     still_open = np.sort([max(b.lower, 0.0) for b, o in zip(brackets, outcomes, strict=True) if o is Outcome.OPEN])
-    if not len(found) and not len(still_open):
+    if not len(falsified) and not len(still_open):
         return Range(None, None, None, f"no input has a robust radius of at most {epsilon:g}")
     random, n = np.random.default_rng(0), len(brackets)
     # The order of inputs is free: those found come first, the open ones next, the certified last.
     draws = [np.ones(n), *(random.multinomial(n, np.full(n, 1.0 / n)) for _ in range(resamples))]
-    ends = [_severity_ends(epsilon, found, still_open, counts) for counts in draws]
+    ends = [_severity_ends(epsilon, falsified, still_open, counts) for counts in draws]
     low, high = ends[0]
     drawn = np.array([end for end in ends[1:] if not math.isnan(end[0])]).reshape(-1, 2)
     ci95 = (float(np.quantile(drawn[:, 0], 0.025)), float(np.quantile(drawn[:, 1], 0.975))) if len(drawn) else None
-    return Range(low, high, ci95, maybe_undefined=not len(found))
+    return Range(low, high, ci95, maybe_undefined=not len(falsified))
 
 
 def _severity_ends(
-    epsilon: float, found: np.ndarray, still_open: np.ndarray, counts: np.ndarray
+    epsilon: float, falsified: np.ndarray, still_open: np.ndarray, counts: np.ndarray
 ) -> tuple[float, float]:
     """Return (smallest, largest) mean; counts: how often each input is taken, the found ones first, then the open."""
-    mine, others = counts[: len(found)], counts[len(found) : len(found) + len(still_open)]
+    mine, others = counts[: len(falsified)], counts[len(falsified) : len(falsified) + len(still_open)]
     taken, more = float(mine.sum()), float(others.sum())
     if taken + more == 0:
         return math.nan, math.nan
-    largest = (float(mine @ found[:, 1]) + epsilon * more) / (taken + more)
-    sums = float(mine @ found[:, 0]) + np.concatenate([[0.0], np.cumsum(others * still_open)])
+    largest = (float(mine @ falsified[:, 1]) + epsilon * more) / (taken + more)
+    sums = float(mine @ falsified[:, 0]) + np.concatenate([[0.0], np.cumsum(others * still_open)])
     sizes = taken + np.concatenate([[0.0], np.cumsum(others)])
     # The running mean falls while the next lower end is below it, then rises: its minimum is that of all prefixes.
     return float((sums[sizes > 0] / sizes[sizes > 0]).min()), largest

@@ -77,21 +77,21 @@ class LocalSearch(Attack):
         tried = try_pixels(search, rows, ball, picture, x, pixels)
         single, order = tried.sort(dim=1, stable=True)
         moves, ups = order % pixels.shape[1], order >= pixels.shape[1]
-        chosen = pixels.gather(1, moves)
-        one = ball.project(set_pixels(ball, picture, x, chosen[:, :1], ups[:, :1]))
+        changed_pixels = pixels.gather(1, moves)
+        one = ball.project(set_pixels(ball, picture, x, changed_pixels[:, :1], ups[:, :1]))
         both = x
         # From the worst to the best, so that where ends of one pixel compete the better one stays.
         for position in reversed(range(min(self.together, single.shape[1]))):
             helps = single[:, position] < values
-            changed = set_pixels(ball, picture, both, chosen[:, position, None], ups[:, position, None])
+            changed = set_pixels(ball, picture, both, changed_pixels[:, position, None], ups[:, position, None])
             both = torch.where(helps[:, None], changed, both)
         both = ball.project(both)
         together = ask(search, rows, both)
         better_together = together <= single[:, 0]
-        found = torch.where(better_together, together, single[:, 0])
-        better = found < values
+        least = torch.where(better_together, together, single[:, 0])
+        better = least < values
         x = torch.where((better & better_together)[:, None], both, torch.where(better[:, None], one, x))
-        return x, torch.where(better, found, values), torch.where(better, chosen[:, 0], -1)
+        return x, torch.where(better, least, values), torch.where(better, changed_pixels[:, 0], -1)
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ class SinglePixel(Attack):
             part, pixels = ball.at(rows), order[rows, begin : begin + self.at_once]
             tried = try_pixels(search, rows, part, picture, part.centre, pixels)
             values, which = tried.min(dim=1, keepdim=True)
-            chosen, up = pixels.gather(1, which % pixels.shape[1]), which >= pixels.shape[1]
-            points = part.project(set_pixels(part, picture, part.centre, chosen, up))
+            pixel, up = pixels.gather(1, which % pixels.shape[1]), which >= pixels.shape[1]
+            points = part.project(set_pixels(part, picture, part.centre, pixel, up))
             better = values[:, 0] < least[rows]
             best[rows[better]], least[rows[better]] = points[better], values[better, 0]
             rows = rows[~(values[:, 0] <= 0)]

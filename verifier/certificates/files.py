@@ -91,9 +91,9 @@ def read_certificate(path: Path, sha256: str, index: int) -> Certificate:
         content = path.read_bytes()
     except OSError as error:
         raise CertificateError(f"{path} cannot be read: {error}") from None
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise CertificateError(f"{path} was altered: its SHA-256 is {found}, the record says {sha256}")
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != sha256:
+        raise CertificateError(f"{path} was altered: its SHA-256 is {digest}, the record says {sha256}")
     try:
         return _certificate(read_npz(content), index)
     except (KeyError, TypeError, ValueError, IndexError, OverflowError, RecursionError) as error:

@@ -220,11 +220,11 @@ class _Attacking:
     def _gallery(self, examples: Sequence[AdversarialExample]) -> tuple[Exhibit, ...]:
         """Return the first counterexamples, those within epsilon first, with the confidences before and after."""
         first = sorted(examples, key=lambda e: (e.distance > self.request.epsilon, e.index))[:GALLERY]
-        chosen = sorted(first, key=lambda e: e.index)
-        if not chosen:
+        shown = sorted(first, key=lambda e: e.index)
+        if not shown:
             return ()
         before, after = (
             confidences(self.job.subject.execute(np.stack(points)))
-            for points in ([e.original for e in chosen], [e.point for e in chosen])
+            for points in ([e.original for e in shown], [e.point for e in shown])
         )
-        return tuple(Exhibit(e, float(before[i, e.label]), float(after[i, e.prediction])) for i, e in enumerate(chosen))
+        return tuple(Exhibit(e, float(before[i, e.label]), float(after[i, e.prediction])) for i, e in enumerate(shown))

@@ -64,8 +64,8 @@ class CheckResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
-        found = dataclasses.asdict(self)
-        return {"schema": SCHEMA, "command": "check", **found, "refused": [list(pair) for pair in self.refused]}
+        fields = dataclasses.asdict(self)
+        return {"schema": SCHEMA, "command": "check", **fields, "refused": [list(pair) for pair in self.refused]}
 
 
 def check(
@@ -200,8 +200,8 @@ class _Check:
         if isinstance(results, str):
             self.refused.append((WHOLE, f"results.json cannot be read: {results}"))
         elif results is not None:
-            found = differences(results, self.stored.lines.records, self.stored.configuration)
-            self.refused += [(WHOLE, f"results.json is not what the records say: {sentence}") for sentence in found]
+            sentences = differences(results, self.stored.lines.records, self.stored.configuration)
+            self.refused += [(WHOLE, f"results.json is not what the records say: {sentence}") for sentence in sentences]
 
     def result(self, run: str, seconds: float) -> CheckResult:
         """Return all of it."""

@@ -90,7 +90,7 @@ def _has_certificate(record: CertifyRecord, folder: Path) -> bool:
 def _without_witness(records: Mapping[int, Record], witnesses: Witnesses, job: Job, norm: Norm) -> dict[int, str]:
     """Return the inputs whose record claims a witness that is not there or does not show it, with the reason."""
     lost: dict[int, str] = {}
-    left: list[int] = []
+    unsettled: list[int] = []
     dtype = torch.zeros(0, dtype=job.subject.network.dtype).numpy().dtype
     for index, record in sorted(records.items()):
         claim = record.claimed_distance
@@ -104,9 +104,9 @@ def _without_witness(records: Mapping[int, Record], witnesses: Witnesses, job: J
         elif point.shape != job.subject.network.input_shape or point.dtype != dtype or not np.isfinite(point).all():
             lost[index] = f"the witness of input {index} is no input of the model"
         else:
-            left.append(index)
-    for start in range(0, len(left), BATCH_SIZE):
-        part = left[start : start + BATCH_SIZE]
+            unsettled.append(index)
+    for start in range(0, len(unsettled), BATCH_SIZE):
+        part = unsettled[start : start + BATCH_SIZE]
         shown = _shows(job, part, [witnesses[i] for i in part], [records[i].head.prediction for i in part], norm)
         for index, holds in zip(part, shown.tolist(), strict=True):
             if not holds:

@@ -91,11 +91,11 @@ def robustness(
         raise ValueError(f"robustness measures in the inf-norm, the norm of its programs; {norm!r} is not supported")
     prover = find_method(method, norm)
     job = load_job(question, "robustness")
-    chosen = _chosen(
+    suitable = _chosen(
         job, Estimators(tuple(dict.fromkeys(estimators)) or DEFAULT, alpha, levels, solver), bool(estimators)
     )
     check_method(method, job.subject.network, norm)
-    task = _Measurement(job, epsilon, chosen, prover.name, norm, question.time_limit)
+    task = _Measurement(job, epsilon, suitable, prover.name, norm, question.time_limit)
     return run_task(task, "robustness", question, started)
 
 

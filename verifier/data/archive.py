@@ -73,13 +73,13 @@ def _read_members(
     path: Path, archive: zipfile.ZipFile, required: Sequence[str], optional: Sequence[str], limits: Limits
 ) -> dict[str, NDArray[Any]]:
     """Return the arrays that are there; DataError for a required one that is not."""
-    found = {key: member for key in (*required, *optional) if (member := _member(path, archive, key))}
-    total = sum(member.file_size for member in found.values())
-    for member in found.values():
+    members = {key: member for key in (*required, *optional) if (member := _member(path, archive, key))}
+    total = sum(member.file_size for member in members.values())
+    for member in members.values():
         _check_member(path, member, limits)
-    limits.check("data_bytes", total, f"{path}: {', '.join(found)} together")
-    check_growth(path, " and ".join(found), total, limits)
-    arrays = {key: array for key, member in found.items() if (array := _read_member(archive, member)) is not None}
+    limits.check("data_bytes", total, f"{path}: {', '.join(members)} together")
+    check_growth(path, " and ".join(members), total, limits)
+    arrays = {key: array for key, member in members.items() if (array := _read_member(archive, member)) is not None}
     missing = [key for key in required if key not in arrays]
     if missing:
         held = sorted(name.removesuffix(".npy") for name in archive.namelist())

@@ -118,8 +118,8 @@ def _locate(name: str, split: str, data_dir: str | Path | None) -> tuple[Path, P
 
 def _pair(folder: Path, split: str) -> tuple[Path, Path] | None:
     """Return the files of images and labels in this folder, None unless both are there."""
-    found = []
+    paths = []
     for kind in ("images{}idx3-ubyte", "labels{}idx1-ubyte"):
         files = [f"{_STEM[split]}-{kind.format(dot)}{suffix}" for dot in "-." for suffix in ("", ".gz")]
-        found += [folder / file for file in files if (folder / file).is_file()][:1]
-    return (found[0], found[1]) if len(found) == 2 else None
+        paths += [folder / file for file in files if (folder / file).is_file()][:1]
+    return (paths[0], paths[1]) if len(paths) == 2 else None

@@ -56,19 +56,19 @@ def read_npy(file: IO[bytes], size: int) -> NDArray[Any] | None:
 
 def _parsed(header: str) -> tuple[np.dtype[Any], bool, tuple[int, ...]]:
     """Return the dtype, whether the first axis varies fastest, and the shape; ValueError for all but plain headers."""
-    text, found = header.strip(), dict[str, re.Match[str]]()
+    text, entries = header.strip(), dict[str, re.Match[str]]()
     inside, position = text[1:-1].rstrip(), 0
     while position < len(inside) and (entry := _ENTRY.match(inside, position)):
-        found[entry[1]], position = entry, entry.end()
+        entries[entry[1]], position = entry, entry.end()
     kinds = {"descr": 2, "fortran_order": 3, "shape": 4}
-    plain = text[:1] + text[-1:] == "{}" and position == len(inside) and len(found) == 3
-    if not plain or any(found[key][group] is None for key, group in kinds.items()):
+    plain = text[:1] + text[-1:] == "{}" and position == len(inside) and len(entries) == 3
+    if not plain or any(entries[key][group] is None for key, group in kinds.items()):
         raise ValueError(f"the header {header[:60]!r} is not that of an array of plain numbers")
-    shown = found["descr"][2]
+    shown = entries["descr"][2]
     dtype = np.dtype(shown) if _DTYPE.fullmatch(shown) else None
     if dtype is None or dtype.hasobject or dtype.itemsize == 0:
         raise ValueError(f"the dtype {shown!r} holds no plain numbers (pickled objects are never opened)")
-    return dtype, found["fortran_order"][3] == "True", _sizes(found["shape"][4])
+    return dtype, entries["fortran_order"][3] == "True", _sizes(entries["shape"][4])
 
 
 def _sizes(text: str) -> tuple[int, ...]:

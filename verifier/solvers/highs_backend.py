@@ -205,7 +205,7 @@ class WarmModel:
     def _solution(self) -> Solution:
         status, library, model = self._highs.getModelStatus(), self._library, self.model
         kind = library.HighsModelStatus
-        info, found = self._highs.getInfo(), self._highs.getSolution()
+        info, solution = self._highs.getInfo(), self._highs.getSolution()
         scaling, is_mip = self.scaling, bool(model.integer.any())
         stats = {
             "status": self._highs.modelStatusToString(status),
@@ -215,9 +215,9 @@ class WarmModel:
         if is_mip:
             stats["nodes"] = int(info.mip_node_count)
         primal = None
-        if info.primal_solution_status == library.SolutionStatus.kSolutionStatusFeasible and found.value_valid:
-            primal = scaling.point(np.array(found.col_value))
-        dual = scaling.row_dual(np.array(found.row_dual)) if found.dual_valid and not is_mip else None
+        if info.primal_solution_status == library.SolutionStatus.kSolutionStatusFeasible and solution.value_valid:
+            primal = scaling.point(np.array(solution.col_value))
+        dual = scaling.row_dual(np.array(solution.row_dual)) if solution.dual_valid and not is_mip else None
         bound = -math.inf if dual is None else model.dual_bound(dual)
         if is_mip and math.isfinite(info.mip_dual_bound):
             bound = scaling.value(float(info.mip_dual_bound))

@@ -83,9 +83,9 @@ class PulpSolver(Solver):
         if problem.status == pulp.LpStatusUnbounded:
             return Solution(Termination.UNBOUNDED, stats=stats)
         primal = np.array([np.nan if v.varValue is None else v.varValue for v in x])
-        found = bool(np.isfinite(primal).all()) and problem.sol_status > 0
-        if problem.status != pulp.LpStatusOptimal or problem.sol_status != pulp.LpSolutionOptimal or not found:
-            return Solution(Termination.STOPPED, primal if found else None, stats=stats)
+        has_point = bool(np.isfinite(primal).all()) and problem.sol_status > 0
+        if problem.status != pulp.LpStatusOptimal or problem.sol_status != pulp.LpSolutionOptimal or not has_point:
+            return Solution(Termination.STOPPED, primal if has_point else None, stats=stats)
         if model.integer.any():
             # PuLP passes no dual bound on: "optimal" is CBC's word that nothing is better by more than its increment.
             value = float(model.cost @ primal)

@@ -166,14 +166,14 @@ class _Worker:
         """Return the message; _Failure if it is none, or does not come in time."""
         limit = None if math.isinf(seconds) else min(max(0.0, seconds), threading.TIMEOUT_MAX)
         try:
-            found = answer.get(timeout=limit)
+            frame = answer.get(timeout=limit)
         except queue.Empty:
             raise _TooLate(f"{self.name} was killed after {seconds:.1f} s, beyond its time limit") from None
-        if isinstance(found, EOFError | OSError):
+        if isinstance(frame, EOFError | OSError):
             raise _Failure(f"{self.name} died ({self._death()})") from None
-        if isinstance(found, Exception):
-            raise _Failure(f"{self.name} sent {found}") from None
-        return found
+        if isinstance(frame, Exception):
+            raise _Failure(f"{self.name} sent {frame}") from None
+        return frame
 
     def _death(self) -> str:
         """Return how the process ended, with the last line it wrote to standard error."""

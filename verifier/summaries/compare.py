@@ -88,8 +88,8 @@ def violations(indices: Sequence[int], brackets: Brackets) -> tuple[tuple[int, s
         (index, prover, finder)
         for prover, proofs in brackets.items()
         for finder, finds in brackets.items()
-        for index, proof, found in zip(indices, proofs, finds, strict=True)
-        if max(proof.lower, proof.trusted) >= found.upper and not math.isinf(found.upper)
+        for index, proof, find in zip(indices, proofs, finds, strict=True)
+        if max(proof.lower, proof.trusted) >= find.upper and not math.isinf(find.upper)
     )
 
 

@@ -79,11 +79,11 @@ def _robustness(results: Object, records: Sequence[RobustnessRecord], configurat
     epsilon = _radius(results.get("epsilon"), "epsilon")
     if any(record.tried < epsilon for record in records):
         raise StatementError(f"it is about the radius {epsilon!r}, at which not every input was tried")
-    found = measured(records, epsilon, configuration["estimators"])
+    ranges = measured(records, epsilon, configuration["estimators"])
     estimators = results.get("estimators")
-    if not isinstance(estimators, dict) or set(estimators) != set(found.estimators):
-        raise StatementError(f"its estimators are not those of the run, {', '.join(found.estimators)}")
-    return dataclasses.asdict(found)
+    if not isinstance(estimators, dict) or set(estimators) != set(ranges.estimators):
+        raise StatementError(f"its estimators are not those of the run, {', '.join(ranges.estimators)}")
+    return dataclasses.asdict(ranges)
 
 
 def _compare(results: Object, records: Sequence[CompareRecord], configuration: Configuration) -> dict[str, Any]:
@@ -133,23 +133,23 @@ def _radius(value: Any, name: str) -> float:
     return float(value)
 
 
-def _differences(found: Any, expected: Any, where: str = "") -> Iterator[str]:
+def _differences(stated: Any, expected: Any, where: str = "") -> Iterator[str]:
     """Yield a sentence for each place where what was found is not what is expected; further fields are allowed."""
-    if isinstance(expected, Mapping) and isinstance(found, Mapping):
+    if isinstance(expected, Mapping) and isinstance(stated, Mapping):
         for name, value in expected.items():
-            if name in found:
-                yield from _differences(found[name], value, f"{where}.{name}" if where else name)
+            if name in stated:
+                yield from _differences(stated[name], value, f"{where}.{name}" if where else name)
             elif name not in ADDED:
                 yield f"{where + '.' if where else ''}{name} is missing"
-    elif isinstance(expected, list | tuple) and isinstance(found, list) and len(expected) == len(found):
-        for place, (mine, other) in enumerate(zip(found, expected, strict=True)):
+    elif isinstance(expected, list | tuple) and isinstance(stated, list) and len(expected) == len(stated):
+        for place, (mine, other) in enumerate(zip(stated, expected, strict=True)):
             yield from _differences(mine, other, f"{where}[{place}]")
-    elif not _equal(found, expected):
-        yield f"{where} is {shown(found)}, the records give {shown(expected)}"
+    elif not _equal(stated, expected):
+        yield f"{where} is {shown(stated)}, the records give {shown(expected)}"
 
 
-def _equal(found: Any, expected: Any) -> bool:
+def _equal(stated: Any, expected: Any) -> bool:
     numbers = (int, float)
-    if type(found) in numbers and type(expected) in numbers and abs(found) < 1 << 1000:
-        return math.isclose(found, expected, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
-    return type(found) is type(expected) and bool(found == expected)
+    if type(stated) in numbers and type(expected) in numbers and abs(stated) < 1 << 1000:
+        return math.isclose(stated, expected, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
+    return type(stated) is type(expected) and bool(stated == expected)

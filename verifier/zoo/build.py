@@ -78,9 +78,9 @@ def shifted(images: Tensor, generator: torch.Generator) -> Tensor:
     """Return the 8 x 8 images, each left alone or moved by one pixel along one axis, zeros moving in."""
     padded = functional.pad(images.reshape(-1, 8, 8), (1, 1, 1, 1))
     moved = torch.empty(len(images), 8, 8)
-    chosen = torch.randint(0, len(SHIFTS), (len(images),), generator=generator)
+    which = torch.randint(0, len(SHIFTS), (len(images),), generator=generator)
     for number, (row, column) in enumerate(SHIFTS):
-        moved[chosen == number] = padded[chosen == number, row : row + 8, column : column + 8]
+        moved[which == number] = padded[which == number, row : row + 8, column : column + 8]
     return moved.flatten(1)
 
 
