@@ -65,7 +65,9 @@ def accuracy_figure(result: CertifyResult, path: Path) -> Path:
     certified = [sum(b.lower >= r for b in brackets) / result.inputs for r in radii]
     attacked = [sum(b.upper > r for b in brackets) / result.inputs for r in radii]
     figure, axes = new_axes(7, 4.2)
-    axes.fill_between(radii, certified, attacked, alpha=0.15, color="tab:blue", step="pre", label="open")
+    # Between two radii what is certified is what it is at the larger, what withstands what it is at the smaller.
+    ahead = [*certified[1:], certified[-1]]
+    axes.fill_between(radii, ahead, attacked, alpha=0.15, color="tab:blue", step="post", label="open")
     axes.step(radii, attacked, where="post", color="tab:red", label="attack accuracy (upper bound)")
     axes.step(radii, certified, where="pre", color="tab:blue", label="certified accuracy (lower bound)")
     for epsilon in epsilons:
