@@ -1,8 +1,5 @@
-"""Open an ONNX file: decompression that stops in time, external data, and what holds of the graph as a whole."""
+"""Open an ONNX file: decompression, external data, and what holds of the graph as a whole."""
 
-import gzip
-import io
-import zlib
 from pathlib import Path
 
 import onnx
@@ -10,21 +7,18 @@ import torch
 
 from encoders.formats.errors import ModelFileError
 from encoders.formats.graph import FileInput, file_input
+from encoders.formats.gzip_file import decompress
 from encoders.formats.onnx_tensor import embed, stated_bytes
 from encoders.limits import LimitError, Limits
 
 OPSETS = range(8, 22)
-
-# A compressed file may unpack to so many times its size: weights compress a few times, networks of mostly zeros (those
-# of the TLL benchmark) up to 290 times, nothing but zeros 1,032 times.
-LARGEST_RATIO = 400
 
 
 def load(path: Path, limits: Limits) -> onnx.ModelProto:
     """Return the model, external data included; raise ModelFileError if it is not an ONNX model that can be read."""
     content = path.read_bytes()
     if path.suffix.lower() == ".gz":
-        content = decompress(path, content, limits)
+        content = decompress(path, content, limits, "model", ModelFileError)
     try:
         model = onnx.load_model_from_string(content)
     except Exception as error:
@@ -46,23 +40,6 @@ def load(path: Path, limits: Limits) -> onnx.ModelProto:
             except (ValueError, OSError) as error:
                 raise ModelFileError(f"{path}: weight {tensor.name[:80]!r} {error}") from None
     return model
-
-
-def decompress(path: Path, content: bytes, limits: Limits) -> bytes:
-    """Return the content of a gzip file of one or more members; stop as soon as it is too large."""
-    allowed = min(limits.member_bytes, max(limits.expanded_bytes, LARGEST_RATIO * len(content)))
-    try:
-        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-            unpacked = file.read(allowed + 1)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ModelFileError(f"{path}: the compressed file is damaged: {error}") from None
-    if len(unpacked) > allowed:
-        what = f"the model, which unpacks to more than {allowed:,} bytes,"
-        # The last four bytes of a gzip file state its size; a false one only spoils the advice.
-        asked = max(len(unpacked), int.from_bytes(content[-4:], "little"))
-        limits.check("member_bytes", asked, what)
-        limits.check("expanded_bytes", asked, what)
-    return unpacked
 
 
 def check_graph(model: onnx.ModelProto, source: str, limits: Limits) -> None:
