@@ -5,20 +5,34 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from encoders.box import Box
-    from encoders.formats import read_network, write_network
+    from encoders.formats import read_network, read_property, write_network
     from encoders.network import Network, Node
+    from encoders.property import Halfspaces, Property
     from encoders.region import BallRegion
 
 _HOMES = {
     "BallRegion": "encoders.region",
     "Box": "encoders.box",
+    "Halfspaces": "encoders.property",
     "Network": "encoders.network",
     "Node": "encoders.network",
+    "Property": "encoders.property",
     "read_network": "encoders.formats",
+    "read_property": "encoders.formats",
     "write_network": "encoders.formats",
 }
 
-__all__ = ["BallRegion", "Box", "Network", "Node", "read_network", "write_network"]
+__all__ = [
+    "BallRegion",
+    "Box",
+    "Halfspaces",
+    "Network",
+    "Node",
+    "Property",
+    "read_network",
+    "read_property",
+    "write_network",
+]
 
 
 def __getattr__(name: str) -> Any:

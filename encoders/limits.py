@@ -29,9 +29,14 @@ class Limits:
     weight_bytes: all weights together.
     constant_bytes: the results of all folded constants together.
     member_bytes: one decompressed file or archive member.
-    text_bytes: one JSON text.
+    text_bytes: one JSON text or file of properties.
     data_bytes: the inputs and labels of a data set together.
     expanded_bytes: packed content that unpacks to more than some hundred times the size of its file.
+    tokens: words and brackets of a file of properties, comments counted too.
+    nesting: brackets within brackets of a file of properties.
+    disjuncts: alternatives that a formula of and/or expands to.
+    formula_rows: comparisons in all alternatives together, those they share counted for each.
+    coefficients: numbers of all unsafe polyhedra of a file of properties together.
     """
 
     nodes: int = 20_000
@@ -46,6 +51,11 @@ class Limits:
     text_bytes: int = 2**28
     data_bytes: int = 4 * 2**30
     expanded_bytes: int = 2**26
+    tokens: int = 2**23
+    nesting: int = 100
+    disjuncts: int = 2**16
+    formula_rows: int = 2**21
+    coefficients: int = 2**26
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

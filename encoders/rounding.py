@@ -7,6 +7,9 @@ which no slack covers once a large number multiplies it; `check_gradual_underflo
 is covered by `widen` only: other callers test for non-finite values.
 """
 
+import math
+from fractions import Fraction
+
 import torch
 from torch import Tensor
 
@@ -87,3 +90,18 @@ def widen(lower: Tensor, upper: Tensor, ulps: int) -> tuple[Tensor, Tensor]:
     relative = 2.0 * (ulps + 1) * unit_roundoff(lower.dtype)
     absolute = 2.0 * tiny(lower.dtype)
     return lower - lower.abs() * relative - absolute, upper + upper.abs() * relative + absolute
+
+
+def float_enclosure(value: Fraction) -> tuple[float, float]:
+    """Return the largest float64 that is at most a rational number, and the smallest that is at least it.
+
+    Both are the number itself where float64 holds it. OverflowError beyond the largest float64.
+    """
+    nearest = float(value)
+    numerator, denominator = nearest.as_integer_ratio()
+    excess = numerator * value.denominator - value.numerator * denominator
+    below = math.nextafter(nearest, -math.inf) if excess > 0 else nearest
+    above = math.nextafter(nearest, math.inf) if excess < 0 else nearest
+    if math.isinf(below) or math.isinf(above):
+        raise OverflowError("a number beyond the largest float64")
+    return below, above

@@ -1,4 +1,4 @@
-"""Model files: one table from suffix to reader. Only this package opens files of models.
+"""Files of models and properties: one table from suffix to reader. Only this package opens them.
 
 .onnx (also .onnx.gz) and .pt2 are read; .safetensors in the project's own layout is read and written. Formats that
 are pickles are refused unopened, because opening one may run any code. Readers are imported on first use.
@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from encoders.formats.errors import ModelFileError, check_file
+from encoders.formats.errors import ModelFileError, PropertyFileError, check_file
 from encoders.limits import LimitError, Limits
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from encoders.formats.runtime import Runtime
     from encoders.network import Network
+    from encoders.property import Property
 
 # Each module has read_network(path, limits) and open_runtime(path, limits).
 READERS = {
@@ -33,9 +34,11 @@ __all__ = [
     "PICKLE_SUFFIXES",
     "READERS",
     "ModelFileError",
+    "PropertyFileError",
     "open_runtime",
     "read_metadata",
     "read_network",
+    "read_property",
     "write_network",
 ]
 
@@ -55,6 +58,33 @@ def read_network(path: str | os.PathLike[str], limits: Limits = Limits()) -> Net
     except LimitError as error:
         raise ModelFileError(f"{path}: {error}") from None
     return network
+
+
+def read_property(path: str | os.PathLike[str], limits: Limits = Limits()) -> tuple[Property, ...]:
+    """Return the properties in a VNN-LIB file: one for each box of inputs that it asks about.
+
+    path: .vnnlib or .vnnlib.gz. Of NAME.vnnlib and NAME.vnnlib.gz the packed one is read where both are there.
+    limits: what the file may ask for; more is refused before it is allocated.
+
+    A counterexample of any of them is one of the file, and the file is proved when all of them are. Numbers are read
+    exactly. The box and the unsafe sets hold the written ones, ends rounded outward and strict comparisons closed, so
+    that a proof covers the file; membership (`Property.contains`) is that of the text, so that a witness is one of
+    the file. A box that holds one decimal number no float64 equals has proofs and no witnesses.
+
+    Raises PropertyFileError naming file, line and token for all that cannot be read.
+    """
+    from encoders.formats import vnnlib
+
+    given = Path(path)
+    packed = given.with_name(given.name + ".gz")
+    file = packed if given.suffix.lower() == ".vnnlib" and packed.is_file() else given
+    if not file.name.lower().endswith((".vnnlib", ".vnnlib.gz")):
+        raise PropertyFileError(f"{file}: unknown suffix {file.suffix!r}; supported: .vnnlib, .vnnlib.gz")
+    check_file(file, PropertyFileError)
+    try:
+        return vnnlib.read_properties(file, limits)
+    except LimitError as error:
+        raise PropertyFileError(f"{file}: {error}") from None
 
 
 def write_network(network: Network, path: str | os.PathLike[str], metadata: dict[str, Any] | None = None) -> None:

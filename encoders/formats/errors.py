@@ -1,4 +1,4 @@
-"""The one exception of the readers and writers, and the checks that every file passes first."""
+"""The exceptions of the readers and writers, and the checks that every file passes first."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +9,10 @@ LISTED_PROBLEMS = 50
 
 class ModelFileError(ValueError):
     """A model or its file cannot be used; the message names the file, the node, the value and the remedy."""
+
+
+class PropertyFileError(ValueError):
+    """A file of properties cannot be used; the message names the file, the line, the token and the remedy."""
 
 
 def unsupported_nodes(source: str, problems: Sequence[str], supported: Sequence[str]) -> ModelFileError:
@@ -25,11 +29,11 @@ def unsupported_nodes(source: str, problems: Sequence[str], supported: Sequence[
     )
 
 
-def check_file(path: Path) -> None:
-    """Raise ModelFileError unless `path` is a file with content."""
+def check_file(path: Path, refusal: type[ValueError] = ModelFileError) -> None:
+    """Raise `refusal` unless `path` is a file with content."""
     if path.is_dir():
-        raise ModelFileError(f"{path}: is a directory, not a model file")
+        raise refusal(f"{path}: is a directory, not a file")
     if not path.exists():
-        raise ModelFileError(f"{path}: no such file")
+        raise refusal(f"{path}: no such file")
     if path.stat().st_size == 0:
-        raise ModelFileError(f"{path}: the file is empty; export the model again")
+        raise refusal(f"{path}: the file is empty; export or download it again")
