@@ -96,7 +96,8 @@ class Mwd(DistanceOp):
         t errs by two roundings of its own size, so four relative units and an underflow slack suffice. Of a unit
         where a term overflows, or is an infinite end times a zero weight, nothing is claimed.
         """
-        near, far = distance_range(box.lower, box.upper, self.weight, self.attractor)
+        # No gradient passes: kernels write into memory of their own, and nobody lowers these ends by descent.
+        near, far = distance_range(box.lower.detach(), box.upper.detach(), self.weight, self.attractor)
         slack, relative = 4.0 * tiny(box.dtype), 8.0 * unit_roundoff(box.dtype)
         # In place: the passes over (batch, units) take a third of the time of a layer otherwise.
         near = near.mul_(1.0 - relative).sub_(slack).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0).clamp_(min=0)

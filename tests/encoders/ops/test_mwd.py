@@ -503,3 +503,13 @@ def test_the_layer_computes_what_the_op_of_the_same_weights_does(share: float) -
     op = Mwd(module.u.detach(), module.w.detach(), module.negated)
     x = batch(12, 5, seed=35)
     assert torch.equal(module(x), op.evaluate(x))
+
+
+def test_ends_with_a_gradient_have_the_interval_of_their_values():
+    """Found by the fuzzer: slopes in front of an MWD layer put a gradient on its box, which the kernels do not take."""
+    generator = torch.Generator().manual_seed(0)
+    op = Mwd(*(torch.rand(3, 4, generator=generator, dtype=torch.float64) for _ in range(2)), torch.tensor([True] * 3))
+    lower = torch.rand(2, 4, generator=generator, dtype=torch.float64)
+    plain = op.interval(Box(lower, lower + 0.1))
+    with_gradient = op.interval(Box.unchecked(lower.clone().requires_grad_(), lower + 0.1))
+    assert torch.equal(plain.lower, with_gradient.lower) and torch.equal(plain.upper, with_gradient.upper)
