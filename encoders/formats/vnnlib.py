@@ -26,6 +26,7 @@ from encoders.property import Property
 Item = Token | Index | Linear | Formula | Tensor
 
 SUPPORTED = "supported: and, or, <=, >=, <, >, =, ==, != of linear expressions (+, -, * with constants)"
+PUNCTUATION = frozenset('()[],"')
 ARITHMETIC = ("+", "-", "*")
 # Statements about the file, which say nothing of the property.
 IGNORED = ("set-logic", "set-info")
@@ -80,6 +81,8 @@ class _Reader:
                     index = None
                 else:
                     index.append(token)
+            elif token.text not in PUNCTUATION and self.open:
+                self.open[-1][1].append(token)
             elif token.text == "(":
                 self.source.limits.check("nesting", len(self.open) + 1, "the text")
                 self.open.append((token, []))
@@ -89,10 +92,8 @@ class _Reader:
                 self._close()
             elif token.text == "[":
                 index = [token]
-            elif token.text in ("]", ",", '"'):
-                raise self.source.refusal(token, "is not expected here; check the brackets and quotation marks before")
             else:
-                self.open[-1][1].append(token)
+                raise self.source.refusal(token, "is not expected here; check the brackets and quotation marks before")
         if index is not None or self.open:
             unclosed = index[0] if index else self.open[-1][0]
             raise self.source.refusal(unclosed, "the file ends before this bracket is closed; is the file complete?")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from encoders.formats.vnnlib_linear import Linear, Row, at_most
 from encoders.formats.vnnlib_tokens import Source, Token
@@ -15,8 +15,7 @@ EQUALITIES = ("=", "==")
 COMPARISONS = (*_ORDERS, *EQUALITIES, "!=")
 
 
-@dataclass(frozen=True, eq=False)
-class Formula:
+class Formula(NamedTuple):
     """True where all rows of any disjunct hold; without disjuncts nowhere, with an empty disjunct everywhere."""
 
     disjuncts: tuple[tuple[Row, ...], ...]

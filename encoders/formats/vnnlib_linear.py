@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -22,8 +21,7 @@ class Variable(NamedTuple):
     place: int
 
 
-@dataclass(frozen=True, eq=False)
-class Linear:
+class Linear(NamedTuple):
     """The sum of coefficient times variable over `terms`, plus `constant`."""
 
     terms: dict[Variable, Fraction]

@@ -36,12 +36,12 @@ class Interval(NamedTuple):
 
     def cut(self, coefficient: Fraction, row: Row) -> Interval:
         """Return what of it satisfies a row with this one variable."""
-        end = row.bound / coefficient
+        end = row.bound if coefficient == 1 else row.bound / coefficient
         if coefficient > 0:
             if self.upper is None or (end, not row.strict) < (self.upper, not self.upper_strict):
-                return self._replace(upper=end, upper_strict=row.strict)
+                return Interval(self.lower, self.lower_strict, end, row.strict)
         elif self.lower is None or (end, row.strict) > (self.lower, self.lower_strict):
-            return self._replace(lower=end, lower_strict=row.strict)
+            return Interval(end, row.strict, self.upper, self.upper_strict)
         return self
 
     @property
