@@ -101,7 +101,7 @@ class Property:
     name: what to call it in tables.
     source: the file, or empty.
     inner: the least and the greatest float64 that each coordinate may have in the box as it was written, strictly
-        inside where that was strict; None if these are `lower` and `upper`. A coordinate may have none (0.1 alone).
+        inside where that was strict; None if these are `lower` and `upper`. A coordinate may have none.
     note: what a reader should know, such as why `unsafe` is empty.
 
     Raises ValueError on other shapes and dtypes, bounds that are not finite or in the wrong order (an unbounded or an

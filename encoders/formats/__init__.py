@@ -69,7 +69,8 @@ def read_property(path: str | os.PathLike[str], limits: Limits = Limits()) -> tu
     A counterexample of any of them is one of the file, and the file is proved when all of them are. Numbers are read
     exactly. The box and the unsafe sets hold the written ones, ends rounded outward and strict comparisons closed, so
     that a proof covers the file; membership (`Property.contains`) is that of the text, so that a witness is one of
-    the file. A box that holds one decimal number no float64 equals has proofs and no witnesses.
+    the file. An input fixed to a number that no float64 equals is fixed to the nearest float64 for witnesses; proofs
+    hold for both.
 
     Raises PropertyFileError naming file, line and token for all that cannot be read.
     """

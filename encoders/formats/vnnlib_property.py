@@ -1,7 +1,8 @@
 """Properties of a formula: the box and the polyhedra of each disjunct, disjuncts with one box together.
 
 Decimal numbers are exact until here. For proofs the box and the polyhedra hold the written ones: ends are rounded
-outward to float64, strict comparisons are closed. What a witness is compared with is kept as it was written.
+outward to float64, strict comparisons are closed. What a witness is compared with is kept as it was written, but for
+inputs that are fixed to a number which no float equals.
 """
 
 from __future__ import annotations
@@ -193,10 +194,13 @@ class _Builder:
 def _ends(interval: Interval) -> tuple[float, float, float, float]:
     """Return (lower, least, greatest, upper): the ends rounded outward, and the outermost floats within.
 
-    NaN where there is no end.
+    NaN where there is no end. An input fixed to one number is, for witnesses, the float64 nearest to it: no network
+    runs at 8.2, and writers of 8.2 mean the float. The outer ends hold both.
     """
     lower, least = (math.nan, math.nan) if interval.lower is None else float_enclosure(interval.lower)
     greatest, upper = (math.nan, math.nan) if interval.upper is None else float_enclosure(interval.upper)
+    if interval.lower is not None and interval.lower == interval.upper:
+        least = greatest = float(interval.lower)
     if interval.lower_strict and least == lower:
         least = math.nextafter(least, math.inf)
     if interval.upper_strict and greatest == upper:

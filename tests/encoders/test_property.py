@@ -149,6 +149,9 @@ def test_the_question_of_classes_is_recognised() -> None:
     twice = always_largest(*box, 2, 3).unsafe[:1] * 2
     assert Property(values(0.0), values(1.0), twice).reference_class is None
     assert Property(values(0.0), values(1.0), ()).reference_class is None
+    for row, offset in (((1.0, -1.0), 1.0), ((2.0, -1.0), 0.0), ((1.0, 1.0), 0.0), ((1.0, 0.0), 0.0)):
+        assert Property(values(0.0), values(1.0), (at_most(*row, offset=offset),)).reference_class is None
+    assert Property(values(0.0), values(1.0), (at_most(-0.5, 0.5),)).reference_class == 1
     assert Property(values(0.0), values(1.0), (at_most(1.0),)).reference_class is None
 
 

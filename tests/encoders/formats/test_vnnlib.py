@@ -57,6 +57,11 @@ def test_disjuncts_with_one_box_are_one_property(tmp_path: Path) -> None:
     assert [asked.name for asked in (first, second)] == ["asked (1 of 2)", "asked (2 of 2)"]
 
 
+def test_a_bound_that_says_nothing_new_makes_no_box_of_its_own(tmp_path: Path) -> None:
+    asked = one(tmp_path, DECLARED + BOX + "(assert (or (and (<= X_0 5) (<= Y_0 1)) (<= Y_1 2)))")
+    assert asked.upper.tolist() == [1.0, 2.0] and len(asked.unsafe) == 2
+
+
 def test_boxes_and_outputs_mix_in_one_disjunction(tmp_path: Path) -> None:
     mixed = "(assert (or (and (<= X_0 0) (<= Y_0 1)) (<= Y_1 2) (and (<= Y_1 3) (<= X_0 0))))"
     narrow, wide = read(tmp_path, DECLARED + BOX + mixed)
@@ -108,6 +113,15 @@ def test_strict_comparisons_are_closed_for_proofs_and_kept_for_witnesses(tmp_pat
     assert asked.contains(inside, apart) and not asked.contains(inside, tie) and not asked.contains(edge, apart)
 
 
+@pytest.mark.parametrize("signs", [("<=", "<"), ("<", "<=")])
+def test_of_two_constraints_with_one_end_the_strict_one_counts(tmp_path: Path, signs: tuple[str, str]) -> None:
+    bounds = "".join(f"(assert ({sign} X_0 1))(assert ({sign} 0 X_1))(assert ({sign} Y_0 3))" for sign in signs)
+    asked = one(tmp_path, DECLARED + BOX + bounds)
+    least, greatest = asked.witness_box
+    assert float(greatest[0]) < 1.0 and float(least[1]) > 0.0
+    assert rows(asked) == [([[1.0, 0.0]], [3.0])] and asked.unsafe[0].strict == (True,)
+
+
 def test_decimals_are_rounded_outward_for_proofs_and_inward_for_witnesses(tmp_path: Path) -> None:
     # .1 lies below the float64 next to it, .3 above.
     asked = one(tmp_path, DECLARED + "(assert (<= 0.1 X_0 0.3))(assert (<= 0 X_1 0.5))(assert (<= Y_0 0.1))")
@@ -120,10 +134,11 @@ def test_decimals_are_rounded_outward_for_proofs_and_inward_for_witnesses(tmp_pa
     assert not asked.unsafe[0].contains(torch.tensor([0.1, 0.0], dtype=torch.float64))
 
 
-def test_one_decimal_input_has_a_box_and_no_float(tmp_path: Path) -> None:
+def test_an_input_fixed_to_a_decimal_is_the_nearest_float_for_witnesses(tmp_path: Path) -> None:
     asked = one(tmp_path, DECLARED + "(assert (= X_0 0.1))(assert (= X_1 0.5))(assert (<= Y_0 0))")
     assert float(asked.lower[0]) < float(asked.upper[0]) == 0.1
-    assert not asked.contains(asked.upper, torch.zeros(2)) and not asked.contains(asked.lower, torch.zeros(2))
+    assert asked.contains(asked.upper, torch.zeros(2)) and not asked.contains(asked.lower, torch.zeros(2))
+    assert Fraction(float(asked.lower[0])) < Fraction(1, 10) and asked.lower[1] == asked.upper[1] == 0.5
 
 
 def test_no_constraint_on_outputs_makes_every_output_unsafe(tmp_path: Path) -> None:

@@ -27,6 +27,14 @@ HOSTILE = {
         DECLARED + EITHER * 14 + f"(assert (and {''.join(f'(<= Y_0 {i})' for i in range(200))}))",
         "formula_rows=",
     ),
+    "rows within one formula": (
+        DECLARED + f"(assert (and {EITHER[8:-1] * 14} {''.join(f'(<= Y_0 {i})' for i in range(200))}))",
+        "formula_rows=3506176",
+    ),
+    "boxes": (
+        NETWORK.format(2**22, 1) + f"(assert (or {''.join(f'(<= X[0] {i})' for i in range(32))}))",
+        "coefficients=134217728",
+    ),
     "inputs": (NETWORK.format("9" * 12, 1), "input_values=999999999999"),
     "inputs in many dimensions": (NETWORK.format(",".join(["9" * 18] * 16), 1), "input_values="),
     "coefficients": (
