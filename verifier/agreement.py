@@ -240,7 +240,7 @@ def _typical(op: Op) -> float:
 
     n of them reach some sqrt(n) u instead of n u (Higham and Mary 2019), here doubled.
     """
-    return min(1.0, 2.0 / math.sqrt(op.fan_in()))
+    return min(1.0, 2.0 / math.sqrt(op.fan_in())) if op.linear else 1.0
 
 
 def probes(inputs: np.ndarray, domain: tuple[float, float] | None) -> tuple[np.ndarray, list[str]]:

@@ -55,9 +55,7 @@ class Answer:
     refuted: tuple[str, str] | None = None
 
     @classmethod
-    def proved(
-        cls, radius: float, method: str, strength: Strength = Strength.CHECKED, certificate: Certificate | None = None
-    ) -> Answer:
+    def proved(cls, radius: float, method: str, strength: Strength, certificate: Certificate | None = None) -> Answer:
         """Return the answer that nothing unsafe lies within a closed radius; a TRUSTED one is a solver's word alone."""
         return cls(UNKNOWN.raise_lower(radius, method, strength), certificate=certificate)
 

@@ -10,7 +10,9 @@ import dataclasses
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 # Of integers: what a float64 holds exactly.
 LARGEST_INTEGER = 1 << 53
@@ -59,6 +61,12 @@ def check_fields(kinds: Kinds, values: Mapping[str, Any], where: str = "") -> No
             raise RecordError(f"malformed: field {where + name!r} is {shown(values[name])}; expected {kind.words}")
 
 
+def read_object(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Return the value that a nested object holds, with what nobody here knows in its `others`."""
+    fields: dict[str, Any] = {**read_fields(cls, values, where), "others": unknown(values, kinds_of(cls))}
+    return cls(**fields)
+
+
 def read_fields(cls: type, values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     """Return the stated fields of a class as an object holds them; RecordError if one is not what it should be."""
     kinds = kinds_of(cls)
@@ -66,10 +74,19 @@ def read_fields(cls: type, values: Mapping[str, Any], where: str = "") -> dict[s
     return {name: kind.read(values[name]) for name, (kind, _) in kinds.items() if name in values}
 
 
+def unknown(values: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """Return what an object holds beside the names that are known: fields of versions to come, kept as they are."""
+    return {name: value for name, value in values.items() if name not in known}
+
+
 def write_fields(value: Any) -> dict[str, Any]:
-    """Return the stated fields of a value as JSON holds them; what is None and cannot be null is left out."""
+    """Return the stated fields of a value as JSON holds them, and its `others` if it keeps any.
+
+    What is None and cannot be null is left out.
+    """
     pairs = [(name, kind, getattr(value, name)) for name, (kind, _) in kinds_of(type(value)).items()]
-    return {name: kind.write(field) for name, kind, field in pairs if field is not None or kind.holds(None)}
+    written = {name: kind.write(field) for name, kind, field in pairs if field is not None or kind.holds(None)}
+    return {**written, **getattr(value, "others", {})}
 
 
 def shown(value: Any) -> str:

@@ -71,7 +71,7 @@ class Bracket:
         """
         if strength is Strength.TRUSTED:
             vouched = _short_of(radius, self.upper)
-            if vouched <= max(self.lower, self.trusted):
+            if vouched < 0.0 or vouched <= max(self.lower, self.trusted):
                 return self
             return replace(self, trusted=vouched, trusted_method=method)
         if radius <= self.lower:

@@ -104,14 +104,20 @@ def test_no_end_is_loosened_and_each_keeps_what_belongs_to_it():
 
 
 def test_a_proof_takes_its_certificate_along_and_leaves_one_of_a_smaller_ball_behind():
-    small, large = Answer.proved(0.1, "exact", certificate=certificate()), Answer.proved(0.2, "crown")
+    small, large = (
+        Answer.proved(0.1, "exact", Strength.CHECKED, certificate=certificate()),
+        Answer.proved(0.2, "crown", Strength.CHECKED),
+    )
     assert small.merge(large).certificate is None and large.merge(small).certificate is None
-    assert small.merge(Answer.proved(0.05, "crown")).certificate is small.certificate
+    assert small.merge(Answer.proved(0.05, "crown", Strength.CHECKED)).certificate is small.certificate
 
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_a_proof_of_what_is_broken_is_an_error_that_names_both(turned):
-    proof, broken = Answer.proved(0.3, "crown"), Answer.broken(Witness(torch.zeros(1), 0.3, tie=True), "attack")
+    proof, broken = (
+        Answer.proved(0.3, "crown", Strength.CHECKED),
+        Answer.broken(Witness(torch.zeros(1), 0.3, tie=True), "attack"),
+    )
     pair = (broken, proof) if turned else (proof, broken)
     with pytest.raises(ValueError, match=r"contradiction: crown says nothing unsafe within 0.3, attack found"):
         pair[0].merge(pair[1])
@@ -120,6 +126,8 @@ def test_a_proof_of_what_is_broken_is_an_error_that_names_both(turned):
 @pytest.mark.parametrize("turned", [False, True])
 def test_a_witness_refutes_a_solver_alone_and_names_both(turned):
     word = Answer.proved(0.8, "milp", Strength.TRUSTED)
+    at_the_input = Answer.broken(Witness(torch.zeros(1), 0.0, tie=True), "attack")
+    assert at_the_input.merge(word).bracket.trusted == word.merge(at_the_input).bracket.trusted == -1.0
     broken = Answer.broken(Witness(torch.zeros(1), 0.5, tie=False), "attack")
     answer = broken.merge(word) if turned else word.merge(broken)
     assert answer.refuted == ("milp", "attack")
@@ -127,7 +135,9 @@ def test_a_witness_refutes_a_solver_alone_and_names_both(turned):
 
 
 def test_an_answer_says_what_its_bracket_says_of_a_radius():
-    answer = Answer.proved(0.1, "crown").merge(Answer.broken(Witness(torch.zeros(1), 0.4, tie=False), "attack"))
+    answer = Answer.proved(0.1, "crown", Strength.CHECKED).merge(
+        Answer.broken(Witness(torch.zeros(1), 0.4, tie=False), "attack")
+    )
     assert [answer.at(r) for r in (0.1, 0.2, 0.4)] == [Outcome.CERTIFIED, Outcome.OPEN, Outcome.FALSIFIED]
     trusting = answer.merge(Answer.proved(0.2, "milp", Strength.TRUSTED))
     assert trusting.at(0.2) is Outcome.OPEN and trusting.vouched_safe(0.2) and not trusting.vouched_safe(0.3)
@@ -135,15 +145,15 @@ def test_an_answer_says_what_its_bracket_says_of_a_radius():
 
 
 def test_answers_about_rows_leave_the_others_as_they_are():
-    known = [Answer.open("time limit"), Answer(), Answer.proved(0.2, "crown")]
-    after = merged(known, [2, 0], [Answer.proved(0.1, "interval"), Answer.open(open_units=3)])
+    known = [Answer.open("time limit"), Answer(), Answer.proved(0.2, "crown", Strength.CHECKED)]
+    after = merged(known, [2, 0], [Answer.proved(0.1, "interval", Strength.CHECKED), Answer.open(open_units=3)])
     assert after == [Answer(reason="time limit", open_units=3), Answer(), known[2]]
     assert known[0].open_units is None, "what was known before is not changed"
 
 
 def test_every_order_of_the_same_findings_gives_the_same_ends():
     parts = [
-        Answer.proved(0.2, "crown"),
+        Answer.proved(0.2, "crown", Strength.CHECKED),
         Answer.proved(0.9, "milp", Strength.TRUSTED),
         Answer.broken(Witness(torch.zeros(1), 0.7, tie=False), "attack"),
         Answer.broken(Witness(torch.zeros(1), 0.5, tie=False), "exact"),

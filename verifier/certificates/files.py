@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,17 @@ LARGEST = 1 << 31
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CertificateFile:
-    """What a record says of a certificate: where it lies in the run's folder, and what it must be."""
+    """What a record says of a certificate: where it lies in the run's folder, and what it must be.
+
+    others: fields of versions to come.
+    """
 
     file: str = stated(TEXT)
     sha256: str = stated(TEXT)
     radius: float | None = stated(NUMBER, None)
     leaves: int | None = stated(COUNT, None)
     bytes: int | None = stated(COUNT, None)
+    others: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
 
 def write_certificate(certificate: Certificate, folder: Path, index: int) -> CertificateFile:

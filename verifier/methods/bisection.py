@@ -10,7 +10,7 @@ from verifier.answers import Answer, merged
 from verifier.batch import Batch
 from verifier.budget import Budget
 from verifier.methods.base import Method
-from verifier.verdict import Strength
+from verifier.verdict import Outcome, Strength
 
 
 def bisect_brackets(
@@ -53,7 +53,10 @@ def _decide_between(
         return known
     part = batch.at(rows.to(batch.centres.device))
     answers = method.decide(part, part.region(radius[rows].to(batch.centres.device)), budget)
-    is_safe = [answer.vouched_safe(r) for answer, r in zip(answers, radius[rows].tolist(), strict=True)]
+    trusts = method.strength is Strength.TRUSTED
+    pairs = zip(answers, radius[rows].tolist(), strict=True)
+    # A solver's word among the answers of a method that proves is no proof of that method's.
+    is_safe = [answer.vouched_safe(r) if trusts else answer.at(r) is Outcome.CERTIFIED for answer, r in pairs]
     certified = torch.tensor(is_safe, dtype=torch.bool)
     proved[rows[certified]] = radius[rows[certified]]
     failed[rows[~certified]] = radius[rows[~certified]]

@@ -71,7 +71,9 @@ class ContractionMethod(Method):
             if answers[row].witness is None:
                 reasons = search.reasons[row]
                 said = (
-                    Answer.open("contraction: " + "; ".join(reasons)) if reasons else Answer.proved(radius, self.name)
+                    Answer.open("contraction: " + "; ".join(reasons))
+                    if reasons
+                    else Answer.proved(radius, self.name, self.strength)
                 )
                 answers[row] = answers[row].merge(said)
         return answers
@@ -141,7 +143,7 @@ class ContractionMethod(Method):
         for i, radius in enumerate(radii):
             if batch.domain is not None and radius >= batch.reach and decided[i].vouched_safe(radius):
                 # The ball of the whole reach is the domain: no witness exists beyond it.
-                decided[i] = decided[i].merge(Answer.proved(math.inf, self.name))
+                decided[i] = decided[i].merge(Answer.proved(math.inf, self.name, self.strength))
         return merged(answers, rows, decided)
 
 

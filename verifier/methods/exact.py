@@ -133,5 +133,5 @@ class ExactMethod(Method):
         search = decide_ball(one.subject.network, ball, int(one.classes[0]), attack, budget, self.subproblems)
         if search.certificate is not None:
             counted = Answer.open(open_units=search.open_units)
-            return counted.merge(Answer.proved(float(ball.radius[0]), self.name, certificate=search.certificate))
+            return counted.merge(Answer.proved(float(ball.radius[0]), self.name, self.strength, search.certificate))
         return shown.merge(Answer.open(None if search.falsified else search.reason, open_units=search.open_units))

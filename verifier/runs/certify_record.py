@@ -17,6 +17,7 @@ from verifier.fields import (
     is_object,
     or_null,
     read_fields,
+    read_object,
     stated,
     write_fields,
 )  # fmt: skip
@@ -26,8 +27,7 @@ from verifier.verdict import Bracket
 
 CERTIFICATE = or_null(
     Kind(
-        is_object, "an object", lambda value: CertificateFile(**read_fields(CertificateFile, value, "certificate.")),
-        write_fields,
+        is_object, "an object", lambda value: read_object(CertificateFile, value, "certificate."), write_fields,
     ),
     "an object or null",
 )  # fmt: skip

@@ -7,9 +7,20 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from verifier.answers import Answer
-from verifier.fields import NUMBER, Kind, RecordError, is_object, read_fields, shown, stated, write_fields
+from verifier.fields import (
+    NUMBER,
+    Kind,
+    RecordError,
+    is_object,
+    kinds_of,
+    read_fields,
+    shown,
+    stated,
+    unknown,
+    write_fields,
+)  # fmt: skip
 from verifier.runs.records import Configuration, Record
-from verifier.runs.stored_answer import read_answer, write_answer
+from verifier.runs.stored_answer import read_answer, write_answer, written_names
 from verifier.verdict import Bracket
 
 METHODS = Kind(lambda value: is_object(value) and bool(value), "an object that is not empty")
@@ -21,6 +32,7 @@ class MethodAnswer:
 
     answer: Answer
     seconds: float = stated(NUMBER)
+    others: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,4 +67,5 @@ def _method_answer(name: str, value: Any) -> MethodAnswer:
     if not is_object(value):
         raise RecordError(f"malformed: field 'methods.{name}' is {shown(value)}; expected an object")
     where = f"methods.{name}."
-    return MethodAnswer(answer=read_answer(value, where), **read_fields(MethodAnswer, value, where))
+    others = unknown(value, {*written_names(), *kinds_of(MethodAnswer)})
+    return MethodAnswer(answer=read_answer(value, where), **read_fields(MethodAnswer, value, where), others=others)

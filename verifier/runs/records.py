@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Self
 
 from verifier.fields import (
     COUNT,
+    FLAG,
     NUMBER,
     TEXT,
     TEXTS,
@@ -28,6 +29,7 @@ from verifier.fields import (
     read_fields,
     shown,
     stated,
+    unknown,
     write_fields,
 )
 from verifier.verdict import Bracket
@@ -66,14 +68,14 @@ class Head:
     def read(cls, values: Mapping[str, Any], configuration: Configuration) -> Head:
         """Return what an object says; RecordError unless it is of this run and agrees with itself."""
         schema = Kind(lambda value: type(value) is int and value == SCHEMA, f"{SCHEMA}")
-        check_fields({"schema": (schema, True)}, values)
+        check_fields({"schema": (schema, True), "correct": (FLAG, True)}, values)
         head = Head(**read_fields(Head, values))
         for name in ("model", "data"):
             if getattr(head, name) != configuration[name]:
                 raise RecordError(f"its record is about another {name} than the run")
         if head.run not in ("", configuration_digest(configuration)):
             raise RecordError("its record was made under another configuration than run.json states")
-        correct = values.get("correct")
+        correct = values["correct"]
         if correct is not head.correct:
             raise RecordError(
                 f"label {head.label}, prediction {head.prediction}, correct {shown(correct)} do not go together"
@@ -138,10 +140,8 @@ class Record(ABC):
         head = Head.read(values, configuration)
         own = cls._read(values, configuration) if head.correct or not cls.about_label else {}
         record = cls(head=head, **own)
-        known = record.to_json()
-        optional = kinds_of(cls)
-        others = {name: value for name, value in values.items() if name not in known and name not in optional}
-        return dataclasses.replace(record, others=others)
+        known = {**record.to_json(), **(kinds_of(cls) if record.is_asked else {})}
+        return dataclasses.replace(record, others=unknown(values, known))
 
     @classmethod
     @abstractmethod

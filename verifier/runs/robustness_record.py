@@ -16,6 +16,7 @@ from verifier.fields import (
     RecordError,
     is_object,
     read_fields,
+    read_object,
     shown,
     stated,
     write_fields,
@@ -32,6 +33,7 @@ class StoredEstimate:
     radius: float = stated(DISTANCE)
     outcome: str = stated(TEXT)
     seconds: float = stated(NUMBER)
+    others: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,7 @@ class _Estimators:
 def _estimate(name: str, value: Any, upper: float) -> StoredEstimate:
     if not is_object(value):
         raise RecordError(f"malformed: field 'estimators.{name}' is {shown(value)}; expected an object")
-    estimate = StoredEstimate(**read_fields(StoredEstimate, value, f"estimators.{name}."))
+    estimate = read_object(StoredEstimate, value, f"estimators.{name}.")
     if estimate.radius < upper:
         raise RecordError(f"the radius of estimator {name} is below the bracket's upper end {upper!r}")
     return estimate

@@ -362,7 +362,7 @@ def test_a_witness_within_a_trusted_end_is_noted_as_a_refutation():
     network = hinge_network(0)
     batch = random_batch(network, 1, 0)
     yes = FakeSolver(lambda *_: Solution(Termination.INFEASIBLE, bound=math.inf))
-    proof = Answer.proved(0.0, "crown", certificate=object())
+    proof = Answer.proved(0.0, "crown", Strength.CHECKED, object())
     trusting = bracketed(with_solvers(yes), batch, (0.9,), Budget(), Seen([proof]))
     assert trusting.brackets[0].trusted >= 0.9 and trusting.answers[0].certificate is proof.certificate
     (answer,) = bracketed(METHODS["restriction"], batch, (0.9,), Budget(), trusting).answers

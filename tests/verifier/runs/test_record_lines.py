@@ -77,6 +77,16 @@ def test_what_is_written_is_read_again_with_fields_of_versions_to_come(command):
     assert record.others == {"colour": {"of": ["the", 1]}}
     again = kind.from_json(json.loads(json.dumps(record.to_json(), allow_nan=False)), configuration)
     assert again == record
+    for name in {"certificate", "estimators", "methods"} & {*RECORDS[command]}:
+        nested = json.loads(json.dumps(RECORDS[command]))
+        inner = nested[name] if name == "certificate" else next(iter(nested[name].values()))
+        inner["colour"] = 7
+        read_again = kind.from_json(
+            json.loads(json.dumps(kind.from_json(nested, configuration).to_json())), configuration
+        )
+        written = read_again.to_json()[name]
+        assert (written if name == "certificate" else next(iter(written.values())))["colour"] == 7
+        assert name != "methods" or kind.from_json(RECORDS[command], configuration).weakened(read_again)
     wrong = kind.from_json({**RECORDS[command], "prediction": 1, "correct": False}, configuration)
     assert wrong.is_asked is (command in ("robustness", "compare"))
     assert kind.from_json(wrong.to_json(), configuration) == wrong
