@@ -81,6 +81,13 @@ class Halfspaces:
             for total in [sum((factor * point[j] for j, factor in terms), Fraction(0))]
         )
 
+    def row(self, number: int) -> Halfspaces:
+        """Return one of the rows alone."""
+        return Halfspaces(
+            self.coefficients[number : number + 1], self.offsets[number : number + 1], self.strict[number : number + 1],
+            None if self.written is None else (self.written[number],),
+        )  # fmt: skip
+
     @cached_property
     def _rows(self) -> list[tuple[list[tuple[int, Fraction]], Fraction]]:
         """The rows as (output, coefficient) where that is not zero, and the written offset."""
