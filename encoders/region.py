@@ -70,9 +70,16 @@ class BallRegion:
     @classmethod
     def of_box(cls, box: Box) -> BallRegion:
         """Return one box (batch 1, float64, finite) exactly: the ball around its middle that holds it, cut to it."""
-        middle = torch.minimum(torch.maximum(box.lower / 2 + box.upper / 2, box.lower), box.upper)
-        away = torch.maximum(add_up(box.upper, -middle), add_up(middle, -box.lower))
-        return cls(middle, away.flatten(1).amax(dim=1), box)
+        return cls.around(torch.minimum(torch.maximum(box.lower / 2 + box.upper / 2, box.lower), box.upper), box)
+
+    @classmethod
+    def around(cls, centre: Tensor, box: Box) -> BallRegion:
+        """Return the same box as the ball around a centre of it `(1, *shape)` that is no larger than needed."""
+        away = torch.maximum(add_up(box.upper, -centre), add_up(centre, -box.lower))
+        region = cls(centre, away.flatten(1).amax(dim=1), box)
+        if not torch.equal(region.lower, box.lower) or not torch.equal(region.upper, box.upper):
+            raise ValueError("a box whose sides float64 cannot measure")
+        return region
 
     @property
     def _radii(self) -> Tensor:

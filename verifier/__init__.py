@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from verifier.commands.robustness import RobustnessResult, robustness
     from verifier.commands.show import ShowResult, show
     from verifier.commands.train import TrainResult, train
+    from verifier.commands.verify import VerifyResult, verify
 
 _HOMES = {
     "AttackResult": "verifier.commands.attack",
@@ -20,6 +21,7 @@ _HOMES = {
     "RobustnessResult": "verifier.commands.robustness",
     "ShowResult": "verifier.commands.show",
     "TrainResult": "verifier.commands.train",
+    "VerifyResult": "verifier.commands.verify",
     "attack": "verifier.commands.attack",
     "certify": "verifier.commands.certify",
     "check": "verifier.commands.check",
@@ -27,6 +29,7 @@ _HOMES = {
     "robustness": "verifier.commands.robustness",
     "show": "verifier.commands.show",
     "train": "verifier.commands.train",
+    "verify": "verifier.commands.verify",
 }
 
 __all__ = [
@@ -37,6 +40,7 @@ __all__ = [
     "RobustnessResult",
     "ShowResult",
     "TrainResult",
+    "VerifyResult",
     "attack",
     "certify",
     "check",
@@ -44,6 +48,7 @@ __all__ = [
     "robustness",
     "show",
     "train",
+    "verify",
 ]
 
 

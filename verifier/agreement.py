@@ -23,6 +23,7 @@ from encoders.box import Box
 from encoders.formats.runtime import Runtime
 from encoders.network import INPUT, Network
 from encoders.ops import Op
+from encoders.region import Domain, domain_ends
 from encoders.rounding import unit_roundoff
 
 # Draws of random signs, and how many of their standard deviations rounding explains. Over the standard benchmark
@@ -95,7 +96,7 @@ class Agreement:
         expected = Expected(values[rows], rounding_tolerance(self.network, exact[rows]).numpy())
         self._compare(points[rows], outputs[rows], expected, [where[row] for row in rows])
 
-    def probed(self, inputs: np.ndarray, domain: tuple[float, float] | None) -> Agreement:
+    def probed(self, inputs: np.ndarray, domain: Domain) -> Agreement:
         """Return this, sharpened by what was seen, if graph and runtime agree in the domain.
 
         They are run at inputs, beside them, at corners and random points; in batches, alone, and again. inputs:
@@ -243,13 +244,15 @@ def _typical(op: Op) -> float:
     return min(1.0, 2.0 / math.sqrt(op.fan_in())) if op.linear else 1.0
 
 
-def probes(inputs: np.ndarray, domain: tuple[float, float] | None) -> tuple[np.ndarray, list[str]]:
+def probes(inputs: np.ndarray, domain: Domain) -> tuple[np.ndarray, list[str]]:
     """Return points in the dtype of the inputs, and what each is; the same ones for the same inputs."""
     random = np.random.default_rng(0)
     first = inputs[:INPUTS]
-    least, greatest = domain if domain is not None else (float(inputs.min()), float(inputs.max()))
-    shape, width = inputs.shape[1:], greatest - least
-    corners = [np.full(shape, least), np.full(shape, greatest)]
+    shape = inputs.shape[1:]
+    bounds = domain_ends(domain or (float(inputs.min()), float(inputs.max())), torch.zeros(1, dtype=torch.float64))
+    least, greatest = (np.broadcast_to(end.numpy(), (1, *shape))[0] for end in bounds)
+    width = greatest - least
+    corners = [least, greatest]
     corners += [np.where(random.random(shape) < 0.5, least, greatest) for _ in range(CORNERS - 2)]
     inside = [least + width * random.random(shape) for _ in range(INSIDE)]
     beside = [x + width * share * random.uniform(-1.0, 1.0, shape) for x in first for share in (1e-6, 0.1)]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from verifier.commands.request import Request
+from verifier.commands.verify_request import VerifyRequest
 from verifier.options import GROUPS, add_options, option_names, radius, target
 from verifier.training.request import TrainRequest
 
@@ -96,6 +97,16 @@ def _add_shared(groups: Groups) -> None:
     _add_json(groups)
 
 
+def _add_verify(groups: Groups) -> None:
+    add = groups["question"].add_argument
+    add("model", metavar="MODEL", help=MODEL)
+    add("properties", nargs="+", metavar="PROPERTY", help="VNN-LIB files (.vnnlib, .vnnlib.gz)")
+    words = "write the verdict, after sat the witness, as VNN-COMP does"
+    groups["output"].add_argument("--results", type=Path, metavar="FILE", help=words)
+    add_options(groups, VerifyRequest)
+    _add_json(groups)
+
+
 def _add_train(groups: Groups) -> None:
     names = "mwd, mwd-conv, relu, sigmoid, lenet or lenet-linear-convolutions"
     groups["question"].add_argument("name", metavar="NAME", help=names)
@@ -161,6 +172,11 @@ COMMANDS: dict[str, tuple[str, str, Callable[[Groups], None]]] = {
         "tightness and cost of every method that applies, side by side",
         "compare digits-relu --data digits --epsilon 0.04 --limit 100",
         _add_compare,
+    ),
+    "verify": (
+        "any property: unsat (it holds), sat (with a witness), unknown, timeout",
+        "verify model.onnx property.vnnlib --time-limit 60 --results results.txt",
+        _add_verify,
     ),
     "train": (
         "train a network that certify can read: mwd, mwd-conv, relu, ...",

@@ -53,7 +53,8 @@ def _result(options: argparse.Namespace) -> Any:
         return verb(**verb_arguments(options))
     from verifier.reports.progress import progress_on_stderr
 
-    with progress_on_stderr(options.command, "batches" if options.command == "train" else "inputs") as progress:
+    items = {"train": "batches", "verify": "properties"}.get(options.command, "inputs")
+    with progress_on_stderr(options.command, items) as progress:
         shared = read_options(vars(options), progress) if options.command in SHARING else {"progress": progress}
         return verb(**verb_arguments(options), **shared)
 

@@ -17,6 +17,7 @@ from encoders.formats import runtime as framework
 from encoders.limits import Limits
 from encoders.network import INPUT, Network, Node
 from encoders.ops import AddConstant, DivideConstant
+from encoders.region import Domain
 from verifier.agreement import Agreement
 from verifier.zoo import shipped_models
 
@@ -27,9 +28,9 @@ Runtime = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A classifier as graph (`network`) and as the user runs it (`runtime`, numpy in, numpy out).
+    """A model, mostly a classifier, as graph (`network`) and as the user runs it (`runtime`, numpy in, numpy out).
 
-    `runtime` takes `(batch, *input_shape)` in the network's dtype and returns `(batch, classes)`. agreement: what
+    `runtime` takes `(batch, *input_shape)` in the network's dtype and returns `(batch, *output_shape)`. agreement: what
     compares the two, once they were `probed`.
     """
 
@@ -62,7 +63,7 @@ class Subject:
             centres = torch.where(exact < least, up, torch.where(exact > greatest, down, centres))
         return centres
 
-    def probed(self, points: Tensor, domain: tuple[float, float] | None) -> Subject:
+    def probed(self, points: Tensor, domain: Domain) -> Subject:
         """Return the subject once graph and runtime agree at points `(n, *input_shape)` and all over the domain.
 
         Raises DisagreementError, which names the point, otherwise.
@@ -89,7 +90,7 @@ def classes_of(outputs: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(outputs).all(axis=1), outputs.argmax(axis=1), NO_CLASS)
 
 
-def load_subject(
+def load_model(
     model: str | Path | nn.Module,
     *,
     input_shape: Sequence[int] | None = None,
@@ -100,8 +101,8 @@ def load_subject(
 ) -> Subject:
     """Return the model of a file, of a shipped name, or of a torch module (which needs `input_shape`).
 
-    mean, std: prepend (x - mean) / std, one value or one for each channel; the digest covers it. Raises ValueError
-    with what is wrong and what to do.
+    It need not be a classifier: outputs may have any shape. mean, std: prepend (x - mean) / std, one value or one for
+    each channel; the digest covers it. Raises ValueError with what is wrong and what to do.
     """
     if isinstance(model, nn.Module):
         if input_shape is None:
@@ -113,12 +114,27 @@ def load_subject(
     else:
         path = _locate(model)
         network, runtime, name = read_network(path, limits), open_runtime(path, limits), str(model)
-    if len(network.output_shape) != 1 or network.output_shape[0] < 2:
-        raise ValueError(
-            f"{name}: a classifier's output is one vector of at least 2 classes, got shape {network.output_shape}"
-        )
     subject = Subject(name, network, runtime, choose_device(device))
     return _normalised(subject, mean, std) if len(mean) or len(std) else subject
+
+
+def load_subject(
+    model: str | Path | nn.Module,
+    *,
+    input_shape: Sequence[int] | None = None,
+    device: str = "auto",
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    limits: Limits = Limits(),
+) -> Subject:
+    """Return the classifier of a file, of a shipped name, or of a torch module, as `load_model` does."""
+    subject = load_model(model, input_shape=input_shape, device=device, mean=mean, std=std, limits=limits)
+    shape = subject.network.output_shape
+    if len(shape) != 1 or shape[0] < 2:
+        raise ValueError(
+            f"{subject.name}: a classifier's output is one vector of at least 2 classes, got shape {shape}"
+        )
+    return subject
 
 
 def open_model(model: str | Path) -> tuple[Network, dict[str, Any]]:

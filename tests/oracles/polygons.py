@@ -4,10 +4,12 @@ The box is cut, unit by unit and layer by layer, into convex polygons on which t
 is least at a corner of one of them. Written from the definition and independent of every bound in the package.
 """
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 from encoders.network import Network
 from encoders.ops import Abs, Affine, LeakyRelu, Relu
+from encoders.property import Halfspaces
 
 Point = tuple[Fraction, Fraction]
 # An affine function of the two inputs: (a, b, constant).
@@ -38,6 +40,34 @@ def clipped(polygon: list[Point], plane: Plane) -> list[Point]:
 
 def least_margin(network: Network, lower: list[float], upper: list[float], reference: int) -> Fraction:
     """Return the exact minimum over the box of y_reference - max of the other outputs."""
+    return min(
+        value(planes[reference], corner) - value(planes[k], corner)
+        for polygon, planes in pieces_of(network, lower, upper)
+        for corner in polygon
+        for k in range(len(planes))
+        if k != reference
+    )
+
+
+def unsafe_points(
+    network: Network, lower: list[float], upper: list[float], unsafe: Sequence[Halfspaces]
+) -> list[Point]:
+    """Return points of the box whose outputs lie in one of the closed polyhedra: none exactly if there is none.
+
+    They are the corners of what is left of each piece once it is cut by every row, in rationals.
+    """
+    found: list[Point] = []
+    for polygon, planes in pieces_of(network, lower, upper):
+        for halfspaces in unsafe:
+            part = polygon
+            for row, offset in zip(halfspaces.coefficients.tolist(), halfspaces.offsets.tolist(), strict=True):
+                part = clipped(part, _combined([-Fraction(c) for c in row], planes, Fraction(offset))) if part else part
+            found += part
+    return found
+
+
+def pieces_of(network: Network, lower: list[float], upper: list[float]) -> list[tuple[list[Point], list[Plane]]]:
+    """Return polygons that cover the box, with the outputs as affine functions on each."""
     (a, b), (c, d) = ([Fraction(x) for x in end] for end in (lower, upper))
     zero, one = Fraction(0), Fraction(1)
     pieces = [([(a, b), (c, b), (c, d), (a, d)], [(one, zero, zero), (zero, one, zero)])]
@@ -61,13 +91,7 @@ def least_margin(network: Network, lower: list[float], upper: list[float], refer
                     if part:
                         halves.append((part, [*planes[:unit], scaled(planes[unit], factor), *planes[unit + 1 :]]))
             pieces = halves
-    return min(
-        value(planes[reference], corner) - value(planes[k], corner)
-        for polygon, planes in pieces
-        for corner in polygon
-        for k in range(len(planes))
-        if k != reference
-    )
+    return pieces
 
 
 def _combined(row: list[Fraction], planes: list[Plane], constant: Fraction) -> Plane:

@@ -47,6 +47,21 @@ METHODS: dict[str, Method] = {
     ),
 }
 
+# `auto` where one region is asked about and the time is what limits it: what is quick, then a short search over splits,
+# which on networks that it takes decides more than slopes and long attacks, then these, then the search to its end.
+_ONE_REGION = PortfolioMethod(
+    [
+        IntervalMethod(),
+        FalsifyMethod("attack", [ATTACKS["pgd"]]),
+        ContractionMethod(refinements=0),
+        CrownMethod("crown", refinements=0),
+        ExactMethod(subproblems=2_000, refinements=0),
+        CrownMethod("alpha-crown", steps=SLOPE_STEPS, refinements=0),
+        FalsifyMethod("attack", [ATTACKS["auto"]]),
+        ExactMethod(subproblems=10_000_000, refinements=0),
+    ]
+)
+
 # What each is, in a line, for people who choose.
 DESCRIPTIONS: dict[str, str] = {
     "interval": "interval propagation, exact for each op; the radius by bisection",
@@ -74,4 +89,9 @@ def find_method(name: str, norm: str) -> Method:
     return method
 
 
-__all__ = ["DESCRIPTIONS", "METHODS", "Method", "find_method"]
+def find_prover(name: str) -> Method:
+    """Return the method of a name for a single region: `auto` goes on until the time is up."""
+    return _ONE_REGION if name == "auto" else METHODS[name]
+
+
+__all__ = ["DESCRIPTIONS", "METHODS", "Method", "find_method", "find_prover"]

@@ -17,6 +17,7 @@ from tests.conftest import REPOSITORY
 from verifier import certify
 from verifier.arguments import COMMANDS, SHARING, parser, verb_arguments
 from verifier.commands.request import Options, Request, read_options
+from verifier.commands.verify_request import VerifyOptions, VerifyRequest
 from verifier.options import GROUPS, add_options, option_names
 from verifier.training.regimes import ADVERSARIAL_SETTINGS
 from verifier.training.request import ATTACKS, TrainOptions, TrainRequest
@@ -41,7 +42,8 @@ def subparser(command: str) -> argparse.ArgumentParser:
 
 
 def test_options_and_request_have_the_same_fields_and_types():
-    for request, options, others in ((Request, Options, {"model", "data"}), (TrainRequest, TrainOptions, {"name"})):
+    shared = [(Request, Options, {"model", "data"}), (TrainRequest, TrainOptions, {"name"})]
+    for request, options, others in [*shared, (VerifyRequest, VerifyOptions, set())]:
         fields = {field.name for field in dataclasses.fields(request)} - others
         assert fields == set(options.__annotations__)
         assert fields - {"progress"} == set(option_names(request))
@@ -49,7 +51,10 @@ def test_options_and_request_have_the_same_fields_and_types():
             assert options.__annotations__[name].__forward_arg__ == request.__annotations__[name], name
 
 
-@pytest.mark.parametrize(("command", "request_"), [*((name, Request) for name in SHARING), ("train", TrainRequest)])
+@pytest.mark.parametrize(
+    ("command", "request_"),
+    [*((name, Request) for name in SHARING), ("train", TrainRequest), ("verify", VerifyRequest)],
+)
 def test_every_command_has_every_shared_option_with_the_default_of_its_field(command, request_):
     actions = {action.dest: action for action in options_of(command).values()}
     fields = {field.name: field for field in dataclasses.fields(request_)}
@@ -63,7 +68,7 @@ def test_what_a_command_reads_are_the_parameters_of_its_function(command):
     """So a command is called with what was read, by name."""
     function = getattr(verifier, command)
     parameters = inspect.signature(function).parameters
-    shared = {"train": TrainOptions, **dict.fromkeys(SHARING, Options)}.get(command)
+    shared = {"train": TrainOptions, "verify": VerifyOptions, **dict.fromkeys(SHARING, Options)}.get(command)
     taken = ({*parameters} - {"options"}) | ({*shared.__annotations__} if shared else set())
     actions = options_of(command).values()
     read = {action.dest for action in actions} | {action.dest for action in positional(command)}

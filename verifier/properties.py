@@ -1,0 +1,166 @@
+"""A property of one model as a question that methods take, and what makes a point a witness against it.
+
+Methods decide whether a class wins on a region. A property is that question about another network
+(`encoders.passes.margins_of_property`), or about the model itself where its unsafe set is that of a class; the region
+is the ball around the middle of its box, cut to the box. Proofs are about the stored, outer numbers of the property,
+witnesses are tested against what was written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from encoders.box import Box
+from encoders.exact_order import evaluate_exactly
+from encoders.network import Network
+from encoders.passes.margins_of_property import margins_of_property, ordered
+from encoders.property import Halfspaces, Property
+from encoders.rationals import NotEvaluated
+from encoders.region import BallRegion
+from verifier.batch import Batch
+from verifier.subject import Subject
+
+
+@dataclass(frozen=True, eq=False)
+class PropertyWitness:
+    """A counterexample to a property as it was written: replayed in the user's model, and unsafe in real arithmetic.
+
+    point: in the model's dtype and input shape. outputs: the user's model gives there, `output_shape`.
+    """
+
+    point: Tensor
+    outputs: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """Whether a class of `batch.subject` wins on the whole region: exactly if the property holds.
+
+    subject: the user's model; asked: in the shape of its input; batch: of one input.
+    """
+
+    subject: Subject
+    asked: Property
+    batch: Batch
+    region: BallRegion
+
+    @property
+    def network(self) -> Network:
+        """The network that methods are asked about."""
+        return self.batch.subject.network
+
+    @property
+    def no_input(self) -> str | None:
+        """Why no input of the model's dtype lies in the box as it was written, so that there is no witness; or None."""
+        lower, upper = (end[None] for end in self.asked.witness_box)
+        dtype, inside = self.subject.network.dtype, torch.minimum(lower, upper)
+        nearest = BallRegion.of_box(Box(inside, upper)).clip(inside, dtype).to(torch.float64)
+        missing = ((nearest < lower) | (nearest > upper)).flatten().nonzero().flatten().tolist()
+        if not missing:
+            return None
+        least, greatest = (float(end.flatten()[missing[0]]) for end in (self.asked.lower, self.asked.upper))
+        kind = str(dtype).removeprefix("torch.")
+        return (
+            f"no {kind} lies between {least!r} and {greatest!r}, the bounds of input {missing[0]}, so that there is no "
+            "witness"
+        )
+
+    def confirm(self, point: Tensor) -> PropertyWitness | str:
+        """Return the witness that a point `input_shape` is, in the model's dtype; or why it is none.
+
+        A point in the stored box that leaves the written one is moved inside.
+        """
+        missing = self.no_input
+        if missing is not None:
+            return missing
+        lower, upper = (end[None] for end in self.asked.witness_box)
+        point = BallRegion.of_box(Box(lower, upper)).clip(point[None].cpu(), point.dtype)
+        outputs = self.subject.outputs(point, ["a witness"])[0]
+        if not self.asked.contains(point[0], torch.from_numpy(np.asarray(outputs, dtype=np.float64))):
+            return "a point is unsafe in real arithmetic, but not in the model's execution of it alone"
+        reason = unproved(self.subject.network, self.asked.unsafe, point)
+        return PropertyWitness(point[0], outputs) if reason is None else reason
+
+
+def ask(subject: Subject, asked: Property, seed: int) -> Question:
+    """Return the question of a property with unsafe sets; ValueError where it does not fit the model.
+
+    subject: its agreement compares every point that is run with the graph.
+    """
+    network = subject.network
+    asked = asked.shaped(network.input_shape, int(np.prod(network.output_shape, dtype=int)))
+    winner = asked.reference_class if len(network.output_shape) == 1 else None
+    if winner is None:
+        unsafe = ordered(asked.unsafe)
+        margins = replace(
+            subject, network=margins_of_property(network, asked.unsafe), agreement=None,
+            runtime=lambda points: run_margins(subject, unsafe, points),
+        )  # fmt: skip
+    else:
+        margins = replace(subject, agreement=None, runtime=lambda points: _run(subject, points))
+    device = subject.device
+    domain = Box(*(end[None].to(device) for end in (asked.lower, asked.upper)))
+    region = BallRegion.around(start(asked, network.dtype).to(device), domain)
+    classes = torch.tensor([winner or 0], device=device)
+    batch = Batch(margins, region.centre, classes, (seed,), domain, float(region.radius[0]))
+    return Question(subject, asked, batch, region)
+
+
+def run_margins(subject: Subject, unsafe: list[Halfspaces], points: np.ndarray) -> np.ndarray:
+    """Return (0, -z_1, ..., -z_K) `(batch, 1 + K)` of the user's model, float64, with exact signs.
+
+    -z_k is at least zero exactly where the outputs lie in polyhedron k as it was written, so never for NaN.
+    """
+    outputs = _run(subject, points)
+    flat = torch.from_numpy(outputs.astype(np.float64)).flatten(1)
+    margins = np.zeros((len(outputs), 1 + len(unsafe)))
+    for number, halfspaces in enumerate(unsafe, start=1):
+        least = (halfspaces.offsets - flat @ halfspaces.coefficients.T).amin(dim=1).nan_to_num(-1.0).numpy()
+        inside = np.array([halfspaces.contains(row) for row in flat])
+        tiny = np.finfo(np.float64).tiny
+        margins[:, number] = np.where(inside, np.maximum(least, 0.0), np.minimum(least, -tiny))
+    return margins
+
+
+def unproved(network: Network, unsafe: tuple[Halfspaces, ...], point: Tensor) -> str | None:
+    """Return None if the real outputs at a point `(1, *input_shape)` lie in one of the polyhedra, else why it is open.
+
+    The interval of the point encloses the real outputs; where that is not enough they are evaluated in rationals.
+    """
+    exact = point.detach().cpu().to(torch.float64)
+    (box,) = network.interval(Box.point(exact))
+    if any(_holds_all(halfspaces, box) for halfspaces in unsafe):
+        return None
+    try:
+        outputs = evaluate_exactly(network, exact).values()
+    except NotEvaluated as error:
+        return f"a point is unsafe in the model's execution; in real arithmetic {error}"
+    if any(halfspaces.contains(outputs) for halfspaces in unsafe):
+        return None
+    return "a point is unsafe in the model's execution alone, by its rounding"
+
+
+def _holds_all(halfspaces: Halfspaces, box: Box) -> bool:
+    """Return whether a polyhedron holds every point of a box of outputs: row by row the corner that is worst for it."""
+    lower, upper = box.lower.flatten(), box.upper.flatten()
+    if not bool((lower.isfinite() & upper.isfinite()).all()):
+        return False
+    worst = [torch.where(row > 0, upper, lower) for row in halfspaces.coefficients]
+    return all(halfspaces.row(number).contains(corner) for number, corner in enumerate(worst))
+
+
+def _run(subject: Subject, points: np.ndarray) -> np.ndarray:
+    """Return the outputs of the user's model, once they are seen to be those of the graph."""
+    return subject.outputs(points, ["a point that was tried"] * len(points))
+
+
+def start(asked: Property, dtype: torch.dtype) -> Tensor:
+    """Return the middle of a box `(1, *shape)`, float64: numbers of a dtype where the sides hold one."""
+    box = Box(asked.lower[None], asked.upper[None])
+    region = BallRegion.of_box(box)
+    centre = region.clip(region.centre, dtype).to(torch.float64)
+    return torch.where((box.lower <= centre) & (centre <= box.upper), centre, region.centre)

@@ -1,0 +1,26 @@
+"""The result of `verify`: a row for each property, and the witness of a single one."""
+
+from collections.abc import Iterator
+
+from rich.console import RenderableType
+from rich.table import Table
+
+from verifier.commands.verify import VerifyResult
+
+# Coordinates of a witness that are shown; JSON and the results file have all.
+SHOWN = 16
+
+
+def shown(result: VerifyResult) -> Iterator[RenderableType]:
+    """Yield what a terminal shows."""
+    rows = Table(title=result.model, title_justify="left")
+    for name in ("property", "verdict", "seconds", "by", "remark"):
+        rows.add_column(name, justify="right" if name == "seconds" else "left", overflow="fold")
+    for verified in result.properties:
+        by = verified.method + (f" ({verified.strength})" if verified.strength is not None and verified.method else "")
+        remark = verified.reason or (f"{verified.boxes} boxes" if verified.boxes > 1 else "")
+        rows.add_row(verified.property, verified.verdict, f"{verified.seconds:.2f}", by, remark)
+    yield rows
+    witnesses = [verified.to_text() for verified in result.properties if verified.witness is not None]
+    if len(result.properties) == 1 and witnesses and witnesses[0].count("\n") <= SHOWN:
+        yield witnesses[0].rstrip()
