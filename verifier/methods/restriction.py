@@ -56,7 +56,9 @@ class RestrictionMethod(Method):
             if self.start == "input":
                 witness, _ = self.programs.own(batch.one(row), radius, self.targets, budget)
             elif answer.witness is not None:
-                witness = self.programs.pull(batch.one(row), answer.witness, budget)
+                # The input itself may be unsafe: nothing is nearer.
+                at_input = answer.witness.distance == 0.0
+                witness = answer.witness if at_input else self.programs.pull(batch.one(row), answer.witness, budget)
             said = Answer.open(execution_only=answer.execution_only)
             if witness is not None and witness.distance <= radius:
                 said = said.merge(Answer.broken(witness, self.name))

@@ -169,6 +169,12 @@ def test_what_cannot_be_asked_is_refused(asked, options, message: str, model: Pa
         verify(model, asked, **options)
 
 
+@pytest.mark.parametrize("method", ["restriction", "exact", "crown"])
+def test_a_box_whose_middle_is_unsafe_is_broken_there(method: str, model: Path) -> None:
+    (verified,) = verify(model, box([0.0, 0.0], [1.0, 1.0], ([1.0, 0.0], 5.0)), method=method).properties
+    assert verified.verdict == "sat"
+
+
 def test_no_time_is_a_timeout(model: Path) -> None:
     asked = box([0.0, 0.0], [1.0, 1.0], ([1.0, 0.0], 0.5))
     assert verify(model, asked, time_limit=0.0).properties[0].verdict == "timeout"
