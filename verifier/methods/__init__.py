@@ -47,14 +47,15 @@ METHODS: dict[str, Method] = {
     ),
 }
 
-# `auto` where one region is asked about and the time is what limits it: what is quick, then a short search over splits,
+# `auto` where one region is asked about and the time is what limits it: what is quick (linear bounds before attacks, as
+# torch takes seconds to load what a first gradient needs), then a short search over splits,
 # which on networks that it takes decides more than slopes and long attacks, then these, then the search to its end.
 _ONE_REGION = PortfolioMethod(
     [
         IntervalMethod(),
+        CrownMethod("crown", refinements=0),
         FalsifyMethod("attack", [ATTACKS["pgd"]]),
         ContractionMethod(refinements=0),
-        CrownMethod("crown", refinements=0),
         ExactMethod(subproblems=2_000, refinements=0),
         CrownMethod("alpha-crown", steps=SLOPE_STEPS, refinements=0),
         FalsifyMethod("attack", [ATTACKS["auto"]]),
