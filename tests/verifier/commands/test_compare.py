@@ -69,7 +69,7 @@ def test_a_contradiction_is_counted_saved_and_no_success(job, tmp_path, monkeypa
     model, data = job
 
     def lie(batch, epsilons, answers, budget):
-        return [answer.merge(Answer.proved(1.0, "lie")) for answer in answers]
+        return [answer.merge(Answer.proved(1.0, "lie", Strength.CHECKED)) for answer in answers]
 
     monkeypatch.setattr(COMPARED["interval"], "bracket", lie)
     arguments = ["compare", str(model), "--data", str(data), "--epsilon", "0.3", "--clip", "0", "1", "--json"]
