@@ -1,6 +1,7 @@
 """What layers of max-of-weighted-distance units have in common, dense or slid over an image."""
 
 import math
+from abc import abstractmethod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,8 +43,8 @@ class DistanceOp(Op):
         weights = outputs * self.weight[0].numel()
         return Size(4 * weights + outputs + rows, 12 * weights + entries)
 
-    def distance_layer(self, shape: Shape) -> DistanceLayer:
-        raise NotImplementedError
+    @abstractmethod
+    def distance_layer(self, shape: Shape) -> DistanceLayer: ...
 
     def rational_scores(self, *x: Rationals, afford: Afford) -> tuple[Rationals, NDArray[np.int64]]:
         """Return the distances max_i u_i |x_i - w_i|, those of plain units negated: the link keeps their order.
