@@ -66,11 +66,6 @@ def refute_at(network: Network, points: Tensor, classes: Tensor) -> Refutation:
     return Refutation(refuted, undecided)
 
 
-def refutes_at(network: Network, points: Tensor, classes: Tensor) -> Tensor:
-    """Return the mask `(batch,)` of `refute_at`: true is a proof that the point is unsafe."""
-    return refute_at(network, points, classes).refuted
-
-
 def reaches_at(network: Network, points: Tensor, targets: Tensor) -> Tensor:
     """Return a mask `(batch,)`: whether no class is above the target at the point, in real arithmetic."""
     exact = points.to(torch.float64)

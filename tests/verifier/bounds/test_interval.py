@@ -11,7 +11,7 @@ from encoders.ops import Affine, Mwd, Relu
 from tests.networks.chains import chain, random_relu_network
 from tests.networks.mwd_chains import random_mwd_network
 from tests.seeds import seeds
-from verifier.bounds.interval import compare_classes, proves, refutes_at
+from verifier.bounds.interval import compare_classes, proves, refute_at
 
 
 def grid(box: Box, steps: int) -> torch.Tensor:
@@ -70,7 +70,7 @@ def test_mwd_classes_are_compared_before_the_exp_underflows():
     point = torch.ones(1, 1, dtype=torch.float64)
     assert network.evaluate(point).tolist() == [[0.0, 0.0]]
     assert bool(proves(network, Box.point(point), torch.tensor([0])))
-    assert bool(refutes_at(network, point, torch.tensor([1])))
+    assert bool(refute_at(network, point, torch.tensor([1])).refuted)
 
 
 def test_a_real_tie_is_neither_proved_nor_certainly_refuted_by_a_rounded_enclosure():
@@ -83,7 +83,7 @@ def test_a_refutation_holds_in_rational_arithmetic():
     network = random_relu_network(3)
     points = torch.rand(200, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     classes = torch.arange(200) % 3
-    refuted = refutes_at(network, points, classes)
+    refuted = refute_at(network, points, classes).refuted
     assert 0 < int(refuted.sum()) < 200
     layers = [(node.op.weight.tolist(), node.op.bias.tolist()) for node in network.nodes if isinstance(node.op, Affine)]
     for row in torch.nonzero(refuted).squeeze(1).tolist():

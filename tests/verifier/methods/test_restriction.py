@@ -15,7 +15,7 @@ from tests.seeds import few_or
 from verifier import certify
 from verifier.answers import Answer, Witness
 from verifier.batch import Batch
-from verifier.bounds.interval import refutes_at
+from verifier.bounds.interval import refute_at
 from verifier.budget import Budget
 from verifier.methods import find_method
 from verifier.methods.restriction import RestrictionMethod
@@ -57,7 +57,7 @@ def test_a_witness_of_the_method_replays_and_is_never_farther_than_the_attacks(c
                 continue
             witness = polished.witnesses[row]
             assert witness.distance == after.upper
-            assert bool(refutes_at(network, witness.point[None], batch.classes[row : row + 1]).all())
+            assert bool(refute_at(network, witness.point[None], batch.classes[row : row + 1]).refuted.all())
             assert float((witness.point.double() - batch.centres[row]).abs().max()) <= witness.distance
             improved += int(after.upper < before.upper)
     assert improved >= count * 5 / 6
