@@ -133,6 +133,12 @@ def _add_show(groups: Groups) -> None:
     add("model", nargs="?", metavar="MODEL", help=MODEL)
     add("--methods", action="store_true", help="list the methods; with MODEL also those that do not take it, and why")
     add("--attacks", action="store_true", help="list the attacks")
+    add(
+        "--supports",
+        action="store_true",
+        help="list the nodes of MODEL that are not supported, and what to do",
+    )
+    _add_json(groups)
 
 
 def _add_json(groups: Groups) -> None:

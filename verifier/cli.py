@@ -2,7 +2,7 @@
 
 argparse, because `--epsilon 0.05 0.1` takes several values after one option and because help must not wait for
 heavier imports. Exit status: 0 a result was produced, 1 two methods contradict each other (a bug) or a claim of a run
-does not hold, 2 the request cannot be carried out, 130 interrupted.
+does not hold, 2 the request cannot be carried out (for `show --supports`: the model cannot be read), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -81,4 +81,5 @@ def _present(result: Any, options: argparse.Namespace) -> int:
             kept = ", ".join([records.name, *(file.name for file in files)])
             footer = f"data: {result.data}\n{result.seconds:.1f} s; {kept} in {records.parent}"
             console.print(footer, soft_wrap=True, markup=False)
-    return EXIT_CONTRADICTION if problems else 0
+    refused = bool(getattr(result, "refused", False))
+    return EXIT_CONTRADICTION if problems else EXIT_REFUSED if refused else 0

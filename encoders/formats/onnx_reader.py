@@ -19,7 +19,7 @@ from onnx import helper
 from encoders.formats import onnx_ops as ops
 from encoders.formats import onnx_shape_ops as moves
 from encoders.formats import onnx_window_ops as windows
-from encoders.formats.errors import ModelFileError, unsupported_nodes
+from encoders.formats.errors import LONGEST_PROBLEM, ModelFileError, Problem, UnsupportedNodesError
 from encoders.formats.graph import GraphBuilder, Value
 from encoders.formats.onnx_file import check_graph, input_of, inputs_of, load, opset_of
 from encoders.formats.onnx_fold import FOLDERS, fold
@@ -71,9 +71,6 @@ HANDLERS: dict[str, tuple[Callable[[OnnxNode], Value], tuple[str, ...]]] = {
 
 # Operators of the chains by which exporters compute shapes: no problem of their own behind an unsupported node.
 _FOLLOWED = ("Shape", "Gather")
-
-# Characters of a message about one node.
-_LONGEST_PROBLEM = 600
 
 
 def read_network(path: Path, limits: Limits = Limits()) -> Network:
@@ -129,19 +126,19 @@ def convert(model: onnx.ModelProto, source: str, limits: Limits = Limits()) -> N
     reading = _Reading(graph, opset, {tensor.name: tensor for tensor in model.graph.initializer})
     reading.values[inputs_of(model)[0].name] = graph.input
     output = model.graph.output[0].name
-    problems: list[str] = []
+    problems: list[Problem] = []
     for node in _needed(model.graph, output):
         try:
             reading.convert_node(node)
         except LimitError as error:
             message = str(error)
-            raise LimitError(message if message.startswith("node ") else f"{_named(node)}: {message}") from None
+            raise LimitError(message if message.startswith("node ") else str(_problem(node, message))) from None
         except Exception as error:
             # A file may hold what numpy or torch refuses with a class of its own.
-            problems.append(f"{_named(node)}: {error}"[:_LONGEST_PROBLEM])
+            problems.append(_problem(node, str(error)))
             reading.values.update(dict.fromkeys(name for name in node.output if name))
     if problems:
-        raise unsupported_nodes(source, problems, list(HANDLERS))
+        raise UnsupportedNodesError(source, problems, list(HANDLERS))
     result = reading.values.get(output)
     if not isinstance(result, Value):
         raise ModelFileError(f"{source}: output {output[:80]!r} does not depend on the input")
@@ -169,9 +166,9 @@ def without_unused(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def _named(node: onnx.NodeProto) -> str:
+def _problem(node: onnx.NodeProto, reason: str) -> Problem:
     name = node.name or next(iter(node.output), "")
-    return f"node {name[:80]!r} ({node.op_type[:80]})"
+    return Problem(name[:80], node.op_type[:80], reason[:LONGEST_PROBLEM])
 
 
 class _Reading:

@@ -16,7 +16,7 @@ from torch.export.graph_signature import OutputKind
 from torch.fx import Node as FxNode
 from torch.utils import _pytree as pytree
 
-from encoders.formats.errors import ModelFileError, unsupported_nodes
+from encoders.formats.errors import ModelFileError, Problem, UnsupportedNodesError
 from encoders.formats.graph import FileInput, GraphBuilder, Value, file_input
 from encoders.formats.torch_constants import FOLDABLE, Constants
 from encoders.formats.torch_memory import INTEGER_OPERATORS, write_problems
@@ -139,7 +139,7 @@ class _Conversion:
     def run(self, nodes: list[FxNode], result: FxNode) -> Any:
         """Return the value of the result; raise ModelFileError for everything on the way that is not supported."""
         needed, hidden = _needed(result), write_problems(nodes, FRESH)
-        problems: list[str] = []
+        problems: list[Problem] = []
         for node in nodes:
             if node.op in ("placeholder", "output"):
                 continue
@@ -154,10 +154,10 @@ class _Conversion:
                 raise
             except Exception as error:
                 # A forged program may call anything with arguments of any kind, and torch raises what it likes.
-                problems.append(f"node {node.name!r} ({_target(node)}): {_first_line(error)}")
+                problems.append(Problem(node.name, _target(node), _first_line(error)))
                 self.values[node.name] = None
         if problems:
-            raise unsupported_nodes(self.graph.source, problems, list(HANDLERS))
+            raise UnsupportedNodesError(self.graph.source, problems, list(HANDLERS))
         return self.values[result.name]
 
     def _converted(self, node: FxNode) -> Any:

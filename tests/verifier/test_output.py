@@ -81,6 +81,7 @@ COMMANDS = {
     "attack": ["attack", *job("--attack", "fgsm", "--epsilon", ".1")],
     "robustness": ["robustness", *job("--epsilon", ".1", "--method", "lp")],
     "compare": ["compare", *job("--epsilon", ".1", "--method", "interval", "milp", "restriction")],
+    "show": ["show", "model.safetensors"],
     "train": ["train", "relu", "--data", "data.npz", "--out", "trained.safetensors", "--epochs", "1", "--hidden", "4"],
 }
 METHODS = ["interval", "crown", "alpha-crown", "lp", "milp", "milp-cbc", "restriction", "auto"]

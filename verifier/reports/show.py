@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import RenderableType
 from rich.table import Table
 
+from encoders.formats.errors import Problem
 from encoders.network import INPUT, Network
 from encoders.ops import OPS, VIEWS
 from verifier.commands.show import ShowResult
@@ -13,7 +14,11 @@ from verifier.commands.show import ShowResult
 def shown(result: ShowResult) -> Iterator[RenderableType]:
     """Yield what a terminal shows."""
     network = result.network
-    if network is not None:
+    if result.unsupported:
+        yield problem_table(result.unsupported)
+    elif result.supports and network is not None:
+        yield f"{network.source}: every node is supported ({len(network.nodes)} ops)"
+    elif network is not None:
         yield network_table(network)
         yield f"{network.parameter_count:,} weights, input {network.dtype}, digest {network.digest}"
         yield from (f"{key}: {value}" for key, value in result.metadata.items())
@@ -35,6 +40,16 @@ def network_table(network: Network) -> Table:
             node.name, node.op.kind, ", ".join(node.inputs), _shape(network.shapes[node.name]),
             f"{weights:,}" if weights else "", ", ".join(node.op.views()),
         )  # fmt: skip
+    return rows
+
+
+def problem_table(problems: Sequence[Problem]) -> Table:
+    """Return one row for each node that is not supported: what is wrong with it, and what to do about it."""
+    rows = Table(title=f"{len(problems)} nodes are not supported", title_justify="left")
+    for name in ("node", "operator", "what is wrong", "what to do"):
+        rows.add_column(name)
+    for problem in problems:
+        rows.add_row(problem.node, problem.operator, problem.reason, problem.remedy)
     return rows
 
 
