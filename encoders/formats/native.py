@@ -13,7 +13,7 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +208,8 @@ def _node(path: Path, index: int, entry: Any, tensors: dict[str, Tensor]) -> Nod
     given = sorted(settings & set(entry["settings"]))
     values = {name: _converted(entry["settings"][name], fields[name], f"{where}: {name}") for name in given}
     for name in set(fields) - settings:
-        values[name] = _tensor(tensors.pop(f"{index}.{name}", None), fields[name], f"{where}: tensor {name!r}")
+        dtypes = (torch.int64,) if name in op.whole_numbers else _WEIGHTS
+        values[name] = _tensor(tensors.pop(f"{index}.{name}", None), fields[name], dtypes, f"{where}: tensor {name!r}")
     return Node(entry["name"], _constructed(op, values, where), tuple(inputs))
 
 
@@ -233,12 +234,12 @@ def _is_tensor(hint: Any) -> bool:
     return hint is Tensor or Tensor in typing.get_args(hint)
 
 
-def _tensor(value: Tensor | None, hint: Any, where: str) -> Tensor | None:
-    """Return a weight, None if the op can do without; refuse element types that no op computes with."""
+def _tensor(value: Tensor | None, hint: Any, dtypes: Sequence[torch.dtype], where: str) -> Tensor | None:
+    """Return a weight, None if the op can do without; refuse other element types than the given ones."""
     if value is None and types.NoneType not in typing.get_args(hint):
         raise ModelFileError(f"{where} is missing")
-    if value is not None and value.dtype not in _WEIGHTS:
-        known = ", ".join(str(dtype).removeprefix("torch.") for dtype in _WEIGHTS)
+    if value is not None and value.dtype not in dtypes:
+        known = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
         raise ModelFileError(f"{where} has element type {value.dtype}; supported: {known}")
     return value
 

@@ -3,9 +3,11 @@
 from encoders.ops.activation import Sigmoid, Tanh
 from encoders.ops.affine import Affine
 from encoders.ops.average_pool import AveragePool2d, GlobalAveragePool
+from encoders.ops.axis_sum import AxisSum
 from encoders.ops.base import VIEWS, Op, UnsupportedView
 from encoders.ops.convolution import Conv2d
 from encoders.ops.elementwise import Add, AddConstant, DivideConstant, MultiplyConstant, Sub
+from encoders.ops.gather import Gather
 from encoders.ops.hinge import Abs, LeakyRelu, Relu
 from encoders.ops.linear import WeightedSum
 from encoders.ops.max_pool import MaxPool2d
@@ -26,6 +28,8 @@ OPS: dict[str, type[Op]] = {
     "transpose": Transpose,
     "concat": Concat,
     "slice": Slice,
+    "gather": Gather,
+    "axis-sum": AxisSum,
     "batch-norm": BatchNorm,
     "average-pool2d": AveragePool2d,
     "global-average-pool": GlobalAveragePool,
@@ -47,10 +51,12 @@ __all__ = [
     "AddConstant",
     "Affine",
     "AveragePool2d",
+    "AxisSum",
     "BatchNorm",
     "Concat",
     "Conv2d",
     "DivideConstant",
+    "Gather",
     "GlobalAveragePool",
     "LeakyRelu",
     "MaxPool2d",

@@ -58,8 +58,6 @@ class Op(ABC):
     linear: ClassVar[bool] = False
     # Whether each output depends on one input unit only (of each node), so that intervals through it stay exact.
     one_to_one: ClassVar[bool] = False
-    # Whether outputs are copies of inputs.
-    moves: ClassVar[bool] = False
     # Whether the flattened output is the flattened input.
     keeps_values: ClassVar[bool] = False
     # Whether one increasing function takes the flattened input to the flattened output.
@@ -72,6 +70,14 @@ class Op(ABC):
     measures_distances: ClassVar[bool] = False
     # Whether `evaluate_pseudo` passes other gradients back than `evaluate`, without any leak.
     has_pseudogradient: ClassVar[bool] = False
+
+    # The tensor fields that hold whole numbers (int64).
+    whole_numbers: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def moves(self) -> bool:
+        """Whether outputs are copies of inputs."""
+        return False
 
     @property
     def hinge_slope(self) -> float | None:

@@ -18,7 +18,10 @@ class _Rearrangement(SignedSum):
     """An op whose outputs are copies of inputs: the interval view applies it to both ends."""
 
     one_to_one = True
-    moves = True
+
+    @property
+    def moves(self) -> bool:
+        return True
 
     def interval(self, *boxes: Box) -> Box:
         return Box.unchecked(self.evaluate(*(box.lower for box in boxes)), self.evaluate(*(box.upper for box in boxes)))

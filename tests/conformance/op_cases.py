@@ -12,10 +12,12 @@ from encoders.ops import (
     AddConstant,
     Affine,
     AveragePool2d,
+    AxisSum,
     BatchNorm,
     Concat,
     Conv2d,
     DivideConstant,
+    Gather,
     GlobalAveragePool,
     LeakyRelu,
     MaxPool2d,
@@ -111,6 +113,20 @@ CASES: dict[str, list[Case]] = {
     "transpose": [Case(Transpose((2, 0, 1)), ((2, 3, 1),))],
     "concat": [Case(Concat(0), ((2,), (3,))), Case(Concat(1), ((2, 1), (2, 2)))],
     "slice": [Case(Slice(0, 1, 4, 2), ((5,),)), Case(Slice(1, 0, 1), ((2, 3),))],
+    "gather": [
+        Case(Gather(torch.tensor([2, 0, 1])), ((3,),)),
+        # Read several times, one not at all.
+        Case(Gather(torch.tensor([[3, 1], [1, 1], [2, 3]])), ((2, 2),)),
+        Case(Gather(torch.tensor([[-1, 2, -1], [0, -1, 2]]), random(2, 3, seed=26)), ((3,),)),
+        Case(Gather(torch.tensor([1, -1, 1]), torch.tensor(0.1, dtype=F64)), ((1, 2),)),
+        Case(Gather(torch.tensor([-1, -1]), random(2, seed=27)), ((2,),)),
+        Case(Gather(torch.tensor(1)), ((2,),)),
+    ],
+    "axis-sum": [
+        Case(AxisSum((0,), 4), ((4,),)),
+        Case(AxisSum((0, 2), 6), ((2, 2, 3),)),
+        Case(AxisSum((1,), 3, keep_axes=True), ((2, 3),)),
+    ],
     "batch-norm": [
         Case(
             BatchNorm(random(3, seed=20), random(3, seed=21).square(), random(3, seed=22), random(3, seed=23)), ((3,),)

@@ -15,10 +15,12 @@ from encoders.ops import (
     AddConstant,
     Affine,
     AveragePool2d,
+    AxisSum,
     BatchNorm,
     Concat,
     Conv2d,
     DivideConstant,
+    Gather,
     GlobalAveragePool,
     LeakyRelu,
     MaxPool2d,
@@ -139,7 +141,9 @@ class RandomNetwork:
             return self._activation()
         if draw < 0.9:
             return self._each_unit(shape)
-        if draw < 0.95:
+        if draw < 0.93:
+            return self._gather(shape)
+        if draw < 0.96:
             start = self.choose.randrange(shape[0])
             return Slice(0, start, self.choose.randint(start + 1, shape[0]), self.choose.randint(1, 2))
         units = self.choose.randint(2, 4)
@@ -149,6 +153,15 @@ class RandomNetwork:
         return Mwd(
             self.normal(units, shape[0]).abs(), self.normal(units, shape[0]), negated, self.normal(units), "linear"
         )
+
+    def _gather(self, shape: Shape) -> Gather:
+        """Return a map of places drawn with repetitions, with constants between them or not."""
+        size = math.prod(shape)
+        index = torch.randint(0, size, shape, generator=self.generator)
+        if self.choose.random() < 0.5:
+            return Gather(index)
+        kept = torch.rand(shape, generator=self.generator) < 0.7
+        return Gather(index.where(kept, -1), 0.5 * self.normal(*shape))
 
     def _pair(self, least: int, greatest: int) -> tuple[int, int]:
         return self.choose.randint(least, greatest), self.choose.randint(least, greatest)
@@ -176,7 +189,12 @@ class RandomNetwork:
             return AveragePool2d(kernel, stride, (top, left, top, left), self.choose.random() < 0.5)
         if draw < 0.91:
             return self._each_unit(shape)
-        if draw < 0.94:
+        if draw < 0.92:
+            return self._gather(shape)
+        if draw < 0.93:
+            axis = self.choose.randrange(3)
+            return AxisSum((axis,), shape[axis], keep_axes=True)
+        if draw < 0.95:
             return Transpose((0, 2, 1))
         if draw < 0.97:
             return Slice(self.choose.randint(1, 2), 0, self.choose.randint(2, 3))

@@ -25,10 +25,12 @@ from encoders.ops import (
     AddConstant,
     Affine,
     AveragePool2d,
+    AxisSum,
     BatchNorm,
     Concat,
     Conv2d,
     DivideConstant,
+    Gather,
     GlobalAveragePool,
     LeakyRelu,
     MaxPool2d,
@@ -126,6 +128,13 @@ def straight(numbers: Numbers, op: Op, inputs: list[Values], shift: Values) -> V
         case Slice():
             places = [slice(None)] * (op.axis + 1)
             return x[(*places, slice(op.start, op.stop, op.step))]
+        case Gather():
+            taken = x.reshape(len(x), -1)[:, op.index.clamp(min=0).numpy()] * (op.index >= 0).numpy()
+            if op.constant is None:
+                return taken
+            return taken + constant(op.constant.expand(op.index.shape)) * (op.index < 0).numpy()
+        case AxisSum():
+            return x.sum(axis=tuple(axis + 1 for axis in op.axes), keepdims=op.keep_axes)
     return None
 
 

@@ -14,10 +14,12 @@ from encoders.ops import (
     AddConstant,
     Affine,
     AveragePool2d,
+    AxisSum,
     BatchNorm,
     Concat,
     Conv2d,
     DivideConstant,
+    Gather,
     GlobalAveragePool,
     LeakyRelu,
     MaxPool2d,
@@ -114,6 +116,11 @@ def value_of(op: Op, x: list[np.ndarray]) -> np.ndarray:
             return np.concatenate(x, axis=op.axis)
         case Slice():
             return first[(*[slice(None)] * op.axis, slice(op.start, op.stop, op.step))]
+        case Gather():
+            fill = 0 if op.constant is None else fractions(op.constant.expand(op.index.shape))
+            return np.where(op.index.numpy() >= 0, first.reshape(-1)[op.index.clamp(min=0).numpy()], fill)
+        case AxisSum():
+            return np.asarray(first.sum(axis=op.axes, keepdims=op.keep_axes), dtype=object)
         case Transpose():
             return first.transpose(op.permutation)
         case Reshape():

@@ -19,10 +19,12 @@ from encoders.ops import (
     AddConstant,
     Affine,
     AveragePool2d,
+    AxisSum,
     BatchNorm,
     Concat,
     Conv2d,
     DivideConstant,
+    Gather,
     GlobalAveragePool,
     LeakyRelu,
     MaxPool2d,
@@ -177,6 +179,16 @@ def exact_value(op: Op, x: tuple[Exact, ...], number: Callable[[float], Any]) ->
             return np.concatenate(x, axis=op.axis)
         case Slice():
             return np.take(x[0], range(op.start, op.stop, op.step), axis=op.axis)
+        case Gather():
+            flat = [*x[0].reshape(-1).tolist(), None]
+            constants = op.index.new_zeros(()) if op.constant is None else op.constant
+            constants = exact_numbers(constants.expand(op.index.shape), number).reshape(-1)
+            values = [constants[i] if place < 0 else flat[place] for i, place in enumerate(op.index.flatten().tolist())]
+            result = np.empty(len(values), dtype=object)
+            result[:] = values
+            return result.reshape(tuple(op.index.shape))
+        case AxisSum():
+            return np.asarray(x[0].sum(axis=op.axes, keepdims=op.keep_axes), dtype=object)
         case BatchNorm():
             axes = (-1, *[1] * (x[0].ndim - 1))
             mean, variance, scale, shift = (
