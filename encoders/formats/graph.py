@@ -17,7 +17,7 @@ from encoders.formats.runtime import Batch
 from encoders.formats.window_limits import check_windows
 from encoders.limits import Limits
 from encoders.network import INPUT, Network, Node
-from encoders.ops import Concat, GlobalAveragePool, Op, Reshape, Slice, Transpose
+from encoders.ops import Concat, Op, Reshape, Slice, Transpose
 from encoders.passes.merge_bias import merge_bias
 
 # Characters of a node's name that are kept: a file may repeat a name of megabytes in each of its nodes.
@@ -209,15 +209,6 @@ class GraphBuilder:
         if (first, last, step) == (0, size, 1):
             return x
         return self.emit(name, Slice(sample_axis, first, last, step), x)
-
-    def spatial_mean(self, name: str, x: Value, axes: Sequence[int], keep_axes: bool) -> Value:
-        """Return the mean over axes of the file, which must be all that follow the channels."""
-        shape = self.sample_shape(x)
-        if len(shape) < 2 or sorted(self.axis(x, axis) for axis in axes) != list(range(1, len(shape))):
-            raise ValueError(
-                f"a mean over axes {tuple(axes)} of {x.shape} is not supported; supported: all axes after the channels"
-            )
-        return self.emit(name, GlobalAveragePool(int(torch.Size(shape[1:]).numel()), keep_axes), x)
 
     def finish(self, output: Value) -> Network:
         """Return the network that ends in `output`, without nodes that it does not depend on."""

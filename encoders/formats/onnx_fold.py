@@ -13,10 +13,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from encoders.formats import onnx_cell_ops as cells
+from encoders.formats import onnx_index_ops as indices
 from encoders.formats.graph import MAXIMUM_RANK, Value
-from encoders.formats.onnx_axes import axes_of, axis_of, flattened, reshaped, sliced, squeezed, unsqueezed
+from encoders.formats.onnx_axes import axis_of, flattened, reshaped, squeezed, unsqueezed
+from encoders.formats.onnx_cells import folded
 from encoders.formats.onnx_node import Constant, OnnxNode
-from encoders.formats.onnx_shape_ops import slice_parts
+from encoders.formats.onnx_shape_ops import split_sizes
 from encoders.formats.onnx_tensor import decode, element_type
 from encoders.formats.runtime import Array
 
@@ -51,6 +54,26 @@ def constant(node: OnnxNode) -> Constant:
     return Constant(np.array(value, dtype))
 
 
+def range_(node: OnnxNode) -> Constant:
+    """Return whole numbers from a start to before an end."""
+    ends = [node.array(index) for index in range(3)]
+    if any(end.size != 1 or end.dtype.kind != "i" or end.dtype != ends[0].dtype for end in ends):
+        raise ValueError("takes three whole numbers of one type; export the model with its constants folded")
+    numbers = range(*(int(end.item()) for end in ends))
+    node.memory.fold(len(numbers) * ends[0].itemsize)
+    return Constant(np.array(numbers, ends[0].dtype), folded=True)
+
+
+def split(node: OnnxNode) -> tuple[Constant, ...]:
+    """Return consecutive parts of an axis."""
+    given = node.constant(0)
+    axis = axis_of(node.attributes.get("axis", 0), given.array.ndim)
+    ends = np.cumsum(split_sizes(node, given.array.shape[axis]))[:-1]
+    parts = np.split(given.array, ends, axis)
+    marks = [None] * len(parts) if given.of_batch is None else np.split(given.of_batch, ends, axis)
+    return tuple(Constant(part, mark, True) for part, mark in zip(parts, marks, strict=True))
+
+
 def constant_of_shape(node: OnnxNode) -> Constant:
     """Return one value repeated, by default a float32 zero."""
     value: Array = np.zeros(1, np.float32)
@@ -68,16 +91,6 @@ def _broadcast(node: OnnxNode, array: Array, shape: list[int]) -> Array:
     return np.broadcast_to(array, shape)
 
 
-def expand(node: OnnxNode) -> Constant:
-    """Return the constant broadcast together with a shape."""
-    given, wanted = node.constant(0), node.integers(1)
-    if len(wanted) > MAXIMUM_RANK or min(wanted, default=1) < 1:
-        raise ValueError(f"shape {wanted[:8]} is not supported; supported: up to {MAXIMUM_RANK} positive sizes")
-    shape = list(np.broadcast_shapes(given.array.shape, tuple(wanted)))
-    marks = None if given.of_batch is None else np.broadcast_to(given.of_batch, shape)
-    return Constant(_broadcast(node, given.array, shape), marks, True)
-
-
 def shape(node: OnnxNode) -> Constant:
     """Return the sizes of a value or constant, from `start` to before `end`."""
     given = node.inputs[0]
@@ -89,48 +102,6 @@ def shape(node: OnnxNode) -> Constant:
     part = slice(node.attributes.get("start", 0), node.attributes.get("end"))
     marks = marks[part]
     return Constant(np.array(sizes, np.int64)[part], marks if marks.any() else None)
-
-
-def gather(node: OnnxNode) -> Constant:
-    """Return the entries at the indices along an axis."""
-    given, indices = node.constant(0), node.array(1)
-    if given.array.ndim == 0 or indices.dtype.kind != "i":
-        raise ValueError(f"takes entries of shape {given.array.shape} by indices of type {indices.dtype}")
-    axis = axis_of(node.attributes.get("axis", 0), given.array.ndim)
-    size = given.array.shape[axis]
-    if indices.size and (indices.min() < -size or indices.max() >= size):
-        raise ValueError(f"an index is outside of the {size} entries")
-    if given.array.ndim + indices.ndim - 1 > MAXIMUM_RANK:
-        raise ValueError(f"a result of more than {MAXIMUM_RANK} axes is not supported")
-    node.memory.fold(given.array.nbytes // max(size, 1) * indices.size)
-    result = _moved(given, lambda array: np.take(array, indices, axis))
-    return Constant(result.array, result.of_batch, True)
-
-
-def concat(node: OnnxNode) -> Constant:
-    """Return constants of one type joined along an axis."""
-    parts = [node.constant(index) for index in range(len(node.inputs))]
-    if len({part.array.dtype for part in parts}) != 1:
-        raise ValueError("joins constants of several types")
-    axis = axis_of(node.attributes["axis"], parts[0].array.ndim)
-    node.memory.fold(sum(part.array.nbytes for part in parts))
-    result = np.concatenate([part.array for part in parts], axis)
-    if all(part.of_batch is None for part in parts):
-        return Constant(result, None, True)
-    marks = [np.zeros(part.array.shape, bool) if part.of_batch is None else part.of_batch for part in parts]
-    return Constant(result, np.concatenate(marks, axis), True)
-
-
-def slice_(node: OnnxNode) -> Constant:
-    """Return a range of entries along each of the given axes; negative steps run backwards."""
-    given, parts = node.constant(0), slice_parts(node)
-    index = [slice(None)] * given.array.ndim
-    axes = axes_of([axis for axis, *_ in parts], given.array.ndim)
-    for axis, (_, start, stop, step) in zip(axes, parts, strict=True):
-        places = sliced(given.array.shape[axis], start, stop, step)
-        # A range that runs down to the first entry ends at -1, which would count from the end.
-        index[axis] = slice(places.start, None if places.stop < 0 else places.stop, step) if places else slice(0, 0)
-    return _moved(given, lambda array: array[tuple(index)])
 
 
 def identity(node: OnnxNode) -> Constant:
@@ -251,35 +222,44 @@ def where(node: OnnxNode) -> Constant:
 
 
 # Operator: (the function, the attributes that it understands).
-FOLDERS: dict[str, tuple[Callable[[OnnxNode], Constant], tuple[str, ...]]] = {
+FOLDERS: dict[str, tuple[Callable[[OnnxNode], Constant | tuple[Constant, ...]], tuple[str, ...]]] = {
     "Abs": (_elementwise(np.abs, "if"), ()),
     "Add": (_elementwise(np.add, "if"), ()),
     # saturate only matters for casts to 8-bit floats, which are refused.
     "Cast": (cast, ("to", "saturate")),
-    "Concat": (concat, ("axis",)),
+    "Concat": (folded(cells.concat), ("axis",)),
     "Constant": (constant, ("value", "value_float", "value_floats", "value_int", "value_ints")),
     "ConstantOfShape": (constant_of_shape, ("value",)),
     "Div": (_elementwise(_divide, "if"), ()),
     "Equal": (_elementwise(np.equal, "ifb"), ()),
-    "Expand": (expand, ()),
+    "Expand": (folded(cells.expand, 0), ()),
     "Flatten": (flatten, ("axis",)),
-    "Gather": (gather, ("axis",)),
+    "Gather": (folded(indices.gather, 0), ("axis",)),
+    "GatherElements": (folded(indices.gather_elements, 0), ("axis",)),
+    "GatherND": (folded(indices.gather_nd, 0), ("batch_dims",)),
     "Identity": (identity, ()),
     "Mul": (_elementwise(np.multiply, "if"), ()),
     "Neg": (_elementwise(np.negative, "if"), ()),
+    "Pad": (folded(cells.pad, 0, fill=cells.padding_value), ("mode", "pads", "value")),
+    "Range": (range_, ()),
     "Reshape": (reshape, ("allowzero",)),
+    "ScatterElements": (folded(indices.scatter_elements, 0, 2), ("axis", "reduction")),
+    "ScatterND": (folded(indices.scatter_nd, 0, 2), ("reduction",)),
     "Shape": (shape, ("start", "end")),
-    "Slice": (slice_, ("starts", "ends", "axes")),
+    "Slice": (folded(cells.slice_, 0), ("starts", "ends", "axes")),
+    "Split": (split, ("axis", "num_outputs", "split")),
     "Squeeze": (squeeze, ("axes",)),
     "Sub": (_elementwise(np.subtract, "if"), ()),
+    "Tile": (folded(cells.tile, 0), ()),
     "Transpose": (transpose, ("perm",)),
+    "Trilu": (folded(cells.trilu, 0, fill=cells.zero), ("upper",)),
     "Unsqueeze": (unsqueeze, ("axes",)),
     "Where": (where, ()),
 }
 
 
-def fold(node: OnnxNode) -> Constant:
-    """Return the node's output; raise ValueError for an operator that is not folded, LimitError for a large result."""
+def fold(node: OnnxNode) -> Constant | tuple[Constant, ...]:
+    """Return the node's outputs; raise ValueError for an operator that is not folded, LimitError for a large result."""
     if node.kind not in FOLDERS:
         raise ValueError(
             "is computed from constants alone, by an operator that is not folded (nothing random, no text, no sums, no "

@@ -76,7 +76,10 @@ Input = Value | Constant | None
 
 @dataclass(frozen=True, eq=False)
 class OnnxNode:
-    """A node whose name is that of its first output; kind: its operator; attributes are as stored, text decoded."""
+    """A node whose name is that of its first output; kind: its operator; attributes are as stored, text decoded.
+
+    outputs: the names of all its outputs, empty where one is left out.
+    """
 
     name: str
     kind: str
@@ -85,6 +88,7 @@ class OnnxNode:
     opset: int
     graph: GraphBuilder
     memory: Memory
+    outputs: tuple[str, ...] = ()
 
     def has(self, index: int) -> bool:
         """Return whether the input is given."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from encoders.formats.cells import together
 from encoders.formats.graph import Value
 from encoders.formats.onnx_node import OnnxNode, as_tensor
 from encoders.ops import (
@@ -93,22 +94,6 @@ def matmul(node: OnnxNode) -> Value:
     raise ValueError("a product of two computed values is not supported; supported: one constant matrix")
 
 
-def global_average_pool(node: OnnxNode) -> Value:
-    """Return the mean over all axes after the channels, kept with size 1."""
-    x = node.value(0)
-    node.graph.require_batch(x, len(x.shape))
-    return node.graph.spatial_mean(node.name, x, range(2, len(x.shape)), True)
-
-
-def reduce_mean(node: OnnxNode) -> Value:
-    """Return the mean over all axes after the channels."""
-    x = node.value(0)
-    axes = node.integers_by_name("axes", 1, 18)
-    if not axes:
-        raise ValueError("a mean over all axes, the batch included, is not supported")
-    return node.graph.spatial_mean(node.name, x, axes, bool(node.attributes.get("keepdims", 1)))
-
-
 # In training mode the statistics are those of the batch: the rows of a batch are no inputs of their own.
 TRAINING = (
     "is in training mode (training_mode = 1, or further outputs), where it normalises by the statistics of the batch; "
@@ -133,12 +118,12 @@ def as_float32(value: float) -> float:
 
 
 def add(node: OnnxNode) -> Value:
-    """Return a sum of two computed values of one shape, or of one and a constant."""
+    """Return a sum of two computed values, broadcast together, or of one and a constant."""
     if node.is_constant(1):
         return _with_constant(node, AddConstant, 0, 1)
     if node.is_constant(0):
         return _with_constant(node, AddConstant, 1, 0)
-    return node.emit(Add(), node.value(0), node.value(1))
+    return node.emit(Add(), *together(node.graph, node.memory.fold, node.name, [node.value(0), node.value(1)]))
 
 
 def subtract(node: OnnxNode) -> Value:
@@ -152,7 +137,7 @@ def subtract(node: OnnxNode) -> Value:
         x = node.value(1)
         minus = node.emit(MultiplyConstant(torch.tensor(-1, dtype=node.graph.dtype)), x, part="negated")
         return node.emit(AddConstant(node.graph.constant(x, node.weight(0))), minus)
-    return node.emit(Sub(), node.value(0), node.value(1))
+    return node.emit(Sub(), *together(node.graph, node.memory.fold, node.name, [node.value(0), node.value(1)]))
 
 
 def multiply(node: OnnxNode) -> Value:

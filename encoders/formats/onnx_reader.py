@@ -7,7 +7,6 @@ through the table of handlers. Whatever has no row in either, or an attribute wi
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,58 +15,21 @@ import onnx
 import torch
 from onnx import helper
 
-from encoders.formats import onnx_ops as ops
-from encoders.formats import onnx_shape_ops as moves
-from encoders.formats import onnx_window_ops as windows
 from encoders.formats.errors import LONGEST_PROBLEM, ModelFileError, Problem, UnsupportedNodesError
 from encoders.formats.graph import GraphBuilder, Value
 from encoders.formats.onnx_file import check_graph, input_of, inputs_of, load, opset_of
 from encoders.formats.onnx_fold import FOLDERS, fold
 from encoders.formats.onnx_node import Constant, Memory, OnnxNode
+from encoders.formats.onnx_operators import HANDLERS
+from encoders.formats.onnx_ops import TRAINING
 from encoders.formats.onnx_tensor import decode
 from encoders.formats.onnx_values import inner_values
 from encoders.formats.runtime import Array, Runtime, open_batched
 from encoders.limits import LimitError, Limits
 from encoders.network import Network
 
-_AUTO = ("auto_pad", "pads", "strides", "kernel_shape")
-
-# Operator: (handler, the attributes that it understands).
-HANDLERS: dict[str, tuple[Callable[[OnnxNode], Value], tuple[str, ...]]] = {
-    "Abs": (ops.absolute, ()),
-    "Add": (ops.add, ()),
-    "AveragePool": (windows.average_pool, (*_AUTO, "ceil_mode", "count_include_pad", "dilations")),
-    # momentum only matters in training.
-    "BatchNormalization": (ops.batch_normalization, ("epsilon", "momentum", "spatial", "training_mode")),
-    # saturate only matters for casts to 8-bit floats, which are refused.
-    "Cast": (moves.cast, ("to", "saturate")),
-    "Clip": (ops.clip, ("min", "max")),
-    "Concat": (moves.concat, ("axis",)),
-    "Conv": (windows.conv, (*_AUTO, "dilations", "group")),
-    "Div": (ops.divide, ()),
-    # ratio and seed only matter in training.
-    "Dropout": (moves.dropout, ("ratio", "seed")),
-    "Flatten": (moves.flatten, ("axis",)),
-    "Gemm": (ops.gemm, ("alpha", "beta", "transA", "transB")),
-    "GlobalAveragePool": (ops.global_average_pool, ()),
-    "Identity": (moves.identity, ()),
-    "LeakyRelu": (ops.leaky_relu, ("alpha",)),
-    "MatMul": (ops.matmul, ()),
-    "MaxPool": (windows.max_pool, (*_AUTO, "ceil_mode", "dilations", "storage_order")),
-    "Mul": (ops.multiply, ()),
-    "Neg": (ops.negate, ()),
-    # noop_with_empty_axes only matters without axes, which is refused.
-    "ReduceMean": (ops.reduce_mean, ("axes", "keepdims", "noop_with_empty_axes")),
-    "Relu": (ops.relu, ()),
-    "Reshape": (moves.reshape, ("allowzero",)),
-    "Sigmoid": (ops.sigmoid, ()),
-    "Slice": (moves.slice_, ("starts", "ends", "axes")),
-    "Squeeze": (moves.squeeze, ("axes",)),
-    "Sub": (ops.subtract, ()),
-    "Tanh": (ops.tanh, ()),
-    "Transpose": (moves.transpose, ("perm",)),
-    "Unsqueeze": (moves.unsqueeze, ("axes",)),
-}
+# Operators whose further outputs are understood, or never read at inference.
+_SEVERAL_OUTPUTS = ("Dropout", "Split")
 
 # Operators of the chains by which exporters compute shapes: no problem of their own behind an unsupported node.
 _FOLLOWED = ("Shape", "Gather")
@@ -198,7 +160,7 @@ class _Reading:
         if folded and not broken:
             known = FOLDERS[node.op_type][1] if node.op_type in FOLDERS else ()
             attributes = _attributes(node, known) if node.op_type in FOLDERS else {}
-            self.values[node.output[0]] = fold(self._seen(node, inputs, attributes))
+            self._set(node, fold(self._seen(node, inputs, attributes)))
             return
         if node.op_type not in HANDLERS:
             if broken and node.op_type in _FOLLOWED:
@@ -207,10 +169,15 @@ class _Reading:
             raise ValueError("the operator is not supported")
         handler, known = HANDLERS[node.op_type]
         attributes = _attributes(node, known)
-        if any(node.output[1:]) and node.op_type != "Dropout":
+        if any(node.output[1:]) and node.op_type not in _SEVERAL_OUTPUTS:
             training = node.op_type == "BatchNormalization"
-            raise ValueError(ops.TRAINING if training else f"output {node.output[1][:80]!r} is not supported")
-        self.values[node.output[0]] = None if broken else handler(self._seen(node, inputs, attributes))
+            raise ValueError(TRAINING if training else f"output {node.output[1][:80]!r} is not supported")
+        self._set(node, None if broken else handler(self._seen(node, inputs, attributes)))
+
+    def _set(self, node: onnx.NodeProto, results: Value | Constant | tuple[Value | Constant, ...] | None) -> None:
+        """Set the values of the outputs; None: they lie behind a node that is not supported."""
+        given = results if isinstance(results, tuple) else (results, *[None] * (len(node.output) - 1))
+        self.values.update((name, value) for name, value in zip(node.output, given, strict=True) if name)
 
     def _input(self, name: str) -> Value | Constant | None:
         """Return a value by name; a stored weight is decoded when the first node reads it."""
@@ -226,7 +193,8 @@ class _Reading:
     def _seen(
         self, node: onnx.NodeProto, inputs: tuple[Value | Constant | None, ...], attributes: dict[str, Any]
     ) -> OnnxNode:
-        return OnnxNode(node.output[0], node.op_type, inputs, attributes, self.opset, self.graph, self.memory)
+        outputs = tuple(node.output)
+        return OnnxNode(outputs[0], node.op_type, inputs, attributes, self.opset, self.graph, self.memory, outputs)
 
 
 def _attributes(node: onnx.NodeProto, known: tuple[str, ...]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from encoders.formats.graph import Value
-from encoders.formats.onnx_axes import axes_of, flattened, reshaped, squeezed, unsqueezed
+from encoders.formats.onnx_axes import axes_of, axis_of, flattened, reshaped, squeezed, unsqueezed
 from encoders.formats.onnx_node import OnnxNode, integer_list
 from encoders.formats.onnx_tensor import element_type
 
@@ -64,7 +64,9 @@ def squeeze(node: OnnxNode) -> Value:
     x = node.value(0)
     axes = node.integers_by_name("axes", 1, 13)
     if axes is None:
-        raise ValueError("without axes it may remove the batch axis; supported: axes given")
+        if node.graph.has_batch:
+            raise ValueError("without axes it removes the batch axis of a batch of one; export it with axes given")
+        axes = [axis for axis, size in enumerate(x.shape) if size == 1]
     _keep_batch(node, axes, len(x.shape))
     return node.graph.reshape(node.name, x, squeezed(x.shape, axes))
 
@@ -85,20 +87,35 @@ def _keep_batch(node: OnnxNode, axes: list[int], rank: int) -> None:
         raise ValueError("acts on the batch axis")
 
 
-def concat(node: OnnxNode) -> Value:
-    """Return computed values joined along an axis."""
-    values = [node.value(index) for index in range(len(node.inputs))]
-    return node.graph.concat(node.name, values, node.attributes["axis"])
+def split(node: OnnxNode) -> tuple[Value, ...]:
+    """Return consecutive parts of an axis."""
+    x = node.value(0)
+    axis = axis_of(node.attributes.get("axis", 0), len(x.shape))
+    ends = np.cumsum([0, *split_sizes(node, x.shape[axis])]).tolist()
+    parts = zip(node.outputs, ends[:-1], ends[1:], strict=True)
+    return tuple(node.graph.slice(name, x, axis, start, stop, 1) for name, start, stop in parts)
 
 
-def slice_(node: OnnxNode) -> Value:
-    """Return a range of entries along each of the given axes."""
-    result = node.value(0)
-    parts = slice_parts(node)
-    axes_of([axis for axis, *_ in parts], len(result.shape))
-    for axis, start, stop, step in parts:
-        result = node.graph.slice(node.name, result, axis, start, stop, step)
-    return result
+def split_sizes(node: OnnxNode, size: int) -> list[int]:
+    """Return the lengths of the parts into which Split cuts an axis."""
+    count = len(node.outputs)
+    if "" in node.outputs:
+        # onnxruntime 1.32 reads through a null pointer there.
+        raise ValueError("leaves the name of an output out, at which onnxruntime crashes; name every output")
+    sizes = node.integers_by_name("split", 1, 13)
+    if sizes is None and node.opset >= 18:
+        # The last part is the shorter one.
+        if node.attributes.get("num_outputs") != count:
+            raise ValueError(f"num_outputs = {node.attributes.get('num_outputs')} does not fit {count} outputs")
+        part = -(-size // count)
+        sizes = [max(min(part, size - start), 0) for start in range(0, part * count, part)]
+    elif sizes is None:
+        if size % count:
+            raise ValueError(f"{size} entries do not split into {count} equal parts")
+        sizes = [size // count] * count
+    if len(sizes) != count or min(sizes) < 1 or sum(sizes) != size:
+        raise ValueError(f"parts of {sizes} do not fit {size} entries and {count} outputs")
+    return sizes
 
 
 def slice_parts(node: OnnxNode) -> list[tuple[int, int, int, int]]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from encoders.formats.graph import Value
+from encoders.formats.reductions import mean_over
 from encoders.formats.torch_node import TorchNode
 from encoders.ops import (
     Abs,
@@ -134,7 +135,7 @@ def adaptive_average_pool(node: TorchNode) -> Value:
     x = node.value()
     node.graph.require_batch(x, 4)
     node.expect("output_size", [1, 1])
-    return node.graph.spatial_mean(node.name, x, (2, 3), True)
+    return mean_over(node.graph, node.name, x, (2, 3), True)
 
 
 def mean(node: TorchNode) -> Value:
@@ -143,7 +144,7 @@ def mean(node: TorchNode) -> Value:
     node.expect("dtype", None, node.graph.dtype)
     if not axes:
         raise ValueError("a mean over all axes, the batch included, is not supported")
-    return node.graph.spatial_mean(node.name, x, axes, node.take("keepdim"))
+    return mean_over(node.graph, node.name, x, axes, node.take("keepdim"))
 
 
 def max_weighted_distance(node: TorchNode) -> Value:

@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
@@ -72,4 +71,4 @@ class AxisSum(WeightedSum):
 
     def rational(self, *x: Rationals, afford: Afford) -> Rationals:
         axes = tuple(axis + 1 for axis in self.axes)
-        return x[0].map(lambda n: np.add.reduce(n, axis=axes, keepdims=self.keep_axes))
+        return x[0].map(lambda n: n.sum(axis=axes, keepdims=self.keep_axes))

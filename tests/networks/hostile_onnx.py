@@ -153,9 +153,9 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: of(make("ConstantOfShape", ["n"], ["s"]), make("Reshape", ["x", "s"], ["y"]), n=integers(2**23)),
         "list of integers",
     ),
-    "expand the input": (lambda: of(make("Expand", ["x", "s"], ["y"]), s=integers(1, 1, 2**40)), "not supported"),
-    "tile the input": (lambda: of(make("Tile", ["x", "s"], ["y"]), s=integers(1, 1, 1, 2**40)), "not supported"),
-    "pad the input": (lambda: of(make("Pad", ["x", "s"], ["y"]), s=integers(0, 0, 0, 0, 0, 0, 0, 2**40)), "supported"),
+    "expand the input": (lambda: of(make("Expand", ["x", "s"], ["y"]), s=integers(1, 2**40, 1)), "constant bytes"),
+    "tile the input": (lambda: of(make("Tile", ["x", "s"], ["y"]), s=integers(1, 2**40)), "constant bytes"),
+    "pad the input": (lambda: of(make("Pad", ["x", "s"], ["y"]), s=integers(0, 0, 0, 2**40)), "constant bytes"),
     "constant of shape": (lambda: added(make("ConstantOfShape", ["n"], ["c"]), n=integers(2**40)), "constant bytes"),
     "constant of negative shape": (lambda: added(make("ConstantOfShape", ["n"], ["c"]), n=integers(-4)), "negative"),
     "constant of overflowing shape": (
@@ -194,10 +194,18 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "many readers of one constant": (lambda: shared_weight(100), "constant bytes"),
     "range": (
         lambda: added(make("Range", ["a", "b", "d"], ["c"]), a=np.float32(0), b=np.float32(1e30), d=np.float32(1)),
-        "not folded",
+        "whole numbers",
     ),
-    "tile": (lambda: added(make("Tile", ["w", "n"], ["c"]), w=np.ones(4), n=integers(2**40)), "not folded"),
-    "pad": (lambda: added(make("Pad", ["w", "n"], ["c"]), w=np.ones(4), n=integers(0, 2**40)), "not folded"),
+    "range of whole numbers": (
+        lambda: added(make("Range", ["a", "b", "d"], ["c"]), a=np.int64(0), b=np.int64(2**62), d=np.int64(1)),
+        "constant bytes",
+    ),
+    "range without steps": (
+        lambda: added(make("Range", ["a", "b", "d"], ["c"]), a=np.int64(0), b=np.int64(9), d=np.int64(0)),
+        "must not be zero",
+    ),
+    "tile": (lambda: added(make("Tile", ["w", "n"], ["c"]), w=np.ones(4), n=integers(2**40)), "constant bytes"),
+    "pad": (lambda: added(make("Pad", ["w", "n"], ["c"]), w=np.ones(4), n=integers(0, 2**40)), "constant bytes"),
     "one hot": (
         lambda: added(make("OneHot", ["i", "n", "v"], ["c"]), i=integers(0), n=integers(2**40), v=np.ones(2)),
         "not folded",

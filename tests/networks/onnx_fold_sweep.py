@@ -13,8 +13,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from encoders.formats.onnx_file import OPSETS
+from tests.networks.onnx_drawing import Drawing, Shape
 from tests.networks.onnx_models import DOUBLE, FLOAT
-from tests.networks.onnx_sweep import Drawing, Shape, move, slice_
+from tests.networks.onnx_move_sweep import by_element, by_place, pad, repeat, split, triangle
+from tests.networks.onnx_sweep import move, slice_
 
 TYPES = (np.float32, np.float32, np.float64, np.int64, np.int32)
 
@@ -64,7 +66,7 @@ def gather(d: Drawing, c: str, shape: Shape) -> str:
 
 
 def made(d: Drawing, c: str, shape: Shape) -> str:
-    match d.integer(0 if d.opset >= 9 else 1, 3):
+    match d.integer(0 if d.opset >= 9 else 1, 4 if d.opset >= 11 else 3):
         case 0:
             value = numpy_helper.from_array(d.random.normal(size=1).astype(np.float32))
             return d.add("ConstantOfShape", d.stored(np.array(shape)), value=d.choice([None, value]))
@@ -74,6 +76,9 @@ def made(d: Drawing, c: str, shape: Shape) -> str:
         case 2:
             sizes = d.add("Shape", c, start=d.choice([None, 0, 1, -1]), end=d.choice([None, 2, -1, 9]))
             return d.add("Cast", sizes, to=FLOAT)
+        case 4:
+            ends = [d.stored(np.array(d.integer(-9, 9), d.choice([np.int64, np.int64, np.int32]))) for _ in range(2)]
+            return d.add("Cast", d.add("Range", *ends, d.stored(np.array(d.choice([1, 2, -1])))), to=FLOAT)
         case _:
             one, many = float(d.random.normal()), [float(v) for v in d.random.normal(size=3)]
             given = d.choice([{"value_float": one}, {"value_floats": many}]) if d.opset >= 12 else {}
@@ -93,7 +98,9 @@ def squeeze(d: Drawing, c: str, shape: Shape) -> str:
 
 
 FOLDED: tuple[Callable[[Drawing, str, Shape], str], ...] = (
-    *(arithmetic, arithmetic, choosing, cast, rounding_cast, gather, made, made, move, move, squeeze, slice_, other),
+    *(arithmetic, arithmetic, arithmetic, choosing, cast, rounding_cast, gather, made, made),
+    *(move, move, squeeze, slice_, other),
+    *(by_element, by_element, by_place, by_place, pad, pad, repeat, repeat, split, triangle),
 )
 
 

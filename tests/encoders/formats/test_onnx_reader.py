@@ -12,6 +12,7 @@ from encoders.formats.onnx_file import OPSETS
 from encoders.formats.onnx_reader import HANDLERS, convert
 from encoders.network import Network
 from tests.networks.onnx_models import in_double, model, run_onnxruntime, run_reference
+from tests.networks.onnx_move_cases import MOVE_CASES
 
 make = helper.make_node
 
@@ -185,6 +186,9 @@ def assert_agrees(source: onnx.ModelProto, expected: np.ndarray, x: np.ndarray, 
     has_batch = x.shape != tuple(read.input_shape)
     assert value.shape[0 if has_batch else 1 :] == expected.shape
     assert np.abs(value.reshape(expected.shape) - expected).max() <= tolerance * max(1e-30, np.abs(expected).max())
+
+
+CASES |= MOVE_CASES
 
 
 def test_every_handler_has_a_case() -> None:
