@@ -68,13 +68,13 @@ def test_the_format_names_every_field_of_a_record_and_of_a_run():
     from verifier.fields import kinds_of
     from verifier.runs import kinds
     from verifier.runs.compare_record import MethodAnswer
-    from verifier.runs.records import Head
+    from verifier.runs.records import Head, InputHead
     from verifier.runs.robustness_record import StoredEstimate
     from verifier.runs.stored_answer import written_names
 
-    classes = (Head, *kinds.RECORDS.values(), CertificateFile, MethodAnswer, StoredEstimate)
+    classes = (Head, InputHead, *kinds.RECORDS.values(), CertificateFile, MethodAnswer, StoredEstimate)
     names = {name for each in classes for name in kinds_of(each)} | set(written_names())
-    names |= {"estimators", "methods", *kinds.SETTINGS, *kinds.ORIGIN}
+    names |= {"estimators", "methods", *kinds.SETTINGS, *kinds.ORIGIN, "correct"}
     names |= {name for fields in kinds.COMMAND_SETTINGS.values() for name in fields}
     assert "execution_only" in names and "estimators" in names
     text = read("docs/format.md")

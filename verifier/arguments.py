@@ -56,8 +56,7 @@ def _add_certify(groups: Groups) -> None:
     words = "radii, raw input units; 8/255 works"
     add("--epsilon", required=True, nargs="+", type=radius, dest="epsilons", metavar="E", help=words)
     add("--method", default="auto", metavar="NAME", help="of `verifier show --methods`; auto: all that apply (default)")
-    keep = "keep a certificate of every proof, for `verifier check` (default: with --method exact)"
-    groups["output"].add_argument("--certificates", action=argparse.BooleanOptionalAction, default=None, help=keep)
+    _add_certificates(groups)
     _add_shared(groups)
 
 
@@ -103,6 +102,7 @@ def _add_verify(groups: Groups) -> None:
     add("properties", nargs="+", metavar="PROPERTY", help="VNN-LIB files (.vnnlib, .vnnlib.gz)")
     words = "write the verdict, after sat the witness, as VNN-COMP does"
     groups["output"].add_argument("--results", type=Path, metavar="FILE", help=words)
+    _add_certificates(groups)
     add_options(groups, VerifyRequest)
     _add_json(groups)
 
@@ -123,7 +123,11 @@ def _add_check(groups: Groups) -> None:
     groups["question"].add_argument("--allow-uncertified", action="store_true", help=allow)
     add = groups["data"].add_argument
     add("--model", metavar="MODEL", help="where the run's model is now (default: where the run found it)")
-    add("--data", metavar="DATA", help="where the run's data are now")
+    add(
+        "--data",
+        metavar="DATA",
+        help="where the run's data are now; of a run of verify the folder of its property files",
+    )
     add("--data-dir", type=Path, metavar="DIR", help="where the files of named data lie")
     _add_json(groups)
 
@@ -139,6 +143,11 @@ def _add_show(groups: Groups) -> None:
         help="list the nodes of MODEL that are not supported, and what to do",
     )
     _add_json(groups)
+
+
+def _add_certificates(groups: Groups) -> None:
+    keep = "keep a certificate of every proof, for `verifier check` (default: with --method exact)"
+    groups["output"].add_argument("--certificates", action=argparse.BooleanOptionalAction, default=None, help=keep)
 
 
 def _add_json(groups: Groups) -> None:

@@ -53,9 +53,11 @@ def _result(options: argparse.Namespace) -> Any:
         return verb(**verb_arguments(options))
     from verifier.reports.progress import progress_on_stderr
 
-    items = {"train": "batches", "verify": "properties"}.get(options.command, "inputs")
+    items = {"train": "batches", "verify": "boxes"}.get(options.command, "inputs")
     with progress_on_stderr(options.command, items) as progress:
         shared = read_options(vars(options), progress) if options.command in SHARING else {"progress": progress}
+        if options.command == "verify":
+            options.out = options.out or "auto"
         return verb(**verb_arguments(options), **shared)
 
 

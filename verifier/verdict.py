@@ -26,6 +26,15 @@ class Outcome(enum.StrEnum):
     OPEN = "open"
 
 
+class Verdict(enum.StrEnum):
+    """The words of VNN-COMP. Of several boxes the verdict that comes last here counts for all."""
+
+    UNSAT = "unsat"  # proved: no counterexample exists
+    UNKNOWN = "unknown"
+    TIMEOUT = "timeout"
+    SAT = "sat"  # a counterexample exists
+
+
 @dataclass(frozen=True)
 class Bracket:
     """An interval around the robust radius rho, the distance to the nearest input of another class (or a tie).

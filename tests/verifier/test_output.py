@@ -36,6 +36,11 @@ def open_model(*a, **k):
     noise()
     return inner(*a, **k)
 verifier.subject.open_model = open_model
+load_model = verifier.subject.load_model
+def noisy_model(*a, **k):
+    noise()
+    return load_model(*a, **k)
+verifier.subject.load_model = noisy_model
 import verifier.commands.train
 train = verifier.commands.train.train
 def noisy_train(*a, **k):
@@ -61,6 +66,9 @@ def folder(tmp_path_factory) -> Path:
     write_network(network, path / "model.safetensors")
     x = torch.rand(40, 3, generator=torch.Generator().manual_seed(0))
     np.savez(path / "data.npz", x=x.numpy(), y=network.evaluate(x).argmax(dim=1).numpy())
+    declared = "".join(f"(declare-const {name} Real)" for name in ("X_0", "X_1", "X_2", "Y_0", "Y_1", "Y_2"))
+    box = "".join(f"(assert (>= X_{i} 0))(assert (<= X_{i} 1))" for i in range(3))
+    (path / "property.vnnlib").write_text(f"{declared}{box}(assert (>= Y_0 9))")
     return path
 
 
@@ -82,6 +90,7 @@ COMMANDS = {
     "robustness": ["robustness", *job("--epsilon", ".1", "--method", "lp")],
     "compare": ["compare", *job("--epsilon", ".1", "--method", "interval", "milp", "restriction")],
     "show": ["show", "model.safetensors"],
+    "verify": ["verify", "model.safetensors", "property.vnnlib", "--out", "verified"],
     "train": ["train", "relu", "--data", "data.npz", "--out", "trained.safetensors", "--epochs", "1", "--hidden", "4"],
 }
 METHODS = ["interval", "crown", "alpha-crown", "lp", "milp", "milp-cbc", "restriction", "auto"]

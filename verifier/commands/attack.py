@@ -24,13 +24,13 @@ from verifier.batch import BATCH_SIZE, Batch
 from verifier.budget import Budget
 from verifier.commands.adversarial_example import AdversarialExample, Exhibit, confidences, write_examples
 from verifier.commands.attack_request import AttackRequest, check_gradient, check_target, choose_targets
-from verifier.commands.job import Job, load_job
+from verifier.commands.job import DataJob, load_job
 from verifier.commands.loop import Known, run_task
 from verifier.commands.request import Data, Model, Options, Request
 from verifier.commands.result import VerbResult, shared_fields
 from verifier.commands.resuming import arrays_of
 from verifier.runs.attack_record import AttackRecord
-from verifier.runs.records import Head
+from verifier.runs.records import InputHead
 from verifier.runs.witness_files import Witnesses
 from verifier.summaries.attack import AttackCounts, attacked
 from verifier.witnesses.confirm import own_ties
@@ -98,7 +98,7 @@ def attack(
 class _Attacking:
     """The task of `attack`."""
 
-    job: Job
+    job: DataJob
     request: AttackRequest
     seconds_per_input: float
     asks_witnesses: ClassVar[bool] = True
@@ -139,7 +139,7 @@ class _Attacking:
         return timed, nearer
 
     def _records(
-        self, batch: Batch, heads: Sequence[Head], budget: Budget, known: Witnesses
+        self, batch: Batch, heads: Sequence[InputHead], budget: Budget, known: Witnesses
     ) -> tuple[list[AttackRecord], Witnesses]:
         """Return the records of correctly classified inputs, and the points that are nearer than those known."""
         answers, watched = self._decide(batch, budget)

@@ -12,7 +12,7 @@ from encoders.region import NORMS, Norm
 from verifier.attacks import ATTACKS, Attack
 from verifier.attacks.criteria import TARGETS
 from verifier.batch import Batch
-from verifier.commands.job import Job
+from verifier.commands.job import DataJob
 from verifier.commands.request import checked_radius
 from verifier.subject import Subject
 
@@ -79,7 +79,7 @@ def check_gradient(request: AttackRequest, subject: Subject) -> None:
     )
 
 
-def check_target(request: AttackRequest, job: Job) -> None:
+def check_target(request: AttackRequest, job: DataJob) -> None:
     """Raise ValueError if the target is no class of the model, or the label of an input that is asked about."""
     target = request.target
     if not isinstance(target, int):

@@ -21,7 +21,7 @@ from verifier.bounds.split.certify import certificate_of
 from verifier.budget import Budget
 from verifier.certificates.certificate import Certificate
 from verifier.certificates.files import write_certificate
-from verifier.commands.job import Job, load_job
+from verifier.commands.job import DataJob, load_job
 from verifier.commands.loop import Known, run_task
 from verifier.commands.request import Data, Model, Options, Request, checked_radius
 from verifier.commands.result import VerbResult, shared_fields
@@ -97,7 +97,7 @@ def certify(
 class _Certification:
     """The task of `certify`."""
 
-    job: Job
+    job: DataJob
     epsilons: tuple[float, ...]
     method: str
     norm: Norm

@@ -18,13 +18,14 @@ from typing import Any
 from verifier.agreement import INPUTS
 from verifier.certificates.certificate import CertificateError
 from verifier.certificates.counterexample import ClaimError
-from verifier.commands.claims import MALFORMED, Claims
-from verifier.data import Dataset, load_data
+from verifier.commands.claims import MALFORMED, Claims, place_of, require_digest
+from verifier.commands.property_claims import PropertyClaims, load_property_claims
+from verifier.data import load_data
 from verifier.fields import shown
-from verifier.runs.certify_record import CertifyRecord
 from verifier.runs.folder import RunError, StoredRun, read_run
+from verifier.runs.kept_certificate import KeptCertificate
 from verifier.runs.records import SCHEMA, Record
-from verifier.subject import Subject, load_subject
+from verifier.subject import load_subject
 from verifier.summaries.results_file import differences
 from verifier.threads import threads_for
 
@@ -92,9 +93,12 @@ def check(
     stored = read_run(Path(run))
     if not stored.lines.lines:
         raise RunError(f"{run} holds no records, so there is nothing to check; the command of the run makes them")
-    subject, dataset = _loaded(stored.configuration, model, data, data_dir)
-    with threads_for(subject.network.parameter_count):
-        work = _Check(stored, Claims(Path(run), stored.configuration, subject, dataset), allow_uncertified)
+    if stored.configuration["command"] == "verify":
+        claims: Claims | PropertyClaims = load_property_claims(Path(run), stored, model, data)
+    else:
+        claims = _loaded(Path(run), stored.configuration, model, data, data_dir)
+    with threads_for(claims.subject.network.parameter_count):
+        work = _Check(stored, claims, allow_uncertified)
         work.check_records(progress)
         work.check_witnesses()
         work.check_results()
@@ -106,7 +110,7 @@ class _Check:
     """What was found so far."""
 
     stored: StoredRun
-    claims: Claims
+    claims: Any
     allow_uncertified: bool
     refused: list[tuple[int, str]] = dataclasses.field(default_factory=list)
     without: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -138,23 +142,21 @@ class _Check:
     def _check_record(self, index: int, record: Record) -> None:
         self.claims.check_record(index, record)
         self._check_claim(index, record)
-        proved = max((bracket.lower for bracket in record.brackets), default=-1.0)
-        self.trusted += max((bracket.trusted for bracket in record.brackets), default=-1.0) > proved
-        if proved < 0:
+        self.trusted += record.vouched > record.proved
+        if record.proved < 0:
             return
         self.certified += 1
-        kept = record if isinstance(record, CertifyRecord) else None
-        if kept is not None and kept.certificate is not None:
-            certificate = self.claims.check_certificate(record, kept.certificate, proved)
-            self.checked, self.leaves = self.checked + 1, self.leaves + certificate.leaves
+        leaves = self.claims.leaves(record)
+        if leaves is not None:
+            self.checked, self.leaves = self.checked + 1, self.leaves + leaves
             return
-        refusal = self.claims.certificate_refusal
-        reason = refusal or _missing_certificate(self.claims.command)
+        refusal = self.claims.certificate_refusal(record)
+        reason = refusal or _missing_certificate(self.stored.configuration["command"])
         self.without[reason] = self.without.get(reason, 0) + 1
         if refusal is None:
             self.uncertified += 1
             if not self.allow_uncertified:
-                said = None if kept is None else kept.no_certificate
+                said = record.no_certificate if isinstance(record, KeptCertificate) else None
                 raise CertificateError(reason + (f" (the run says: {shown(said)})" if said else ""))
 
     def _check_claim(self, index: int, record: Record) -> None:
@@ -187,10 +189,9 @@ class _Check:
         """Raise ClaimError where a record is silent on a witness that holds, or says that there is none so near."""
         if record is None:
             return
-        for bracket in record.brackets:
-            safe = max(bracket.lower, bracket.trusted)
-            if safe >= distance:
-                raise ClaimError(f"it lies at distance {distance!r}, within radius {safe!r}, which counts as safe")
+        safe = record.vouched
+        if safe >= distance:
+            raise ClaimError(f"it lies at distance {distance!r}, within radius {safe!r}, which counts as safe")
         if self.stored.results is not None and record.claimed_distance is None:
             raise ClaimError(f"it lies at distance {distance!r}, and the record claims none")
 
@@ -201,6 +202,7 @@ class _Check:
             self.refused.append((WHOLE, f"results.json cannot be read: {results}"))
         elif results is not None:
             sentences = differences(results, self.stored.lines.records, self.stored.configuration)
+            sentences += self.claims.differences(results, self.stored.witnesses)
             self.refused += [(WHOLE, f"results.json is not what the records say: {sentence}") for sentence in sentences]
 
     def result(self, run: str, seconds: float) -> CheckResult:
@@ -215,22 +217,21 @@ class _Check:
 def _missing_certificate(command: str) -> str:
     """Return what is wrong with a proof that could have a certificate, and what to do."""
     ways = "give the command of the run again with --certificates, or accept its word with --allow-uncertified"
-    if command != "certify":
+    if command not in ("certify", "verify"):
         ways = f"{command} keeps none: prove it by `verifier certify --certificates`, or accept --allow-uncertified"
     return f"no certificate, though a proof about this network can have one; {ways}"
 
 
 def _loaded(
-    configuration: Mapping[str, Any], model: str | Path | None, data: str | Path | None, data_dir: str | Path | None
-) -> tuple[Subject, Dataset]:
-    """Return the run's model and data; ValueError if they are not found or are others."""
+    run: Path,
+    configuration: Mapping[str, Any],
+    model: str | Path | None,
+    data: str | Path | None,
+    data_dir: str | Path | None,
+) -> Claims:
+    """Return the claims of a run with its model and data; ValueError if these are not found or are others."""
     origin = configuration.get("origin", {})
-    places: dict[str, str | Path] = {}
-    for name, given in (("model", model), ("data", data)):
-        place = given or origin.get(name)
-        if place is None:
-            raise ValueError(f"the run does not say where its {name} came from; name it with --{name}")
-        places[name] = place
+    places = {name: place_of(name, given, origin) for name, given in (("model", model), ("data", data))}
     clip = configuration.get("clip")
     dataset = load_data(
         places["data"], data_dir=data_dir or origin.get("data_dir"), clip=None if clip is None else tuple(clip)
@@ -238,11 +239,7 @@ def _loaded(
     subject = load_subject(places["model"], device="cpu", mean=origin.get("mean", ()), std=origin.get("std", ()))
     dataset = dataset.fit_to(subject.network.input_shape, origin.get("layout"))
     for name, found in (("model", subject.network.digest), ("data", dataset.digest)):
-        if found != configuration.get(name):
-            raise ValueError(
-                f"{places[name]} is not the {name} of the run: its digest is {found}, "
-                f"the run's is {configuration.get(name)}; name the right one with --{name}"
-            )
+        require_digest(name, places[name], found, configuration)
     # A proof about the graph is one about the model only if they are the same.
     points = subject.points(dataset.inputs[:INPUTS], dataset.clip)
-    return subject.probed(points, dataset.clip), dataset
+    return Claims(run, configuration, subject.probed(points, dataset.clip), dataset)

@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from encoders.network import Network
 from verifier.certificates.certificate import Certificate, CertificateError
 from verifier.certificates.counterexample import ClaimError, check_witness
 from verifier.certificates.files import CertificateFile, certificate_path, read_certificate
 from verifier.certificates.scope import certificate_refusal
 from verifier.data import Dataset
 from verifier.runs.attack_record import AttackRecord
-from verifier.runs.records import Record
+from verifier.runs.certify_record import CertifyRecord
+from verifier.runs.records import InputRecord
+from verifier.runs.witness_files import Witnesses
 from verifier.subject import NO_CLASS, Subject
 
 # Two outputs this near, relative to the largest, may change places between one batch and another.
@@ -36,17 +39,15 @@ class Claims:
     subject: Subject
     dataset: Dataset
 
-    @property
-    def command(self) -> str:
-        """The command of the run."""
-        return str(self.configuration["command"])
+    def differences(self, results: Mapping[str, Any], witnesses: Witnesses) -> list[str]:
+        """Return in what a summary contradicts the witnesses of the run: it says nothing of them."""
+        return []
 
-    @property
-    def certificate_refusal(self) -> str | None:
-        """Why no proof of the run can have a certificate, or None."""
+    def certificate_refusal(self, record: InputRecord) -> str | None:
+        """Return why no proof of the run can have a certificate, or None."""
         return certificate_refusal(self.subject.network, self.configuration["norm"])
 
-    def check_record(self, index: int, record: Record) -> None:
+    def check_record(self, index: int, record: InputRecord) -> None:
         """Raise ClaimError where a record contradicts the model or the data."""
         if index >= len(self.dataset):
             raise ClaimError("the data end before it")
@@ -65,7 +66,16 @@ class Claims:
             return False
         return bool(outputs[prediction] >= outputs.max() - NEARLY * np.abs(outputs).max())
 
-    def check_certificate(self, record: Record, named: CertificateFile, lower: float) -> Certificate:
+    def leaves(self, record: InputRecord) -> int | None:
+        """Return the leaves of the proof that a record names, checked; None where it names none.
+
+        CertificateError if it does not hold.
+        """
+        if not isinstance(record, CertifyRecord) or record.certificate is None:
+            return None
+        return self._certificate(record, record.certificate, record.proved).leaves
+
+    def _certificate(self, record: CertifyRecord, named: CertificateFile, lower: float) -> Certificate:
         """Return the certificate that a record names once it holds for the radius `lower`; CertificateError if not."""
         index, label = record.index, record.head.label
         found = read_certificate(certificate_path(self.run, named.file), named.sha256, index)
@@ -82,19 +92,10 @@ class Claims:
             raise CertificateError(f"it is about radius {found.radius!r}, the record claims the whole domain")
         if math.isfinite(lower) and not found.radius >= lower:
             raise CertificateError(f"it is about radius {found.radius!r}, the record claims radius {lower!r}")
-        try:
-            found.check(self.subject.network)
-        except CertificateError:
-            raise
-        except MALFORMED as error:
-            raise CertificateError(f"it cannot be evaluated: {error}") from None
-        for name in ("radius", "leaves"):
-            stated = getattr(named, name)
-            if stated is not None and stated != getattr(found, name):
-                raise CertificateError(f"its {name} is {getattr(found, name)!r}, the record says {stated!r}")
+        evaluate(found, named, self.subject.network)
         return found
 
-    def check_witness(self, index: int, record: Record | None, point: np.ndarray, distance: float) -> None:
+    def check_witness(self, index: int, record: InputRecord | None, point: np.ndarray, distance: float) -> None:
         """Raise ClaimError if a witness does not show what it says."""
         if record is None:
             raise ClaimError("no record speaks of it")
@@ -121,6 +122,37 @@ class Claims:
     @property
     def _dtype(self) -> Any:
         return torch.zeros(0, dtype=self.subject.network.dtype).numpy().dtype
+
+
+def place_of(name: str, given: str | Path | None, origin: Mapping[str, Any]) -> str | Path:
+    """Return where a run's model or data are; ValueError where nobody says."""
+    place = given or origin.get(name)
+    if place is None:
+        raise ValueError(f"the run does not say where its {name} came from; name it with --{name}")
+    return place
+
+
+def require_digest(name: str, place: str | Path, found: str, configuration: Mapping[str, Any]) -> None:
+    """Raise ValueError where the model or the data at a place are not those of the run."""
+    if found != configuration.get(name):
+        raise ValueError(
+            f"{place} is not the {name} of the run: its digest is {found}, the run's is {configuration.get(name)}; "
+            f"name the right one with --{name}"
+        )
+
+
+def evaluate(found: Certificate, named: CertificateFile, network: Network) -> None:
+    """Raise CertificateError unless a certificate holds for a network and is what its record says of it."""
+    try:
+        found.check(network)
+    except CertificateError:
+        raise
+    except MALFORMED as error:
+        raise CertificateError(f"it cannot be evaluated: {error}") from None
+    for name in ("radius", "leaves"):
+        stated = getattr(named, name)
+        if stated is not None and stated != getattr(found, name):
+            raise CertificateError(f"its {name} is {getattr(found, name)!r}, the record says {stated!r}")
 
 
 def _covers(centre: np.ndarray, radius: float, domain: tuple[float, float] | None) -> bool:

@@ -21,7 +21,7 @@ from verifier.answers import Answer
 from verifier.attacks import ATTACKS
 from verifier.batch import BATCH_SIZE, Batch
 from verifier.budget import Budget
-from verifier.commands.job import Job, load_job
+from verifier.commands.job import DataJob, load_job
 from verifier.commands.loop import Known, run_task
 from verifier.commands.request import Data, Model, Options, Request, checked_radius
 from verifier.commands.result import VerbResult, shared_fields
@@ -98,7 +98,7 @@ def compare(
     return run_task(task, "compare", question, started)
 
 
-def _choose(methods: Sequence[str], norm: str, job: Job) -> tuple[list[str], dict[str, str]]:
+def _choose(methods: Sequence[str], norm: str, job: DataJob) -> tuple[list[str], dict[str, str]]:
     """Return (names to compare, reasons of those that do not apply); raise ValueError for a name asked for in vain."""
     left_out: dict[str, str] = {}
     for name, method in COMPARED.items():
@@ -123,7 +123,7 @@ def _choose(methods: Sequence[str], norm: str, job: Job) -> tuple[list[str], dic
 class _Comparison:
     """The task of `compare`."""
 
-    job: Job
+    job: DataJob
     epsilon: float
     norm: Norm
     methods: tuple[str, ...]
@@ -193,7 +193,7 @@ def _direction(method: Method) -> str:
     return "both" if method.proves and method.finds else "proves" if method.proves else "finds"
 
 
-def _save_inputs(job: Job, result: CompareResult, path: Path) -> None:
+def _save_inputs(job: DataJob, result: CompareResult, path: Path) -> None:
     """Write the inputs that two methods contradict each other on."""
     indices = sorted({index for index, _, _ in result.violations})
     points = np.stack([job.points(range(i, i + 1)).numpy()[0] for i in indices])

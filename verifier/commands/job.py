@@ -11,7 +11,8 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,37 +21,55 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from encoders.region import Norm
+from encoders.region import BallRegion, Norm
 from verifier.agreement import INPUTS
 from verifier.batch import BATCH_SIZE, Batch
 from verifier.commands.request import Request
 from verifier.data import Dataset, as_dataset, check_labels
-from verifier.runs.folder import Run, open_run
-from verifier.runs.records import Head
+from verifier.runs.folder import Run, RunError, open_run
+from verifier.runs.records import InputHead, InputRecord, Record
 from verifier.subject import Subject, classes_of, load_subject
 from verifier.threads import threads_for
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Job:
-    """A subject, a dataset with labels that fits it, the seed of all randomness, and the positions asked about.
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Job(ABC):
+    """A subject, what is asked about it, the seed of all randomness, and the positions asked about.
 
     origin: where model and data came from, for whoever checks the run later; nothing where they were objects.
     """
 
     subject: Subject
-    dataset: Dataset
     seed: int
     indices: range
     origin: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def configuration(self, command: str) -> dict[str, Any]:
-        """Return what identifies a run of the command: everything that changes an answer about one input."""
-        clip = None if self.dataset.clip is None else list(self.dataset.clip)
-        return {
-            "command": command, "model": self.subject.network.digest, "data": self.dataset.digest, "seed": self.seed,
-            "clip": clip,
-        }  # fmt: skip
+        """Return what identifies a run of the command: everything that changes an answer about one position."""
+        return {"command": command, "model": self.subject.network.digest, "seed": self.seed}
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the name of a run's default folder depends on, beside the configuration."""
+        return {}
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """How many positions there are."""
+
+    def check_known(self, records: Mapping[int, Record]) -> None:
+        """Raise RunError where the records of a folder are about something else at their positions."""
+        beyond = [index for index in records if index >= self.size]
+        if beyond:
+            raise RunError(f"the data end before input {min(beyond)}; remove its line")
+
+    @abstractmethod
+    def shows(self, records: Sequence[Any], found: Sequence[tuple[np.ndarray, float]], norm: Norm) -> Tensor:
+        """Return a mask `(records,)`: whether a point within its distance shows, in the user's model, what is claimed.
+
+        found: for each record the point, of the model's shape and dtype, and its distance.
+        """
 
     def batches(self, size: int = BATCH_SIZE) -> Iterator[range]:
         """Yield the parts of the indices between multiples of the size."""
@@ -63,6 +82,44 @@ class Job:
     def threads(self) -> contextlib.AbstractContextManager[None]:
         """Return a context that uses as many threads as the work of a batch is worth."""
         return threads_for(self.subject.network.parameter_count * min(BATCH_SIZE, len(self.indices)))
+
+    def described(self, row: int, seconds: float) -> dict[str, Any]:
+        """Return what the head of every record says, by its fields."""
+        return {
+            "index": row, "model": self.subject.network.digest, "seconds": seconds, "versions": _versions()
+        }  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class DataJob(Job):
+    """Questions about the inputs of a dataset, which fits the subject."""
+
+    dataset: Dataset
+
+    def configuration(self, command: str) -> dict[str, Any]:
+        clip = None if self.dataset.clip is None else list(self.dataset.clip)
+        return {**super().configuration(command), "data": self.dataset.digest, "clip": clip}
+
+    @property
+    def size(self) -> int:
+        return len(self.dataset)
+
+    def shows(self, records: Sequence[InputRecord], found: Sequence[tuple[np.ndarray, float]], norm: Norm) -> Tensor:
+        rows, classes = [record.index for record in records], [record.head.prediction for record in records]
+        points = torch.from_numpy(np.stack([point for point, _ in found]))
+        centres = self.subject.points(self.dataset.inputs[rows], self.dataset.clip).to(torch.float64)
+        distances = torch.tensor([distance for _, distance in found], dtype=torch.float64)
+        ball = BallRegion(centres, torch.zeros_like(distances), self.dataset.clip, norm)
+        within = ball.distance(points) <= distances
+        if self.dataset.clip is not None:
+            least, greatest = self.dataset.clip
+            exact = points.to(torch.float64).flatten(1)
+            within &= (exact.amin(dim=1) >= least) & (exact.amax(dim=1) <= greatest)
+        unsafe = _is_unsafe(self.subject.execute(points), classes)
+        for i in torch.nonzero(~unsafe).flatten().tolist():
+            # Some runtimes round otherwise in a batch; a witness counts as it is alone.
+            unsafe[i] = _is_unsafe(self.subject.execute(points[i : i + 1]), classes[i : i + 1])[0]
+        return within & unsafe
 
     def points(self, rows: range) -> Tensor:
         """Return the inputs as the model takes them: in its dtype, rounded into the domain."""
@@ -105,12 +162,10 @@ class Job:
         references = torch.as_tensor(classes).to(self.subject.device)
         return Batch(self.subject, centres, references, seeds, self.dataset.clip, self.reach(norm), norm)
 
-    def head(self, row: int, label: int, prediction: int, seconds: float) -> Head:
+    def head(self, row: int, label: int, prediction: int, seconds: float) -> InputHead:
         """Return what every record of an input starts with."""
-        digests = {"model": self.subject.network.digest, "data": self.dataset.digest}
-        return Head(
-            index=row, label=int(label), prediction=int(prediction), seconds=seconds, versions=_versions(), **digests
-        )
+        shared = self.described(row, seconds)
+        return InputHead(**shared, label=int(label), prediction=int(prediction), data=self.dataset.digest)
 
     def warnings(self, correct: int, inputs: int) -> tuple[str, ...]:
         """Return the warnings about the data, and one where fewer inputs are right than twice chance would be."""
@@ -123,7 +178,7 @@ class Job:
         )
 
 
-def load_job(request: Request, command: str) -> Job:
+def load_job(request: Request, command: str) -> DataJob:
     """Return the job of a command; raise ValueError with what does not fit and what to do."""
     dataset = as_dataset(request.data, data_dir=request.data_dir, clip=request.clip, limits=request.limits)
     shape = dataset.channels_first_shape(request.layout) if isinstance(request.model, nn.Module) else None
@@ -138,35 +193,47 @@ def load_job(request: Request, command: str) -> Job:
     indices = dataset.indices(request.limit, request.offset)
     sample = dataset.inputs[indices.start : indices.start + INPUTS]
     subject = subject.probed(subject.points(sample, dataset.clip), dataset.clip)
-    return Job(subject, dataset, request.seed, indices, _origin(request))
+    origin = _origin(request)
+    return DataJob(subject=subject, dataset=dataset, seed=request.seed, indices=indices, origin=origin)
 
 
 @contextlib.contextmanager
-def opened(
-    out: str | Path | None, configuration: dict[str, Any], origin: dict[str, Any] | None = None
-) -> Iterator[Run | None]:
+def opened(out: str | Path | None, configuration: dict[str, Any], job: Job) -> Iterator[Run | None]:
     """Open the run folder: `out`, for "auto" runs/<command>-<digest of the configuration>, for None no folder."""
     if out is None:
         yield None
         return
     folder = Path(out)
     if out == "auto":
-        text = json.dumps(configuration, sort_keys=True)
+        text = json.dumps({**configuration, **job.about}, sort_keys=True)
         folder = Path("runs") / f"{configuration['command']}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    with open_run(folder, configuration, origin) as run:
+    with open_run(folder, configuration, job.origin) as run:
         yield run
+
+
+def _is_unsafe(outputs: np.ndarray, classes: Sequence[int]) -> Tensor:
+    """Return a mask: whether another class has at least the value of the given one."""
+    known = torch.tensor([0 <= k < outputs.shape[1] for k in classes])
+    own = np.clip(np.array(classes), 0, outputs.shape[1] - 1)
+    rows = np.arange(len(outputs))
+    others = outputs.copy()
+    others[rows, own] = -np.inf
+    return known & torch.from_numpy(others.max(axis=1) >= outputs[rows, own])
 
 
 def _origin(request: Request) -> dict[str, Any]:
     """Return the arguments that load the model and the data again; files by their full paths."""
     origin: dict[str, Any] = {"mean": list(request.mean), "std": list(request.std), "layout": request.layout}
-    places = {name: getattr(request, name) for name in ("model", "data")}
-    for name, place in places.items():
-        if isinstance(place, str | Path):
-            origin[name] = str(Path(place).resolve()) if Path(place).exists() else str(place)
+    origin |= placed({name: getattr(request, name) for name in ("model", "data")})
     if "data" in origin:
         origin["data_dir"] = None if request.data_dir is None else str(Path(request.data_dir).resolve())
     return origin
+
+
+def placed(named: Mapping[str, Any]) -> dict[str, str]:
+    """Return where what was named by files or names lies, files by their full paths; nothing of objects."""
+    places = {name: place for name, place in named.items() if isinstance(place, str | Path)}
+    return {name: str(Path(place).resolve()) if Path(place).exists() else str(place) for name, place in places.items()}
 
 
 def _versions() -> dict[str, str]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from encoders.region import Norm
 from verifier.commands.job import Job, opened
-from verifier.commands.request import Request
+from verifier.commands.request import Progress
 from verifier.commands.resuming import take_up
 from verifier.runs.folder import Run
 from verifier.runs.records import Record
@@ -44,6 +45,16 @@ class Result(Protocol):
 ResultOf = TypeVar("ResultOf", bound=Result, covariant=True)
 
 
+class Keeps(Protocol):
+    """What a request says of the folder that keeps a run, and of whom to tell how far it is."""
+
+    @property
+    def out(self) -> str | Path | None: ...
+
+    @property
+    def progress(self) -> Progress | None: ...
+
+
 class Task(Protocol[RecordOf, ResultOf]):
     """A question about the inputs of a job, and how a batch of them is worked on."""
 
@@ -71,34 +82,38 @@ class Task(Protocol[RecordOf, ResultOf]):
         """Return whether nothing is left to do about an input."""
 
     def work(self, rows: range, known: Known[RecordOf]) -> tuple[list[RecordOf], Witnesses]:
-        """Return (records, witnesses) of the inputs among the rows that are not complete."""
+        """Return (records, witnesses) of the inputs among the rows that are not complete.
+
+        It may leave out one that nothing depends on any more: then there is no record of it.
+        """
 
     def summarise(self, records: Sequence[RecordOf], known: Known[RecordOf], seconds: float) -> ResultOf:
-        """Return the result over the records of all inputs that are asked about."""
+        """Return the result over the records that there are of the inputs that are asked about."""
 
 
-def run_task(task: Task[RecordOf, ResultOf], command: str, request: Request, started: float) -> ResultOf:
+def run_task(task: Task[RecordOf, ResultOf], command: str, request: Keeps, started: float) -> ResultOf:
     """Return the result of a task, worked on batch by batch; what its folder holds already is not done again.
 
     started: when the command began (`time.perf_counter`). An interruption leaves the folder as the last batch did.
     """
     job = task.job
     configuration = {**job.configuration(command), **task.configuration}
-    with job.threads(), opened(request.out, configuration, job.origin) as run:
+    with job.threads(), opened(request.out, configuration, job) as run:
         # A folder holds records of its command alone.
         records = cast(dict[int, RecordOf], take_up(run, job, task.norm))
         known = Known(run, records, run.witnesses() if run is not None and task.asks_witnesses else {})
         for rows in job.batches(task.batch_size):
             if not all(task.complete(records.get(row)) for row in rows):
                 fresh, witnesses = task.work(rows, known)
-                if run is not None:
+                if run is not None and fresh:
                     run.append(fresh, witnesses)
                 records.update({record.index: record for record in fresh})
                 if task.asks_witnesses:
                     known.witnesses.update(witnesses)
             if request.progress is not None:
                 request.progress(rows[-1] - job.indices[0] + 1, len(job.indices))
-        result = task.summarise([records[row] for row in job.indices], known, time.perf_counter() - started)
+        held = [records[row] for row in job.indices if row in records]
+        result = task.summarise(held, known, time.perf_counter() - started)
         if run is not None:
             run.finish({**result.to_json(), "offset": job.indices.start})
     return result

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from verifier.commands.job import Job
+from verifier.commands.job import DataJob
 from verifier.runs.folder import Run
-from verifier.runs.records import SCHEMA, Record
+from verifier.runs.records import SCHEMA, InputRecord
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,7 +44,7 @@ class VerbResult:
         }  # fmt: skip
 
 
-def shared_fields(job: Job, run: Run | None, records: Sequence[Record], seconds: float) -> dict[str, Any]:
+def shared_fields(job: DataJob, run: Run | None, records: Sequence[InputRecord], seconds: float) -> dict[str, Any]:
     """Return the fields of `VerbResult`, from a job and the records of its inputs."""
     inputs, correct = len(records), sum(record.correct for record in records)
     return {

@@ -18,7 +18,7 @@ from verifier.answers import Answer, merged
 from verifier.batch import BATCH_SIZE
 from verifier.budget import Budget
 from verifier.commands.estimators import Estimate, Estimators
-from verifier.commands.job import Job, load_job
+from verifier.commands.job import DataJob, load_job
 from verifier.commands.loop import Known, run_task
 from verifier.commands.request import Data, Model, Options, Request, checked_radius
 from verifier.commands.result import VerbResult, shared_fields
@@ -26,7 +26,7 @@ from verifier.commands.resuming import arrays_of
 from verifier.methods import find_method
 from verifier.methods.suitable import check_method
 from verifier.restriction.optimum import Outcome
-from verifier.runs.records import Head
+from verifier.runs.records import InputHead
 from verifier.runs.robustness_record import RobustnessRecord, StoredEstimate
 from verifier.runs.stored_answer import kept
 from verifier.runs.witness_files import Witnesses
@@ -99,7 +99,7 @@ def robustness(
     return run_task(task, "robustness", question, started)
 
 
-def _chosen(job: Job, wanted: Estimators, named: bool) -> Estimators:
+def _chosen(job: DataJob, wanted: Estimators, named: bool) -> Estimators:
     """Return the estimators that were named, or of the default ones those that can take the network."""
     try:
         wanted.refuse(job.subject.network)
@@ -114,7 +114,7 @@ def _chosen(job: Job, wanted: Estimators, named: bool) -> Estimators:
 class _Measurement:
     """The task of `robustness`."""
 
-    job: Job
+    job: DataJob
     epsilon: float
     estimators: Estimators
     method: str
@@ -158,7 +158,9 @@ class _Measurement:
             records.append(self._record(head, answers[i], mine, budget.exhausted))
         return records, arrays_of(open_rows, answers)
 
-    def _record(self, head: Head, answer: Answer, estimates: dict[str, Estimate], timed_out: bool) -> RobustnessRecord:
+    def _record(
+        self, head: InputHead, answer: Answer, estimates: dict[str, Estimate], timed_out: bool
+    ) -> RobustnessRecord:
         stopped = timed_out and any(e.outcome == Outcome.STOPPED for e in estimates.values())
         stored = {
             name: StoredEstimate(radius=estimate.radius, outcome=estimate.outcome, seconds=estimate.seconds)

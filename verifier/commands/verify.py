@@ -1,71 +1,55 @@
 """Any property of a model: proved, broken by a witness, or open.
 
-`verify` ties the parts together: model, properties, method. What a property is as a question about classes, and what
-makes a point a witness against it, stands in `verifier.properties`.
+`verify` ties the parts together: model, properties, method, run folder. What a property is as a question about classes,
+and what makes a point a witness against it, stands in `verifier.properties`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from encoders.box import Box
 from encoders.files import write_atomically
-from encoders.formats import read_property
-from encoders.limits import Limits
 from encoders.property import Property
-from verifier.agreement import INPUTS
+from encoders.region import Norm
 from verifier.answers import Answer
+from verifier.bounds.split.certify import certificate_of
 from verifier.budget import Budget
+from verifier.certificates.certificate import Certificate
+from verifier.certificates.files import write_certificate
+from verifier.commands.loop import Known, run_task
+from verifier.commands.property_job import Asked, PropertyJob, load_property_job
 from verifier.commands.request import Model
-from verifier.commands.verify_request import Verdict, VerifyOptions, VerifyRequest
+from verifier.commands.verify_request import VerifyOptions, VerifyRequest
 from verifier.methods import find_method, find_prover
 from verifier.methods.suitable import check_method
-from verifier.properties import PropertyWitness, Question, ask, start
-from verifier.runs.records import SCHEMA
-from verifier.subject import Subject, load_model
-from verifier.threads import threads_for
-from verifier.verdict import Strength
-
-# A property, a file of one or more, or several of these.
-Asked = Property | str | Path
+from verifier.properties import PropertyWitness, Question
+from verifier.runs.property_files import write_property
+from verifier.runs.records import SCHEMA, Head
+from verifier.runs.verify_record import INSIDE, VerifyRecord
+from verifier.runs.witness_files import Witnesses
+from verifier.summaries.verify import PropertySummary, grouped, verified
+from verifier.verdict import Strength, Verdict
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class VerifiedProperty:
-    """What is known of one property, or of a file, which may ask about several boxes.
+class VerifiedProperty(PropertySummary):
+    """What is known of one property. witness: with `sat`."""
 
-    property: its name. verdict: about all its boxes together. seconds: for it alone.
-    witness: with `sat`. strength: with `unsat`, of the weakest proof. method: what proved a box or found the witness;
-    empty where nothing had to be done. reason: why it is open, or what must be said of a proof.
-    """
-
-    property: str
-    verdict: Verdict
-    seconds: float = 0.0
-    boxes: int = 1
-    witness: PropertyWitness | None = None
-    strength: Strength | None = None
-    method: str = ""
-    reason: str | None = None
+    witness: PropertyWitness | None
 
     def to_json(self) -> dict[str, Any]:
         """Return its entry in the object that `--json` prints."""
         witness = self.witness
         numbers = None if witness is None else {"input": _flat(witness.point), "output": _flat(witness.outputs)}
-        return {
-            "property": self.property, "verdict": self.verdict.value, "seconds": self.seconds, "certificate": None,
-            "witness": numbers, "boxes": self.boxes, "strength": None if self.strength is None else self.strength.value,
-            "method": self.method, "reason": self.reason,
-        }  # fmt: skip
+        return {**super().to_json(), "witness": numbers}
 
     def to_text(self) -> str:
         """Return the result in the format of VNN-COMP: the verdict, after `sat` the witness."""
@@ -81,19 +65,29 @@ class VerifyResult:
     """What `verify` returns.
 
     model, digest: the name of the model, and what identifies its network. properties: in the order they were given.
-    seconds: of the whole command.
+    inputs: how many boxes they ask about. seconds: of the whole command. records: the run's records.jsonl; None where
+    nothing was kept. warnings: what was damaged, in sentences.
     """
 
     model: str
     digest: str
     properties: tuple[VerifiedProperty, ...]
+    inputs: int
     seconds: float
+    records: Path | None
+    warnings: tuple[str, ...]
+
+    @property
+    def data(self) -> str:
+        """What was asked about, in a few words."""
+        return f"{len(self.properties)} properties, {self.inputs} boxes"
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
         return {
-            "schema": SCHEMA, "command": "verify", "model": self.model, "digest": self.digest, "seconds": self.seconds,
-            "properties": [verified.to_json() for verified in self.properties],
+            "schema": SCHEMA, "command": "verify", "model": self.model, "digest": self.digest, "inputs": self.inputs,
+            "seconds": self.seconds, "records": None if self.records is None else str(self.records),
+            "warnings": list(self.warnings), "properties": [each.to_json() for each in self.properties],
         }  # fmt: skip
 
 
@@ -102,6 +96,7 @@ def verify(
     properties: Asked | Sequence[Asked],
     *,
     results: str | Path | None = None,
+    certificates: bool | None = None,
     **options: Unpack[VerifyOptions],
 ) -> VerifyResult:
     """Return for each property whether it holds: no input of its box has outputs in its unsafe set.
@@ -109,6 +104,7 @@ def verify(
     model: a file (.onnx, .pt2, .safetensors), a shipped name, or a torch module.
     properties: `Property` objects, or VNN-LIB files, of which each has one verdict over all its boxes.
     results: a file to write in the format of VNN-COMP, where one property is asked about.
+    certificates: whether the run keeps one for every proof, which `check` evaluates again; None: with method exact.
     options: as `VerifyRequest` says.
 
     unsat is a proof in real arithmetic on the stored weights; sat has a witness of the model's dtype, in the box
@@ -120,77 +116,135 @@ def verify(
     find_method(request.method, "inf")
     if not given or (results is not None and len(given) > 1):
         raise ValueError("name a property" if not given else "a results file is about one property: ask about one")
-    asked = [_read(one, f"property {number}", request.limits) for number, one in enumerate(given)]
-    work = _Work(_load(model, asked, request), request)
-    work.check(asked)
-    done: list[VerifiedProperty] = []
-    with threads_for(work.subject.network.parameter_count):
-        for one in asked:
-            done.append(work.decided(one))
-            if request.progress is not None:
-                request.progress(len(done), len(asked))
+    if request.offset >= len(given):
+        raise ValueError(f"there are {len(given)} properties, so none from {request.offset} on; they count from 0")
+    job = load_property_job(model, given, request)
+    keep = request.out is not None and (request.method == "exact" if certificates is None else certificates)
+    task = _Verification(job, request, keep)
+    task.check_method()
+    result = run_task(task, "verify", request, began)
     if results is not None:
-        write_atomically(Path(results), done[0].to_text().encode())
-    name, digest = work.subject.name, work.subject.network.digest
-    return VerifyResult(model=name, digest=digest, properties=tuple(done), seconds=time.perf_counter() - began)
+        write_atomically(Path(results), result.properties[0].to_text().encode())
+    return result
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Asked:
-    """A property as it was given: its name, and the boxes that it asks about."""
+class _Verification:
+    """The task of `verify`. budgets: of the properties that were begun, by the position of their first box."""
 
-    name: str
-    boxes: tuple[Property, ...]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Work:
-    """A model, compared with its graph, and how it is asked."""
-
-    subject: Subject
+    job: PropertyJob
     request: VerifyRequest
+    certificates: bool
+    budgets: dict[int, Budget] = dataclasses.field(default_factory=dict)
+    norm: ClassVar[Norm] = "inf"
+    # A box may take all the time of its property, and what was done is to last.
+    batch_size: ClassVar[int] = 1
+    asks_witnesses: ClassVar[bool] = True
 
-    def check(self, asked: Sequence[_Asked]) -> None:
-        """Raise ValueError where a property does not fit the model, or the method does not take the question."""
-        for one in asked:
-            for box in one.boxes:
-                if box.unsafe:
-                    check_method(self.request.method, ask(self.subject, box, self.request.seed).network, "inf")
+    @property
+    def configuration(self) -> dict[str, Any]:
+        return {"method": self.request.method}
 
-    def decided(self, one: _Asked) -> VerifiedProperty:
-        """Return what is known of all boxes of a property, in turn until one has a witness or the time is up."""
-        budget, started = Budget(self.request.time_limit), time.perf_counter()
-        parts: list[VerifiedProperty] = []
-        for box in one.boxes:
-            parts.append(self._decided(one.name, box, budget))
-            if parts[-1].verdict in (Verdict.SAT, Verdict.TIMEOUT):
-                break
-        worst = max(parts, key=lambda part: list(Verdict).index(part.verdict))
-        reasons = [part.reason for part in parts if part.verdict is worst.verdict and part.reason is not None]
-        strengths = [part.strength for part in parts if part.strength is not None]
-        return dataclasses.replace(
-            worst, boxes=len(one.boxes), seconds=time.perf_counter() - started, reason=next(iter(reasons), None),
-            strength=max(strengths, key=list(Strength).index) if worst.verdict is Verdict.UNSAT else None,
+    def check_method(self) -> None:
+        """Raise ValueError where the method does not take a question."""
+        for index in self.job.indices:
+            if self.job.boxes[index].asked.unsafe:
+                check_method(self.request.method, self.job.question(index).network, "inf")
+
+    def complete(self, record: VerifyRecord | None) -> bool:
+        """Return whether a box is decided, or was tried for as long."""
+        if record is None:
+            return False
+        if self.certificates and record.verdict == Verdict.UNSAT and record.method and not record.says_of_certificate:
+            return False
+        return record.is_decided or record.tried >= self.request.time_limit
+
+    def work(self, rows: range, known: Known[VerifyRecord]) -> tuple[list[VerifyRecord], Witnesses]:
+        """Return (records, witnesses) of a box: none where another of its property has a witness, or took the time."""
+        (index,) = rows
+        box, before = self.job.boxes[index], known.records.get(index)
+        first = index - box.box
+        others = [known.records[i] for i in range(first, first + box.boxes) if i != index and i in known.records]
+        settled = any(self.complete(other) and other.verdict in (Verdict.SAT, Verdict.TIMEOUT) for other in others)
+        if settled and not (before is not None and before.is_decided):
+            return [], {}
+        if first not in self.budgets:
+            spent = sum(other.head.seconds for other in others if self.complete(other))
+            self.budgets[first] = Budget(max(0.0, self.request.time_limit - spent))
+        if known.run is not None and box.file is None:
+            write_property(box.asked, known.run.folder)
+        started = time.perf_counter()
+        record, witnesses = self._decided(index, before, known, self.budgets[first])
+        seconds = time.perf_counter() - started
+        return [dataclasses.replace(record, head=dataclasses.replace(record.head, seconds=seconds))], witnesses
+
+    def summarise(self, records: Sequence[VerifyRecord], known: Known[VerifyRecord], seconds: float) -> VerifyResult:
+        """Return the verdicts over the records of the requested properties, with their witnesses."""
+        found = []
+        for group, summary in zip(grouped(records), verified(records), strict=True):
+            broken = next((record.index for record in group if record.verdict == Verdict.SAT), None)
+            witness = None
+            if broken is not None:
+                point = known.witnesses[broken][0]
+                outputs = self.job.subject.outputs(point[None], ["a witness"])[0]
+                witness = PropertyWitness(torch.from_numpy(point), outputs)
+            found.append(VerifiedProperty(**vars(summary), witness=witness))
+        return VerifyResult(
+            model=self.job.subject.name,
+            digest=self.job.subject.network.digest,
+            properties=tuple(found),
+            inputs=len(self.job.indices),
+            seconds=seconds,
+            records=None if known.run is None else known.run.records_path,
+            warnings=tuple(known.run.notices) if known.run is not None else (),
+        )
+
+    def _decided(
+        self, index: int, before: VerifyRecord | None, known: Known[VerifyRecord], budget: Budget
+    ) -> tuple[VerifyRecord, Witnesses]:
+        """Return the record of a box and its witness, if it has one."""
+        box = self.job.boxes[index]
+        blank = VerifyRecord(
+            head=Head(**self.job.described(index, 0.0)), name=box.name, file=box.file, digest=box.digest, box=box.box,
+            boxes=box.boxes, verdict=Verdict.UNKNOWN, strength=None, method="", reason=None,
+            tried=max(self.request.time_limit, -1.0 if before is None else before.tried),
         )  # fmt: skip
-
-    def _decided(self, name: str, box: Property, budget: Budget) -> VerifiedProperty:
-        if not box.unsafe:
-            reason = "vacuously true: nothing is unsafe" + (f" ({box.note})" if box.note else "")
-            return VerifiedProperty(property=name, verdict=Verdict.UNSAT, strength=Strength.CHECKED, reason=reason)
-        question = ask(self.subject, box, self.request.seed)
-        (answer,) = find_prover(self.request.method).decide(question.batch, question.region, budget)
+        if not box.asked.unsafe:
+            note = f" ({box.asked.note})" if box.asked.note else ""
+            reason = f"vacuously true: nothing is unsafe{note}"
+            return dataclasses.replace(blank, verdict=Verdict.UNSAT, strength=Strength.CHECKED, reason=reason), {}
+        question = self.job.question(index)
+        if before is not None and before.verdict == Verdict.UNSAT:
+            # What is missing is its certificate.
+            answer = Answer.proved(float(question.region.radius[0]), before.method, Strength(before.strength or ""))
+        else:
+            (answer,) = find_prover(self.request.method).decide(question.batch, question.region, budget)
         found = None if answer.witness is None else question.confirm(answer.witness.point)
         if isinstance(found, PropertyWitness):
-            method = answer.bracket.upper_method
-            return VerifiedProperty(property=name, verdict=Verdict.SAT, witness=found, method=method)
+            record = dataclasses.replace(blank, verdict=Verdict.SAT, method=answer.bracket.upper_method)
+            return record, {index: (found.point.numpy(), INSIDE)}
         if found is None and answer.bracket.lower >= float(question.region.radius[0]):
-            bracket = answer.bracket
-            return VerifiedProperty(
-                property=name, verdict=Verdict.UNSAT, strength=bracket.strength, method=bracket.lower_method
-            )
-        if budget.exhausted:
-            return VerifiedProperty(property=name, verdict=Verdict.TIMEOUT, reason=found or answer.reason)
-        return VerifiedProperty(property=name, verdict=Verdict.UNKNOWN, reason=found or _why_open(answer, question))
+            return self._proved(blank, answer, question, known), {}
+        why = found or (answer.reason if budget.exhausted else _why_open(answer, question))
+        verdict = Verdict.TIMEOUT if budget.exhausted else Verdict.UNKNOWN
+        return dataclasses.replace(blank, verdict=verdict, reason=why), {}
+
+    def _proved(
+        self, blank: VerifyRecord, answer: Answer, question: Question, known: Known[VerifyRecord]
+    ) -> VerifyRecord:
+        """Return the record of a proof, with its certificate, which is written first."""
+        bracket = answer.bracket
+        record = dataclasses.replace(
+            blank, verdict=Verdict.UNSAT, strength=str(bracket.strength), method=bracket.lower_method
+        )
+        if not self.certificates or known.run is None:
+            return record
+        found: Certificate | str | None = answer.certificate
+        if found is None:
+            found = certificate_of(question.batch, float(question.region.radius[0]), Budget(self.request.time_limit))
+        if isinstance(found, str):
+            return dataclasses.replace(record, no_certificate=found)
+        return dataclasses.replace(record, certificate=write_certificate(found, known.run.certificates, record.index))
 
 
 def _why_open(answer: Answer, question: Question) -> str:
@@ -198,29 +252,6 @@ def _why_open(answer: Answer, question: Question) -> str:
     if answer.vouched_safe(float(question.region.radius[0])):
         return f"safe by the word of a solver alone ({answer.bracket.trusted_method}), which proves nothing"
     return question.no_input or answer.reason or "the method neither proves it nor finds a witness"
-
-
-def _read(given: Asked, name: str, limits: Limits) -> _Asked:
-    if isinstance(given, Property):
-        return _Asked(given.name or given.source or name, (given,))
-    return _Asked(str(given), read_property(given, limits))
-
-
-def _load(model: Model, asked: Sequence[_Asked], request: VerifyRequest) -> Subject:
-    """Return the model, seen to be its graph all over the boxes; ValueError where it is not, or they do not fit it."""
-    boxes = [box for one in asked for box in one.boxes]
-    shape = tuple(boxes[0].lower.shape)
-    subject = load_model(model, input_shape=shape, device=request.device, limits=request.limits)
-    network = subject.network
-    outputs = math.prod(network.output_shape)
-    shaped = [box.shaped(network.input_shape, outputs) for box in boxes]
-    lower, upper = (torch.stack(ends) for ends in ([box.lower for box in shaped], [box.upper for box in shaped]))
-    hull = Box(lower.amin(dim=0, keepdim=True), upper.amax(dim=0, keepdim=True))
-    reach = torch.cat([hull.lower, hull.upper]).to(network.dtype)
-    if not bool(reach.isfinite().all()):
-        raise ValueError(f"{subject.name} takes {network.dtype}, which does not hold the bounds of every property")
-    middles = [start(box, network.dtype) for box in shaped[:INPUTS]]
-    return subject.probed(torch.cat(middles).to(network.dtype), hull)
 
 
 def _flat(values: Tensor | NDArray[Any]) -> list[float]:

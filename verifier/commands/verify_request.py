@@ -1,25 +1,16 @@
-"""The options of `verify`, each declared once, and the words of its verdicts."""
+"""The options of `verify`, each declared once."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import enum
 import math
+from pathlib import Path
 from typing import Any, TypedDict
 
 from encoders.limits import Limits, read_limits
 from verifier.commands.request import Progress
 from verifier.options import option
-
-
-class Verdict(enum.StrEnum):
-    """The words of VNN-COMP. Of several boxes the verdict that comes last here counts for all."""
-
-    UNSAT = "unsat"  # proved: no counterexample exists
-    UNKNOWN = "unknown"
-    TIMEOUT = "timeout"
-    SAT = "sat"  # a counterexample exists
 
 
 class _ReadLimits(argparse.Action):
@@ -36,10 +27,13 @@ class VerifyOptions(TypedDict, total=False):
     """The keywords of `verify`; `VerifyRequest` says what each means."""
 
     method: str
+    limit: int | None
+    offset: int
     time_limit: float
     seed: int
     device: str
     limits: Limits
+    out: str | Path | None
     progress: Progress | None
 
 
@@ -48,11 +42,13 @@ class VerifyRequest:
     """How properties are asked about.
 
     method: of the table `verifier.methods.METHODS`.
-    time_limit: seconds for each property.
-    seed: of the attacks' random starts.
+    limit, offset: so many properties from this one of the list on; None: all that follow.
+    time_limit: seconds for each property; a larger one tries again what a run left open.
+    seed: of the attacks' random starts, and part of the run's identity.
     device: "auto", "cpu" or "cuda", where bounds and attacks are computed.
     limits: what files may ask for before they are refused.
-    progress: called with (properties done, properties in all).
+    out: a folder that keeps the run and resumes it; "auto" is runs/verify-<digest>; None writes nothing.
+    progress: called with (boxes done, boxes in all).
 
     Raises ValueError with what an option supports.
     """
@@ -60,6 +56,8 @@ class VerifyRequest:
     method: str = option(
         "auto", "question", "of `verifier show --methods`; auto: all that apply (default)", metavar="NAME"
     )
+    limit: int | None = option(None, "data", "at most N properties", type=int, metavar="N")
+    offset: int = option(0, "data", "start at property K of the list, from 0", type=int, metavar="K")
     time_limit: float = option(math.inf, "limits", "seconds a property", type=float, metavar="S")
     seed: int = option(0, "question", "seed of the attacks' random starts", type=int, metavar="N")
     device: str = option("auto", "limits", "auto, cpu or cuda", metavar="NAME")
@@ -67,8 +65,13 @@ class VerifyRequest:
         Limits(), "limits", "let a file ask for more than a limit allows", flag="--allow", nargs="+",
         action=_ReadLimits, metavar="NAME=N",
     )  # fmt: skip
+    out: str | Path | None = option(
+        None, "output", "folder of the run (default: runs/verify-<digest>)", type=Path, metavar="DIR"
+    )
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
         if math.isnan(self.time_limit) or self.time_limit < 0:
             raise ValueError(f"a time limit must be a number of seconds that is not negative, got {self.time_limit}")
+        if self.offset < 0 or (self.limit is not None and self.limit < 1):
+            raise ValueError(f"{self.limit} properties from {self.offset} on are none; name at least one, from 0 on")

@@ -1,6 +1,7 @@
 """The result of `verify`: a row for each property, and the witness of a single one."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -9,6 +10,11 @@ from verifier.commands.verify import VerifyResult
 
 # Coordinates of a witness that are shown; JSON and the results file have all.
 SHOWN = 16
+
+
+def write(result: VerifyResult, folder: Path) -> list[Path]:
+    """Write nothing more than the run keeps."""
+    return []
 
 
 def shown(result: VerifyResult) -> Iterator[RenderableType]:

@@ -17,12 +17,12 @@ from verifier.fields import (
     stated,
     write_fields,
 )  # fmt: skip
-from verifier.runs.records import Configuration, Record
+from verifier.runs.records import Configuration, InputRecord
 from verifier.verdict import Bracket
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AttackRecord(Record):
+class AttackRecord(InputRecord):
     """What an attack found of an input.
 
     distance: of the nearest confirmed counterexample, None without one; adversarial: the class that it gets. robust:

@@ -8,37 +8,19 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from verifier.answers import Answer
-from verifier.certificates.files import CertificateFile
-from verifier.fields import (
-    FLAG,
-    RADII,
-    REASON,
-    Kind,
-    is_object,
-    or_null,
-    read_fields,
-    read_object,
-    stated,
-    write_fields,
-)  # fmt: skip
-from verifier.runs.records import Configuration, Record
+from verifier.fields import FLAG, RADII, REASON, read_fields, stated, write_fields
+from verifier.runs.kept_certificate import KeptCertificate
+from verifier.runs.records import Configuration, InputRecord
 from verifier.runs.stored_answer import read_answer, widened, write_answer
 from verifier.verdict import Bracket
 
-CERTIFICATE = or_null(
-    Kind(
-        is_object, "an object", lambda value: read_object(CertificateFile, value, "certificate."), write_fields,
-    ),
-    "an object or null",
-)  # fmt: skip
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CertifyRecord(Record):
+class CertifyRecord(InputRecord, KeptCertificate):
     """What is known of an input, against its label.
 
     tried: radii at which the method has done what it can; reason: why one of them is open. tie: the witness only ties
-    with the label. certificate: of the lower end; no_certificate: why there is none, where one was asked for.
+    with the label. The certificate is that of the lower end.
     """
 
     about_label: ClassVar[bool] = True
@@ -47,19 +29,12 @@ class CertifyRecord(Record):
     tried: tuple[float, ...] = stated(RADII, (), required=True)
     reason: str | None = stated(REASON, None, required=True)
     tie: bool = stated(FLAG, False)
-    certificate: CertificateFile | None = stated(CERTIFICATE, None)
-    no_certificate: str | None = stated(REASON, None)
 
     @property
     def brackets(self) -> tuple[Bracket, ...]:
         return (self.answer.bracket,) if self.correct else ()
 
-    @property
-    def says_of_certificate(self) -> bool:
-        """Whether the record names a certificate, or says why there is none."""
-        return self.certificate is not None or bool(self.no_certificate)
-
-    def searched_again(self) -> Self:
+    def without_witness(self) -> Self:
         """Return the record without its witness: what was proved stands, the search begins again."""
         bracket = dataclasses.replace(self.answer.bracket, upper=math.inf, upper_method="")
         answer = dataclasses.replace(self.answer, bracket=bracket)

@@ -19,7 +19,7 @@ from verifier.fields import (
     unknown,
     write_fields,
 )  # fmt: skip
-from verifier.runs.records import Configuration, Record
+from verifier.runs.records import Configuration, InputRecord
 from verifier.runs.stored_answer import read_answer, write_answer, written_names
 from verifier.verdict import Bracket
 
@@ -36,7 +36,7 @@ class MethodAnswer:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CompareRecord(Record):
+class CompareRecord(InputRecord):
     """What the methods say of an input, by name."""
 
     methods: Mapping[str, MethodAnswer]

@@ -32,7 +32,7 @@ import numpy as np
 from encoders.files import write_atomically
 from verifier.fields import RecordError
 from verifier.npz import ArrayFileError
-from verifier.runs.certify_record import CertifyRecord
+from verifier.runs.kept_certificate import KeptCertificate
 from verifier.runs.kinds import check_configuration
 from verifier.runs.record_lines import LARGEST_LINE, RecordLines, read_lines, write_lines
 from verifier.runs.records import SCHEMA, Record, configuration_digest, parse_record
@@ -159,7 +159,7 @@ class Run:
         # Nothing is removed through a link: the folder behind it may be that of another run.
         if not self.certificates.is_dir() or self.certificates.is_symlink():
             return
-        files = [r.certificate for r in self.records.values() if isinstance(r, CertifyRecord)]
+        files = [r.certificate for r in self.records.values() if isinstance(r, KeptCertificate)]
         named = {Path(certificate.file).name for certificate in files if certificate is not None}
         for path in self.certificates.iterdir():
             if path.suffix == ".npz" and path.name not in named:

@@ -29,9 +29,11 @@ from verifier.runs.certify_record import CertifyRecord
 from verifier.runs.compare_record import CompareRecord
 from verifier.runs.records import SCHEMA, Record
 from verifier.runs.robustness_record import RobustnessRecord
+from verifier.runs.verify_record import VerifyRecord
 
 RECORDS: dict[str, type[Record]] = {
     "certify": CertifyRecord, "attack": AttackRecord, "robustness": RobustnessRecord, "compare": CompareRecord,
+    "verify": VerifyRecord,
 }  # fmt: skip
 
 
@@ -47,21 +49,29 @@ def _is_target(value: Any) -> bool:
 NUMBERS = list_of(is_number(-math.inf), "a list of numbers")
 SETTINGS: Kinds = {
     "schema": (Kind(lambda value: type(value) is int and value == SCHEMA, f"{SCHEMA}"), True),
-    "command": (one_of(RECORDS), True), "model": (TEXT, True), "data": (TEXT, True),
-    "seed": (Kind(is_whole(-LARGEST_INTEGER), "a whole number"), True), "norm": (one_of(NORMS), True),
-    "clip": (or_null(Kind(_is_domain, "two finite numbers, the lower first")), True), "origin": (OBJECT, False),
+    "command": (one_of(RECORDS), True), "model": (TEXT, True),
+    "seed": (Kind(is_whole(-LARGEST_INTEGER), "a whole number"), True), "origin": (OBJECT, False),
+}  # fmt: skip
+# Of the commands that ask about the inputs of a data set.
+INPUT_SETTINGS: Kinds = {
+    "data": (TEXT, True), "norm": (one_of(NORMS), True),
+    "clip": (or_null(Kind(_is_domain, "two finite numbers, the lower first")), True),
 }  # fmt: skip
 ORIGIN: Kinds = {
     "model": (TEXT, False), "data": (TEXT, False), "data_dir": (REASON, False), "layout": (REASON, False),
     "mean": (NUMBERS, False), "std": (NUMBERS, False),
 }  # fmt: skip
 COMMAND_SETTINGS: Mapping[str, Kinds] = {
-    "certify": {"method": (TEXT, True)},
+    "certify": {**INPUT_SETTINGS, "method": (TEXT, True)},
     "attack": {
-        "attack": (TEXT, True), "epsilon": (NUMBER, True), "target": (Kind(_is_target, "a class, a name or null"), True)
+        **INPUT_SETTINGS, "attack": (TEXT, True), "epsilon": (NUMBER, True),
+        "target": (Kind(_is_target, "a class, a name or null"), True),
     },
-    "robustness": {"method": (TEXT, True), "estimators": (NAMES, True), "solver": (TEXT, True)},
-    "compare": {"epsilon": (NUMBER, True)},
+    "robustness": {
+        **INPUT_SETTINGS, "method": (TEXT, True), "estimators": (NAMES, True), "solver": (TEXT, True)
+    },
+    "compare": {**INPUT_SETTINGS, "epsilon": (NUMBER, True)},
+    "verify": {"method": (TEXT, True)},
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A record: what a run says about one input, a typed value that one JSON object a line holds.
+"""A record: what a run says about one input or one box, a typed value that one JSON object a line holds.
 
 Here stands what the records of all commands share; each command's own stands in a file of its name beside this one, and
 `verifier.runs.kinds` is the table. A line is untrusted text until `from_json` has looked at every field of it. Fields
@@ -38,26 +38,46 @@ SCHEMA = 1
 
 # What run.json states, and what is asked of a record by it.
 Configuration = Mapping[str, Any]
-# Fields of every record that follow from others.
-DERIVED = ("schema", "correct")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Head:
-    """What every record says of an input at a position in the data.
+    """What every record says: the position in the data (of `verify` that of the box), and where it comes from.
 
-    prediction: of the user's model, -1 for none. model, data: digests. seconds: of work. run: the digest of the run's
-    configuration; empty before the run has written it.
+    model: a digest. seconds: of work. run: the digest of the run's configuration; empty before the run has written it.
     """
 
     index: int = stated(COUNT)
-    label: int = stated(COUNT)
-    prediction: int = stated(Kind(is_whole(-1), "a class, or -1 for none"))
     model: str = stated(TEXT)
-    data: str = stated(TEXT)
     seconds: float = stated(NUMBER)
     versions: Mapping[str, str] = stated(TEXTS)
     run: str = stated(TEXT, "")
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any], configuration: Configuration) -> Self:
+        """Return what an object says; RecordError unless it is of this run and agrees with itself."""
+        schema = Kind(lambda value: type(value) is int and value == SCHEMA, f"{SCHEMA}")
+        check_fields({"schema": (schema, True)}, values)
+        head = cls(**read_fields(cls, values))
+        for name in ("model", "data"):
+            if getattr(head, name, None) != configuration.get(name):
+                raise RecordError(f"its record is about another {name} than the run")
+        if head.run not in ("", configuration_digest(configuration)):
+            raise RecordError("its record was made under another configuration than run.json states")
+        return head
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what JSON holds of it."""
+        return {"schema": SCHEMA, **write_fields(self)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InputHead(Head):
+    """What every record of an input says. prediction: of the user's model, -1 for none. data: a digest."""
+
+    label: int = stated(COUNT)
+    prediction: int = stated(Kind(is_whole(-1), "a class, or -1 for none"))
+    data: str = stated(TEXT)
 
     @property
     def correct(self) -> bool:
@@ -65,33 +85,28 @@ class Head:
         return self.label == self.prediction
 
     @classmethod
-    def read(cls, values: Mapping[str, Any], configuration: Configuration) -> Head:
-        """Return what an object says; RecordError unless it is of this run and agrees with itself."""
-        schema = Kind(lambda value: type(value) is int and value == SCHEMA, f"{SCHEMA}")
-        check_fields({"schema": (schema, True), "correct": (FLAG, True)}, values)
-        head = Head(**read_fields(Head, values))
-        for name in ("model", "data"):
-            if getattr(head, name) != configuration[name]:
-                raise RecordError(f"its record is about another {name} than the run")
-        if head.run not in ("", configuration_digest(configuration)):
-            raise RecordError("its record was made under another configuration than run.json states")
-        correct = values["correct"]
-        if correct is not head.correct:
+    def read(cls, values: Mapping[str, Any], configuration: Configuration) -> Self:
+        check_fields({"correct": (FLAG, True)}, values)
+        head = super().read(values, configuration)
+        if values["correct"] is not head.correct:
             raise RecordError(
-                f"label {head.label}, prediction {head.prediction}, correct {shown(correct)} do not go together"
+                f"label {head.label}, prediction {head.prediction}, correct {shown(values['correct'])} do not go "
+                "together"
             )
         return head
+
+    def to_json(self) -> dict[str, Any]:
+        return {**super().to_json(), "correct": self.correct}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record(ABC):
-    """What a run says of one input: the head, and what the command is about.
+    """What a run says of one input or one box: the head, and what the command is about.
 
-    about_label: the reference class is the label, so nothing is asked of an input that the model gets wrong.
     others: fields of versions to come.
     """
 
-    about_label: ClassVar[bool] = False
+    head_class: ClassVar[type[Head]] = Head
 
     head: Head
     others: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -102,33 +117,41 @@ class Record(ABC):
         return self.head.index
 
     @property
-    def correct(self) -> bool:
-        """Whether the model gives the input its label."""
-        return self.head.correct
-
-    @property
     def is_asked(self) -> bool:
         """Whether the record says something beyond its head."""
-        return self.correct or not self.about_label
+        return True
 
     @property
     @abstractmethod
-    def brackets(self) -> tuple[Bracket, ...]:
-        """Every bracket that the record claims: none where it claims nothing, several in a comparison."""
+    def proved(self) -> float:
+        """The largest radius of a proof, infinite where all of a box is proved; -1 without one."""
 
     @property
+    @abstractmethod
+    def vouched(self) -> float:
+        """The same of proofs and of the word of solvers."""
+
+    @property
+    @abstractmethod
     def claimed_distance(self) -> float | None:
         """The distance at which the record claims a witness, or None where it claims none."""
-        nearest = min((bracket.upper for bracket in self.brackets), default=math.inf)
-        return None if math.isinf(nearest) else nearest
+
+    def without_witness(self) -> Self | None:
+        """Return what stands of the record once its witness is gone; None where nothing does."""
+        return None
 
     def weakened(self, before: Self) -> str | None:
         """Return in what this later record says less than, or contradicts, an earlier one; None if in nothing."""
-        for name in ("label", "prediction", "model", "data"):
-            first, second = getattr(before.head, name), getattr(self.head, name)
+        for name in self.identity:
+            first, second = before.identity.get(name), self.identity[name]
             if first != second:
                 return f"{name} was {shown(first)} and is {shown(second)}"
         return self._weakened(before) if self.is_asked else None
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What every record of an input, or of a box, says alike."""
+        return {"model": self.head.model}
 
     @abstractmethod
     def _weakened(self, before: Self) -> str | None:
@@ -137,11 +160,16 @@ class Record(ABC):
     @classmethod
     def from_json(cls, values: Mapping[str, Any], configuration: Configuration) -> Self:
         """Return the record that an object holds; RecordError unless it is of this run and agrees with itself."""
-        head = Head.read(values, configuration)
-        own = cls._read(values, configuration) if head.correct or not cls.about_label else {}
+        head = cls.head_class.read(values, configuration)
+        own = cls._read(values, configuration) if cls._asks(head) else {}
         record = cls(head=head, **own)
         known = {**record.to_json(), **(kinds_of(cls) if record.is_asked else {})}
         return dataclasses.replace(record, others=unknown(values, known))
+
+    @classmethod
+    def _asks(cls, head: Any) -> bool:
+        """Return whether a record with this head says something beyond it."""
+        return True
 
     @classmethod
     @abstractmethod
@@ -150,12 +178,59 @@ class Record(ABC):
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that a line holds."""
-        head = {"schema": SCHEMA, **write_fields(self.head), "correct": self.correct}
-        return {**head, **(self._written() if self.is_asked else {}), **self.others}
+        return {**self.head.to_json(), **(self._written() if self.is_asked else {}), **self.others}
 
     @abstractmethod
     def _written(self) -> dict[str, Any]:
         """Return what JSON holds of what the command is about."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InputRecord(Record):
+    """What a run says of one input of the data.
+
+    about_label: the reference class is the label, so nothing is asked of an input that the model gets wrong.
+    """
+
+    head_class: ClassVar[type[Head]] = InputHead
+    about_label: ClassVar[bool] = False
+
+    head: InputHead
+
+    @property
+    def correct(self) -> bool:
+        """Whether the model gives the input its label."""
+        return self.head.correct
+
+    @property
+    def is_asked(self) -> bool:
+        return self._asks(self.head)
+
+    @classmethod
+    def _asks(cls, head: InputHead) -> bool:
+        return head.correct or not cls.about_label
+
+    @property
+    @abstractmethod
+    def brackets(self) -> tuple[Bracket, ...]:
+        """Every bracket that the record claims: none where it claims nothing, several in a comparison."""
+
+    @property
+    def proved(self) -> float:
+        return max((bracket.lower for bracket in self.brackets), default=-1.0)
+
+    @property
+    def vouched(self) -> float:
+        return max((max(bracket.lower, bracket.trusted) for bracket in self.brackets), default=-1.0)
+
+    @property
+    def claimed_distance(self) -> float | None:
+        nearest = min((bracket.upper for bracket in self.brackets), default=math.inf)
+        return None if math.isinf(nearest) else nearest
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return {name: getattr(self.head, name) for name in ("label", "prediction", "model", "data")}
 
 
 def parse_record(line: bytes) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from verifier.fields import (
     stated,
     write_fields,
 )  # fmt: skip
-from verifier.runs.records import Configuration, Record
+from verifier.runs.records import Configuration, InputRecord
 from verifier.runs.stored_answer import read_answer, widened, write_answer
 from verifier.verdict import Bracket
 
@@ -37,7 +37,7 @@ class StoredEstimate:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RobustnessRecord(Record):
+class RobustnessRecord(InputRecord):
     """What is known of an input, and what the estimators say, by name.
 
     tried: the radius that was asked about; reason: why that ended early.

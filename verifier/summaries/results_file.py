@@ -15,18 +15,22 @@ from verifier.fields import shown
 from verifier.runs.attack_record import AttackRecord
 from verifier.runs.certify_record import CertifyRecord
 from verifier.runs.compare_record import CompareRecord
-from verifier.runs.records import SCHEMA, Configuration, Record
+from verifier.runs.records import SCHEMA, Configuration, InputRecord, Record
 from verifier.runs.robustness_record import RobustnessRecord
+from verifier.runs.verify_record import VerifyRecord
 from verifier.summaries.attack import attacked
 from verifier.summaries.certify import certified
 from verifier.summaries.compare import all_violations, compared
 from verifier.summaries.robustness import measured
+from verifier.summaries.verify import verified
 
 # What results.json holds.
 Object = Mapping[str, Any]
 
 # Means and quantiles of the same records may differ by rounding between versions of numpy and scipy.
 RELATIVE, ABSOLUTE = 1e-9, 1e-15
+# Boxes that a run of `verify` is believed to ask about, whatever its records are: most may need none.
+LARGEST_RANGE = 1 << 20
 # Fields that summaries of earlier versions lack.
 ADDED = ("execution_only",)
 
@@ -38,27 +42,31 @@ class StatementError(ValueError):
 def differences(results: Object, records: Mapping[int, Record], configuration: Configuration) -> list[str]:
     """Return in what a summary is not that of the records, in sentences; empty where it is."""
     try:
-        about = _records_about(results, records)
         command = configuration["command"]
+        about = _records_about(results, records, command == "verify")
         common = {"schema": SCHEMA, "command": command, "digest": configuration["model"]}
-        correct = sum(record.correct for record in about)
-        expected = {**common, "correct": correct, **EXPECTED[command](results, about, configuration)}
+        expected = {**common, **EXPECTED[command](results, about, configuration)}
     except StatementError as error:
         return [str(error)]
     return list(_differences(results, expected))
 
 
-def _records_about(results: Object, records: Mapping[int, Record]) -> list[Record]:
-    """Return the records of the inputs that a summary is about, in order."""
+def _records_about(results: Object, records: Mapping[int, Record], may_lack: bool) -> list[Record]:
+    """Return the records of the inputs that a summary is about, in order; may_lack: some may have none."""
     inputs, offset = results.get("inputs"), results.get("offset", min(records, default=0))
-    if type(inputs) is not int or type(offset) is not int or not 1 <= inputs <= len(records) or offset < 0:
+    most = max(LARGEST_RANGE, len(records)) if may_lack else len(records)
+    if type(inputs) is not int or type(offset) is not int or not 1 <= inputs <= most or offset < 0:
         raise StatementError(
             f"it is about {shown(inputs)} inputs from {shown(offset)}, the run has {len(records)} records"
         )
     missing = [index for index in range(offset, offset + inputs) if index not in records]
-    if missing:
+    if missing and not may_lack:
         raise StatementError(f"it counts input {missing[0]}, which has no valid record")
-    return [records[index] for index in range(offset, offset + inputs)]
+    return [records[index] for index in range(offset, offset + inputs) if index in records]
+
+
+def _correct(records: Sequence[InputRecord]) -> dict[str, int]:
+    return {"correct": sum(record.correct for record in records)}
 
 
 def _certify(results: Object, records: Sequence[CertifyRecord], _: Configuration) -> dict[str, Any]:
@@ -66,7 +74,7 @@ def _certify(results: Object, records: Sequence[CertifyRecord], _: Configuration
     radii = [_radius(row.get("epsilon"), f"results[{place}].epsilon") for place, row in enumerate(rows)]
     if sorted(set(radii)) != radii:
         raise StatementError("its rows are not in rising order of epsilon")
-    return {"results": [dataclasses.asdict(row) for row in certified(records, radii)]}
+    return {**_correct(records), "results": [dataclasses.asdict(row) for row in certified(records, radii)]}
 
 
 def _attack(results: Object, records: Sequence[AttackRecord], configuration: Configuration) -> dict[str, Any]:
@@ -83,7 +91,7 @@ def _robustness(results: Object, records: Sequence[RobustnessRecord], configurat
     estimators = results.get("estimators")
     if not isinstance(estimators, dict) or set(estimators) != set(ranges.estimators):
         raise StatementError(f"its estimators are not those of the run, {', '.join(ranges.estimators)}")
-    return dataclasses.asdict(ranges)
+    return {**_correct(records), **dataclasses.asdict(ranges)}
 
 
 def _compare(results: Object, records: Sequence[CompareRecord], configuration: Configuration) -> dict[str, Any]:
@@ -99,7 +107,14 @@ def _compare(results: Object, records: Sequence[CompareRecord], configuration: C
     _check_directions(records, directions)
     table = [dataclasses.asdict(row) for row in compared(records, configuration["epsilon"], directions)]
     found = [list(violation) for violation in all_violations(records, list(directions))]
-    return {"epsilon": configuration["epsilon"], "norm": configuration["norm"], "rows": table, "violations": found}
+    settings = {name: configuration[name] for name in ("epsilon", "norm")}
+    return {**_correct(records), **settings, "rows": table, "violations": found}
+
+
+def _verify(_: Object, records: Sequence[VerifyRecord], __: Configuration) -> dict[str, Any]:
+    summaries = verified(records)
+    boxes = sum(summary.boxes for summary in summaries)
+    return {"inputs": boxes, "properties": [summary.to_json() for summary in summaries]}
 
 
 def _check_directions(records: Sequence[CompareRecord], directions: Mapping[str, str]) -> None:
@@ -118,6 +133,7 @@ EXPECTED: dict[str, Callable[[Object, Any, Configuration], dict[str, Any]]] = {
     "attack": _attack,
     "robustness": _robustness,
     "compare": _compare,
+    "verify": _verify,
 }
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from encoders import write_network
+from encoders import Property, write_network
+from encoders.questions import robust
 from tests.networks.chains import random_relu_network
-from verifier import attack, certify, compare, robustness
+from verifier import attack, certify, compare, robustness, verify
 from verifier.batch import BATCH_SIZE
 from verifier.runs.folder import RunError
 
@@ -20,9 +21,18 @@ VERBS = {
     "attack": lambda model, data, **options: attack(model, data, "fgsm", 0.1, **options),
     "robustness": lambda model, data, **options: robustness(model, data, 0.1, estimators=["fgsm"], **options),
     "compare": lambda model, data, **options: compare(model, data, 0.1, methods=["interval", "attack"], **options),
+    "verify": lambda model, data, **options: verify(model, balls(data), method="restriction", **options),
 }
+# Positions that are worked on, and written, together.
+TOGETHER = dict.fromkeys(VERBS, BATCH_SIZE) | {"verify": 1}
 # What depends on the clock, on the place of the folder, or on the versions that are installed.
 PASSING = {"seconds", "median_seconds", "records", "adversarial", "versions"}
+
+
+def balls(data: Path) -> list[Property]:
+    """Return the robustness of each input of a file as a property."""
+    with np.load(data) as arrays:
+        return [robust(x, 0.1, int(y), 3) for x, y in zip(arrays["x"], arrays["y"], strict=True)]
 
 
 class Stop(KeyboardInterrupt):
@@ -76,7 +86,7 @@ def test_an_interruption_loses_no_batch_and_the_run_goes_on(job, whole, tmp_path
     with pytest.raises(Stop):
         VERBS[verb](*job, out=tmp_path / "run", progress=stop)
     kept = (tmp_path / "run" / "records.jsonl").read_bytes()
-    assert len(kept.splitlines()) == BATCH_SIZE and not (tmp_path / "run" / "results.json").exists()
+    assert len(kept.splitlines()) == TOGETHER[verb] and not (tmp_path / "run" / "results.json").exists()
     VERBS[verb](*job, out=tmp_path / "run")
     assert (tmp_path / "run" / "records.jsonl").read_bytes().startswith(kept), "what was done is not done again"
     assert contents(tmp_path / "run") == whole[verb]
@@ -122,7 +132,8 @@ def test_bad_questions_are_refused_before_anything_is_written(job, tmp_path, ver
     model, data = job
     bad = ({"norm": "3"}, {"limit": 0}, {"offset": INPUTS}, {"clip": (0.4, 0.5)}, {"time_limit": -1.0}, {"device": "x"})
     for options in bad:
-        with pytest.raises(ValueError, match=r"."):
+        # What only inputs of a data set have is no option of properties at all.
+        with pytest.raises((ValueError, TypeError) if verb == "verify" else ValueError, match=r"."):
             VERBS[verb](model, data, out=tmp_path / "run", **options)
     with pytest.raises((ValueError, OSError), match="missing"):
         VERBS[verb](model.with_name("missing.onnx"), data, out=tmp_path / "run")

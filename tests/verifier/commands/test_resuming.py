@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from encoders.questions import robust
 from tests.networks.chains import random_relu_network
 from tests.runs.files import CLIP, records_of, write_job
-from verifier import attack, certify, check, compare, robustness
+from verifier import attack, certify, check, compare, robustness, verify
 from verifier.runs.folder import RunError
 
-COMMANDS = ("certify", "attack", "robustness", "compare")
+COMMANDS = ("certify", "attack", "robustness", "compare", "verify")
 
 
 def work(command: str, place: Path, out: Path, **more):
@@ -25,6 +26,10 @@ def work(command: str, place: Path, out: Path, **more):
         return attack(model, data, "pgd", 0.3, clip=CLIP, out=out, **more)
     if command == "robustness":
         return robustness(model, data, 0.3, estimators=["fgsm"], clip=CLIP, out=out, **more)
+    if command == "verify":
+        with np.load(data) as arrays:
+            asked = [robust(x, 0.3, int(y), 3, domain=CLIP) for x, y in zip(arrays["x"], arrays["y"], strict=True)]
+        return verify(model, asked, method="exact", out=out, **more)
     return compare(model, data, 0.3, methods=["interval", "attack"], clip=CLIP, out=out, **more)
 
 

@@ -18,6 +18,7 @@ CONFIGURATIONS = {
     "attack": {**COMMON, "command": "attack", "attack": "pgd", "epsilon": 0.1, "target": None},
     "robustness": {**COMMON, "command": "robustness", "method": "crown", "estimators": ["attack"], "solver": "highs"},
     "compare": {**COMMON, "command": "compare", "epsilon": 0.1},
+    "verify": {"schema": 1, "model": "a", "seed": 0, "command": "verify", "method": "exact"},
 }
 HEAD = {
     "schema": 1, "index": 3, "label": 2, "prediction": 2, "correct": True, "model": "a", "data": "b", "seconds": 0.5,
@@ -39,6 +40,12 @@ RECORDS = {
     "robustness": {
         **HEAD, **BRACKET, "tried": 0.1, "reason": None,
         "estimators": {"attack": {"radius": 0.09, "outcome": "found", "seconds": 0.1}},
+    },
+    "verify": {
+        "schema": 1, "index": 3, "model": "a", "seconds": 0.5, "versions": {"torch": "2.8"}, "name": "p.vnnlib",
+        "file": "/p.vnnlib", "digest": "ab", "box": 1, "boxes": 2, "verdict": "unsat", "strength": "checked",
+        "method": "exact", "reason": None, "tried": 60.0,
+        "certificate": {"file": "certificates/x.npz", "sha256": "00", "radius": 0.05, "leaves": 3, "bytes": 99},
     },
     "compare": {**HEAD, "methods": {"crown": {**BRACKET, "open_units": 3, "refuted": None, "seconds": 0.1}}},
 }  # fmt: skip
@@ -88,7 +95,7 @@ def test_what_is_written_is_read_again_with_fields_of_versions_to_come(command):
         assert (written if name == "certificate" else next(iter(written.values())))["colour"] == 7
         assert name != "methods" or kind.from_json(RECORDS[command], configuration).weakened(read_again)
     wrong = kind.from_json({**RECORDS[command], "prediction": 1, "correct": False}, configuration)
-    assert wrong.is_asked is (command in ("robustness", "compare"))
+    assert wrong.is_asked is (command in ("robustness", "compare", "verify"))
     assert kind.from_json(wrong.to_json(), configuration) == wrong
 
 
