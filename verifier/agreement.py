@@ -224,6 +224,8 @@ def node_tolerances(network: Network, x: Tensor) -> Iterator[tuple[str, Tensor, 
         radius = _typical(node.op) * (box.upper.to(torch.float64) - box.lower.to(torch.float64)) / 2.0
         size = node.op.trusted_error(output[:batch].abs())
         # A box that overflows says nothing: the runtime overflows there too, or has the value in other order.
+        # Nor does a value at zero that does not exist.
+        zero = zero.nan_to_num(nan=0.0, posinf=0.0)
         radius = radius.nan_to_num(nan=0.0, posinf=0.0) + MERGED_ULPS * unit * (size + zero)
         signs = 2.0 * torch.rand((DRAWS, *output[:batch].shape), generator=generator, dtype=torch.float64) - 1.0
         output = torch.cat([output[:batch], output[batch:] + (signs * radius).flatten(0, 1)])

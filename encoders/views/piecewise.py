@@ -98,7 +98,7 @@ def strip_heights(lines: ElementwiseEnvelope, box: Box, ranges: Box) -> np.ndarr
 def _parts(heights: np.ndarray, box: Box, segments: int) -> np.ndarray:
     """Return into how many parts each unit is cut, 1 to `segments`."""
     width = (box.upper - box.lower).numpy()[0]
-    may_cut = np.isfinite(heights) & np.isfinite(width) & (heights > NARROW)
+    may_cut = np.isfinite(heights) & np.isfinite(width) & (width > 0) & (heights > NARROW)
     shares = np.where(may_cut, heights, 0.0)
     counts = np.ceil(segments * np.sqrt(shares / max(shares.max(initial=0.0), NARROW)))
     result: np.ndarray = np.clip(counts, 1, segments).astype(np.int64)
