@@ -6,6 +6,7 @@ from encoders.ops.average_pool import AveragePool2d, GlobalAveragePool
 from encoders.ops.axis_sum import AxisSum
 from encoders.ops.base import VIEWS, Op, UnsupportedView
 from encoders.ops.convolution import Conv2d
+from encoders.ops.curve import Curve
 from encoders.ops.elementwise import Add, AddConstant, DivideConstant, MultiplyConstant, Sub
 from encoders.ops.gather import Gather
 from encoders.ops.hinge import Abs, LeakyRelu, Relu
@@ -39,6 +40,7 @@ OPS: dict[str, type[Op]] = {
     "abs": Abs,
     "sigmoid": Sigmoid,
     "tanh": Tanh,
+    "curve": Curve,
     "mwd": Mwd,
     "mwd-conv2d": MwdConv2d,
 }
@@ -55,6 +57,7 @@ __all__ = [
     "BatchNorm",
     "Concat",
     "Conv2d",
+    "Curve",
     "DivideConstant",
     "Gather",
     "GlobalAveragePool",

@@ -185,12 +185,12 @@ def offsets_at_ends(low: Box, high: Box, box: Box, slope: Tensor) -> tuple[Tenso
     """
     # Without product overflows the two roundings of f - fl(slope x) are relative to the sizes of its parts.
     ends = ((low, box.lower), (high, box.upper))
-    least = torch.minimum(*(_residual(f.lower, slope, x, -1.0) for f, x in ends))
-    greatest = torch.maximum(*(_residual(f.upper, slope, x, 1.0) for f, x in ends))
+    least = torch.minimum(*(residual(f.lower, slope, x, -1.0) for f, x in ends))
+    greatest = torch.maximum(*(residual(f.upper, slope, x, 1.0) for f, x in ends))
     return least, greatest
 
 
-def _residual(value: Tensor, slope: Tensor, x: Tensor, sign: float) -> Tensor:
+def residual(value: Tensor, slope: Tensor, x: Tensor, sign: float) -> Tensor:
     """Return value - slope x, moved in the direction of the sign past its rounding error."""
     product = slope * x
     error = (value.abs() + product.abs()) * (8.0 * unit_roundoff(value.dtype)) + 8.0 * tiny(value.dtype)

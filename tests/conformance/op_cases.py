@@ -16,6 +16,7 @@ from encoders.ops import (
     BatchNorm,
     Concat,
     Conv2d,
+    Curve,
     DivideConstant,
     Gather,
     GlobalAveragePool,
@@ -160,6 +161,11 @@ CASES: dict[str, list[Case]] = {
     "abs": [Case(Abs(), ((4,),))],
     "sigmoid": [Case(Sigmoid(), ((4,),))],
     "tanh": [Case(Tanh(), ((4,),))],
+    # The others have laws of their own, `test_curve_laws`.
+    "curve": [
+        Case(Curve(function, arguments), ((3,),))
+        for function, arguments in (("gelu", ()), ("elu", (1.5,)), ("hard-swish", ()), ("softplus", (2.0,)))
+    ],
     "mwd": [
         Case(mwd(4, 3, [False] * 4, seed=30), ((3,),)),
         Case(mwd(3, 3, [True] * 3, seed=32), ((3,),)),

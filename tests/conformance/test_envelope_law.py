@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from encoders.box import Box
-from encoders.ops import Abs, BatchNorm, LeakyRelu, MaxPool2d, MultiplyConstant, Op, Relu, Sigmoid, Tanh
+from encoders.ops import Abs, BatchNorm, Curve, LeakyRelu, MaxPool2d, MultiplyConstant, Op, Relu, Sigmoid, Tanh
 from encoders.views.coefficients import Coefficients
 from encoders.views.envelope import Envelope
 from tests.conformance.op_boxes import EXTREME_BOXES, MAGNITUDES, MAX, boxes_of, points_of
@@ -101,8 +101,22 @@ def unit_minimum(op: Op, c: Any, a: Any, low: Any, high: Any) -> Any:
             # f' = 1 - tanh(x)^2, and for the sigmoid a quarter of that at half the argument.
             place = mpmath.atanh(mpmath.sqrt(1 - share)) * (2 if isinstance(op, Sigmoid) else 1)
             candidates += [min(max(x, low), high) for x in (place, -place)]
+    if isinstance(op, Curve):
+        candidates += [min(max(number(x), low), high) for x in lowest_places(op, float(c), float(a), low, high)]
     values = exact_value(op, (np.array(candidates, dtype=object),), number)
     return min(c * f - a * x for f, x in zip(values.tolist(), candidates, strict=True))
+
+
+def lowest_places(op: Op, c: float, a: float, low: Any, high: Any) -> list[float]:
+    """Return places where floats find c f(x) - a x least."""
+    left, right = (torch.tensor(float(end), dtype=F64) for end in (low, high))
+    for _ in range(4):
+        middle = torch.stack([left, right]).clamp(-9.0, 9.0)
+        shares = torch.linspace(0.0, 1.0, 33, dtype=F64)
+        x = torch.cat([left + (right - left) * shares, middle[0] + (middle[1] - middle[0]) * shares]).sort().values
+        best = int((c * op.evaluate(x) - a * x).nan_to_num(math.inf, math.inf).argmin())
+        left, right = x[max(best - 1, 0)], x[min(best + 1, len(x) - 1)]
+    return [value for value in (float(left), float(x[best]), float(right)) if math.isfinite(value)]
 
 
 def assert_law(case: Case, boxes: tuple[Box, ...], envelope: Envelope, coefficients: Coefficients) -> int:

@@ -12,6 +12,7 @@ from encoders.ops import (
     BatchNorm,
     Concat,
     Conv2d,
+    Curve,
     DivideConstant,
     Gather,
     GlobalAveragePool,
@@ -56,6 +57,7 @@ EXAMPLES: dict[str, tuple[tuple[int, ...], Op]] = {
     "abs": ((4,), Abs()),
     "sigmoid": ((4,), Sigmoid()),
     "tanh": ((4,), Tanh()),
+    "curve": ((4,), Curve("softplus", (0.5, 20.0))),
     "mwd": ((4,), Mwd(torch.rand(3, 4), torch.rand(3, 4), torch.tensor([True, False, True]))),
     "mwd-conv2d": (
         (2, 5, 4),

@@ -13,10 +13,12 @@ from encoders.box import Box
 from encoders.ops import (
     Abs,
     BatchNorm,
+    Curve,
     Mwd,
     MwdConv2d,
 )
 from tests.conformance.op_cases import Case
+from tests.oracles.curve_values import curve_range
 from tests.oracles.op_values import (
     Exact,
     exact_numbers,
@@ -80,6 +82,10 @@ def exact_ranges(case: Case, boxes: tuple[Box, ...]) -> list[Range]:
         if isinstance(op, Abs):
             inner = np.where((low[0] <= 0) & (high[0] >= 0), number(0.0), np.minimum(abs(low[0]), abs(high[0])))
             lower, upper = inner, np.maximum(abs(low[0]), abs(high[0]))
+        elif isinstance(op, Curve):
+            ends = zip(*(end.reshape(-1).tolist() for end in (low[0], high[0])), strict=True)
+            pairs = [curve_range(op.function, op.arguments, a, b) for a, b in ends]
+            lower, upper = (np.array(part, dtype=object) for part in zip(*pairs, strict=True))
         elif isinstance(op, Mwd):
             lower, upper = brute_force_mwd(op, low[0], high[0])
             if op.bias is not None:

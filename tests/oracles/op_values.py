@@ -23,6 +23,7 @@ from encoders.ops import (
     BatchNorm,
     Concat,
     Conv2d,
+    Curve,
     DivideConstant,
     Gather,
     GlobalAveragePool,
@@ -40,12 +41,13 @@ from encoders.ops import (
     Tanh,
     Transpose,
 )
+from tests.oracles.curve_values import curve_value
 
 # Sums of floats between 2^-1074 and 2^1023 are exact within this many bits.
 PRECISION = 2400
 Exact = np.ndarray[Any, Any]
 # The kinds whose values are no fractions.
-IRRATIONAL = ("batch-norm", "sigmoid", "tanh", "mwd", "mwd-conv2d")
+IRRATIONAL = ("batch-norm", "sigmoid", "tanh", "curve", "mwd", "mwd-conv2d")
 
 
 def exact_numbers(x: Tensor, number: Callable[[float], Any]) -> Exact:
@@ -206,6 +208,9 @@ def exact_value(op: Op, x: tuple[Exact, ...], number: Callable[[float], Any]) ->
             return np.vectorize(sigmoid, otypes=[object])(x[0])
         case Tanh():
             return np.vectorize(mpmath.tanh, otypes=[object])(x[0])
+        case Curve():
+            values = [curve_value(op.function, op.arguments, v) for v in x[0].reshape(-1).tolist()]
+            return np.array([*values, None], dtype=object)[:-1].reshape(x[0].shape)
         case MwdConv2d():
             return np.array(
                 [
@@ -242,7 +247,7 @@ def unit_windows(op: MwdConv2d, unit: int, shape: tuple[int, ...]) -> list[list[
 
 
 def is_linear(op: Op) -> bool:
-    return not isinstance(op, Relu | LeakyRelu | Abs | Sigmoid | Tanh | MaxPool2d | Mwd | MwdConv2d)
+    return not isinstance(op, Relu | LeakyRelu | Abs | Sigmoid | Tanh | Curve | MaxPool2d | Mwd | MwdConv2d)
 
 
 def number_for(op: Op) -> Callable[[float], Any]:

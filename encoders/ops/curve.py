@@ -1,0 +1,65 @@
+"""A function of single units, of the table `encoders.ops.curve_functions`: every view follows from its row."""
+
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+from encoders.box import Box
+from encoders.ops.base import ElementwiseOp
+from encoders.ops.curve_functions import curve_of
+from encoders.views.curve import Function
+from encoders.views.envelope import ElementwiseEnvelope
+from encoders.views.piecewise import piecewise
+from encoders.views.pseudogradient import replace_backward
+from encoders.views.relaxation import Relaxation, line_relaxation
+
+
+@dataclass(frozen=True, eq=False)
+class Curve(ElementwiseOp):
+    """y = f(x). function: its name in the table; arguments: its numbers."""
+
+    kind = "curve"
+
+    function: str
+    arguments: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        curve_of(self.function, self.arguments)
+
+    @property
+    def curve(self) -> Function:
+        """The function."""
+        return curve_of(self.function, self.arguments)
+
+    def evaluate(self, *x: Tensor) -> Tensor:
+        return self.curve.value(x[0])
+
+    def interval(self, *boxes: Box) -> Box:
+        """Return the exact range, widened by the trusted error of the library's functions.
+
+        All numbers where the box leaves the domain of the function, or holds a pole.
+        """
+        return self.curve.interval(boxes[0])
+
+    def envelope(self, *boxes: Box, slope: Tensor | None = None) -> ElementwiseEnvelope:
+        return self.curve.envelope(boxes[0])
+
+    def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
+        return line_relaxation(self.curve.envelope(boxes[0]))
+
+    def exact(self, *boxes: Box, segments: int = 1) -> Relaxation:
+        curve = self.curve
+        return piecewise(curve.interval, partial(curve.envelope, thin=True), curve.derivative, boxes[0], segments)
+
+    def open_units(self, box: Box) -> Tensor:
+        return box.lower < box.upper
+
+    def evaluate_pseudo(self, *x: Tensor, leak: float = 0.0) -> Tensor:
+        if leak == 0.0:
+            return self.evaluate(*x)
+        return replace_backward(self.evaluate, lambda z: self.evaluate(z) + leak * z)(*x)
+
+    def trusted_error(self, size: Tensor) -> Tensor:
+        """Return sizes of 1 at least: approximations of curves err by a share of the curve's range."""
+        return size.clamp(min=1.0)
