@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from encoders.formats import onnx_cell_ops as cells
+from encoders.formats import onnx_curve_ops as curves
 from encoders.formats import onnx_index_ops as indices
 from encoders.formats import onnx_ops as ops
 from encoders.formats import onnx_reductions as sums
@@ -25,7 +26,6 @@ HANDLERS: dict[str, tuple[Callable[[OnnxNode], Value | tuple[Value, ...]], tuple
     "BatchNormalization": (ops.batch_normalization, ("epsilon", "momentum", "spatial", "training_mode")),
     # saturate only matters for casts to 8-bit floats, which are refused.
     "Cast": (moves.cast, ("to", "saturate")),
-    "Clip": (ops.clip, ("min", "max")),
     "Concat": (cells.concat_values, ("axis",)),
     "Conv": (windows.conv, (*_AUTO, "dilations", "group")),
     "DepthToSpace": (moved(cells.depth_to_space, 0), ("blocksize", "mode")),
@@ -40,7 +40,6 @@ HANDLERS: dict[str, tuple[Callable[[OnnxNode], Value | tuple[Value, ...]], tuple
     "Gemm": (ops.gemm, ("alpha", "beta", "transA", "transB")),
     "GlobalAveragePool": (sums.global_average_pool, ()),
     "Identity": (moves.identity, ()),
-    "LeakyRelu": (ops.leaky_relu, ("alpha",)),
     "MatMul": (ops.matmul, ()),
     "MaxPool": (windows.max_pool, (*_AUTO, "ceil_mode", "dilations", "storage_order")),
     "Mean": (sums.average, ()),
@@ -68,4 +67,5 @@ HANDLERS: dict[str, tuple[Callable[[OnnxNode], Value | tuple[Value, ...]], tuple
     "Trilu": (moved(cells.trilu, 0, fill=cells.zero), ("upper",)),
     "Unsqueeze": (moves.unsqueeze, ("axes",)),
     "Where": (moved(cells.where, 1, 2), ()),
+    **curves.HANDLERS,
 }

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from encoders.formats.cells import together
 from encoders.formats.graph import Value
-from encoders.formats.onnx_node import OnnxNode, as_tensor
+from encoders.formats.onnx_node import OnnxNode
 from encoders.ops import (
     Abs,
     Add,
@@ -21,7 +21,6 @@ from encoders.ops import (
     Affine,
     BatchNorm,
     DivideConstant,
-    LeakyRelu,
     MultiplyConstant,
     Op,
     Relu,
@@ -171,11 +170,6 @@ def relu(node: OnnxNode) -> Value:
     return node.emit(Relu(), node.value(0))
 
 
-def leaky_relu(node: OnnxNode) -> Value:
-    """Return x or, below 0, alpha x."""
-    return node.emit(LeakyRelu(node.attributes.get("alpha", as_float32(0.01))), node.value(0))
-
-
 def absolute(node: OnnxNode) -> Value:
     """Return |x|."""
     return node.emit(Abs(), node.value(0))
@@ -189,26 +183,3 @@ def sigmoid(node: OnnxNode) -> Value:
 def tanh(node: OnnxNode) -> Value:
     """Return the hyperbolic tangent."""
     return node.emit(Tanh(), node.value(0))
-
-
-def clip(node: OnnxNode) -> Value:
-    """Return max(x, 0) for a lower end of 0 and no upper end; other ends are not supported."""
-    x = node.value(0)
-    largest = float(np.finfo(np.float32).max)
-    if node.opset >= 11:
-        low = _scalar(node, 1) if node.has(1) else -math.inf
-        high = _scalar(node, 2) if node.has(2) else math.inf
-    else:
-        low, high = node.attributes.get("min", -largest), node.attributes.get("max", largest)
-    unbounded = torch.finfo(node.graph.dtype).max if node.opset >= 11 else largest
-    # Written so that NaN is refused too.
-    if not (low == 0 and high >= unbounded):
-        raise ValueError(f"ends {low} and {high} are not supported; supported: 0 and none (relu)")
-    return node.emit(Relu(), x)
-
-
-def _scalar(node: OnnxNode, index: int) -> float:
-    array = node.array(index)
-    if array.size != 1:
-        raise ValueError(f"input {index} must be one number, got shape {array.shape}")
-    return float(as_tensor(array))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from encoders.formats import torch_curve_ops as curves
 from encoders.formats import torch_ops as ops
 from encoders.formats import torch_shape_ops as moves
 from encoders.formats.graph import Value
@@ -22,8 +23,6 @@ HANDLERS: dict[str, Callable[[TorchNode], Value]] = {
     "aten.avg_pool2d.default": ops.average_pool,
     "aten.batch_norm.default": ops.batch_norm,
     "aten.cat.default": moves.concat,
-    "aten.clamp.default": ops.clamp,
-    "aten.clamp_min.default": ops.clamp,
     "aten.clone.default": moves.identity,
     "aten.contiguous.default": moves.identity,
     "aten.conv2d.default": ops.convolution,
@@ -36,8 +35,6 @@ HANDLERS: dict[str, Callable[[TorchNode], Value]] = {
     "aten.feature_dropout.default": moves.dropout,
     "aten.flatten.using_ints": moves.flatten,
     "aten.unflatten.int": moves.unflatten,
-    "aten.hardtanh.default": ops.clamp,
-    "aten.leaky_relu.default": ops.leaky_relu,
     "aten.linear.default": ops.linear,
     "aten.matmul.default": ops.matmul,
     "aten.max_pool2d.default": ops.max_pool,
@@ -65,13 +62,14 @@ HANDLERS: dict[str, Callable[[TorchNode], Value]] = {
     "aten.view.default": moves.view,
     "encoders.mwd.default": ops.max_weighted_distance,
     "encoders.mwd_conv2d.default": ops.convolutional_max_weighted_distance,
+    **curves.HANDLERS,
 }
 
 # Calls that return several tensors, of which only the first is supported.
 TUPLES = ("aten._native_batch_norm_legit_no_training.default", "aten.max_pool2d_with_indices.default")
 
 # Calls whose result shares no memory with anything that exists before them. What only moves values may return a view.
-FRESH = frozenset(name for name, handler in HANDLERS.items() if handler.__module__ == ops.__name__) | {
+FRESH = frozenset(n for n, handler in HANDLERS.items() if handler.__module__ in (ops.__name__, curves.__name__)) | {
     "aten._to_copy.default",
     "aten.cat.default",
     "aten.clone.default",

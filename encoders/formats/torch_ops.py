@@ -4,7 +4,6 @@ A handler returns the call's output or raises ValueError with what is not suppor
 schemas of torch's native functions.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -22,13 +21,11 @@ from encoders.ops import (
     BatchNorm,
     Conv2d,
     DivideConstant,
-    LeakyRelu,
     MaxPool2d,
     MultiplyConstant,
     Mwd,
     MwdConv2d,
     Op,
-    Relu,
     Sub,
 )
 
@@ -228,20 +225,6 @@ def negate(node: TorchNode) -> Value:
 def activation(op: type[Op]) -> Callable[[TorchNode], Value]:
     """Return the handler of an activation function without settings."""
     return lambda node: node.emit(op(), node.value())
-
-
-def leaky_relu(node: TorchNode) -> Value:
-    """Return x or, below 0, negative_slope x."""
-    return node.emit(LeakyRelu(float(node.take("negative_slope"))), node.value())
-
-
-def clamp(node: TorchNode) -> Value:
-    """Return max(x, 0) for a lower end of 0 and no upper end; other ends are not supported."""
-    low = node.take("min_val" if "min_val" in node.arguments else "min")
-    high = next((node.take(name) for name in ("max_val", "max") if name in node.arguments), None)
-    if isinstance(low, Tensor | Value | None) or low != 0 or high not in (None, math.inf):
-        raise ValueError(f"ends {low} and {high} are not supported; supported: 0 and none (relu)")
-    return node.emit(Relu(), node.value())
 
 
 def absolute(node: TorchNode) -> Value:

@@ -38,11 +38,53 @@ def dropout(d: Drawing, x: str, shape: Shape) -> str:
 
 
 def clip(d: Drawing, x: str, shape: Shape) -> str:
-    low, high = d.choice([None, 0.0, 0.0, -1.0]), d.choice([None, None, 6.0])
+    low, high = d.choice([None, 0.0, 0.0, -1.0]), d.choice([None, None, 6.0, 0.5, -2.0])
     if d.opset < 11:
         return d.add("Clip", x, min=low, max=high)
     ends = ["" if end is None else d.stored(np.asarray(end, d.dtype)) for end in (low, high)]
     return d.add("Clip", x, *ends)
+
+
+# Functions of one number, and the first opset that has them.
+CURVES = {
+    "Atan": 7, "Celu": 12, "Elu": 8, "Erf": 9, "Exp": 8, "Gelu": 20, "HardSigmoid": 8, "HardSwish": 14, "Log": 8,
+    "Mish": 18, "Reciprocal": 8, "Selu": 8, "Sign": 9, "Softplus": 8, "Softsign": 8, "Sqrt": 8,
+}  # fmt: skip
+
+
+def curve(d: Drawing, x: str, shape: Shape) -> str:
+    operator = d.choice([name for name, since in CURVES.items() if since <= d.opset])
+    if operator in ("Log", "Sqrt", "Reciprocal"):
+        x = d.add("Abs", x)
+    return d.add(
+        operator,
+        x,
+        alpha=d.choice([None, 0.0, 0.25, 1.0, 1.5, -0.5]),
+        beta=d.choice([None, 0.1]),
+        gamma=d.choice([None, 0.7]),
+        approximate=d.choice([None, "none", "tanh", "other"]),
+    )
+
+
+def power(d: Drawing, x: str, shape: Shape) -> str:
+    exponent = d.choice([2.0, 3.0, 0.5, -1.0, -0.5, 1.5, -2.0, 1.0, 0.0])
+    kind = np.int64 if exponent == int(exponent) and d.opset >= 12 and d.chance(0.3) else d.dtype
+    stored = np.full(d.choice([(), (1,), (1,) * len(shape), (shape[-1],), (2, *shape)]), exponent, kind)
+    return d.add("Pow", x if exponent == int(exponent) > 0 else d.add("Abs", x), d.stored(stored))
+
+
+def extreme(d: Drawing, x: str, shape: Shape) -> str:
+    others = [x, d.add("Neg", x), d.weight(), d.weight(shape[-1]), d.weight(*shape), d.weight(2, shape[-1])]
+    chosen = [d.choice(others) for _ in range(d.integer(0, 2))]
+    chosen.insert(d.integer(0, len(chosen)), x)
+    return d.add(d.choice(["Max", "Min"]), *chosen)
+
+
+def prelu(d: Drawing, x: str, shape: Shape) -> str:
+    if d.chance(0.1):
+        return d.add("PRelu", x, d.add("Neg", x))
+    sizes = d.choice([(), (1,), shape[-1:], shape[1:], (shape[1], *[1] * (len(shape) - 2)) if len(shape) > 1 else (1,)])
+    return d.add("PRelu", x, d.weight(*sizes))
 
 
 def binary(d: Drawing, x: str, shape: Shape) -> str:
@@ -228,7 +270,8 @@ def shape_chain(d: Drawing, x: str, shape: Shape) -> str:
 
 IMAGES = (conv, conv, conv, pool, pool, pool, mean, mean, batch_norm)
 ANY = (unary, unary, dropout, clip, binary, binary, gemm, matmul, matmul, move, move, slice_, slice_, shape_chain)
-DRAWERS: tuple[Callable[[Drawing, str, Shape], str], ...] = (*IMAGES, *ANY, *MOVES)
+ONE_NUMBER = (curve, curve, curve, curve, power, extreme, prelu)
+DRAWERS: tuple[Callable[[Drawing, str, Shape], str], ...] = (*IMAGES, *ANY, *MOVES, *ONE_NUMBER)
 
 
 def input_shape(random: Random) -> tuple[Shape, bool]:

@@ -30,6 +30,9 @@ class Steps(nn.Module):
         self.norm = nn.BatchNorm2d(CHANNELS)
         self.plain_norm = nn.BatchNorm1d(FEATURES, affine=False)
         self.rectifier = nn.ReLU(inplace=True)
+        self.one_slope = nn.Parameter(torch.zeros(1))
+        self.slopes = nn.PReLU(FEATURES)
+        self.map_slopes = nn.PReLU(CHANNELS)
         self.register_buffer("shift", torch.randn(FEATURES, generator=generator))
         self.register_buffer("transposed", torch.randn(FEATURES, FEATURES, generator=generator).t())
         for value in (*self.parameters(), self.norm.running_mean, self.plain_norm.running_mean):
@@ -116,6 +119,43 @@ WRITES: dict[str, Callable[[Tensor], object]] = {
     "threshold": lambda v: functional.threshold_(v, 0.1, 0.0),
 }
 
+# Functions of one number, defined everywhere and slowly growing.
+CURVES: dict[str, Callable[[Tensor], Tensor]] = {
+    "arctangent": torch.atan,
+    "celu": lambda x: functional.celu(x, 0.5),
+    "clamp both": lambda x: x.clamp(-1, 1.5),
+    "clamp by tensors": lambda x: torch.clamp(x, torch.tensor(-0.5, dtype=x.dtype), torch.tensor(0.7, dtype=x.dtype)),
+    "clamp above a tensor": lambda x: torch.clamp(x, min=torch.tensor(-0.9, dtype=x.dtype)),
+    "clamp max by a tensor": lambda x: torch.clamp_max(x, torch.tensor(2.0, dtype=x.dtype)),
+    "clamp min by a tensor": lambda x: torch.clamp_min(x, torch.tensor(-1.9, dtype=x.dtype)),
+    "clamp max": lambda x: torch.clamp_max(x, 0.25),
+    "elu": lambda x: functional.elu(x, 0.7),
+    "erf": torch.erf,
+    "exp": lambda x: torch.exp(-x.abs()),
+    "gelu": functional.gelu,
+    "gelu tanh": lambda x: functional.gelu(x, approximate="tanh"),
+    "hardsigmoid": functional.hardsigmoid,
+    "hardswish": functional.hardswish,
+    "hardtanh both": lambda x: functional.hardtanh(x, -0.5, 2.0),
+    "leaky relu reversed": lambda x: functional.leaky_relu(x, -0.25),
+    "log": lambda x: torch.log(x.abs() + 0.5),
+    "log sigmoid": functional.logsigmoid,
+    "maximum": lambda x: torch.maximum(x, -x * 0.5),
+    "minimum": lambda x: torch.minimum(torch.tensor(0.3, dtype=x.dtype), x),
+    "mish": functional.mish,
+    "power": lambda x: (x.abs() + 0.1) ** 1.5,
+    "reciprocal": lambda x: torch.reciprocal(x.abs() + 0.5),
+    "relu6": functional.relu6,
+    "rsqrt": lambda x: torch.rsqrt(x.abs() + 0.5),
+    "selu": functional.selu,
+    "silu": functional.silu,
+    "softplus": lambda x: functional.softplus(x, 2.0, 4.0),
+    "sqrt": lambda x: torch.sqrt(x.abs()),
+    "sgn": lambda x: x + torch.sgn(x),
+    "sign": lambda x: x - torch.sign(x),
+    "square": torch.square,
+}
+
 # Elementwise forms, in place and functional, for values of any shape.
 ELEMENTWISE: dict[str, Step] = {
     "relu": lambda m, x: functional.relu(x),
@@ -125,6 +165,8 @@ ELEMENTWISE: dict[str, Step] = {
     "clamp_min": lambda m, x: torch.clamp_min(x, 0.0),
     "hardtanh": lambda m, x: functional.hardtanh(x, 0.0, float("inf")),
     "leaky relu": lambda m, x: functional.leaky_relu(x, 0.1),
+    **{name: lambda m, x, f=f: f(x) for name, f in CURVES.items()},
+    "prelu": lambda m, x: functional.prelu(x, m.one_slope),
     "tanh": lambda m, x: x.tanh(),
     "sigmoid": lambda m, x: x.sigmoid(),
     "abs": lambda m, x: abs(x),
@@ -160,6 +202,7 @@ ROWS: dict[str, Step] = {
     "mm": lambda m, x: torch.mm(x, m.transposed),
     "addmm": lambda m, x: torch.addmm(m.shift, x, m.transposed),
     "batch norm": lambda m, x: m.plain_norm(x),
+    "slopes": lambda m, x: m.slopes(x),
     "units": lambda m, x: m.units(x),
     "shift": lambda m, x: x + m.shift,
     "scaled shift": lambda m, x: x - (m.shift * 2 + 1).view(1, -1),
@@ -190,6 +233,7 @@ MAPS: dict[str, Step] = {
     "average pool": lambda m, x: functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False),
     "residual": lambda m, x: functional.relu_(m.convolution(x).add_(x)),
     "channels last": lambda m, x: x.contiguous(memory_format=torch.channels_last),
+    "slopes": lambda m, x: m.map_slopes(x),
     "units": lambda m, x: m.map_units(x),
     "channel shift": lambda m, x: x - torch.tensor([0.1, 0.2], dtype=x.dtype).view(1, CHANNELS, 1, 1),
 }
@@ -206,11 +250,11 @@ BRIDGES: dict[str, Step] = {
 # What the reader does not take: of any shape, rows, maps, and from maps to rows.
 REFUSED_ELEMENTWISE: dict[str, Step] = {
     "product of two": lambda m, x: x * x.sigmoid(),
-    "maximum": lambda m, x: torch.maximum(x, -x),
     "where": lambda m, x: torch.where(x > 0, x, 0.1 * x),
     "double": lambda m, x: x.to(torch.float64) * 1.1,
     "rounding mode": lambda m, x: torch.div(x, 0.7, rounding_mode="floor"),
-    "clamp both": lambda m, x: x.clamp(-1, 1),
+    "power of a power": lambda m, x: x ** x.detach().abs(),
+    "clamp crossed": lambda m, x: x.clamp(1, -1),
     "add alpha": lambda m, x: torch.add(x, 1.0, alpha=2),
 }
 REFUSED_ROWS: dict[str, Step] = {

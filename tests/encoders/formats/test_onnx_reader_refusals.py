@@ -43,13 +43,13 @@ def test_all_unsupported_nodes_are_named_at_once() -> None:
     nodes = [
         make("Softmax", ["x"], ["a"]),
         make("Relu", ["a"], ["b"]),
-        make("Erf", ["b"], ["c"]),
+        make("Asin", ["b"], ["c"]),
         make("Flatten", ["c"], ["d"], axis=1),
         make("Mul", ["d", "x"], ["e"]),
         make("LRN", ["e"], ["y"], size=3),
     ]
     message = refusal(model(nodes, ["N", 3]))
-    assert all(f"({op})" in message for op in ("Softmax", "Erf", "LRN"))
+    assert all(f"({op})" in message for op in ("Softmax", "Asin", "LRN"))
     assert "3 problems" in message
 
 
@@ -82,9 +82,14 @@ NODE_REFUSALS = {
     "batch axis": lambda: of_node("Conv", [3, 4, 7, 7], KERNEL),
     "training_mode": lambda: of_node("BatchNormalization", IMAGE, *[np.ones(4)] * 4, opset=14, training_mode=1),
     "transA": lambda: of_node("Gemm", ["N", 4], W, transA=1),
-    "ends": lambda: of_node("Clip", ["N", 4], np.float32(0), np.float32(6)),
+    "ends 2.0 and 1.0": lambda: of_node("Clip", ["N", 4], np.float32(2), np.float32(1)),
     "ends nan": lambda: of_node("Clip", ["N", 4], np.float32(0), np.float32(np.nan)),
-    "slopes in": lambda: of_node("LeakyRelu", ["N", 4], alpha=1.5),
+    "constants up to": lambda: of_node("Clip", ["N", 4], np.float32(-1e9)),
+    "exponents that differ": lambda: of_node("Pow", ["N", 4], np.float32([1, 2, 3, 4])),
+    "a power of 0.0": lambda: of_node("Pow", ["N", 4], np.float32(0)),
+    "approximate": lambda: of_node("Gelu", ["N", 4], opset=20, approximate="some"),
+    "alpha not 0": lambda: of_node("Celu", ["N", 4], alpha=0.0),
+    "(2, 4) does not fit": lambda: of_node("PRelu", ["N", 4], np.ones((2, 4))),
     "holds a zero": lambda: of_node("Div", ["N", 4], np.zeros(4)),
     "acts on the batch axis: mean of all": lambda: of_node("ReduceMean", IMAGE),
     "acts on the batch axis: gather": lambda: of_node("Gather", ["N", 4], np.array([0])),

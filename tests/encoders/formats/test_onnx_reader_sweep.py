@@ -64,6 +64,10 @@ def compare_batch(network: Network, session: onnxruntime.InferenceSession, x: np
 def assert_close(value: np.ndarray, expected: np.ndarray) -> None:
     assert value.dtype == expected.dtype
     assert value.shape == expected.shape
+    # Logarithms and powers leave the numbers at one place.
+    finite = np.isfinite(expected)
+    assert np.array_equal(value[~finite], expected[~finite], equal_nan=True)
+    value, expected = np.where(finite, value, 0), np.where(finite, expected, 0)
     assert np.abs(value - expected).max() <= TOLERANCE[expected.dtype.type] * (1 + np.abs(expected).max())
 
 

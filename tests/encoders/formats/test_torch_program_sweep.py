@@ -159,8 +159,8 @@ CATALOGUE: dict[str, tuple[tuple[int, ...], Sequence[Step]]] = {
     "low-level means": ((CHANNELS, SIZE, SIZE), [BRIDGES["low-level adaptive"]]),
     "sizes": ((CHANNELS, SIZE, SIZE), [MAPS["residual"], BRIDGES["view"]]),
 }
-# Decomposition joins the batch with the rows, and pads before the convolution.
-NOT_DECOMPOSED = (ROWS["stack of rows"], MAPS["even same"])
+# Decomposition joins the batch with the rows, pads before the convolution, and makes choices of slopes.
+NOT_DECOMPOSED = (ROWS["stack of rows"], MAPS["even same"], ROWS["slopes"], MAPS["slopes"])
 
 
 def test_every_operator_of_the_tables_is_read_with_its_values_somewhere() -> None:
