@@ -1,6 +1,6 @@
 """Which class is above which at single points, decided without rounding: a tie is a tie.
 
-The network is evaluated in rational numbers (`Op.rational`), which floats are. A last sigmoid or tanh
+The network is evaluated in rational numbers (`Op.rational`), which floats are. A last softmax, sigmoid or tanh
 keeps the order of what it reads, and a last MWD layer with the Gaussian link that of the distances of units of one
 type, so they are compared before it. Undecided, by name: other ops that leave the rationals, two units of unlike type,
 and networks that would take too long (MOST_PRODUCTS).
@@ -77,7 +77,7 @@ def _scores(network: Network, points: Tensor, purse: _Purse) -> tuple[Rationals,
     """Return (rational numbers in the order of the outputs, which of them may be compared: those of equal kind)."""
     nodes = {node.name: node for node in network.cast(torch.float64).nodes}
     node: Node | None = nodes[network.output.name]
-    while node is not None and node.op.keeps_order:
+    while node is not None and len(node.inputs) == 1 and node.op.keeps_order_of(network.shapes[node.inputs[0]]):
         node = nodes.get(node.inputs[0])
     if node is None:
         return _values(network, points, [INPUT], purse)[0], np.zeros(1, dtype=np.int64)

@@ -188,6 +188,17 @@ class Property:
         return replace(self, lower=self.lower.reshape(input_shape), upper=self.upper.reshape(input_shape), inner=inner)
 
     @property
+    def compares_outputs(self) -> bool:
+        """Whether the unsafe sets say no more than which outputs are above which: every row is c (y_i - y_j) <= 0."""
+        return all(
+            halfspaces.written is None
+            and not bool(halfspaces.offsets.any())
+            and bool(((halfspaces.coefficients != 0).sum(dim=1) == 2).all())
+            and bool((halfspaces.coefficients.amax(dim=1) == -halfspaces.coefficients.amin(dim=1)).all())
+            for halfspaces in self.unsafe
+        )
+
+    @property
     def reference_class(self) -> int | None:
         """The class that has to win, if that is the question: unsafe where another output is as large, and only there.
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from encoders.box import Box
 from encoders.exact_order import evaluate_exactly
 from encoders.network import Network
+from encoders.passes.class_scores import before_order
 from encoders.passes.margins_of_property import margins_of_property, ordered
 from encoders.property import Halfspaces, Property
 from encoders.rationals import NotEvaluated
@@ -40,10 +41,12 @@ class PropertyWitness:
 class Question:
     """Whether a class of `batch.subject` wins on the whole region: exactly if the property holds.
 
-    subject: the user's model; asked: in the shape of its input; batch: of one input.
+    subject: the user's model; proved: its network, or what comes before last ops that keep the order of outputs, where
+    the property is about their order alone; asked: in the shape of the input; batch: of one input.
     """
 
     subject: Subject
+    proved: Network
     asked: Property
     batch: Batch
     region: BallRegion
@@ -82,7 +85,7 @@ class Question:
         outputs = self.subject.outputs(point, ["a witness"])[0]
         if not self.asked.contains(point[0], torch.from_numpy(np.asarray(outputs, dtype=np.float64))):
             return "a point is unsafe in real arithmetic, but not in the model's execution of it alone"
-        reason = unproved(self.subject.network, self.asked.unsafe, point)
+        reason = unproved(self.proved, self.asked.unsafe, point)
         return PropertyWitness(point[0], outputs) if reason is None else reason
 
 
@@ -93,6 +96,8 @@ def ask(subject: Subject, asked: Property, seed: int) -> Question:
     """
     network = subject.network
     asked = asked.shaped(network.input_shape, int(np.prod(network.output_shape, dtype=int)))
+    if asked.compares_outputs:
+        network, _ = before_order(network)
     winner = asked.reference_class if len(network.output_shape) == 1 else None
     if winner is None:
         unsafe = ordered(asked.unsafe)
@@ -101,13 +106,16 @@ def ask(subject: Subject, asked: Property, seed: int) -> Question:
             runtime=lambda points: run_margins(subject, unsafe, points),
         )  # fmt: skip
     else:
-        margins = replace(subject, agreement=None, runtime=lambda points: _run(subject, points))
+        margins = replace(
+            subject, network=network, agreement=None,
+            runtime=lambda points: _run(subject, points).reshape(len(points), -1),
+        )  # fmt: skip
     device = subject.device
     domain = Box(*(end[None].to(device) for end in (asked.lower, asked.upper)))
     region = BallRegion.around(start(asked, network.dtype).to(device), domain)
     classes = torch.tensor([winner or 0], device=device)
     batch = Batch(margins, region.centre, classes, (seed,), domain, float(region.radius[0]))
-    return Question(subject, asked, batch, region)
+    return Question(subject, network, asked, batch, region)
 
 
 def run_margins(subject: Subject, unsafe: list[Halfspaces], points: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from encoders.formats import runtime as framework
 from encoders.limits import Limits
 from encoders.network import INPUT, Network, Node
 from encoders.ops import AddConstant, DivideConstant
+from encoders.passes.class_scores import ClassScores, class_scores
 from encoders.region import Domain
 from verifier.agreement import Agreement
 from verifier.zoo import shipped_models
@@ -30,8 +31,9 @@ Runtime = Callable[[np.ndarray], np.ndarray]
 class Subject:
     """A model, mostly a classifier, as graph (`network`) and as the user runs it (`runtime`, numpy in, numpy out).
 
-    `runtime` takes `(batch, *input_shape)` in the network's dtype and returns `(batch, *output_shape)`. agreement: what
-    compares the two, once they were `probed`.
+    `runtime` takes `(batch, *input_shape)` in the network's dtype and returns what the model does. agreement: what
+    compares the two, once they were `probed`. classifier: how the outputs are scores of classes, where they are not as
+    they stand; `network` then gives the scores, and the runtime is compared with `classifier.model`.
     """
 
     name: str
@@ -39,6 +41,17 @@ class Subject:
     runtime: Runtime
     device: torch.device
     agreement: Agreement | None = None
+    classifier: ClassScores | None = None
+
+    @property
+    def digest(self) -> str:
+        """What identifies the model's network."""
+        return (self.network if self.classifier is None else self.classifier.model).digest
+
+    @property
+    def note(self) -> str:
+        """How the outputs are read as classes, in a sentence; empty where they are scores as they stand."""
+        return "" if self.classifier is None else self.classifier.note
 
     @property
     def classes(self) -> int:
@@ -68,19 +81,25 @@ class Subject:
 
         Raises DisagreementError, which names the point, otherwise.
         """
-        agreement = Agreement(self.name, self.network, self.runtime).probed(points.numpy(), domain)
+        graph = self.network if self.classifier is None else self.classifier.model
+        agreement = Agreement(self.name, graph, self.runtime).probed(points.numpy(), domain)
         return replace(self, agreement=agreement)
 
     def outputs(self, points: Tensor | np.ndarray, where: Sequence[str]) -> np.ndarray:
-        """Return the outputs of the user's model, once they are seen to be those of the graph; where: of each point."""
-        outputs = self.execute(points)
+        """Return `execute(points)`, once the outputs are seen to be those of the graph; where: of each point."""
+        outputs = self._run(points)
         if self.agreement is not None:
             array = points.detach().cpu().numpy() if isinstance(points, Tensor) else points
             self.agreement.check(array, outputs, where)
-        return outputs
+        return outputs if self.classifier is None else self.classifier.read(outputs)
 
     def execute(self, points: Tensor | np.ndarray) -> np.ndarray:
-        """Return the outputs `(batch, classes)` of the user's model."""
+        """Return the outputs `(batch, classes)` of the user's model, read as scores of classes."""
+        outputs = self._run(points)
+        return outputs if self.classifier is None else self.classifier.read(outputs)
+
+    def _run(self, points: Tensor | np.ndarray) -> np.ndarray:
+        """Return the outputs of the user's model as they are."""
         array = points.detach().cpu().numpy() if isinstance(points, Tensor) else points
         return np.asarray(self.runtime(np.ascontiguousarray(array)))
 
@@ -129,12 +148,8 @@ def load_subject(
 ) -> Subject:
     """Return the classifier of a file, of a shipped name, or of a torch module, as `load_model` does."""
     subject = load_model(model, input_shape=input_shape, device=device, mean=mean, std=std, limits=limits)
-    shape = subject.network.output_shape
-    if len(shape) != 1 or shape[0] < 2:
-        raise ValueError(
-            f"{subject.name}: a classifier's output is one vector of at least 2 classes, got shape {shape}"
-        )
-    return subject
+    classifier = class_scores(subject.network)
+    return replace(subject, network=classifier.network, classifier=classifier) if classifier.note else subject
 
 
 def open_model(model: str | Path) -> tuple[Network, dict[str, Any]]:

@@ -99,6 +99,8 @@ class GraphBuilder:
         self._shapes: dict[str, Shape] = {INPUT: given.sample_shape}
         self._uses: dict[str, int] = {}
         self._operations = 0
+        # Values that are places of maxima.
+        self._places: set[str] = set()
 
     @property
     def has_batch(self) -> bool:
@@ -118,6 +120,9 @@ class GraphBuilder:
         """Return the value of a new node; its name is cut to a readable length and made unique."""
         name = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
         self.limits.check("nodes", len(self._nodes) + 1, "the graph")
+        if not op.moves and any(value.name in self._places for value in inputs):
+            # Places are whole numbers, with whole arithmetic of their own.
+            raise ValueError("computes with what an argmax returns; supported: an argmax as last operator")
         shapes = [self._shapes[value.name] for value in inputs]
         check_windows(op, shapes[0], self.limits, f"node {name!r} ({op.kind})")
         shape = op.output_shape(*shapes)
@@ -132,6 +137,8 @@ class GraphBuilder:
         # The next node of this name starts to count here: thousands of one name take linear time.
         self._uses[name] = count
         self._nodes.append(Node(unique, op, tuple(value.name for value in inputs)))
+        if op.chooses or any(value.name in self._places for value in inputs):
+            self._places.add(unique)
         self._shapes[unique] = shape
         return Value(unique, (1, *shape) if self.has_batch else shape)
 

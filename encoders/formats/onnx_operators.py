@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from encoders.formats import onnx_cell_ops as cells
+from encoders.formats import onnx_class_ops as classes
 from encoders.formats import onnx_curve_ops as curves
 from encoders.formats import onnx_index_ops as indices
 from encoders.formats import onnx_ops as ops
@@ -21,6 +22,7 @@ _AUTO = ("auto_pad", "pads", "strides", "kernel_shape")
 HANDLERS: dict[str, tuple[Callable[[OnnxNode], Value | tuple[Value, ...]], tuple[str, ...]]] = {
     "Abs": (ops.absolute, ()),
     "Add": (ops.add, ()),
+    "ArgMax": (classes.arg_max, ("axis", "keepdims", "select_last_index")),
     "AveragePool": (windows.average_pool, (*_AUTO, "ceil_mode", "count_include_pad", "dilations")),
     # momentum only matters in training.
     "BatchNormalization": (ops.batch_normalization, ("epsilon", "momentum", "spatial", "training_mode")),
@@ -40,6 +42,7 @@ HANDLERS: dict[str, tuple[Callable[[OnnxNode], Value | tuple[Value, ...]], tuple
     "Gemm": (ops.gemm, ("alpha", "beta", "transA", "transB")),
     "GlobalAveragePool": (sums.global_average_pool, ()),
     "Identity": (moves.identity, ()),
+    "LogSoftmax": (classes.log_softmax, ("axis",)),
     "MatMul": (ops.matmul, ()),
     "MaxPool": (windows.max_pool, (*_AUTO, "ceil_mode", "dilations", "storage_order")),
     "Mean": (sums.average, ()),
@@ -56,6 +59,7 @@ HANDLERS: dict[str, tuple[Callable[[OnnxNode], Value | tuple[Value, ...]], tuple
     "ScatterND": (moved(indices.scatter_nd, 0, 2), ("reduction",)),
     "Sigmoid": (ops.sigmoid, ()),
     "Slice": (cells.slice_values, ("starts", "ends", "axes")),
+    "Softmax": (classes.softmax, ("axis",)),
     "SpaceToDepth": (moved(cells.space_to_depth, 0), ("blocksize",)),
     "Split": (moves.split, ("axis", "num_outputs", "split")),
     "Squeeze": (moves.squeeze, ("axes",)),

@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 
+from encoders.formats import torch_class_ops as classes
 from encoders.formats import torch_curve_ops as curves
 from encoders.formats import torch_ops as ops
 from encoders.formats import torch_shape_ops as moves
 from encoders.formats.graph import Value
 from encoders.formats.torch_node import TorchNode
-from encoders.ops import Relu, Sigmoid, Tanh
+from encoders.ops import LogSoftmax, Relu, Sigmoid, Softmax, Tanh
 
 HANDLERS: dict[str, Callable[[TorchNode], Value]] = {
     "aten._adaptive_avg_pool2d.default": ops.adaptive_average_pool,
     "aten._native_batch_norm_legit_no_training.default": ops.batch_norm,
+    "aten._log_softmax.default": classes.along_axis(LogSoftmax),
+    "aten._softmax.default": classes.along_axis(Softmax),
     "aten._to_copy.default": moves.to_dtype,
     "aten._unsafe_view.default": moves.view,
     "aten.abs.default": ops.absolute,
@@ -20,6 +23,7 @@ HANDLERS: dict[str, Callable[[TorchNode], Value]] = {
     "aten.add.Tensor": ops.add,
     "aten.addmm.default": ops.addmm,
     "aten.alias.default": moves.identity,
+    "aten.argmax.default": classes.arg_max,
     "aten.avg_pool2d.default": ops.average_pool,
     "aten.batch_norm.default": ops.batch_norm,
     "aten.cat.default": moves.concat,
@@ -36,6 +40,7 @@ HANDLERS: dict[str, Callable[[TorchNode], Value]] = {
     "aten.flatten.using_ints": moves.flatten,
     "aten.unflatten.int": moves.unflatten,
     "aten.linear.default": ops.linear,
+    "aten.log_softmax.int": classes.along_axis(LogSoftmax),
     "aten.matmul.default": ops.matmul,
     "aten.max_pool2d.default": ops.max_pool,
     "aten.max_pool2d_with_indices.default": ops.max_pool,
@@ -51,6 +56,7 @@ HANDLERS: dict[str, Callable[[TorchNode], Value]] = {
     "aten.rsub.Tensor": ops.reversed_subtract,
     "aten.sigmoid.default": ops.activation(Sigmoid),
     "aten.slice.Tensor": moves.slice_,
+    "aten.softmax.int": classes.along_axis(Softmax),
     "aten.squeeze.dim": moves.squeeze,
     "aten.squeeze.dims": moves.squeeze,
     "aten.sub.Scalar": ops.subtract,
@@ -68,8 +74,11 @@ HANDLERS: dict[str, Callable[[TorchNode], Value]] = {
 # Calls that return several tensors, of which only the first is supported.
 TUPLES = ("aten._native_batch_norm_legit_no_training.default", "aten.max_pool2d_with_indices.default")
 
+# What calls handled here return has memory of its own.
+_COMPUTING = (ops.__name__, classes.__name__, curves.__name__)
+
 # Calls whose result shares no memory with anything that exists before them. What only moves values may return a view.
-FRESH = frozenset(n for n, handler in HANDLERS.items() if handler.__module__ in (ops.__name__, curves.__name__)) | {
+FRESH = frozenset(name for name, handler in HANDLERS.items() if handler.__module__ in _COMPUTING) | {
     "aten._to_copy.default",
     "aten.cat.default",
     "aten.clone.default",

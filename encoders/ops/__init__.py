@@ -2,6 +2,7 @@
 
 from encoders.ops.activation import Sigmoid, Tanh
 from encoders.ops.affine import Affine
+from encoders.ops.arg_max import ArgMax
 from encoders.ops.average_pool import AveragePool2d, GlobalAveragePool
 from encoders.ops.axis_sum import AxisSum
 from encoders.ops.base import VIEWS, Op, UnsupportedView
@@ -16,6 +17,7 @@ from encoders.ops.mwd import Mwd
 from encoders.ops.mwd_convolution import MwdConv2d
 from encoders.ops.normalization import BatchNorm
 from encoders.ops.shape import Concat, Reshape, Slice, Transpose
+from encoders.ops.softmax import LogSoftmax, Softmax
 
 OPS: dict[str, type[Op]] = {
     "affine": Affine,
@@ -41,6 +43,9 @@ OPS: dict[str, type[Op]] = {
     "sigmoid": Sigmoid,
     "tanh": Tanh,
     "curve": Curve,
+    "softmax": Softmax,
+    "log-softmax": LogSoftmax,
+    "arg-max": ArgMax,
     "mwd": Mwd,
     "mwd-conv2d": MwdConv2d,
 }
@@ -52,6 +57,7 @@ __all__ = [
     "Add",
     "AddConstant",
     "Affine",
+    "ArgMax",
     "AveragePool2d",
     "AxisSum",
     "BatchNorm",
@@ -62,6 +68,7 @@ __all__ = [
     "Gather",
     "GlobalAveragePool",
     "LeakyRelu",
+    "LogSoftmax",
     "MaxPool2d",
     "MultiplyConstant",
     "Mwd",
@@ -71,6 +78,7 @@ __all__ = [
     "Reshape",
     "Sigmoid",
     "Slice",
+    "Softmax",
     "Sub",
     "Tanh",
     "Transpose",

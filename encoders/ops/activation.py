@@ -25,6 +25,10 @@ class SShape(ElementwiseOp):
     least: ClassVar[float]
     greatest: ClassVar[float] = 1.0
 
+    @property
+    def value_at_zero(self) -> float:
+        return (self.least + self.greatest) / 2.0
+
     @abstractmethod
     def derivative(self, x: Tensor) -> Tensor:
         """Return the derivative at x."""

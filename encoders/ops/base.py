@@ -62,6 +62,8 @@ class Op(ABC):
     keeps_values: ClassVar[bool] = False
     # Whether one increasing function takes the flattened input to the flattened output.
     keeps_order: ClassVar[bool] = False
+    # Whether each output is the place of the greatest input along an axis.
+    chooses: ClassVar[bool] = False
     # Whether each output is the greatest of the inputs at some places (`windows`).
     maximum: ClassVar[bool] = False
     # Whether the linear bounds and the convex rows say no more than the output box.
@@ -80,6 +82,11 @@ class Op(ABC):
         return False
 
     @property
+    def value_at_zero(self) -> float | None:
+        """The exact value at zero of an increasing function of single units; None: not known, or the op is none."""
+        return None
+
+    @property
     def hinge_slope(self) -> float | None:
         """The slope left of zero of a function of single units that is x on the right; None: the op is none."""
         return None
@@ -87,6 +94,10 @@ class Op(ABC):
     @abstractmethod
     def output_shape(self, *shapes: Shape) -> Shape:
         """Return the shape of the output without the batch; raise ValueError if the inputs do not fit."""
+
+    def keeps_order_of(self, shape: Shape) -> bool:
+        """Return whether all outputs are in the order of the inputs, flattened, for an input of a shape."""
+        return self.keeps_order
 
     # ------------------------------------------------------------------------------------------------- the views
 

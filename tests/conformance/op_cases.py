@@ -11,6 +11,7 @@ from encoders.ops import (
     Add,
     AddConstant,
     Affine,
+    ArgMax,
     AveragePool2d,
     AxisSum,
     BatchNorm,
@@ -21,6 +22,7 @@ from encoders.ops import (
     Gather,
     GlobalAveragePool,
     LeakyRelu,
+    LogSoftmax,
     MaxPool2d,
     MultiplyConstant,
     Mwd,
@@ -30,6 +32,7 @@ from encoders.ops import (
     Reshape,
     Sigmoid,
     Slice,
+    Softmax,
     Sub,
     Tanh,
     Transpose,
@@ -166,6 +169,9 @@ CASES: dict[str, list[Case]] = {
         Case(Curve(function, arguments), ((3,),))
         for function, arguments in (("gelu", ()), ("elu", (1.5,)), ("hard-swish", ()), ("softplus", (2.0,)))
     ],
+    "softmax": [Case(Softmax(0), ((4,),)), Case(Softmax(1), ((2, 3),)), Case(Softmax(0), ((1, 2),))],
+    "log-softmax": [Case(LogSoftmax(0), ((3,),)), Case(LogSoftmax(0), ((3, 2),))],
+    "arg-max": [Case(ArgMax(0), ((3,),)), Case(ArgMax(1, keep_axis=True), ((2, 3),))],
     "mwd": [
         Case(mwd(4, 3, [False] * 4, seed=30), ((3,),)),
         Case(mwd(3, 3, [True] * 3, seed=32), ((3,),)),

@@ -28,6 +28,16 @@ def unary(d: Drawing, x: str, shape: Shape) -> str:
     return d.add(operator, x, alpha=alpha, to=to)
 
 
+def over_classes(d: Drawing, x: str, shape: Shape) -> str:
+    axis = d.choice([None, d.axis(len(shape))])
+    if d.chance(0.7):
+        return d.add(d.choice(["Softmax", "LogSoftmax"]), x, axis=axis)
+    last = d.choice([None, None, None, 0, 1])
+    places = d.add("ArgMax", x, axis=axis, keepdims=d.choice([None, 0, 1]), select_last_index=last)
+    places = d.add("Mul", places, places) if d.chance(0.1) else places
+    return d.axes("Unsqueeze", d.add("Cast", places, to=FLOAT if d.dtype == np.float32 else DOUBLE), [1], 13)
+
+
 def dropout(d: Drawing, x: str, shape: Shape) -> str:
     inputs = [x]
     if d.opset >= 12 and d.chance():
@@ -271,7 +281,8 @@ def shape_chain(d: Drawing, x: str, shape: Shape) -> str:
 IMAGES = (conv, conv, conv, pool, pool, pool, mean, mean, batch_norm)
 ANY = (unary, unary, dropout, clip, binary, binary, gemm, matmul, matmul, move, move, slice_, slice_, shape_chain)
 ONE_NUMBER = (curve, curve, curve, curve, power, extreme, prelu)
-DRAWERS: tuple[Callable[[Drawing, str, Shape], str], ...] = (*IMAGES, *ANY, *MOVES, *ONE_NUMBER)
+OVER_CLASSES = (over_classes, over_classes)
+DRAWERS: tuple[Callable[[Drawing, str, Shape], str], ...] = (*IMAGES, *ANY, *MOVES, *ONE_NUMBER, *OVER_CLASSES)
 
 
 def input_shape(random: Random) -> tuple[Shape, bool]:

@@ -196,6 +196,8 @@ ELEMENTWISE: dict[str, Step] = {
 
 ROWS: dict[str, Step] = {
     "linear": lambda m, x: m.linear(x),
+    "softmax": lambda m, x: x.softmax(1),
+    "log softmax": lambda m, x: functional.log_softmax(x.view(-1, 2, 2), dim=-2).flatten(1),
     "functional linear": lambda m, x: functional.linear(x, m.linear.weight),
     "transposed weight": lambda m, x: functional.linear(x, m.transposed, m.shift),
     "matmul": lambda m, x: x @ m.linear.weight.t(),
@@ -261,7 +263,6 @@ REFUSED_ROWS: dict[str, Step] = {
     "addmm scaled": lambda m, x: torch.addmm(m.shift, x, m.transposed, beta=0.5),
     "cat constant": lambda m, x: torch.cat([x[:, :2], m.shift[:2].expand(len(x), 2)], 1),
     "weight in place": lambda m, x: x + m.shift.view(-1).mul_(1.0),
-    "softmax": lambda m, x: x.softmax(1),
     "batch mean": lambda m, x: x - x.mean(0),
     "select": lambda m, x: x[:, 0:1] + x,
 }

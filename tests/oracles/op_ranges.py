@@ -12,12 +12,16 @@ import torch
 from encoders.box import Box
 from encoders.ops import (
     Abs,
+    ArgMax,
     BatchNorm,
     Curve,
+    LogSoftmax,
     Mwd,
     MwdConv2d,
+    Softmax,
 )
 from tests.conformance.op_cases import Case
+from tests.oracles.class_values import range_of_first_greatest, softmax_range
 from tests.oracles.curve_values import curve_range
 from tests.oracles.op_values import (
     Exact,
@@ -86,6 +90,10 @@ def exact_ranges(case: Case, boxes: tuple[Box, ...]) -> list[Range]:
             ends = zip(*(end.reshape(-1).tolist() for end in (low[0], high[0])), strict=True)
             pairs = [curve_range(op.function, op.arguments, a, b) for a, b in ends]
             lower, upper = (np.array(part, dtype=object) for part in zip(*pairs, strict=True))
+        elif isinstance(op, Softmax | LogSoftmax):
+            lower, upper = softmax_range(low[0], high[0], op.axis, isinstance(op, LogSoftmax))
+        elif isinstance(op, ArgMax):
+            lower, upper = range_of_first_greatest(low[0], high[0], op.axis, op.keep_axis, number)
         elif isinstance(op, Mwd):
             lower, upper = brute_force_mwd(op, low[0], high[0])
             if op.bias is not None:

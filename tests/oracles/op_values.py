@@ -18,6 +18,7 @@ from encoders.ops import (
     Add,
     AddConstant,
     Affine,
+    ArgMax,
     AveragePool2d,
     AxisSum,
     BatchNorm,
@@ -28,6 +29,7 @@ from encoders.ops import (
     Gather,
     GlobalAveragePool,
     LeakyRelu,
+    LogSoftmax,
     MaxPool2d,
     MultiplyConstant,
     Mwd,
@@ -37,17 +39,19 @@ from encoders.ops import (
     Reshape,
     Sigmoid,
     Slice,
+    Softmax,
     Sub,
     Tanh,
     Transpose,
 )
+from tests.oracles.class_values import first_greatest, softmax_value
 from tests.oracles.curve_values import curve_value
 
 # Sums of floats between 2^-1074 and 2^1023 are exact within this many bits.
 PRECISION = 2400
 Exact = np.ndarray[Any, Any]
 # The kinds whose values are no fractions.
-IRRATIONAL = ("batch-norm", "sigmoid", "tanh", "curve", "mwd", "mwd-conv2d")
+IRRATIONAL = ("batch-norm", "sigmoid", "tanh", "curve", "softmax", "log-softmax", "mwd", "mwd-conv2d")
 
 
 def exact_numbers(x: Tensor, number: Callable[[float], Any]) -> Exact:
@@ -211,6 +215,10 @@ def exact_value(op: Op, x: tuple[Exact, ...], number: Callable[[float], Any]) ->
         case Curve():
             values = [curve_value(op.function, op.arguments, v) for v in x[0].reshape(-1).tolist()]
             return np.array([*values, None], dtype=object)[:-1].reshape(x[0].shape)
+        case Softmax() | LogSoftmax():
+            return softmax_value(x[0], op.axis, isinstance(op, LogSoftmax))
+        case ArgMax():
+            return first_greatest(x[0], op.axis, op.keep_axis, number)
         case MwdConv2d():
             return np.array(
                 [
@@ -247,7 +255,8 @@ def unit_windows(op: MwdConv2d, unit: int, shape: tuple[int, ...]) -> list[list[
 
 
 def is_linear(op: Op) -> bool:
-    return not isinstance(op, Relu | LeakyRelu | Abs | Sigmoid | Tanh | Curve | MaxPool2d | Mwd | MwdConv2d)
+    curved = Relu | LeakyRelu | Abs | Sigmoid | Tanh | Curve | Softmax | LogSoftmax
+    return not isinstance(op, curved | MaxPool2d | ArgMax | Mwd | MwdConv2d)
 
 
 def number_for(op: Op) -> Callable[[float], Any]:

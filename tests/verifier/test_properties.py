@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from encoders.ops import Affine, Sigmoid
+from encoders.ops import Affine, Op, Sigmoid, Softmax, Tanh
 from encoders.property import Halfspaces, Property
-from encoders.questions import always_largest
+from encoders.questions import always_largest, never_largest
 from tests.networks.chains import chain
 from verifier.agreement import Agreement
+from verifier.bounds.interval import proves
 from verifier.properties import PropertyWitness, ask, run_margins, unproved
 from verifier.subject import Subject
 
@@ -74,6 +75,22 @@ def test_the_class_form_is_asked_about_the_model_itself() -> None:
     network = chain((2,), Affine(torch.eye(2)))
     question = ask(subject_of(network), always_largest([0.5, 0.0], [1.0, 0.25], 0, 2), 0)
     assert question.network is network and question.batch.classes.tolist() == [0]
+
+
+@pytest.mark.parametrize("end", [Sigmoid(), Softmax(0), Tanh()])
+def test_a_property_of_the_order_of_outputs_is_decided_before_ops_that_keep_it(end: Op) -> None:
+    network = chain((2,), Affine(40.0 * torch.eye(2)), end)
+    for asked in (always_largest([1.0, 0.5], [1.0, 0.75], 0, 2), never_largest([1.0, 0.5], [1.0, 0.75], 1, 2)):
+        question = ask(subject_of(network), asked, 0)
+        kinds = {node.op.kind for node in (*question.network.nodes, *question.proved.nodes)}
+        assert kinds <= {"affine", "max-pool2d", "reshape", "concat"}
+        assert proves(question.network, question.region.enclosure(), question.batch.classes).all()
+    # The user's floats tie at (1, .75), where real numbers do not.
+    assert asked.compares_outputs and isinstance(question.confirm(torch.tensor([1.0, 0.75])), str)
+    kept = Property(values(0, 0), values(1, 1), (Halfspaces(values(1, 0)[None], values(0.5)),))
+    assert not kept.compares_outputs and end.kind in {
+        node.op.kind for node in ask(subject_of(network), kept, 0).network.nodes
+    }
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e300])

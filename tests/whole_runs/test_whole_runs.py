@@ -36,13 +36,17 @@ SAMPLE = {
 }
 
 
+# Classifiers end in these; `tests/verifier/commands/test_certify_classes.py` runs such models.
+UNDRAWN = {"softmax", "log-softmax", "arg-max"}
+
+
 def test_a_sample_holds_every_op_method_and_norm(tmp_path):
     tally = Tally()
     for seed, pairs in SAMPLE.items():
         folder = tmp_path / str(seed)
         folder.mkdir()
         run_case(seed, folder, tally, pairs=pairs, limit=5)
-    assert tally.ops == set(OPS)
+    assert tally.ops == set(OPS) - UNDRAWN
     assert {method for method, _ in tally.pairs} == set(METHODS)
     assert {norm for _, norm in tally.pairs} == set(NORMS)
     assert set(tally.forms) == set(FORMS)

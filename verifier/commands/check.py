@@ -238,7 +238,7 @@ def _loaded(
     )
     subject = load_subject(places["model"], device="cpu", mean=origin.get("mean", ()), std=origin.get("std", ()))
     dataset = dataset.fit_to(subject.network.input_shape, origin.get("layout"))
-    for name, found in (("model", subject.network.digest), ("data", dataset.digest)):
+    for name, found in (("model", subject.digest), ("data", dataset.digest)):
         require_digest(name, places[name], found, configuration)
     # A proof about the graph is one about the model only if they are the same.
     points = subject.points(dataset.inputs[:INPUTS], dataset.clip)

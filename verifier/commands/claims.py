@@ -102,7 +102,7 @@ class Claims:
         if point.dtype != self._dtype:
             raise ClaimError(f"its point holds {point.dtype}, the model takes {self._dtype}")
         check_witness(
-            self.subject.network, self.subject.runtime, self._centre(index), point, record.head.prediction, distance,
+            self.subject.network, self.subject.execute, self._centre(index), point, record.head.prediction, distance,
             self.dataset.clip, self.configuration["norm"],
         )  # fmt: skip
         if not isinstance(record, AttackRecord) or record.distance is None:

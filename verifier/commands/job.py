@@ -46,7 +46,7 @@ class Job(ABC):
 
     def configuration(self, command: str) -> dict[str, Any]:
         """Return what identifies a run of the command: everything that changes an answer about one position."""
-        return {"command": command, "model": self.subject.network.digest, "seed": self.seed}
+        return {"command": command, "model": self.subject.digest, "seed": self.seed}
 
     @property
     def about(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class Job(ABC):
     def described(self, row: int, seconds: float) -> dict[str, Any]:
         """Return what the head of every record says, by its fields."""
         return {
-            "index": row, "model": self.subject.network.digest, "seconds": seconds, "versions": _versions()
+            "index": row, "model": self.subject.digest, "seconds": seconds, "versions": _versions()
         }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ class VerbResult:
 
     model, digest: the name of the model, and what identifies its network.
     data: how the inputs were scaled, reshaped and clipped.
+    classes: how the outputs are read as classes, in a sentence; empty where they are scores as they stand.
     inputs, correct: how many were asked about, and of these classified correctly.
     seconds: of the whole command.
     records: the run's records.jsonl; None where nothing was kept.
@@ -29,6 +30,7 @@ class VerbResult:
     model: str
     digest: str
     data: str
+    classes: str
     inputs: int
     correct: int
     seconds: float
@@ -39,7 +41,7 @@ class VerbResult:
         """Return the object that `--json` prints."""
         return {
             "schema": SCHEMA, "command": self.command, "model": self.model, "digest": self.digest, "data": self.data,
-            "inputs": self.inputs, "correct": self.correct, "seconds": self.seconds,
+            "classes": self.classes, "inputs": self.inputs, "correct": self.correct, "seconds": self.seconds,
             "records": None if self.records is None else str(self.records), "warnings": list(self.warnings),
         }  # fmt: skip
 
@@ -48,7 +50,8 @@ def shared_fields(job: DataJob, run: Run | None, records: Sequence[InputRecord],
     """Return the fields of `VerbResult`, from a job and the records of its inputs."""
     inputs, correct = len(records), sum(record.correct for record in records)
     return {
-        "model": job.subject.name, "digest": job.subject.network.digest, "data": job.dataset.note, "inputs": inputs,
-        "correct": correct, "seconds": seconds, "records": None if run is None else run.records_path,
+        "model": job.subject.name, "digest": job.subject.digest, "data": job.dataset.note,
+        "classes": job.subject.note, "inputs": inputs, "correct": correct, "seconds": seconds,
+        "records": None if run is None else run.records_path,
         "warnings": (*(() if run is None else run.notices), *job.warnings(correct, inputs)),
     }  # fmt: skip

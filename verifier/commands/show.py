@@ -8,6 +8,7 @@ from typing import Any
 
 from encoders.formats.errors import Problem, UnsupportedNodesError
 from encoders.network import Network
+from encoders.passes.class_scores import ClassScores, class_scores
 from verifier.subject import open_model
 
 
@@ -33,6 +34,14 @@ class ShowResult:
         """Whether the model cannot be read."""
         return bool(self.unsupported)
 
+    @property
+    def classifier(self) -> ClassScores | None:
+        """The model as a classifier; None where it is none."""
+        try:
+            return None if self.network is None else class_scores(self.network)
+        except ValueError:
+            return None
+
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints: the model, its nodes, and those that are not supported; no tables."""
         network = self.network
@@ -43,6 +52,7 @@ class ShowResult:
             "input_shape": list(network.input_shape),
             "output_shape": list(network.output_shape),
             "weights": network.parameter_count,
+            "classes": "" if self.classifier is None else self.classifier.note,
             "nodes": [
                 {
                     "node": node.name,

@@ -21,9 +21,11 @@ def shown(result: ShowResult) -> Iterator[RenderableType]:
     elif network is not None:
         yield network_table(network)
         yield f"{network.parameter_count:,} weights, input {network.dtype}, digest {network.digest}"
+        if result.classifier is not None and result.classifier.note:
+            yield f"classes: {result.classifier.note}"
         yield from (f"{key}: {value}" for key, value in result.metadata.items())
     if result.methods:
-        yield method_table(network)
+        yield method_table(network if result.classifier is None else result.classifier.network)
     if result.attacks:
         yield attack_table()
 

@@ -99,7 +99,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 Change = Callable[[dict[str, Any], dict[str, torch.Tensor]], object]
 
 DAMAGES: dict[str, Change] = {
-    "op 'softmax' is unknown": lambda g, t: g["nodes"][0].update(op="softmax"),
+    "op 'sort' is unknown": lambda g, t: g["nodes"][0].update(op="sort"),
     "'colour' is unknown": lambda g, t: g["nodes"][0]["settings"].update(colour=1),
     "'stride' is missing": lambda g, t: g["nodes"][0]["settings"].pop("stride"),
     "groups must be int": lambda g, t: g["nodes"][0]["settings"].update(groups=True),

@@ -11,7 +11,7 @@ from encoders.formats.errors import ModelFileError
 from encoders.formats.onnx_file import OPSETS
 from encoders.formats.onnx_reader import HANDLERS, convert
 from encoders.network import Network
-from tests.networks.onnx_models import in_double, model, run_onnxruntime, run_reference
+from tests.networks.onnx_models import FLOAT, in_double, model, run_onnxruntime, run_reference
 from tests.networks.onnx_move_cases import MOVE_CASES
 
 make = helper.make_node
@@ -82,6 +82,9 @@ CASES: dict[str, Callable[[], onnx.ModelProto]] = {
     "add constant": lambda: one("Add", ["N", 3, 2], normal(3, 1)),
     "add constant in front": lambda: model([make("Add", ["w", "x"], ["y"])], ["N", 3], {"w": normal(3)}),
     "add constant with batch axis": lambda: one("Add", [1, 3], normal(1, 3)),
+    "arg max": lambda: model(
+        [make("ArgMax", ["x"], ["p"], axis=-1, keepdims=0), make("Cast", ["p"], ["y"], to=FLOAT)], ["N", 2, 5]
+    ),
     "average pool": lambda: one("AveragePool", IMAGE, kernel_shape=[3, 2], strides=[2, 1]),
     "average pool padded": lambda: one("AveragePool", IMAGE, kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
     "average pool counting": lambda: one(
@@ -144,6 +147,7 @@ CASES: dict[str, Callable[[], onnx.ModelProto]] = {
     "max pool": lambda: one("MaxPool", IMAGE, kernel_shape=[2, 3], strides=[2, 1], pads=[1, 0, 0, 2]),
     "max pool dilated": lambda: one("MaxPool", IMAGE, kernel_shape=[2, 2], dilations=[2, 3], storage_order=0),
     "max pool same": lambda: one("MaxPool", IMAGE, kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_UPPER"),
+    "log softmax": lambda: one("LogSoftmax", ["N", 3, 4], axis=1),
     "mul": lambda: one("Mul", ["N", 3, 2], normal(3, 2)),
     "mul in front": lambda: model([make("Mul", ["w", "x"], ["y"])], ["N", 3], {"w": normal(1)}),
     "neg": lambda: one("Neg", ["N", 3]),
@@ -183,6 +187,8 @@ CASES: dict[str, Callable[[], onnx.ModelProto]] = {
     "min": lambda: model(
         [make("Neg", ["x"], ["a"]), make("Min", ["x", "a", "c"], ["y"])], ["N", 3], {"c": normal(3)}, opset=8
     ),
+    "softmax": lambda: one("Softmax", ["N", 3, 4]),
+    "softmax of all axes": lambda: one("Softmax", ["N", 3, 4], opset=11),
     "squeeze and unsqueeze": lambda: model(
         [
             make("Unsqueeze", ["x"], ["a"], axes=[1, -1]),

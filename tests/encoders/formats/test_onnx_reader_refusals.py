@@ -34,14 +34,14 @@ def of_node(op: str, shape: list, *weights: np.ndarray, opset: int = 13, **attri
 
 
 def test_an_unknown_operator_is_refused_with_the_supported_ones() -> None:
-    message = of_node("Softmax", ["N", 3])
-    assert "'y' (Softmax)" in message
+    message = of_node("Hardmax", ["N", 3])
+    assert "'y' (Hardmax)" in message
     assert "Gemm" in message
 
 
 def test_all_unsupported_nodes_are_named_at_once() -> None:
     nodes = [
-        make("Softmax", ["x"], ["a"]),
+        make("Hardmax", ["x"], ["a"]),
         make("Relu", ["a"], ["b"]),
         make("Asin", ["b"], ["c"]),
         make("Flatten", ["c"], ["d"], axis=1),
@@ -49,7 +49,7 @@ def test_all_unsupported_nodes_are_named_at_once() -> None:
         make("LRN", ["e"], ["y"], size=3),
     ]
     message = refusal(model(nodes, ["N", 3]))
-    assert all(f"({op})" in message for op in ("Softmax", "Asin", "LRN"))
+    assert all(f"({op})" in message for op in ("Hardmax", "Asin", "LRN"))
     assert "3 problems" in message
 
 

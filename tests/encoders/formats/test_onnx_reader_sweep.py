@@ -1,6 +1,7 @@
 """Thousands of generated ONNX files: what the reader accepts computes what onnxruntime does, the rest is refused."""
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import onnx
@@ -16,7 +17,7 @@ from tests.networks.onnx_sweep import drawn_model
 # The graphs sum some dozens of products of numbers around 1: a different meaning shows far above this.
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-11}
 
-SAMPLE, BLOCK, BLOCKS = 500, 1000, 8
+SAMPLE, BLOCK, BLOCKS = 400, 1000, 8
 
 
 def outcome(source: onnx.ModelProto) -> str:
@@ -71,7 +72,17 @@ def assert_close(value: np.ndarray, expected: np.ndarray) -> None:
     assert np.abs(value - expected).max() <= TOLERANCE[expected.dtype.type] * (1 + np.abs(expected).max())
 
 
-def sweep(seeds: range) -> tuple[Counter[str], Counter[str]]:
+def seeds_with(operator: str, start: int) -> Iterator[int]:
+    """Yield seeds from one on whose float32 files hold an operator; chains, which take long to draw, are left out."""
+    for seed in range(start, start + 20_000):
+        graph = drawn_model(seed).graph if seed % 5 else None
+        if graph is None or graph.input[0].type.tensor_type.elem_type == DOUBLE:
+            continue
+        if any(node.op_type == operator for node in graph.node):
+            yield seed
+
+
+def sweep(seeds: Iterable[int]) -> tuple[Counter[str], Counter[str]]:
     """Return how often each outcome came, and each operator in a file that was read and compared."""
     outcomes: Counter[str] = Counter()
     compared: Counter[str] = Counter()
@@ -89,7 +100,9 @@ def sweep(seeds: range) -> tuple[Counter[str], Counter[str]]:
 
 def test_a_sample_of_generated_files_is_read_as_onnxruntime_runs_it_or_refused() -> None:
     outcomes, compared = sweep(range(SAMPLE))
-    assert set(HANDLERS) <= set(compared), set(HANDLERS) - set(compared)
+    # Few files are drawn by default: for operators that these happen to lack one more is looked for.
+    for operator in sorted(set(HANDLERS) - set(compared)):
+        assert any(sweep([seed])[0]["equal"] for seed in seeds_with(operator, SAMPLE)), operator
     assert outcomes["equal"] > SAMPLE // 4
     assert outcomes["refused"] > SAMPLE // 10
 

@@ -154,6 +154,7 @@ def tensors(value: object) -> list[Tensor]:
 CATALOGUE: dict[str, tuple[tuple[int, ...], Sequence[Step]]] = {
     "rows": ((FEATURES,), list(ROWS.values())),
     "elementwise": ((FEATURES,), [ROWS["linear"], ELEMENTWISE["keep"], *ELEMENTWISE.values()]),
+    "places": ((FEATURES,), [ROWS["linear"], lambda m, x: x.argmax(1)]),
     "maps": ((CHANNELS, SIZE, SIZE), [*MAPS.values(), BRIDGES["adaptive"]]),
     "means": ((CHANNELS, SIZE, SIZE), [MAPS["norm"], BRIDGES["mean"]]),
     "low-level means": ((CHANNELS, SIZE, SIZE), [BRIDGES["low-level adaptive"]]),

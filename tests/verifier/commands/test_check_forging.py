@@ -399,7 +399,7 @@ def test_every_figure_of_a_summary_is_computed_again(made, command):
             inner[place[-1]] = other
             if not differences(changed, records, configuration):
                 unseen.add(".".join(str(key) for key in place if not isinstance(key, int)))
-    expected = {"seconds", "records", "model", "data"} | {"attack": {"adversarial"}, "compare": set()}.get(
+    expected = {"seconds", "records", "model", "data", "classes"} | {"attack": {"adversarial"}, "compare": set()}.get(
         command, set()
     )
     assert unseen - {"results.epsilon", "epsilon"} == expected, unseen

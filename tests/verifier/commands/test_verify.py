@@ -180,13 +180,13 @@ def test_no_time_is_a_timeout(model: Path) -> None:
 
 
 def test_a_wrong_graph_is_noticed_at_a_point_that_is_tried(model: Path, monkeypatch) -> None:
-    execute = Subject.execute
+    execute = Subject._run
 
     def wrong(self: Subject, points) -> object:
         outputs = execute(self, points)
         return outputs + 1.0 if len(points) == 1 and self.agreement is not None else outputs
 
-    monkeypatch.setattr(Subject, "execute", wrong)
+    monkeypatch.setattr(Subject, "_run", wrong)
     with pytest.raises(ValueError, match="graph"):
         verify(model, box([0.0, 0.0], [1.0, 1.0], ([1.0, 0.0], 0.5)))
 

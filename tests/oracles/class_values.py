@@ -1,0 +1,68 @@
+"""The exact values and ranges of ops over the classes of an axis, by their definitions, in mpmath numbers."""
+
+from typing import Any
+
+import mpmath
+import numpy as np
+
+Exact = np.ndarray[Any, Any]
+# exp of what lies below is smaller than any float, and takes mpmath minutes.
+LEAST_EXPONENT = -(10**6)
+
+
+def exponential(v: Any) -> Any:
+    return mpmath.exp(v) if v > LEAST_EXPONENT else mpmath.ldexp(1, -2000)
+
+
+def softmax_value(x: Exact, axis: int, logarithm: bool) -> Exact:
+    """Return exp(x_i) / sum of exp(x_j) along an axis, or its logarithm."""
+    moved = np.moveaxis(x, axis, -1)
+    result = np.empty_like(moved)
+    for place in np.ndindex(moved.shape[:-1]):
+        row = moved[place]
+        most = max(row)
+        total = sum(exponential(v - most) for v in row)
+        result[place] = [v - most - mpmath.log(total) if logarithm else exponential(v - most) / total for v in row]
+    return np.moveaxis(result, -1, axis)
+
+
+def softmax_range(low: Exact, high: Exact, axis: int, logarithm: bool) -> tuple[Exact, Exact]:
+    """Return the least and the greatest value of each output: one input at one end, the others at the other."""
+    ends = []
+    for own, others in ((low, high), (high, low)):
+        result = np.empty_like(low)
+        for k in range(low.shape[axis]):
+            place = [slice(None)] * low.ndim
+            place[axis] = slice(k, k + 1)
+            corner = others.copy()
+            corner[tuple(place)] = own[tuple(place)]
+            result[tuple(place)] = softmax_value(corner, axis, logarithm)[tuple(place)]
+        ends.append(result)
+    return ends[0], ends[1]
+
+
+def first_greatest(x: Exact, axis: int, keep_axis: bool, number: Any) -> Exact:
+    """Return the first place of the greatest value along an axis."""
+    moved = np.moveaxis(x, axis, -1)
+    result = np.empty(moved.shape[:-1], dtype=object)
+    for place in np.ndindex(result.shape):
+        row = list(moved[place])
+        result[place] = number(float(row.index(max(row))))
+    return np.expand_dims(result, axis) if keep_axis else result
+
+
+def range_of_first_greatest(low: Exact, high: Exact, axis: int, keep_axis: bool, number: Any) -> tuple[Exact, Exact]:
+    """Return the first and last place that can be the first of the greatest, each tried at the best corner for it."""
+    places: dict[int, Exact] = {}
+    for k in range(low.shape[axis]):
+        corner = low.copy()
+        place = [slice(None)] * low.ndim
+        place[axis] = slice(k, k + 1)
+        corner[tuple(place)] = high[tuple(place)]
+        # A tie with one before it counts: the range is closed.
+        moved = np.moveaxis(corner, axis, -1)
+        places[k] = moved[..., k] == moved.max(axis=-1)
+    possible = np.stack([places[k] for k in sorted(places)], axis=-1)
+    first, last = possible.argmax(axis=-1), possible.shape[-1] - 1 - possible[..., ::-1].argmax(axis=-1)
+    ends = [np.vectorize(lambda v: number(float(v)), otypes=[object])(end) for end in (first, last)]
+    return (np.expand_dims(ends[0], axis), np.expand_dims(ends[1], axis)) if keep_axis else (ends[0], ends[1])
