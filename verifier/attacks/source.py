@@ -38,7 +38,8 @@ class Source:
         with torch.enable_grad():
             x = x.detach().requires_grad_(True)
             scores = self.scores(x)
-            (gradient,) = torch.autograd.grad(scores, x, slopes(scores.detach()))
+            # As a sum: torch loads sympy for weights that are passed apart. The gradient is the same to the bit.
+            (gradient,) = torch.autograd.grad((scores * slopes(scores.detach())).sum(), x)
         return scores.detach(), gradient
 
 

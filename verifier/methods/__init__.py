@@ -47,9 +47,9 @@ METHODS: dict[str, Method] = {
     ),
 }
 
-# `auto` where one region is asked about and the time is what limits it: what is quick (linear bounds before attacks, as
-# torch takes seconds to load what a first gradient needs), then a short search over splits,
-# which on networks that it takes decides more than slopes and long attacks, then these, then the search to its end.
+# `auto` where one region is asked about and the time is what limits it: what is quick (linear bounds before attacks,
+# which cost more), then a short search over splits, which on networks that it takes decides more than slopes and long
+# attacks, then these, then the search to its end.
 _ONE_REGION = PortfolioMethod(
     [
         IntervalMethod(),

@@ -1,0 +1,39 @@
+"""The gradient that attacks follow: that of weighted scores to the bit, without what torch loads for weights."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.networks.chains import hinge_network, random_relu_network
+from tests.networks.mwd_chains import random_mwd_network
+from verifier.attacks.source import Source, pseudogradient
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("seed", range(6))
+def test_the_gradient_is_that_of_weights_passed_apart_to_the_bit(seed, dtype):
+    make = (random_relu_network, hinge_network, random_mwd_network)[seed % 3]
+    network = make(seed, (3, 5, 4)).cast(dtype, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(7, 3, generator=generator).to(dtype)
+    powers = torch.randint(-30, 30, (7, 1), generator=generator).to(dtype)
+    weights = torch.randn(7, 4, generator=generator).to(dtype) * 10.0**powers
+    for source in (Source(network), pseudogradient(network)):
+        scores, gradient = source.differentiate(x, lambda values: weights)
+        point = x.clone().requires_grad_(True)
+        (expected,) = torch.autograd.grad(source.scores(point), point, weights)
+        assert torch.equal(gradient, expected) and torch.equal(scores, source.scores(x))
+
+
+def test_a_gradient_loads_no_sympy():
+    """Torch would take a second for it, on every start of the command line."""
+    program = (
+        "import sys, torch\nfrom tests.networks.chains import random_relu_network\n"
+        "from verifier.attacks.source import Source\n"
+        "Source(random_relu_network(0, (2, 3, 2))).differentiate(torch.rand(1, 2), torch.ones_like)\n"
+        "print('sympy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
