@@ -1,6 +1,7 @@
 """Random properties of small networks of hinges, against polygons cut in rationals: no verdict is ever contradicted."""
 
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tests.networks.chains import hinge_network, random_relu_network
 from tests.networks.random_properties import random_property
 from tests.oracles.polygons import unsafe_points
 from tests.seeds import few_or, seeds
+from verifier import check as check_run
 from verifier import verify
 from verifier.commands.verify import VerifiedProperty
 from verifier.methods import METHODS
@@ -125,3 +127,35 @@ def test_named_questions_are_answered_as_the_oracle_does(seed: int, tmp_path: Pa
     )
     for one, verified in zip(asked, verify(path, asked).properties, strict=True):
         check(verified, network, path, one)
+
+
+def opened(asked: Property, seed: int) -> Property:
+    """Return the property with some sides of its box open, as a text with strict comparisons would have them."""
+    generator = torch.Generator().manual_seed(seed)
+    wide = asked.lower < asked.upper
+    least, greatest = (wide & (torch.rand(wide.shape, generator=generator) < 0.5) for _ in range(2))
+    inner = (
+        torch.where(least, torch.nextafter(asked.lower, asked.upper), asked.lower),
+        torch.where(greatest, torch.nextafter(asked.upper, asked.lower), asked.upper),
+    )
+    return replace(asked, inner=inner)
+
+
+@pytest.mark.parametrize("seed", seeds(3, 50))
+def test_verdicts_of_a_run_hold_and_their_certificates_are_evaluated(seed: int, tmp_path: Path) -> None:
+    """Ten properties of a network: up to 3 x 3 half-spaces, sides that are points and sides that are open."""
+    network, path = network_of(seed), tmp_path / "model.safetensors"
+    write_network(network, path)
+    asked = [random_property(network, 10 * seed + number) for number in range(10)]
+    asked = [opened(one, seed) if number % 2 else one for number, one in enumerate(asked)]
+    method = "exact" if seed % 2 else "auto"
+    found = verify(path, asked, method=method, certificates=True, out=tmp_path / "run").properties
+    for one, verified in zip(asked, found, strict=True):
+        check(verified, network, path, one)
+        if verified.witness is not None:
+            assert one.contains(verified.witness.point, torch.from_numpy(verified.witness.outputs))
+        assert verified.verdict != "unsat" or verified.certificates[0] is not None
+    proved = sum(verified.verdict == "unsat" for verified in found)
+    held = check_run(tmp_path / "run")
+    assert not held.refused and held.certified == held.checked == proved
+    assert held.witnesses == sum(verified.verdict == "sat" for verified in found)
