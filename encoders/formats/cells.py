@@ -64,8 +64,12 @@ class Cells:
         size = math.prod(x.shape)
         if index.size == size and bool((index.reshape(-1) == np.arange(size)).all()):
             return graph.reshape(name, x, cells.shape)
-        places = torch.from_numpy(index[0] if graph.has_batch else index).contiguous()
+        places = self._sample(index)
         return graph.emit(name, Gather(places, self._constant_of(cells)), x)
+
+    def _sample(self, array: Array) -> Tensor:
+        """Return a copy of an array without the axis of the batch."""
+        return torch.from_numpy(np.array(array[0] if self._graph.has_batch else array, order="C"))
 
     def _joined(self, name: str, owners: list[int], cells: Array) -> tuple[Value, Array]:
         """Return one value that holds the cells of the values numbered, and where each cell lies in it."""
@@ -83,7 +87,7 @@ class Cells:
 
     def _constant_of(self, cells: Array) -> Tensor | None:
         """Return the constant of each cell, zero where it is none; one number if there is but one; None without any."""
-        places = torch.from_numpy(-1 - (cells[0] if self._graph.has_batch else cells))
+        places = -1 - self._sample(cells)
         wanted = places >= 0
         if not bool(wanted.any()):
             return None

@@ -17,20 +17,33 @@ from encoders.limits import Limits
 
 # Calls that are evaluated where all inputs are constant. A list, because a file must not choose what runs.
 FOLDABLE = (
+    "aten.abs.default",
     "aten.add.Tensor",
+    "aten.arange.default",
+    "aten.arange.start_step",
     "aten.alias.default",
+    "aten.cat.default",
+    "aten.clamp.default",
     "aten.clone.default",
     "aten.contiguous.default",
     "aten.detach.default",
     "aten.div.Tensor",
+    "aten.eq.Scalar",
     "aten.expand.default",
+    "aten.fmod.Scalar",
     "aten.full.default",
+    "aten.ge.Scalar",
+    "aten.gt.Scalar",
+    "aten.le.Scalar",
     "aten.lift_fresh_copy.default",
+    "aten.lt.Scalar",
     "aten.mul.Tensor",
     "aten.neg.default",
     "aten.ones.default",
     "aten.permute.default",
     "aten.reshape.default",
+    "aten.scalar_tensor.default",
+    "aten.slice.Tensor",
     "aten.sub.Tensor",
     "aten.t.default",
     "aten.transpose.int",
@@ -64,7 +77,7 @@ class Constants:
         # With the tensor it was made from, whose address is in the key and must stay taken.
         self._made: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
 
-    def evaluate(self, node: FxNode, args: list[Any], kwargs: dict[str, Any]) -> Tensor:
+    def evaluate(self, node: FxNode, args: list[Any], kwargs: dict[str, Any]) -> Tensor | list[Tensor]:
         """Return the value of a call whose arguments are constant, as torch computes it on the processor.
 
         A call that writes in place works on a copy. Raises whatever torch does for arguments that do not fit.
@@ -74,11 +87,15 @@ class Constants:
         creates = any(argument.name == "device" for argument in target._schema.arguments)
         with torch.no_grad():
             if str(target) not in _VIEWS:
-                meta = _mapped(args, _on_meta), _mapped(kwargs, _on_meta) | ({"device": "meta"} if creates else {})
-                self._charge(target(*meta[0], **meta[1]), f"node {node.name!r}")
+                meta = mapped(args, _on_meta), mapped(kwargs, _on_meta) | ({"device": "meta"} if creates else {})
+                shapes = target(*meta[0], **meta[1])
+                for part in [shapes] if isinstance(shapes, Tensor) else shapes:
+                    self._charge(part, f"node {node.name!r}")
             if target._schema.is_mutable:
                 args = [args[0].clone(), *args[1:]]
-            result: Tensor = target(*args, **kwargs | ({"device": "cpu"} if creates else {}))
+            result = target(*args, **kwargs | ({"device": "cpu"} if creates else {}))
+        if not isinstance(result, Tensor):
+            return list(result)
         if result.layout != torch.strided:
             raise ValueError(f"layout {result.layout} is not supported")
         return result
@@ -109,7 +126,11 @@ class Constants:
         return self._made[key][1]
 
     def _charge(self, result: Tensor, what: str) -> None:
-        self._used += result.numel() * result.element_size()
+        self.claim(result.numel() * result.element_size(), what)
+
+    def claim(self, size: int, what: str) -> None:
+        """Claim bytes before they are allocated; raise LimitError beyond the limit."""
+        self._used += size
         self._limits.check("constant_bytes", self._used - self._free, f"{what}, with the constants before it,")
 
 
@@ -117,12 +138,12 @@ def _on_meta(value: Tensor) -> Tensor:
     return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
 
 
-def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """Return the structure with each tensor changed."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, list):
-        return [_mapped(entry, change) for entry in value]
+        return [mapped(entry, change) for entry in value]
     if isinstance(value, dict):
-        return {name: _mapped(entry, change) for name, entry in value.items()}
+        return {name: mapped(entry, change) for name, entry in value.items()}
     return value

@@ -2,28 +2,35 @@
 
 from collections.abc import Callable
 
+from torch import Tensor
+
 from encoders.formats import torch_class_ops as classes
 from encoders.formats import torch_curve_ops as curves
 from encoders.formats import torch_ops as ops
+from encoders.formats import torch_reductions as sums
 from encoders.formats import torch_shape_ops as moves
 from encoders.formats.graph import Value
+from encoders.formats.reductions import greatest_over, least_over, mean_over, sum_over
+from encoders.formats.torch_cells import MOVES, moved
 from encoders.formats.torch_node import TorchNode
 from encoders.ops import LogSoftmax, Relu, Sigmoid, Softmax, Tanh
 
-HANDLERS: dict[str, Callable[[TorchNode], Value]] = {
-    "aten._adaptive_avg_pool2d.default": ops.adaptive_average_pool,
+HANDLERS: dict[str, Callable[[TorchNode], Value | list[Value] | Tensor]] = {
+    "aten._adaptive_avg_pool2d.default": sums.adaptive_average_pool,
     "aten._native_batch_norm_legit_no_training.default": ops.batch_norm,
     "aten._log_softmax.default": classes.along_axis(LogSoftmax),
     "aten._softmax.default": classes.along_axis(Softmax),
     "aten._to_copy.default": moves.to_dtype,
     "aten._unsafe_view.default": moves.view,
     "aten.abs.default": ops.absolute,
-    "aten.adaptive_avg_pool2d.default": ops.adaptive_average_pool,
+    "aten.adaptive_avg_pool2d.default": sums.adaptive_average_pool,
     "aten.add.Scalar": ops.add,
     "aten.add.Tensor": ops.add,
     "aten.addmm.default": ops.addmm,
     "aten.alias.default": moves.identity,
     "aten.argmax.default": classes.arg_max,
+    "aten.amax.default": sums.reduced(greatest_over),
+    "aten.amin.default": sums.reduced(least_over),
     "aten.avg_pool2d.default": ops.average_pool,
     "aten.batch_norm.default": ops.batch_norm,
     "aten.cat.default": moves.concat,
@@ -32,23 +39,29 @@ HANDLERS: dict[str, Callable[[TorchNode], Value]] = {
     "aten.conv2d.default": ops.convolution,
     "aten.conv2d.padding": ops.convolution,
     "aten.convolution.default": ops.convolution,
+    "aten.cumsum.default": sums.running_sum,
     "aten.detach.default": moves.identity,
     "aten.div.Scalar": ops.divide,
     "aten.div.Tensor": ops.divide,
     "aten.dropout.default": moves.dropout,
     "aten.feature_dropout.default": moves.dropout,
     "aten.flatten.using_ints": moves.flatten,
-    "aten.unflatten.int": moves.unflatten,
+    "aten.full_like.default": moves.filled(None),
     "aten.linear.default": ops.linear,
     "aten.log_softmax.int": classes.along_axis(LogSoftmax),
     "aten.matmul.default": ops.matmul,
+    "aten.max.dim": sums.reduced(greatest_over),
     "aten.max_pool2d.default": ops.max_pool,
     "aten.max_pool2d_with_indices.default": ops.max_pool,
-    "aten.mean.dim": ops.mean,
+    "aten.mean.dim": sums.reduced(mean_over),
+    "aten.min.dim": sums.reduced(least_over),
     "aten.mm.default": ops.matmul,
     "aten.mul.Scalar": ops.multiply,
     "aten.mul.Tensor": ops.multiply,
     "aten.neg.default": ops.negate,
+    "aten.new_ones.default": moves.filled(1.0),
+    "aten.new_zeros.default": moves.filled(0.0),
+    "aten.ones_like.default": moves.filled(1.0),
     "aten.permute.default": moves.permute,
     "aten.relu.default": ops.activation(Relu),
     "aten.reshape.default": moves.view,
@@ -61,21 +74,30 @@ HANDLERS: dict[str, Callable[[TorchNode], Value]] = {
     "aten.squeeze.dims": moves.squeeze,
     "aten.sub.Scalar": ops.subtract,
     "aten.sub.Tensor": ops.subtract,
+    "aten.sum.dim_IntList": sums.reduced(sum_over),
     "aten.tanh.default": ops.activation(Tanh),
     "aten.to.dtype": moves.to_dtype,
     "aten.transpose.int": moves.transpose,
+    "aten.unflatten.int": moves.unflatten,
     "aten.unsqueeze.default": moves.unsqueeze,
     "aten.view.default": moves.view,
+    "aten.zeros_like.default": moves.filled(0.0),
+    **{name: moved(name, data) for name, data in MOVES.items()},
     "encoders.mwd.default": ops.max_weighted_distance,
     "encoders.mwd_conv2d.default": ops.convolutional_max_weighted_distance,
     **curves.HANDLERS,
 }
 
 # Calls that return several tensors, of which only the first is supported.
-TUPLES = ("aten._native_batch_norm_legit_no_training.default", "aten.max_pool2d_with_indices.default")
+TUPLES = (
+    "aten._native_batch_norm_legit_no_training.default",
+    "aten.max.dim",
+    "aten.max_pool2d_with_indices.default",
+    "aten.min.dim",
+)
 
 # What calls handled here return has memory of its own.
-_COMPUTING = (ops.__name__, classes.__name__, curves.__name__)
+_COMPUTING = (ops.__name__, classes.__name__, curves.__name__, sums.__name__)
 
 # Calls whose result shares no memory with anything that exists before them. What only moves values may return a view.
 FRESH = frozenset(name for name, handler in HANDLERS.items() if handler.__module__ in _COMPUTING) | {

@@ -4,13 +4,14 @@ A handler returns the call's output or raises ValueError with what is not suppor
 schemas of torch's native functions.
 """
 
+import functools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from encoders.formats.cells import together
 from encoders.formats.graph import Value
-from encoders.formats.reductions import mean_over
 from encoders.formats.torch_node import TorchNode
 from encoders.ops import (
     Abs,
@@ -127,23 +128,6 @@ def _pooling(node: TorchNode) -> tuple[Value, tuple[int, int], tuple[int, int], 
     return x, kernel, stride, _both_sides(node.pair("padding"))
 
 
-def adaptive_average_pool(node: TorchNode) -> Value:
-    """Return the mean over height and width; other output sizes are not supported."""
-    x = node.value()
-    node.graph.require_batch(x, 4)
-    node.expect("output_size", [1, 1])
-    return mean_over(node.graph, node.name, x, (2, 3), True)
-
-
-def mean(node: TorchNode) -> Value:
-    """Return the mean over all axes after the channels."""
-    x, axes = node.value(), node.take("dim")
-    node.expect("dtype", None, node.graph.dtype)
-    if not axes:
-        raise ValueError("a mean over all axes, the batch included, is not supported")
-    return mean_over(node.graph, node.name, x, axes, node.take("keepdim"))
-
-
 def max_weighted_distance(node: TorchNode) -> Value:
     """Return the outputs of a layer of MWD units."""
     link = "linear" if node.take("linear") else None
@@ -167,18 +151,24 @@ def _negated(node: TorchNode) -> Tensor:
 
 
 def add(node: TorchNode) -> Value:
-    """Return a sum of two computed values of one shape, or of one and a constant."""
+    """Return a sum of two computed values, broadcast together, or of one and a constant."""
     node.expect("alpha", 1, 1.0)
     if node.is_value("self") and node.is_value("other"):
-        return node.emit(Add(), node.value("self"), node.value("other"))
+        return node.emit(Add(), *_together(node))
     return _with_constant(node, AddConstant)
+
+
+def _together(node: TorchNode) -> list[Value]:
+    """Return the two operands repeated to one shape."""
+    claim = functools.partial(node.constants.claim, what=f"node {node.name!r}")
+    return together(node.graph, claim, node.name, [node.value("self"), node.value("other")])
 
 
 def subtract(node: TorchNode) -> Value:
     """Return a difference; a constant minus a value is minus the value plus the constant."""
     node.expect("alpha", 1, 1.0)
     if node.is_value("self") and node.is_value("other"):
-        return node.emit(Sub(), node.value("self"), node.value("other"))
+        return node.emit(Sub(), *_together(node))
     if not node.is_value("self"):
         return _constant_minus(node, "self", "other")
     x = node.value("self")

@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from encoders.formats.errors import ModelFileError, Problem, UnsupportedNodesError
 from encoders.formats.graph import FileInput, GraphBuilder, Value, file_input
+from encoders.formats.torch_cells import MOVES
 from encoders.formats.torch_constants import FOLDABLE, Constants
 from encoders.formats.torch_memory import INTEGER_OPERATORS, write_problems
 from encoders.formats.torch_node import BatchSize, TorchNode
@@ -34,11 +35,7 @@ _WITHOUT_EFFECT = {
     "aten._assert_scalar.default",
     "aten._assert_tensor_metadata.default",
     "aten.argmax.default",
-    "aten.chunk.default",
-    "aten.select.int",
     "aten.softmax.int",
-    "aten.split.Tensor",
-    "aten.unbind.int",
     "aten.sym_constrain_range.default",
     "aten.sym_constrain_range_for_size.default",
 }
@@ -167,6 +164,8 @@ class _Conversion:
         inputs = [self.values[used.name] for used in node.all_input_nodes]
         broken = any(value is None for value in inputs)
         if node.target is operator.getitem and not broken:
+            if isinstance(arguments["a"], list):
+                return arguments["a"][arguments["b"]]
             if _target(node.args[0]) not in TUPLES or node.args[1] != 0:
                 raise ValueError(f"output {node.args[1]} of {_target(node.args[0])} is not supported")
             return arguments["a"]
@@ -175,7 +174,8 @@ class _Conversion:
         if target == "aten.sym_size.int" and not broken:
             return self._axis_size(arguments["self"], arguments["dim"])
         _check_batch_sizes(arguments)
-        if target in FOLDABLE and not broken and not any(isinstance(value, Value) for value in inputs):
+        constant = not broken and not any(isinstance(value, Value) for value in inputs)
+        if constant and (target in FOLDABLE or target in MOVES):
             return self.constants.evaluate(node, self._resolved(node.args), self._resolved(node.kwargs))
         if target not in HANDLERS and not (broken and node.target in (operator.getitem, *INTEGER_OPERATORS)):
             raise ValueError("the operator is not supported")

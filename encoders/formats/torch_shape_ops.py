@@ -1,9 +1,16 @@
 """Operators of exported torch graphs that only move values, or leave them as they are."""
 
 import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
 
 from encoders.formats.graph import Value
+from encoders.formats.torch_cells import moved
 from encoders.formats.torch_node import TorchNode
+
+with_constants = moved("aten.cat.default", ("tensors",))
 
 
 def identity(node: TorchNode) -> Value:
@@ -96,12 +103,30 @@ def transpose(node: TorchNode) -> Value:
     return node.graph.transpose(node.name, x, order)
 
 
-def concat(node: TorchNode) -> Value:
-    """Return computed values joined along an axis."""
+def concat(node: TorchNode) -> Value | list[Value]:
+    """Return values and constants joined along an axis."""
     values = node.take("tensors")
     if not all(isinstance(value, Value) for value in values):
-        raise ValueError("constants among the joined tensors are not supported")
+        return with_constants(node)
     return node.graph.concat(node.name, values, node.take("dim"))
+
+
+def filled(value: float | None) -> Callable[[TorchNode], Tensor]:
+    """Return the handler of a constant of a value's shape (counted as one input), or of one given; None: of a number
+    given.
+    """
+
+    def handler(node: TorchNode) -> Tensor:
+        shape = tuple(node.take("size")) if "size" in node.arguments else node.value().shape
+        node.ignore("self", "layout", "device", "pin_memory", "memory_format")
+        node.expect("dtype", None, node.graph.dtype)
+        node.constants.claim(8 * math.prod(shape), f"node {node.name!r}")
+        number = node.take("fill_value") if value is None else value
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise ValueError(f"fill_value = {number!r} must be a number")
+        return torch.full(shape, number, dtype=node.graph.dtype)
+
+    return handler
 
 
 def slice_(node: TorchNode) -> Value:

@@ -221,6 +221,66 @@ ROWS: dict[str, Step] = {
     "stack of rows": lambda m, x: m.linear(x.view(-1, 1, FEATURES)).view(-1, FEATURES),
 }
 
+# What only moves or sums: from rows to rows of as many values.
+MOVES: dict[str, Step] = {
+    "split": lambda m, x: torch.cat(x.split(2, 1)[::-1], 1),
+    "split sizes": lambda m, x: torch.cat(x.split([1, 3], 1)[::-1], 1),
+    "chunk": lambda m, x: torch.cat([x.chunk(2, 1)[1], x.chunk(2, 1)[0]], -1),
+    "tensor split": lambda m, x: torch.hstack(x.tensor_split(2, 1)[::-1]),
+    "unbind": lambda m, x: torch.stack(x.unbind(1)[::-1], 1),
+    "select": lambda m, x: x + x[:, 2].unsqueeze(1),
+    "flip": lambda m, x: x.flip(1),
+    "roll": lambda m, x: x.roll(3, 1),
+    "fancy index": lambda m, x: x[:, [3, 0, 0, 2]],
+    "arange index": lambda m, x: x[:, torch.arange(3, -1, -1)],
+    "index select": lambda m, x: x.index_select(1, torch.tensor([3, 1, 0, 0])),
+    "gather": lambda m, x: x.gather(1, torch.tensor([[3, 0, 0, 1]]).expand(len(x), -1)),
+    "pad": lambda m, x: functional.pad(x, (2, -2), value=0.5),
+    "plain pad": lambda m, x: torch.ops.aten.constant_pad_nd(x, [1, -1]),
+    "mirrored": lambda m, x: functional.pad(x.unsqueeze(1), (2, 1), "reflect")[:, 0, 1:5],
+    "mirror op": lambda m, x: torch.ops.aten.reflection_pad1d(x.unsqueeze(1), [1, 1])[:, 0, 1:5],
+    "repeated ends": lambda m, x: torch.ops.aten.replication_pad1d(x.unsqueeze(1), [2, 0])[:, 0, 1:5],
+    "expand": lambda m, x: x.unsqueeze(1).expand(-1, 2, FEATURES).flatten(1)[:, 2:6],
+    "expand the batch": lambda m, x: x.unsqueeze(1).expand(len(x), 2, FEATURES).flatten(1)[:, 1:5],
+    "broadcast": lambda m, x: torch.broadcast_to(x.unsqueeze(2), (-1, FEATURES, 2)).flatten(1)[:, ::2],
+    "repeat": lambda m, x: x.repeat(1, 2)[:, 1:5],
+    "tile": lambda m, x: x.tile(2)[:, 3:7],
+    "repeat each": lambda m, x: x.repeat_interleave(2, 1)[:, 1:5],
+    "where": lambda m, x: torch.where(torch.tensor([True, False, True, False]), x, m.shift),
+    "where a number": lambda m, x: torch.where(torch.arange(FEATURES) > 1, x, 0.25),
+    "where not": lambda m, x: torch.ops.aten.where.ScalarSelf(torch.arange(FEATURES) < 1, 0.25, -x),
+    "mask": lambda m, x: x.masked_fill(torch.arange(FEATURES) == 1, -3.0),
+    "scatter": lambda m, x: x.scatter(1, torch.tensor([[1, 2]]).expand(len(x), -1), -x[:, :2]),
+    "scatter a number": lambda m, x: x.scatter(1, torch.tensor([[1, 2]]).expand(len(x), -1), 0.5),
+    "slice scatter": lambda m, x: torch.slice_scatter(x, -x[:, :2], 1, 2, 4),
+    "select scatter": lambda m, x: torch.select_scatter(x, -x[:, 0], 1, 2),
+    "cat constants": lambda m, x: torch.cat([m.shift[:1].expand(len(x), 1), x, m.shift[:1].expand(len(x), 1)], 1)[
+        :, 1:5
+    ],
+    "cat zeros": lambda m, x: torch.cat([torch.zeros_like(x[:, :1]), x, torch.ones_like(x[:, :1])], 1)[:, 2:],
+    "cat numbers": lambda m, x: (
+        torch.cat([x.new_zeros(len(x), 1), torch.full_like(x, 2), x.new_ones(len(x), 1)], 1)[:, :4] + x
+    ),
+    "shuffle": lambda m, x: functional.pixel_shuffle(x.view(-1, 4, 1, 1), 2).flatten(1),
+    "unshuffle": lambda m, x: functional.pixel_unshuffle(x.view(-1, 1, 2, 2).mT, 2).flatten(1),
+    "channel shuffle": lambda m, x: torch.channel_shuffle(x.view(-1, 4, 1, 1), 2).flatten(1),
+    "lower triangle": lambda m, x: x.view(-1, 2, 2).tril().flatten(1),
+    "upper triangle": lambda m, x: x.view(-1, 2, 2).triu(1).flatten(1) + x,
+    "diagonal": lambda m, x: x.view(-1, 2, 2).diagonal(0, 1, 2).repeat(1, 2),
+    "narrow": lambda m, x: torch.cat([x.narrow(1, 1, 2)] * 2, 1),
+    "movedim": lambda m, x: x.view(-1, 2, 2).movedim(1, 2).flatten(1),
+    "swapaxes": lambda m, x: x.view(-1, 2, 2).swapaxes(1, 2).flatten(1),
+    "unfold": lambda m, x: x.unfold(1, 2, 1).flatten(1)[:, 1:5],
+    "sum": lambda m, x: x + x.sum(1, keepdim=True),
+    "mean of an axis": lambda m, x: x - x.view(-1, 2, 2).mean(2).repeat(1, 2),
+    "greatest": lambda m, x: x - x.view(-1, 2, 2).amax((1, 2), keepdim=True).squeeze(2),
+    "least": lambda m, x: x + x.view(-1, 2, 2).amin(2).tile(2),
+    "max": lambda m, x: x - x.max(1, keepdim=True).values,
+    "min": lambda m, x: x + x.min(1, keepdim=True)[0],
+    "running sum": lambda m, x: x.view(-1, 2, 2).cumsum(1).flatten(1),
+    "broadcast sum": lambda m, x: (x.view(-1, 2, 2) - x.view(-1, 1, 2, 2).mean(3)[:, 0].unsqueeze(2)).flatten(1),
+}
+
 MAPS: dict[str, Step] = {
     "convolution": lambda m, x: m.convolution(x),
     "shared convolution": lambda m, x: m.convolution(m.convolution(x).relu_()),
@@ -237,6 +297,10 @@ MAPS: dict[str, Step] = {
     "channels last": lambda m, x: x.contiguous(memory_format=torch.channels_last),
     "slopes": lambda m, x: m.map_slopes(x),
     "units": lambda m, x: m.map_units(x),
+    "edges": lambda m, x: torch.ops.aten.replication_pad2d(x, [1, 0, 2, 1])[:, :, 1:5, 1:5],
+    "mirror": lambda m, x: functional.pad(x, (1, 1, 1, 1), "reflect")[:, :, 1:-1, :-2],
+    "mirror op": lambda m, x: torch.ops.aten.reflection_pad2d(x, [1, 1, 1, 1])[:, :, 1:-1, :-2],
+    "add pooled": lambda m, x: x + functional.adaptive_avg_pool2d(x, 1),
     "channel shift": lambda m, x: x - torch.tensor([0.1, 0.2], dtype=x.dtype).view(1, CHANNELS, 1, 1),
 }
 
@@ -246,6 +310,7 @@ BRIDGES: dict[str, Step] = {
     "view": lambda m, x: m.wide(x.view(x.shape[0], -1)),
     "adaptive": lambda m, x: torch.cat([functional.adaptive_avg_pool2d(x, 1).flatten(1)] * 2, 1),
     "low-level adaptive": lambda m, x: torch.cat([torch.ops.aten._adaptive_avg_pool2d(x, [1, 1]).flatten(1)] * 2, 1),
+    "mean of axes": lambda m, x: torch.cat([x.mean(3).mean(2)] * 2, 1),
     "mean": lambda m, x: torch.cat([x.mean((2, 3)), -x.mean((-1, -2), keepdim=True).flatten(1)], 1),
 }
 
@@ -261,19 +326,23 @@ REFUSED_ELEMENTWISE: dict[str, Step] = {
 }
 REFUSED_ROWS: dict[str, Step] = {
     "addmm scaled": lambda m, x: torch.addmm(m.shift, x, m.transposed, beta=0.5),
-    "cat constant": lambda m, x: torch.cat([x[:, :2], m.shift[:2].expand(len(x), 2)], 1),
     "weight in place": lambda m, x: x + m.shift.view(-1).mul_(1.0),
     "batch mean": lambda m, x: x - x.mean(0),
-    "select": lambda m, x: x[:, 0:1] + x,
+    "flip the batch": lambda m, x: x.flip(0),
+    "roll the batch": lambda m, x: x.roll(6, 0),
+    "roll all": lambda m, x: x.roll(1),
+    "take and repeat a row": lambda m, x: x[0].repeat(len(x), 1),
+    "where of the batch": lambda m, x: torch.where(torch.tensor([[True]]), x[:1], x),
+    "places of the greatest": lambda m, x: x + x.max(1, keepdim=True)[1],
+    "sum of all": lambda m, x: x + x.sum(),
+    "a row replaced": lambda m, x: torch.select_scatter(x, m.shift, 0, 0),
+    "scattered twice": lambda m, x: x.scatter(1, torch.tensor([[1, 1]]).expand(len(x), -1), -x[:, :2]),
 }
 REFUSED_MAPS: dict[str, Step] = {
     "ceil": lambda m, x: functional.max_pool2d(x, 2, 1, ceil_mode=True, padding=1)[:, :, :SIZE, :SIZE],
-    "add pooled": lambda m, x: x + functional.adaptive_avg_pool2d(x, 1).expand(-1, -1, SIZE, SIZE),
-    "reflect": lambda m, x: functional.pad(x, (1, 1, 1, 1), "reflect")[:, :, 1:-1, 1:-1],
 }
 REFUSED_BRIDGES: dict[str, Step] = {
     "flatten from the start": lambda m, x: m.wide(x.flatten(0).view(-1, CHANNELS * SIZE * SIZE)),
-    "mean of axes": lambda m, x: torch.cat([x.mean(3).mean(2)] * 2, 1),
 }
 
 AFTER = ("written", "alias", "alias", "both", "neither")
@@ -319,7 +388,7 @@ def random_steps(source: random.Random) -> tuple[tuple[int, ...], list[str], lis
             names.append(f"{alias} / {write} / {after}")
             steps.append(writing_step(alias, write, after))
         else:
-            add(ROWS, ELEMENTWISE, refused=REFUSED_ROWS | REFUSED_ELEMENTWISE)
+            add(ROWS, MOVES, ELEMENTWISE, refused=REFUSED_ROWS | REFUSED_ELEMENTWISE)
     return (CHANNELS, SIZE, SIZE) if maps else (FEATURES,), names, steps
 
 
