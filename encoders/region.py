@@ -15,7 +15,8 @@ from encoders.rounding import add_down, add_up, next_up
 Norm = Literal["inf", "2", "1"]
 NORMS: tuple[str, ...] = get_args(Norm)
 
-# What inputs live in: the (least, greatest) value of every coordinate, one box (batch 1) with bounds for each, or all.
+# What inputs live in: the (least, greatest) value of every coordinate; one box (batch 1) with bounds for each; a box
+# for each input of a batch; or all.
 Domain: TypeAlias = tuple[float, float] | Box | None
 
 # By how much of the radius a point is pulled in, in turn, until rounding leaves it inside.
@@ -57,9 +58,12 @@ class BallRegion:
             raise ValueError("a radius must be a finite number that is not negative")
         if not bool(self.centre.isfinite().all()):
             raise ValueError("a centre holds NaN or infinity")
-        if isinstance(self.domain, Box) and self.domain.lower.shape != (1, *self.centre.shape[1:]):
-            shape = tuple(self.domain.lower.shape)
-            raise ValueError(f"a domain of shape {shape}, where one box of {tuple(self.centre.shape[1:])} is expected")
+        if isinstance(self.domain, Box):
+            shape, one = tuple(self.domain.lower.shape), tuple(self.centre.shape[1:])
+            if shape not in ((1, *one), tuple(self.centre.shape)):
+                raise ValueError(
+                    f"a domain of shape {shape}, where one box of {one} is expected, or one for each input"
+                )
         least, greatest = domain_ends(self.domain, self.centre)
         if bool((self.centre < least).any()) or bool((self.centre > greatest).any()):
             raise ValueError(f"a centre lies outside the domain {domain_words(self.domain)}")
@@ -69,12 +73,12 @@ class BallRegion:
 
     @classmethod
     def of_box(cls, box: Box) -> BallRegion:
-        """Return one box (batch 1, float64, finite) exactly: the ball around its middle that holds it, cut to it."""
+        """Return boxes (float64, finite) exactly: the balls around their middles that hold them, cut to them."""
         return cls.around(torch.minimum(torch.maximum(box.lower / 2 + box.upper / 2, box.lower), box.upper), box)
 
     @classmethod
     def around(cls, centre: Tensor, box: Box) -> BallRegion:
-        """Return the same box as the ball around a centre of it `(1, *shape)` that is no larger than needed."""
+        """Return the same boxes as the smallest balls around centres of them, `(batch, *shape)`."""
         away = torch.maximum(add_up(box.upper, -centre), add_up(centre, -box.lower))
         region = cls(centre, away.flatten(1).amax(dim=1), box)
         if not torch.equal(region.lower, box.lower) or not torch.equal(region.upper, box.upper):
@@ -143,7 +147,10 @@ class BallRegion:
 
     def __getitem__(self, rows: Tensor | slice) -> BallRegion:
         """Return the regions of the given batch rows."""
-        return BallRegion(self.centre[rows], self.radius[rows], self.domain, self.norm)
+        domain = self.domain
+        if isinstance(domain, Box) and domain.batch > 1:
+            domain = domain[rows]
+        return BallRegion(self.centre[rows], self.radius[rows], domain, self.norm)
 
     def _pull_inside(self, points: Tensor, dtype: torch.dtype) -> Tensor:
         distance = self.distance(points)
