@@ -10,6 +10,7 @@ from encoders.network import Network
 from encoders.region import NORMS, BallRegion
 from verifier.answers import Answer, merged
 from verifier.batch import Batch
+from verifier.bounds.linear.bounds import bounds_refusal
 from verifier.bounds.linear.margins import in_pieces, margins_in_time
 from verifier.bounds.linear.slopes import SlopeSearch
 from verifier.budget import Budget
@@ -36,14 +37,7 @@ class CrownMethod(Method):
         self.refinements = refinements
 
     def refusal(self, network: Network) -> str | None:
-        for node in network.nodes:
-            if "envelope" not in node.op.views():
-                where = f"node {node.name!r} ({node.op.kind})"
-                return f"method {self.name!r} needs linear bounds of every op; {where} has none"
-        changing = [node for node in network.nodes if not node.op.keeps_values]
-        if all(node.op.bounded_by_box and len(network.shapes[node.name]) == 1 for node in changing):
-            return f"method {self.name!r} gains nothing over intervals on a network of MWD layers alone"
-        return None
+        return bounds_refusal(network, self.name)
 
     def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> list[Answer]:
         if budget.exhausted or not len(batch):

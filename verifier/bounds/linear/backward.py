@@ -30,13 +30,27 @@ Slopes = Mapping[tuple[str, str], Tensor]
 class Minimum:
     """Least values of rows over the region: bound `(batch, rows)`, rounded down, and points that attain it nearly.
 
-    width: the greatest number of coefficients that a row had on its way. points: `(batch, rows, *input_shape)`, the
-    minimisers of the linear functions below: proposals for an attack.
+    width: the greatest number of coefficients that a row had on its way. below: the linear functions of the input below
+    the rows on the region. points: `(batch, rows, *input_shape)`, the minimisers of these: proposals for an attack.
+    Both are None where the rows do not depend on the input.
     """
 
     bound: Tensor
     width: int
+    below: LinearFunctions | None = None
     points: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class LinearFunctions:
+    """Functions slopes . x + constant: `(batch, rows, *input_shape)` and `(batch, rows)`, as real numbers."""
+
+    slopes: Tensor
+    constant: Tensor
+
+    def at(self, places: Tensor) -> LinearFunctions:
+        """Return those of some inputs of the batch."""
+        return LinearFunctions(self.slopes[places], self.constant[places])
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,12 +93,14 @@ class BackwardPass:
             total.add(constant)
             for name, share in zip(node.inputs, inputs, strict=False):
                 pending[name] = self._joined(name, pending[name], share, total) if name in pending else share
-        points, least = None, torch.zeros_like(total.value)
+        below, points, least = None, None, torch.zeros_like(total.value)
         if INPUT in pending:
             least = self.region_minimum(pending[INPUT])
             if with_points:
+                slopes = pending[INPUT].full(self.network.input_shape)
+                below = LinearFunctions(slopes, total.rounded_down(torch.zeros_like(least)))
                 points = self.region_minimum.points(pending[INPUT], self.network.input_shape)
-        return Minimum(torch.maximum(best, total.rounded_down(least)), width, points)
+        return Minimum(torch.maximum(best, total.rounded_down(least)), width, below, points)
 
     @property
     def dtype(self) -> torch.dtype:

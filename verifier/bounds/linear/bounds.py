@@ -26,6 +26,18 @@ CPU_PIECE_BYTES = 2 * 2**20
 DEVICE_PIECE_BYTES = 512 * 2**20
 
 
+def bounds_refusal(network: Network, method: str) -> str | None:
+    """Return why a method cannot have linear bounds of a network, or None if it can."""
+    for node in network.nodes:
+        if "envelope" not in node.op.views():
+            where = f"node {node.name!r} ({node.op.kind})"
+            return f"method {method!r} needs linear bounds of every op; {where} has none"
+    changing = [node for node in network.nodes if not node.op.keeps_values]
+    if all(node.op.bounded_by_box and len(network.shapes[node.name]) == 1 for node in changing):
+        return f"method {method!r} gains nothing over intervals on a network of MWD layers alone"
+    return None
+
+
 @dataclass(frozen=True, eq=False)
 class LinearBounds:
     """What linear bounds prove: the boxes of all nodes, and through `passes` least values of functions of the output.
