@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from encoders.network import Network
+from encoders.property import Halfspaces
 from encoders.region import BallRegion, Domain, Norm, domain_ends
 from encoders.scaling import unit
 from verifier.subject import Subject
@@ -20,6 +22,8 @@ class Batch:
     """Inputs of one subject: centres `(batch, *shape)` float64 on the device, reference classes, seeds.
 
     reach: the largest radius that is asked about; with a domain, the whole domain lies within it. norm: of the balls.
+    conjunctions: where the subject's network is that of the margins of a property, the network before it and the
+    polyhedra, for methods that look at their rows one by one.
     """
 
     subject: Subject
@@ -29,6 +33,7 @@ class Batch:
     domain: Domain
     reach: float
     norm: Norm = "inf"
+    conjunctions: tuple[Network, tuple[Halfspaces, ...]] | None = None
 
     def __len__(self) -> int:
         return len(self.seeds)

@@ -114,7 +114,9 @@ def ask(subject: Subject, asked: Property, seed: int) -> Question:
     domain = Box(*(end[None].to(device) for end in (asked.lower, asked.upper)))
     region = BallRegion.around(start(asked, network.dtype).to(device), domain)
     classes = torch.tensor([winner or 0], device=device)
-    batch = Batch(margins, region.centre, classes, (seed,), domain, float(region.radius[0]))
+    batch = Batch(
+        margins, region.centre, classes, (seed,), domain, float(region.radius[0]), conjunctions=(network, asked.unsafe)
+    )  # fmt: skip
     return Question(subject, network, asked, batch, region)
 
 

@@ -26,7 +26,16 @@ from verifier.verdict import Bracket
 
 PAIRS = [(method, norm) for method in METHODS for norm in METHODS[method].norms]
 # Inputs of a run, where each takes long, and seconds for each. Others take all inputs at once.
-LIMITS = {"alpha-crown": 8, "lp": 5, "restriction": 6, "exact": 8, "auto": 8, "milp": 2, "milp-cbc": 2}
+LIMITS = {
+    "alpha-crown": 8,
+    "lp": 5,
+    "restriction": 6,
+    "exact": 8,
+    "auto": 8,
+    "input-split": 8,
+    "milp": 2,
+    "milp-cbc": 2,
+}
 SECONDS = {"milp": 5.0, "milp-cbc": 5.0}
 # What looks whether an input ties before all else: a tie in reals and in execution is a counterexample at 0.
 SEES_TIES = ("auto", "exact", "milp", "milp-cbc", "restriction")

@@ -31,7 +31,7 @@ SAMPLE = {
     2120: [("lp", "inf"), ("milp", "inf"), ("milp-cbc", "inf"), ("alpha-crown", "1"), ("auto", "2"), ("crown", "1")],
     2130: [("interval", "inf"), ("crown", "inf")],
     2135: [("restriction", "inf"), ("auto", "inf")],
-    2234: [("exact", "inf"), ("crown", "2")],
+    2234: [("exact", "inf"), ("crown", "2"), ("input-split", "inf")],
     2258: [("auto", "inf"), ("auto", "1")],
 }
 

@@ -6,6 +6,7 @@ from verifier.methods.contraction import ContractionMethod
 from verifier.methods.crown import CrownMethod
 from verifier.methods.exact import ExactMethod
 from verifier.methods.falsify import FalsifyMethod
+from verifier.methods.input_split import InputSplitMethod
 from verifier.methods.interval import IntervalMethod
 from verifier.methods.lipschitz import LipschitzMethod
 from verifier.methods.lp import LpMethod
@@ -30,6 +31,7 @@ METHODS: dict[str, Method] = {
     "crown": CrownMethod("crown"),
     "alpha-crown": CrownMethod("alpha-crown", steps=SLOPE_STEPS),
     "lp": LpMethod(),
+    "input-split": InputSplitMethod(),
     "exact": _before(ExactMethod(), refinements=6),
     # Brackets that time does not close, and the least radius of integer programs, start from where linear bounds end.
     "milp": _before(MilpMethod(), refinements=6),
@@ -42,23 +44,28 @@ METHODS: dict[str, Method] = {
             ContractionMethod(refinements=0),
             CrownMethod("crown", refinements=0),
             CrownMethod("alpha-crown", steps=SLOPE_STEPS, refinements=0, reach=1.0),
+            InputSplitMethod(boxes=2_000, refinements=0),
             ExactMethod(subproblems=5_000, refinements=0, hinges=1_000),
         ]
     ),
 }
 
 # `auto` where one region is asked about and the time is what limits it: what is quick (linear bounds before attacks,
-# which cost more), then a short search over splits, which on networks that it takes decides more than slopes and long
-# attacks, then these, then the search to its end.
+# which cost more), then short searches over splits of inputs and of signs, which on networks that they take decide more
+# than slopes and long attacks, then these, then both searches, ever longer.
 _ONE_REGION = PortfolioMethod(
     [
         IntervalMethod(),
         CrownMethod("crown", refinements=0),
         FalsifyMethod("attack", [ATTACKS["pgd"]]),
         ContractionMethod(refinements=0),
+        InputSplitMethod(boxes=2_000, refinements=0),
         ExactMethod(subproblems=2_000, refinements=0),
         CrownMethod("alpha-crown", steps=SLOPE_STEPS, refinements=0),
         FalsifyMethod("attack", [ATTACKS["auto"]]),
+        InputSplitMethod(boxes=50_000, refinements=0),
+        ExactMethod(subproblems=100_000, refinements=0),
+        InputSplitMethod(boxes=10_000_000, refinements=0),
         ExactMethod(subproblems=10_000_000, refinements=0),
     ]
 )
@@ -71,6 +78,7 @@ DESCRIPTIONS: dict[str, str] = {
     "crown": "linear bounds, propagated backward (Zhang et al. 2018)",
     "alpha-crown": "linear bounds with optimised slopes (Xu et al. 2021)",
     "lp": "linear programs over convex rows, proved from the multipliers (Salman et al. 2019)",
+    "input-split": "branch and bound over the inputs, where they are few (Wang et al. 2018)",
     "exact": "branch and bound over signs, with certificates; on MWD networks contraction to the end",
     "milp": "integer programs by HiGHS (Tjeng et al. 2019); a solver's word",
     "milp-cbc": "integer programs by CBC, as a second opinion",

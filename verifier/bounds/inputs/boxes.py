@@ -1,0 +1,111 @@
+"""Boxes of inputs that wait, the tree that they grow, and where a box is divided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from encoders.rounding import tiny
+
+# How much the width of a side, as a share of where it began, counts beside what the side moves the bounds: two rules,
+# as neither is best on all networks.
+WIDTH_SHARES = (0.1, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class InputBoxes:
+    """Boxes side by side.
+
+    lower, upper: `(boxes, inputs)`, float64. nodes: `(boxes,)`, their places in the tree. bounds: `(boxes,)`, lower
+    bounds of the worst group. rules: `(boxes,)`, which of `WIDTH_SHARES` did better where both were last tried.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    nodes: Tensor
+    bounds: Tensor
+    rules: Tensor
+
+    @classmethod
+    def root(cls, lower: Tensor, upper: Tensor) -> InputBoxes:
+        """Return one box `(1, inputs)`, the whole."""
+        none = torch.zeros(1, dtype=torch.int64)
+        return cls(lower, upper, none, torch.full((1,), -torch.inf, dtype=torch.float64), none)
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __getitem__(self, rows: Tensor | slice) -> InputBoxes:
+        """Return the boxes of some rows."""
+        return InputBoxes(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    @property
+    def middles(self) -> Tensor:
+        """Points `(boxes, inputs)` of the boxes, halfway between their sides but for rounding."""
+        middle = self.lower / 2 + self.upper / 2
+        return torch.minimum(torch.maximum(middle, self.lower), self.upper)
+
+
+class BoxStore:
+    """Boxes that wait; the last ones in are the first ones out, so that few wait."""
+
+    def __init__(self) -> None:
+        self._parts: list[InputBoxes] = []
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self._parts)
+
+    def add(self, boxes: InputBoxes) -> None:
+        """Add boxes."""
+        self._parts.append(boxes)
+
+    def take(self, count: int) -> InputBoxes:
+        """Return up to so many boxes, which wait no longer."""
+        taken: list[InputBoxes] = []
+        while self._parts and count > 0:
+            part = self._parts.pop()
+            if len(part) > count:
+                self._parts.append(part[:-count])
+                part = part[-count:]
+            taken.append(part)
+            count -= len(part)
+        return joined(taken)
+
+
+def joined(parts: list[InputBoxes]) -> InputBoxes:
+    """Return boxes side by side, of one part at least."""
+    return InputBoxes(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(InputBoxes)))
+
+
+def chosen_sides(boxes: InputBoxes, slopes: Tensor, first: Tensor) -> Tensor:
+    """Return for each rule the side `(boxes, rules)` to halve; -1 where the middle lies on an end of every side.
+
+    slopes: `(boxes, rows, inputs)`, of the functions below the rows that are open, 0 for others. first: the widths
+    `(inputs,)` of the box that all are parts of. The side along which the functions move most is halved, corrected
+    towards sides that were hardly divided yet, whose part in the looseness of the bounds slopes do not show.
+    """
+    width, middle = boxes.upper - boxes.lower, boxes.middles
+    divides = (boxes.lower < middle) & (middle < boxes.upper)
+    smallest = tiny(torch.float64)
+    moved = slopes.abs().nan_to_num(0.0, 0.0, 0.0).amax(dim=1) * width
+    relative = width / first.clamp(min=smallest)
+    moved = moved / moved.sum(dim=1, keepdim=True).clamp(min=smallest)
+    relative = relative / relative.sum(dim=1, keepdim=True).clamp(min=smallest)
+    sides = [
+        torch.where(divides, (moved + share * relative).nan_to_num(0.0, 0.0, 0.0), -1.0).argmax(dim=1)
+        for share in WIDTH_SHARES
+    ]
+    return torch.where(divides.any(dim=1)[:, None], torch.stack(sides, dim=1), -1)
+
+
+def halves(boxes: InputBoxes, sides: Tensor) -> InputBoxes:
+    """Return the two closed halves of each box, the lower one first; nodes: of the first half, the second is next."""
+    rows, middles = torch.arange(len(boxes)), boxes.middles
+    middle = middles[rows, sides]
+    upper, lower = boxes.upper.clone(), boxes.lower.clone()
+    upper[rows, sides], lower[rows, sides] = middle, middle
+    both = [torch.stack(pair, dim=1).flatten(0, 1) for pair in ((boxes.lower, lower), (upper, boxes.upper))]
+    nodes = torch.stack([boxes.nodes, boxes.nodes + 1], dim=1).flatten()
+    return InputBoxes(both[0], both[1], nodes, boxes.bounds.repeat_interleave(2), boxes.rules.repeat_interleave(2))

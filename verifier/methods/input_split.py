@@ -1,0 +1,84 @@
+"""Method `input-split`: branch and bound over the inputs, of networks that have few."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from encoders.network import Network
+from encoders.region import BallRegion
+from verifier.answers import Answer
+from verifier.batch import Batch
+from verifier.bounds.inputs.conjunctions import Conjunctions
+from verifier.bounds.inputs.search import decide_box
+from verifier.bounds.linear.bounds import bounds_refusal
+from verifier.budget import Budget
+from verifier.methods.base import Method
+from verifier.methods.bisection import bisect_brackets
+from verifier.witnesses.minimisers import try_points
+
+# Networks of more inputs are refused: halves of so many sides hardly differ from the whole.
+MOST_INPUTS = 32
+
+
+class InputSplitMethod(Method):
+    """Proves and finds until nothing is open but ties within rounding, if the time lasts.
+
+    boxes: of a region. inputs: a network of more is refused. refinements: bisections of a bracket beyond the requested
+    radii.
+    """
+
+    name = "input-split"
+    proves = True
+    finds = True
+
+    def __init__(self, boxes: int = 1_000_000, inputs: int = MOST_INPUTS, refinements: int = 8) -> None:
+        self.boxes, self.inputs, self.refinements = boxes, inputs, refinements
+
+    def refusal(self, network: Network) -> str | None:
+        count = math.prod(network.input_shape)
+        if count > self.inputs:
+            return f"method {self.name!r} halves boxes of up to {self.inputs} inputs; the network has {count}"
+        return bounds_refusal(network, self.name)
+
+    def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> list[Answer]:
+        answers = [Answer()] * len(batch)
+        for row in range(len(batch)):
+            if budget.exhausted:
+                break
+            index = torch.tensor([row], device=batch.centres.device)
+            # What easy inputs leave of their time goes to the later ones.
+            share = Budget(budget.remaining / (len(batch) - row) if math.isfinite(budget.seconds) else math.inf)
+            answers[row] = self._decide_one(batch.one(row), region[index], share)
+        return answers
+
+    def bracket(
+        self, batch: Batch, epsilons: Sequence[float], answers: Sequence[Answer], budget: Budget
+    ) -> list[Answer]:
+        """Decide the requested radii that are open in rising order, then bisect."""
+        return bisect_brackets(self, batch, [0.0, *epsilons], answers, budget, self.refinements)
+
+    def _decide_one(self, one: Batch, region: BallRegion, budget: Budget) -> Answer:
+        shown = Answer()
+
+        def attack(points: Tensor) -> bool:
+            nonlocal shown
+            (tried,) = try_points(one, region, points.unsqueeze(0).to(region.centre), [0], self.name)
+            shown = shown.merge(tried)
+            return shown.witness is not None
+
+        ball = region.on_processor()
+        found = decide_box(_asked(one), ball.enclosure(), attack, budget, self.boxes)
+        if found.proved:
+            return Answer.proved(float(ball.radius[0]), self.name, self.strength)
+        return shown.merge(Answer.open(None if found.falsified else found.reason))
+
+
+def _asked(one: Batch) -> Conjunctions:
+    """Return what is unsafe for an input, row by row where it is known that way."""
+    network = one.subject.network
+    if one.conjunctions is not None:
+        network, unsafe = one.conjunctions
+        return Conjunctions.of_polyhedra(network.cast(torch.float64, torch.device("cpu")), unsafe)
+    return Conjunctions.of_class(network.cast(torch.float64, torch.device("cpu")), int(one.classes[0]))
