@@ -222,7 +222,7 @@ def node_tolerances(network: Network, x: Tensor) -> Iterator[tuple[str, Tensor, 
             box = rounded.op.interval(*(Box.point(value[:batch].to(network.dtype)) for value in inputs))
             zero = node.op.evaluate(*(torch.zeros_like(value[:1]) for value in inputs)).abs()
         radius = _typical(node.op) * (box.upper.to(torch.float64) - box.lower.to(torch.float64)) / 2.0
-        size = node.op.trusted_error(output[:batch].abs())
+        size = node.op.trusted_error(output[:batch].abs(), *(value[:batch] for value in inputs))
         # A box that overflows says nothing: the runtime overflows there too, or has the value in other order.
         # Nor does a value at zero that does not exist.
         zero = zero.nan_to_num(nan=0.0, posinf=0.0)

@@ -96,6 +96,7 @@ class GraphBuilder:
         self.limits = limits
         self.input = Value(INPUT, given.shape)
         self._nodes: list[Node] = []
+        self._makers: dict[str, Node] = {}
         self._shapes: dict[str, Shape] = {INPUT: given.sample_shape}
         self._uses: dict[str, int] = {}
         self._operations = 0
@@ -139,8 +140,13 @@ class GraphBuilder:
         self._nodes.append(Node(unique, op, tuple(value.name for value in inputs)))
         if op.chooses or any(value.name in self._places for value in inputs):
             self._places.add(unique)
+        self._makers[unique] = self._nodes[-1]
         self._shapes[unique] = shape
         return Value(unique, (1, *shape) if self.has_batch else shape)
+
+    def maker(self, name: str) -> Node | None:
+        """Return the node that computes a value of the network, None for the input."""
+        return self._makers.get(name)
 
     def axis(self, x: Value, axis: int) -> int:
         """Return an axis of the file as an axis of the sample; negative ones count from the end."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from encoders.formats.cells import together
+from encoders.formats.gates import gated
 from encoders.formats.graph import Value
 from encoders.formats.torch_node import TorchNode
 from encoders.ops import (
@@ -21,6 +22,7 @@ from encoders.ops import (
     AveragePool2d,
     BatchNorm,
     Conv2d,
+    Curve,
     DivideConstant,
     MaxPool2d,
     MultiplyConstant,
@@ -188,17 +190,23 @@ def _constant_minus(node: TorchNode, constant: str, value: str) -> Value:
 
 
 def multiply(node: TorchNode) -> Value:
-    """Return a value times a constant."""
-    if node.is_value("self") and node.is_value("other"):
+    """Return a value times a constant, or times a function of itself that makes a curve."""
+    if not (node.is_value("self") and node.is_value("other")):
+        return _with_constant(node, MultiplyConstant)
+    product = gated(node, node.value("self"), node.value("other"))
+    if product is None:
         raise ValueError("a product of two computed values is not supported; supported: one constant")
-    return _with_constant(node, MultiplyConstant)
+    return product
 
 
 def divide(node: TorchNode) -> Value:
-    """Return a value divided by a constant."""
-    if node.is_value("other"):
-        raise ValueError("a computed divisor is not supported; supported: a constant divisor")
-    return _with_constant(node, DivideConstant)
+    """Return a value divided by a constant, or a constant divided by a value."""
+    if not node.is_value("other"):
+        return _with_constant(node, DivideConstant)
+    if node.is_value("self"):
+        raise ValueError("a quotient of two computed values is not supported; supported: one constant")
+    inverse = node.emit(Curve("power", (-1.0,)), node.value("other"), part="inverse")
+    return node.emit(MultiplyConstant(node.constant("self", inverse)), inverse)
 
 
 def _with_constant(node: TorchNode, op: Callable[[Tensor], Op]) -> Value:

@@ -229,8 +229,10 @@ class Op(ABC):
             return Size(outputs * (2 * segments + 6), outputs * (12 * segments + 5))
         return Size(3 * outputs, 6 * outputs)
 
-    def trusted_error(self, size: Tensor) -> Tensor:
+    def trusted_error(self, size: Tensor, *x: Tensor) -> Tensor:
         """Return the sizes of which runtimes err by some units in the last place, at values of `(batch, *shape)` sizes.
+
+        x: the inputs.
 
         That is more than the op's own rounding, as they approximate curves and merge nodes.
         """

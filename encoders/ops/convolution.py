@@ -138,7 +138,7 @@ class Conv2d(WeightedSum):
         with plain_products(x):
             return functional.conv2d(x, weight, bias, self.stride, (top, left), self.dilation, self.groups)
 
-    def trusted_error(self, size: Tensor) -> Tensor:
+    def trusted_error(self, size: Tensor, *x: Tensor) -> Tensor:
         """Return the greatest of each channel: convolutions by transformed tiles (Winograd) mix its pixels."""
         return size.amax(dim=(2, 3), keepdim=True).expand_as(size)
 

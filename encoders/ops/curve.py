@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from encoders.box import Box
@@ -60,6 +61,6 @@ class Curve(ElementwiseOp):
             return self.evaluate(*x)
         return replace_backward(self.evaluate, lambda z: self.evaluate(z) + leak * z)(*x)
 
-    def trusted_error(self, size: Tensor) -> Tensor:
-        """Return sizes of 1 at least: approximations of curves err by a share of the curve's range."""
-        return size.clamp(min=1.0)
+    def trusted_error(self, size: Tensor, *x: Tensor) -> Tensor:
+        """Return the greatest of value, input and 1: runtimes multiply the input by an approximation of up to 1."""
+        return torch.maximum(size, x[0].abs()).clamp(min=1.0)

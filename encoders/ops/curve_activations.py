@@ -4,6 +4,7 @@ Places of bends and turns have 19 digits, found as roots of the second and the f
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -94,44 +95,89 @@ def silu() -> Function:
     return Function((span,), -0.2785)
 
 
-def gelu() -> Function:
-    """Return x / 2 (1 + erf(x / sqrt 2))."""
+def _erf_gate(factor: float, scale: float) -> Function:
+    """Return factor x (1 + erf(scale x))."""
 
     def value(x: Tensor) -> Tensor:
-        return 0.5 * x * torch.erfc(x * -math.sqrt(0.5))
+        return factor * x * torch.erfc(x * -scale)
 
     def derivative(x: Tensor) -> Tensor:
-        inner = x.clamp(-1e2, 1e2)
-        density = torch.exp(-0.5 * inner * inner) * (inner / math.sqrt(2.0 * math.pi))
-        return 0.5 * torch.erfc(x * -math.sqrt(0.5)) + density
+        inner = (scale * x).clamp(-1e2, 1e2)
+        density = torch.exp(-inner * inner) * (inner * (2.0 / math.sqrt(math.pi)))
+        return factor * (torch.erfc(x * -scale) + density)
 
     def size(x: Tensor, y: Tensor) -> Tensor:
-        # The quotient is rounded before erfc, which stretches its error by its square.
-        return y.abs() * (1.0 + x.clamp(-1e2, 0.0).square())
+        # The argument is rounded before erfc, which stretches its error by its square.
+        return y.abs() * (1.0 + 2.0 * (scale * x).clamp(-1e2, 0.0).square())
 
-    knot, turn = 1.4142135623730950488, -0.75179152469356445746
+    knot, turn = 1.0 / scale, -0.53159688514939322273 / scale
     span = Span(value, derivative, (-1, 1, -1), (-knot, knot), (turn,), limits=(0.0, INF), size=size)
-    return Function((span,), -0.17)
+    return Function((span,), -0.2405 * factor / scale)
+
+
+def gelu() -> Function:
+    """Return x / 2 (1 + erf(x / sqrt 2))."""
+    return _erf_gate(0.5, math.sqrt(0.5))
+
+
+def erf_gate() -> Function:
+    """Return x (1 + erf(x)): what a gelu is but for units."""
+    return _erf_gate(1.0, 1.0)
 
 
 def gelu_tanh() -> Function:
     """Return x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))."""
+    return _tanh_gate(0.5, SCALE, CUBIC)
+
+
+def is_near_gelu(scale: float, cubic: float) -> bool:
+    """Return whether the numbers of a gate of tanh are near enough to a gelu's to have its bends and turns."""
+    return abs(scale - SCALE) <= 1e-5 and abs(cubic - CUBIC) <= 1e-5
+
+
+def tanh_gate(scale: float, cubic: float) -> Function:
+    """Return x (1 + tanh(scale (x + cubic x^3))), the numbers next to those of a gelu."""
+    return _tanh_gate(1.0, scale, cubic)
+
+
+def _tanh_gate(factor: float, scale: float, cubic: float) -> Function:
+    if not is_near_gelu(scale, cubic):
+        raise ValueError(f"a gate of tanh takes the numbers of a gelu, {SCALE:.7f}, {CUBIC}, got {scale}, {cubic}")
 
     def inner(x: Tensor) -> Tensor:
-        return 2.0 * SCALE * (x + CUBIC * x * x * x)
+        return 2.0 * scale * (x + cubic * x * x * x)
 
     def derivative(x: Tensor) -> Tensor:
         z = x.clamp(-1e2, 1e2)
         share, rest = torch.sigmoid(inner(z)), torch.sigmoid(-inner(z))
-        return share + share * rest * z * (2.0 * SCALE * (1.0 + 3.0 * CUBIC * z * z))
+        return 2.0 * factor * (share + share * rest * z * (2.0 * scale * (1.0 + 3.0 * cubic * z * z)))
 
     def size(x: Tensor, y: Tensor) -> Tensor:
         return y.abs() * (1.0 + inner(x.clamp(-1e2, 0.0)).abs())
 
-    knot, turn = 1.4185040087908283555, -0.75246142207101625849
-    value = lambda x: x * torch.sigmoid(inner(x))  # noqa: E731
-    span = Span(value, derivative, (-1, 1, -1), (-knot, knot), (turn,), limits=(0.0, INF), size=size)
-    return Function((span,), -0.1701)
+    def bend(x: float) -> float:
+        # The second derivative over the positive 1 - tanh^2.
+        slope = scale * (1.0 + 3.0 * cubic * x * x)
+        return 2.0 * slope + x * (6.0 * scale * cubic * x - 2.0 * math.tanh(scale * (x + cubic * x**3)) * slope * slope)
+
+    def slope_of(x: float) -> float:
+        steep = math.tanh(scale * (x + cubic * x**3))
+        return 1.0 + steep + x * (1.0 - steep) * (1.0 + steep) * scale * (1.0 + 3.0 * cubic * x * x)
+
+    knot, turn = _root(bend, 2.0, 1.0), _root(slope_of, -1.0, -0.5)
+    span = Span(
+        lambda x: x * (2.0 * factor * torch.sigmoid(inner(x))), derivative, (-1, 1, -1), (-knot, knot), (turn,),
+        limits=(0.0, INF), size=size,
+    )  # fmt: skip
+    return Function((span,), -0.3402 * factor)
+
+
+def _root(function: Callable[[float], float], below: float, above: float) -> float:
+    """Return where a function changes its sign, between places where it is negative and positive."""
+    for _ in range(60):
+        middle = 0.5 * (below + above)
+        below, above = (middle, above) if function(middle) < 0.0 else (below, middle)
+    return below
 
 
 def mish() -> Function:

@@ -16,6 +16,7 @@ FUNCTIONS: dict[str, Callable[..., Function]] = {
     "celu": activations.celu,
     "elu": activations.elu,
     "erf": elementary.erf,
+    "erf-gate": activations.erf_gate,
     "exp": elementary.exponential,
     "gelu": activations.gelu,
     "gelu-tanh": activations.gelu_tanh,
@@ -29,6 +30,7 @@ FUNCTIONS: dict[str, Callable[..., Function]] = {
     "silu": activations.silu,
     "softplus": activations.softplus,
     "softsign": activations.softsign,
+    "tanh-gate": activations.tanh_gate,
     "tanhshrink": activations.tanhshrink,
 }
 

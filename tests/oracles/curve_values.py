@@ -32,9 +32,9 @@ def softplus(x: Any, beta: float, threshold: float | None = None) -> Any:
     return x if threshold is not None and b * x > threshold else log1p_exp(b * x) / b
 
 
-def tanh_gelu(x: Any) -> Any:
-    inner = mpmath.sqrt(2 / mpmath.pi) * (x + mpmath.mpf(0.044715) * x**3)
-    return x / (1 + exp(-2 * inner))
+def tanh_gate(x: Any, scale: Any, cubic: Any) -> Any:
+    """Return x (1 + tanh(scale (x + cubic x^3)))."""
+    return 2 * x / (1 + exp(-2 * mpmath.mpf(scale) * (x + mpmath.mpf(cubic) * x**3)))
 
 
 def power(x: Any, exponent: float) -> Any:
@@ -50,9 +50,10 @@ VALUES: dict[str, Callable[..., Any]] = {
     "celu": lambda x, alpha: x if x >= 0 else below_zero(alpha, x, alpha),
     "elu": lambda x, alpha: x if x >= 0 else below_zero(alpha, x),
     "erf": lambda x: 1 - erfc(x) if x > 1 else erfc(-x) - 1 if x < -1 else mpmath.erf(x),
+    "erf-gate": lambda x: x * erfc(-x),
     "exp": exp,
     "gelu": lambda x: x * erfc(-x / mpmath.sqrt(2)) / 2,
-    "gelu-tanh": tanh_gelu,
+    "gelu-tanh": lambda x: tanh_gate(x, mpmath.sqrt(2 / mpmath.pi), mpmath.mpf("0.044715")) / 2,
     "hard-swish": lambda x: x * min(max(x + 3, mpmath.mpf(0)), mpmath.mpf(6)) / 6,
     "log": mpmath.log,
     "log-sigmoid": lambda x: -log1p_exp(-x),
@@ -63,16 +64,19 @@ VALUES: dict[str, Callable[..., Any]] = {
     "silu": lambda x: x / (1 + exp(-x)),
     "softplus": softplus,
     "softsign": lambda x: x / (1 + abs(x)),
+    "tanh-gate": tanh_gate,
     "tanhshrink": lambda x: x - mpmath.tanh(x),
 }
 
 # Brackets of the places where functions turn, beside their bends.
 TURNS: dict[str, tuple[float, float]] = {
+    "erf-gate": (-0.6, -0.5),
     "gelu": (-0.8, -0.7),
     "gelu-tanh": (-0.8, -0.7),
     "hard-swish": (-1.6, -1.4),
     "mish": (-1.3, -1.1),
     "silu": (-1.4, -1.2),
+    "tanh-gate": (-0.8, -0.7),
 }
 
 
@@ -82,18 +86,19 @@ def curve_value(function: str, arguments: tuple[float, ...], x: Any) -> Any:
 
 
 @cache
-def turn_of(function: str, precision: int) -> Any:
+def turn_of(function: str, arguments: tuple[float, ...], precision: int) -> Any:
     """Return where the function is least, so near that its value has all digits."""
     low, high = (mpmath.mpf(end) for end in TURNS[function])
     with mpmath.workprec(min(precision, 600)):
-        return mpmath.findroot(lambda x: mpmath.diff(VALUES[function], x), (low, high), solver="anderson", tol=1e-60)
+        slope = lambda x: mpmath.diff(lambda v: VALUES[function](v, *arguments), x)  # noqa: E731
+        return mpmath.findroot(slope, (low, high), solver="anderson", tol=1e-60)
 
 
 def curve_range(function: str, arguments: tuple[float, ...], low: Any, high: Any) -> tuple[Any, Any]:
     """Return the least and the greatest value on [low, high], on which the function is continuous."""
     places = [low, high]
     if function in TURNS:
-        places.append(min(max(turn_of(function, mpmath.mp.prec), low), high))
+        places.append(min(max(turn_of(function, arguments, mpmath.mp.prec), low), high))
     if low < 0 < high:
         places.append(mpmath.mpf(0))
     values = [curve_value(function, arguments, place) for place in places]
