@@ -8,6 +8,7 @@ from encoders.formats import onnx_curve_ops as curves
 from encoders.formats import onnx_index_ops as indices
 from encoders.formats import onnx_ops as ops
 from encoders.formats import onnx_reductions as sums
+from encoders.formats import onnx_resize_ops as resizing
 from encoders.formats import onnx_shape_ops as moves
 from encoders.formats import onnx_window_ops as windows
 from encoders.formats.graph import Value
@@ -23,13 +24,14 @@ HANDLERS: dict[str, tuple[Callable[[OnnxNode], Value | tuple[Value, ...]], tuple
     "Abs": (ops.absolute, ()),
     "Add": (ops.add, ()),
     "ArgMax": (classes.arg_max, ("axis", "keepdims", "select_last_index")),
-    "AveragePool": (windows.average_pool, (*_AUTO, "ceil_mode", "count_include_pad", "dilations")),
+    "AveragePool": (windows.means, (*_AUTO, "ceil_mode", "count_include_pad", "dilations")),
     # momentum only matters in training.
     "BatchNormalization": (ops.batch_normalization, ("epsilon", "momentum", "spatial", "training_mode")),
     # saturate only matters for casts to 8-bit floats, which are refused.
     "Cast": (moves.cast, ("to", "saturate")),
     "Concat": (cells.concat_values, ("axis",)),
     "Conv": (windows.conv, (*_AUTO, "dilations", "group")),
+    "ConvTranspose": (windows.conv_transpose, (*_AUTO, "dilations", "group", "output_padding", "output_shape")),
     "DepthToSpace": (moved(cells.depth_to_space, 0), ("blocksize", "mode")),
     "Div": (ops.divide, ()),
     # ratio and seed only matter in training.
@@ -41,10 +43,11 @@ HANDLERS: dict[str, tuple[Callable[[OnnxNode], Value | tuple[Value, ...]], tuple
     "GatherND": (moved(indices.gather_nd, 0), ("batch_dims",)),
     "Gemm": (ops.gemm, ("alpha", "beta", "transA", "transB")),
     "GlobalAveragePool": (sums.global_average_pool, ()),
+    "GlobalMaxPool": (windows.global_max_pool, ()),
     "Identity": (moves.identity, ()),
     "LogSoftmax": (classes.log_softmax, ("axis",)),
     "MatMul": (ops.matmul, ()),
-    "MaxPool": (windows.max_pool, (*_AUTO, "ceil_mode", "dilations", "storage_order")),
+    "MaxPool": (windows.maxima, (*_AUTO, "ceil_mode", "dilations", "storage_order")),
     "Mean": (sums.average, ()),
     "Mul": (ops.multiply, ()),
     "Neg": (ops.negate, ()),
@@ -55,6 +58,7 @@ HANDLERS: dict[str, tuple[Callable[[OnnxNode], Value | tuple[Value, ...]], tuple
     "ReduceSum": (sums.reduced(sum_over, 13), _REDUCTION),
     "Relu": (ops.relu, ()),
     "Reshape": (moves.reshape, ("allowzero",)),
+    "Resize": (resizing.resize, resizing.ATTRIBUTES),
     "ScatterElements": (moved(indices.scatter_elements, 0, 2), ("axis", "reduction")),
     "ScatterND": (moved(indices.scatter_nd, 0, 2), ("reduction",)),
     "Sigmoid": (ops.sigmoid, ()),
@@ -70,6 +74,7 @@ HANDLERS: dict[str, tuple[Callable[[OnnxNode], Value | tuple[Value, ...]], tuple
     "Transpose": (moves.transpose, ("perm",)),
     "Trilu": (moved(cells.trilu, 0, fill=cells.zero), ("upper",)),
     "Unsqueeze": (moves.unsqueeze, ("axes",)),
+    "Upsample": (resizing.upsample, ("mode", "scales")),
     "Where": (moved(cells.where, 1, 2), ()),
     **curves.HANDLERS,
 }

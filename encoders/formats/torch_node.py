@@ -80,14 +80,19 @@ class TorchNode:
         """Return whether the argument depends on the network's input."""
         return isinstance(self.arguments[name], Value)
 
-    def pair(self, name: str) -> tuple[int, int]:
-        """Return a list of one or two integers as two."""
+    def numbers(self, name: str, count: int) -> tuple[int, ...]:
+        """Return one integer, or a list of them, as so many."""
         given = self.take(name)
         values = [given] if isinstance(given, int) else list(given)
-        values = values * 2 if len(values) == 1 else values
-        if len(values) != 2 or not all(isinstance(value, int) for value in values):
-            raise ValueError(f"{name} = {given} is not supported; supported: two dimensions")
-        return values[0], values[1]
+        values = values * count if len(values) == 1 else values
+        if len(values) != count or not all(isinstance(value, int) for value in values):
+            raise ValueError(f"{name} = {given} is not supported; supported: {count} numbers")
+        return tuple(values)
+
+    def pair(self, name: str) -> tuple[int, int]:
+        """Return a list of one or two integers as two."""
+        first, second = self.numbers(name, 2)
+        return first, second
 
     def expect(self, name: str, *supported: Any) -> None:
         """Raise ValueError unless the argument has one of the supported values."""

@@ -8,7 +8,9 @@ from encoders.formats import torch_class_ops as classes
 from encoders.formats import torch_curve_ops as curves
 from encoders.formats import torch_ops as ops
 from encoders.formats import torch_reductions as sums
+from encoders.formats import torch_resize_ops as resizing
 from encoders.formats import torch_shape_ops as moves
+from encoders.formats import torch_window_ops as windows
 from encoders.formats.graph import Value
 from encoders.formats.reductions import greatest_over, least_over, mean_over, sum_over
 from encoders.formats.torch_cells import MOVES, moved
@@ -16,14 +18,12 @@ from encoders.formats.torch_node import TorchNode
 from encoders.ops import LogSoftmax, Relu, Sigmoid, Softmax, Tanh
 
 HANDLERS: dict[str, Callable[[TorchNode], Value | list[Value] | Tensor]] = {
-    "aten._adaptive_avg_pool2d.default": sums.adaptive_average_pool,
     "aten._native_batch_norm_legit_no_training.default": ops.batch_norm,
     "aten._log_softmax.default": classes.along_axis(LogSoftmax),
     "aten._softmax.default": classes.along_axis(Softmax),
     "aten._to_copy.default": moves.to_dtype,
     "aten._unsafe_view.default": moves.view,
     "aten.abs.default": ops.absolute,
-    "aten.adaptive_avg_pool2d.default": sums.adaptive_average_pool,
     "aten.add.Scalar": ops.add,
     "aten.add.Tensor": ops.add,
     "aten.addmm.default": ops.addmm,
@@ -31,14 +31,10 @@ HANDLERS: dict[str, Callable[[TorchNode], Value | list[Value] | Tensor]] = {
     "aten.argmax.default": classes.arg_max,
     "aten.amax.default": sums.reduced(greatest_over),
     "aten.amin.default": sums.reduced(least_over),
-    "aten.avg_pool2d.default": ops.average_pool,
     "aten.batch_norm.default": ops.batch_norm,
     "aten.cat.default": moves.concat,
     "aten.clone.default": moves.identity,
     "aten.contiguous.default": moves.identity,
-    "aten.conv2d.default": ops.convolution,
-    "aten.conv2d.padding": ops.convolution,
-    "aten.convolution.default": ops.convolution,
     "aten.cumsum.default": sums.running_sum,
     "aten.detach.default": moves.identity,
     "aten.div.Scalar": ops.divide,
@@ -51,8 +47,6 @@ HANDLERS: dict[str, Callable[[TorchNode], Value | list[Value] | Tensor]] = {
     "aten.log_softmax.int": classes.along_axis(LogSoftmax),
     "aten.matmul.default": ops.matmul,
     "aten.max.dim": sums.reduced(greatest_over),
-    "aten.max_pool2d.default": ops.max_pool,
-    "aten.max_pool2d_with_indices.default": ops.max_pool,
     "aten.mean.dim": sums.reduced(mean_over),
     "aten.min.dim": sums.reduced(least_over),
     "aten.mm.default": ops.matmul,
@@ -86,18 +80,21 @@ HANDLERS: dict[str, Callable[[TorchNode], Value | list[Value] | Tensor]] = {
     "encoders.mwd.default": ops.max_weighted_distance,
     "encoders.mwd_conv2d.default": ops.convolutional_max_weighted_distance,
     **curves.HANDLERS,
+    **resizing.HANDLERS,
+    **windows.HANDLERS,
 }
 
 # Calls that return several tensors, of which only the first is supported.
 TUPLES = (
     "aten._native_batch_norm_legit_no_training.default",
     "aten.max.dim",
-    "aten.max_pool2d_with_indices.default",
     "aten.min.dim",
+    *(f"aten.adaptive_max_pool{axes}d.default" for axes in (1, 2, 3)),
+    *(f"aten.max_pool{axes}d_with_indices.default" for axes in (1, 2, 3)),
 )
 
 # What calls handled here return has memory of its own.
-_COMPUTING = (ops.__name__, classes.__name__, curves.__name__, sums.__name__)
+_COMPUTING = tuple(module.__name__ for module in (ops, classes, curves, sums, windows, resizing))
 
 # Calls whose result shares no memory with anything that exists before them. What only moves values may return a view.
 FRESH = frozenset(name for name, handler in HANDLERS.items() if handler.__module__ in _COMPUTING) | {

@@ -19,20 +19,15 @@ from encoders.ops import (
     Add,
     AddConstant,
     Affine,
-    AveragePool2d,
     BatchNorm,
-    Conv2d,
     Curve,
     DivideConstant,
-    MaxPool2d,
     MultiplyConstant,
     Mwd,
     MwdConv2d,
     Op,
     Sub,
 )
-
-Padding = tuple[int, int, int, int]
 
 
 def linear(node: TorchNode) -> Value:
@@ -57,42 +52,6 @@ def matmul(node: TorchNode) -> Value:
     return node.emit(Affine(node.constants.transposed(matrix)), node.value())
 
 
-def convolution(node: TorchNode) -> Value:
-    """Return the two-dimensional cross-correlation with a constant kernel."""
-    x, weight = node.value("input"), node.weight("weight")
-    if weight.dim() != 4:
-        raise ValueError(f"kernels of shape {tuple(weight.shape)} are not supported; supported: two-dimensional")
-    node.graph.require_batch(x, 4)
-    if "transposed" in node.arguments:
-        node.expect("transposed", False)
-        node.expect("output_padding", [0], [0, 0])
-    stride, dilation = node.pair("stride"), node.pair("dilation")
-    padding = _convolution_padding(node, weight, stride, dilation)
-    op = Conv2d(weight, node.optional_weight("bias"), stride, padding, dilation, node.take("groups"))
-    return node.emit(op, x)
-
-
-def _convolution_padding(
-    node: TorchNode, weight: Tensor, stride: tuple[int, int], dilation: tuple[int, int]
-) -> Padding:
-    """Return (top, left, bottom, right) from numbers, 'valid' or 'same' (which pads more at the end)."""
-    mode = node.arguments["padding"]
-    if not isinstance(mode, str):
-        return _both_sides(node.pair("padding"))
-    node.expect("padding", "same", "valid")
-    if mode == "valid":
-        return 0, 0, 0, 0
-    if stride != (1, 1):
-        raise ValueError(f"padding 'same' with stride {stride} is not supported")
-    totals = [spread * (int(size) - 1) for spread, size in zip(dilation, weight.shape[2:], strict=True)]
-    top, left = totals[0] // 2, totals[1] // 2
-    return top, left, totals[0] - top, totals[1] - left
-
-
-def _both_sides(padding: tuple[int, int]) -> Padding:
-    return padding[0], padding[1], padding[0], padding[1]
-
-
 def batch_norm(node: TorchNode) -> Value:
     """Return the normalised value, with the stored statistics."""
     x = node.value("input")
@@ -107,29 +66,6 @@ def batch_norm(node: TorchNode) -> Value:
     return node.emit(BatchNorm(mean, variance, scale, shift, node.take("eps")), x)
 
 
-def max_pool(node: TorchNode) -> Value:
-    """Return maxima over windows."""
-    x, kernel, stride, padding = _pooling(node)
-    return node.emit(MaxPool2d(kernel, stride, padding, node.pair("dilation")), x)
-
-
-def average_pool(node: TorchNode) -> Value:
-    """Return means over windows."""
-    x, kernel, stride, padding = _pooling(node)
-    node.expect("divisor_override", None)
-    return node.emit(AveragePool2d(kernel, stride, padding, node.take("count_include_pad")), x)
-
-
-def _pooling(node: TorchNode) -> tuple[Value, tuple[int, int], tuple[int, int], Padding]:
-    """Return input, kernel, stride (the kernel if left out) and padding."""
-    x = node.value()
-    node.graph.require_batch(x, 4)
-    node.expect("ceil_mode", False)
-    kernel = node.pair("kernel_size")
-    stride = node.pair("stride") if node.take("stride") else kernel
-    return x, kernel, stride, _both_sides(node.pair("padding"))
-
-
 def max_weighted_distance(node: TorchNode) -> Value:
     """Return the outputs of a layer of MWD units."""
     link = "linear" if node.take("linear") else None
@@ -139,9 +75,11 @@ def max_weighted_distance(node: TorchNode) -> Value:
 
 def convolutional_max_weighted_distance(node: TorchNode) -> Value:
     """Return the outputs of a layer of MWD units slid over an image."""
-    x, padding = node.value("x"), _both_sides(node.pair("padding"))
+    x, (rows, columns) = node.value("x"), node.pair("padding")
     node.graph.require_batch(x, 4)
-    return node.emit(MwdConv2d(node.weight("u"), node.weight("w"), _negated(node), node.pair("stride"), padding), x)
+    return node.emit(
+        MwdConv2d(node.weight("u"), node.weight("w"), _negated(node), node.pair("stride"), (rows, columns) * 2), x
+    )
 
 
 def _negated(node: TorchNode) -> Tensor:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 import torch
 
 from encoders.formats.graph import GraphBuilder, Value
-from encoders.formats.reductions import mean_over
 from encoders.formats.torch_node import TorchNode
 from encoders.ops import Affine
 
@@ -24,14 +23,6 @@ def reduced(over: Over) -> Callable[[TorchNode], Value]:
         return over(node.graph, node.name, x, axes, bool("keepdim" in node.arguments and node.take("keepdim")))
 
     return handler
-
-
-def adaptive_average_pool(node: TorchNode) -> Value:
-    """Return the mean over height and width; other output sizes are not supported."""
-    x = node.value()
-    node.graph.require_batch(x, 4)
-    node.expect("output_size", [1, 1])
-    return mean_over(node.graph, node.name, x, (2, 3), True)
 
 
 def running_sum(node: TorchNode) -> Value:

@@ -7,7 +7,6 @@ small and primes apart, lest a wrong axis fit by chance.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import onnx
@@ -19,6 +18,7 @@ from encoders.formats.onnx_reader import convert
 from tests.networks.onnx_drawing import Drawing, Random, Shape
 from tests.networks.onnx_models import DOUBLE, FLOAT
 from tests.networks.onnx_move_sweep import MOVES
+from tests.networks.onnx_window_sweep import WINDOW_SHAPES, WINDOWS
 
 
 def unary(d: Drawing, x: str, shape: Shape) -> str:
@@ -137,44 +137,6 @@ def matmul(d: Drawing, x: str, shape: Shape) -> str:
     return d.add("MatMul", d.weight(*d.choice([[3, rows], [rows]])), x)
 
 
-def window(d: Drawing, size: tuple[int, int], kernel: list[int]) -> dict[str, Any]:
-    """Return pads or auto_pad, strides and dilations."""
-    mode = d.choice([None, None, "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"])
-    pads = [d.integer(0, 2) for _ in range(4)] if d.chance() else None
-    if pads and d.chance():
-        pads[2:] = pads[:2]
-    return {
-        "auto_pad": mode,
-        "pads": pads if mode in (None, "NOTSET") or d.chance(0.1) else None,
-        "strides": [d.integer(1, 3), d.integer(1, 3)] if d.chance(0.7) else None,
-        "dilations": d.choice([None, [1, 1], [d.integer(1, 3), d.integer(1, 3)]]),
-    }
-
-
-def conv(d: Drawing, x: str, shape: Shape) -> str:
-    kernel = [d.integer(1, 4), d.integer(1, 3)]
-    group = d.choice([group for group in range(1, shape[1] + 1) if shape[1] % group == 0])
-    outputs = group * d.integer(1, 2)
-    inputs = [x, d.weight(outputs, shape[1] // group, *kernel)]
-    if d.chance():
-        inputs.append(d.weight(outputs))
-    attributes = window(d, (shape[2], shape[3]), kernel)
-    return d.add("Conv", *inputs, group=group, kernel_shape=kernel if d.chance() else None, **attributes)
-
-
-def pool(d: Drawing, x: str, shape: Shape) -> str:
-    kernel = [d.integer(1, 4), d.integer(1, 3)]
-    return d.add(
-        d.choice(["MaxPool", "AveragePool"]),
-        x,
-        kernel_shape=kernel,
-        ceil_mode=d.choice([None, None, 0, 1]),
-        count_include_pad=d.choice([None, 0, 1]),
-        storage_order=d.choice([None, None, 0, 1]),
-        **window(d, (shape[2], shape[3]), kernel),
-    )
-
-
 def mean(d: Drawing, x: str, shape: Shape) -> str:
     if d.chance(0.3):
         return d.add("GlobalAveragePool", x)
@@ -278,11 +240,18 @@ def shape_chain(d: Drawing, x: str, shape: Shape) -> str:
     return d.add("Reshape", x, target)
 
 
-IMAGES = (conv, conv, conv, pool, pool, pool, mean, mean, batch_norm)
+IMAGES = (mean, mean, batch_norm)
 ANY = (unary, unary, dropout, clip, binary, binary, gemm, matmul, matmul, move, move, slice_, slice_, shape_chain)
 ONE_NUMBER = (curve, curve, curve, curve, power, extreme, prelu)
 OVER_CLASSES = (over_classes, over_classes)
-DRAWERS: tuple[Callable[[Drawing, str, Shape], str], ...] = (*IMAGES, *ANY, *MOVES, *ONE_NUMBER, *OVER_CLASSES)
+DRAWERS: tuple[Callable[[Drawing, str, Shape], str], ...] = (
+    *IMAGES,
+    *WINDOWS,
+    *ANY,
+    *MOVES,
+    *ONE_NUMBER,
+    *OVER_CLASSES,
+)
 
 
 def input_shape(random: Random) -> tuple[Shape, bool]:
@@ -303,8 +272,8 @@ def draw_one(seed: int) -> tuple[Drawing, str, Shape]:
         shape, free = (1, 4, 7, 6), bool(random.random() < 0.5)
     elif drawer in MOVES and random.random() < 0.5:
         shape = (1, 4, 3, 2) if random.random() < 0.5 else (1, 5, 3)
-    elif drawer in (conv, pool):
-        shape = (1, 2, 5, 3)
+    elif drawer in WINDOWS:
+        shape, free = WINDOW_SHAPES[int(random.integers(3))], bool(random.random() < 0.5)
     dtype = np.float64 if random.random() < 0.25 else np.float32
     d = Drawing(random, int(random.integers(OPSETS[0], OPSETS[-1] + 1)), dtype, free)
     output = drawer(d, "x", shape)
@@ -321,7 +290,7 @@ def draw_chain(seed: int) -> tuple[Drawing, str, Shape]:
     value, shape = "x", (1, 4, 7, 6)
     for _ in range(8):
         count, weights = len(d.nodes), dict(d.weights)
-        drawer = d.choice([one for one in DRAWERS if len(shape) == 4 or one not in (conv, pool, mean)])
+        drawer = d.choice([one for one in DRAWERS if len(shape) == 4 or one not in (*WINDOWS, mean)])
         output = drawer(d, value, shape)
         try:
             network = convert(d.model((1, 4, 7, 6), output), "prefix")

@@ -72,13 +72,28 @@ def test_other_opsets_are_refused_with_the_remedy(opset: int) -> None:
     assert "opset_version" in message
 
 
+def resized(scales: np.ndarray, opset: int = 13, **attributes: object) -> str:
+    return of_node("Resize", IMAGE, np.zeros(0, np.float32), scales, opset=opset, **attributes)
+
+
 NODE_REFUSALS = {
-    "ceil_mode": lambda: of_node("MaxPool", IMAGE, kernel_shape=[2, 2], ceil_mode=1),
-    "dilations": lambda: of_node("AveragePool", IMAGE, kernel_shape=[2, 2], dilations=[2, 2], opset=19),
-    "symmetric padding": lambda: of_node("AveragePool", IMAGE, kernel_shape=[3, 3], pads=[1, 1, 0, 0]),
+    "write the pads out": lambda: of_node(
+        "AveragePool", IMAGE, kernel_shape=[2, 2], dilations=[2, 2], auto_pad="SAME_UPPER", opset=19
+    ),
+    "padding alone": lambda: of_node("AveragePool", IMAGE, kernel_shape=[1, 1], pads=[1, 0, 0, 0]),
+    "negative padding": lambda: of_node("ConvTranspose", IMAGE, KERNEL, output_shape=[20, 20]),
+    "output_padding": lambda: of_node("ConvTranspose", IMAGE, KERNEL, output_padding=[1, 0]),
+    "in 1 groups does not fit": lambda: of_node("ConvTranspose", IMAGE, np.ones((3, 2, 1, 1))),
+    "keep the shape": lambda: resized(np.array([1, 1, 1, 1.1], np.float32)),
+    "batch axis of a resize": lambda: resized(np.array([2, 1, 1, 1], np.float32)).replace("axis", "axis of a resize"),
+    "rounding decides": lambda: of_node("Resize", IMAGE, np.array([1, 1, 0.7, 0.7], np.float32), opset=10),
+    "tf_crop_and_resize": lambda: resized(
+        np.array([1, 1, 2, 2], np.float32), coordinate_transformation_mode="tf_crop_and_resize"
+    ),
+    "antialias": lambda: resized(np.array([1, 1, 2, 2], np.float32), opset=18, mode="linear", antialias=1),
     "kernel_shape": lambda: of_node("Conv", IMAGE, KERNEL, kernel_shape=[2, 2]),
     "ambiguous": lambda: of_node("Conv", IMAGE, KERNEL, auto_pad="SAME_UPPER", pads=[1, 1, 1, 1]),
-    "two-dimensional": lambda: of_node("Conv", ["N", 4, 7], np.ones((4, 4, 3))),
+    "one to three axes": lambda: of_node("Conv", ["N", 4, 2, 2, 2, 2], np.ones((4, 4, 1, 1, 1, 1))),
     "batch axis": lambda: of_node("Conv", [3, 4, 7, 7], KERNEL),
     "training_mode": lambda: of_node("BatchNormalization", IMAGE, *[np.ones(4)] * 4, opset=14, training_mode=1),
     "transA": lambda: of_node("Gemm", ["N", 4], W, transA=1),

@@ -35,6 +35,7 @@ from tests.networks.torch_sweep import (
     runs_in_torch,
     writing_step,
 )
+from tests.networks.torch_windows import every_call
 
 # Two evaluations of the same few sums of numbers near 1; a misread call differs by hundredths.
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-3}
@@ -182,6 +183,13 @@ def test_every_operator_of_the_tables_is_read_with_its_values_somewhere() -> Non
             check = MemoryCheck(program)
             check.run(torch.randn(2 if name == "sizes" else 1, *shape, dtype=torch.float64))
             fresh |= check.seen
+    for name, (model, shape) in every_call().items():
+        program = exported(model, shape)
+        assert_same_values(convert(program, name), model, shape, name)
+        read |= {str(node.target) for node in program.graph.nodes}
+        check = MemoryCheck(program)
+        check.run(torch.randn(1, *shape, dtype=torch.float64))
+        fresh |= check.seen
     assert sorted(set(HANDLERS) - read) == []
     assert sorted(set(FRESH) - fresh) == []
     assert sorted(set(FOLDABLE) - read) == []
