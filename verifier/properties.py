@@ -89,10 +89,14 @@ class Question:
         return PropertyWitness(point[0], outputs) if reason is None else reason
 
 
-def ask(subject: Subject, asked: Property, seed: int) -> Question:
+# The networks of margins by their unsafe sets, of which many boxes of a file have the same.
+KnownMargins = dict[tuple[bytes, ...], Network]
+
+
+def ask(subject: Subject, asked: Property, seed: int, known: KnownMargins | None = None) -> Question:
     """Return the question of a property with unsafe sets; ValueError where it does not fit the model.
 
-    subject: its agreement compares every point that is run with the graph.
+    subject: its agreement compares every point that is run with the graph. known: of this model, filled in.
     """
     network = subject.network
     asked = asked.shaped(network.input_shape, int(np.prod(network.output_shape, dtype=int)))
@@ -101,8 +105,11 @@ def ask(subject: Subject, asked: Property, seed: int) -> Question:
     winner = asked.reference_class if len(network.output_shape) == 1 else None
     if winner is None:
         unsafe = ordered(asked.unsafe)
+        known, key = {} if known is None else known, _numbers(asked.unsafe)
+        if key not in known:
+            known[key] = margins_of_property(network, asked.unsafe)
         margins = replace(
-            subject, network=margins_of_property(network, asked.unsafe), agreement=None,
+            subject, network=known[key], agreement=None,
             runtime=lambda points: run_margins(subject, unsafe, points),
         )  # fmt: skip
     else:
@@ -118,6 +125,12 @@ def ask(subject: Subject, asked: Property, seed: int) -> Question:
         margins, region.centre, classes, (seed,), domain, float(region.radius[0]), conjunctions=(network, asked.unsafe)
     )  # fmt: skip
     return Question(subject, network, asked, batch, region)
+
+
+def _numbers(unsafe: tuple[Halfspaces, ...]) -> tuple[bytes, ...]:
+    """Return all that the network of margins depends on, beside the model."""
+    pairs = ((halfspaces.coefficients, halfspaces.offsets) for halfspaces in unsafe)
+    return tuple(values.cpu().contiguous().numpy().tobytes() for pair in pairs for values in pair)
 
 
 def run_margins(subject: Subject, unsafe: list[Halfspaces], points: np.ndarray) -> np.ndarray:

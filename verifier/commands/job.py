@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -236,6 +237,7 @@ def placed(named: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(Path(place).resolve()) if Path(place).exists() else str(place) for name, place in places.items()}
 
 
+@functools.cache
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 

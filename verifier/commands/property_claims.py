@@ -26,7 +26,7 @@ from verifier.certificates.files import certificate_path, read_certificate
 from verifier.certificates.scope import certificate_refusal
 from verifier.commands.claims import MALFORMED, NEARLY, evaluate, place_of, require_digest
 from verifier.commands.property_job import seen_to_agree
-from verifier.properties import PropertyWitness, Question, ask
+from verifier.properties import KnownMargins, PropertyWitness, Question, ask
 from verifier.runs.folder import StoredRun
 from verifier.runs.property_files import digest_of, read_stored
 from verifier.runs.verify_record import INSIDE, VerifyRecord
@@ -39,7 +39,7 @@ class PropertyClaims:
     """The model and the properties that records, certificates and witnesses are held against.
 
     seed: of the run. records: of all boxes, by position. places: the folder where the property files are now, or None.
-    files: what was read already.
+    files, margins: what was read and made already.
     """
 
     run: Path
@@ -48,6 +48,7 @@ class PropertyClaims:
     records: Mapping[int, VerifyRecord]
     places: Path | None
     files: dict[Path, tuple[Property, ...]] = dataclasses.field(default_factory=dict)
+    margins: KnownMargins = dataclasses.field(default_factory=dict)
 
     def check_record(self, index: int, record: VerifyRecord) -> None:
         """Raise ClaimError where a record is not about the property it names, or contradicts those beside it."""
@@ -141,7 +142,7 @@ class PropertyClaims:
         return False
 
     def _question(self, record: VerifyRecord) -> Question:
-        return ask(self.subject, self.property_of(record), self.seed)
+        return ask(self.subject, self.property_of(record), self.seed, self.margins)
 
     def property_of(self, record: VerifyRecord) -> Property:
         """Return the property that a record is about, from its file or the run; ClaimError if it is gone or another."""

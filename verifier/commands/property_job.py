@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from verifier.agreement import INPUTS
 from verifier.commands.job import Job, placed
 from verifier.commands.request import Model
 from verifier.commands.verify_request import VerifyRequest
-from verifier.properties import Question, ask, start
+from verifier.properties import KnownMargins, Question, ask, start
 from verifier.runs.folder import RunError
 from verifier.runs.property_files import digest_of
 from verifier.runs.records import Record
@@ -57,9 +57,13 @@ class AskedBox:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PropertyJob(Job):
-    """Questions about the boxes of properties, which fit the subject; `indices` holds all boxes of some properties."""
+    """Questions about the boxes of properties, which fit the subject; `indices` holds all boxes of some properties.
+
+    margins: the networks that were made of it.
+    """
 
     boxes: tuple[AskedBox, ...]
+    margins: KnownMargins = field(default_factory=dict)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -95,7 +99,7 @@ class PropertyJob(Job):
 
     def question(self, index: int) -> Question:
         """Return the question that a box is."""
-        return ask(self.subject, self.boxes[index].asked, self.seed)
+        return ask(self.subject, self.boxes[index].asked, self.seed, self.margins)
 
 
 def load_property_job(model: Model, given: Sequence[Asked], request: VerifyRequest) -> PropertyJob:

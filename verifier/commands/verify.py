@@ -38,6 +38,9 @@ from verifier.runs.witness_files import Witnesses
 from verifier.summaries.verify import PropertySummary, grouped, verified
 from verifier.verdict import Strength, Verdict
 
+# Verdicts of a box after which no other of its property is asked about.
+SETTLED = (Verdict.SAT, Verdict.TIMEOUT)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class VerifiedProperty(PropertySummary):
@@ -130,12 +133,17 @@ def verify(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Verification:
-    """The task of `verify`. budgets: of the properties that were begun, by the position of their first box."""
+    """The task of `verify`.
+
+    budgets: of the properties that were begun, by the position of their first box; settled: those of which a box has a
+    witness, or took the time.
+    """
 
     job: PropertyJob
     request: VerifyRequest
     certificates: bool
     budgets: dict[int, Budget] = dataclasses.field(default_factory=dict)
+    settled: set[int] = dataclasses.field(default_factory=set)
     norm: ClassVar[Norm] = "inf"
     # A box may take all the time of its property, and what was done is to last.
     batch_size: ClassVar[int] = 1
@@ -164,17 +172,19 @@ class _Verification:
         (index,) = rows
         box, before = self.job.boxes[index], known.records.get(index)
         first = index - box.box
-        others = [known.records[i] for i in range(first, first + box.boxes) if i != index and i in known.records]
-        settled = any(self.complete(other) and other.verdict in (Verdict.SAT, Verdict.TIMEOUT) for other in others)
-        if settled and not (before is not None and before.is_decided):
-            return [], {}
         if first not in self.budgets:
-            spent = sum(other.head.seconds for other in others if self.complete(other))
+            boxes = range(first, first + box.boxes)
+            others = [known.records[i] for i in boxes if i in known.records and self.complete(known.records[i])]
+            spent = sum(other.head.seconds for other in others)
             self.budgets[first] = Budget(max(0.0, self.request.time_limit - spent))
+            self.settled.update(first for other in others if other.verdict in SETTLED)
+        if first in self.settled and not (before is not None and before.is_decided):
+            return [], {}
         if known.run is not None and box.file is None:
             write_property(box.asked, known.run.folder)
         started = time.perf_counter()
         record, witnesses = self._decided(index, before, known, self.budgets[first])
+        self.settled.update({first} if record.verdict in SETTLED else ())
         seconds = time.perf_counter() - started
         return [dataclasses.replace(record, head=dataclasses.replace(record.head, seconds=seconds))], witnesses
 
