@@ -43,11 +43,9 @@ def load(path: Path, limits: Limits) -> onnx.ModelProto:
 
 
 def check_graph(model: onnx.ModelProto, source: str, limits: Limits) -> None:
-    """Raise ModelFileError for functions, sparse or repeated weights, and LimitError for too many nodes."""
+    """Raise ModelFileError for sparse or repeated weights, and LimitError for too many nodes."""
     graph = model.graph
     limits.check("nodes", len(graph.node), "the graph")
-    if model.functions:
-        raise ModelFileError(f"{source}: local function {model.functions[0].name[:80]!r} is not supported; inline it")
     if graph.sparse_initializer:
         name = graph.sparse_initializer[0].values.name[:80]
         raise ModelFileError(f"{source}: sparse weight {name!r} is not supported; store it dense")

@@ -19,6 +19,7 @@ from encoders.formats.errors import LONGEST_PROBLEM, ModelFileError, Problem, Un
 from encoders.formats.graph import GraphBuilder, Value
 from encoders.formats.onnx_file import check_graph, input_of, inputs_of, load, opset_of
 from encoders.formats.onnx_fold import FOLDERS, fold
+from encoders.formats.onnx_functions import inlined
 from encoders.formats.onnx_node import Constant, Memory, OnnxNode
 from encoders.formats.onnx_operators import HANDLERS
 from encoders.formats.onnx_ops import TRAINING
@@ -44,7 +45,7 @@ def open_runtime(path: Path, limits: Limits = Limits()) -> Runtime:
     """Return the file as onnxruntime executes it on the CPU.
 
     onnxruntime only sees what the reader accepts: nodes and weights that the output does not depend on are left out,
-    as it would compute their constants too.
+    as it would compute their constants too. It expands functions by itself, if all that is in them is needed.
     """
     import onnxruntime
 
@@ -57,7 +58,7 @@ def open_runtime(path: Path, limits: Limits = Limits()) -> Runtime:
     # Whatever the bytes look like: onnxruntime takes some for its own format.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     try:
-        content = without_unused(model).SerializeToString()
+        content = _for_runtime(model, str(path), limits).SerializeToString()
         del model
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
@@ -84,6 +85,7 @@ def convert(model: onnx.ModelProto, source: str, limits: Limits = Limits()) -> N
     """Return the network of a model in memory; raise ModelFileError naming every node that is not supported."""
     given, opset = input_of(model, source), opset_of(model, source)
     check_graph(model, source, limits)
+    model = inlined(model, source, limits)
     graph = GraphBuilder(source, given, limits)
     reading = _Reading(graph, opset, {tensor.name: tensor for tensor in model.graph.initializer})
     reading.values[inputs_of(model)[0].name] = graph.input
@@ -105,6 +107,13 @@ def convert(model: onnx.ModelProto, source: str, limits: Limits = Limits()) -> N
     if not isinstance(result, Value):
         raise ModelFileError(f"{source}: output {output[:80]!r} does not depend on the input")
     return graph.finish(result)
+
+
+def _for_runtime(model: onnx.ModelProto, source: str, limits: Limits) -> onnx.ModelProto:
+    """Return the model as the file has it, without what its output does not depend on, in functions too."""
+    kept = without_unused(model)
+    flat = inlined(kept, source, limits)
+    return kept if flat is kept or without_unused(flat) is flat else without_unused(flat)
 
 
 def without_unused(model: onnx.ModelProto) -> onnx.ModelProto:

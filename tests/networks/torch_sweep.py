@@ -332,7 +332,6 @@ REFUSED_ROWS: dict[str, Step] = {
     "roll the batch": lambda m, x: x.roll(6, 0),
     "roll all": lambda m, x: x.roll(1),
     "take and repeat a row": lambda m, x: x[0].repeat(len(x), 1),
-    "where of the batch": lambda m, x: torch.where(torch.tensor([[True]]), x[:1], x),
     "places of the greatest": lambda m, x: x + x.max(1, keepdim=True)[1],
     "sum of all": lambda m, x: x + x.sum(),
     "a row replaced": lambda m, x: torch.select_scatter(x, m.shift, 0, 0),

@@ -79,10 +79,6 @@ def two_opsets(source: onnx.ModelProto) -> None:
     source.opset_import.add(domain="ai.onnx", version=9)
 
 
-def function(source: onnx.ModelProto) -> None:
-    source.functions.add(name="f", domain="own")
-
-
 def overload(source: onnx.ModelProto) -> None:
     source.graph.node[0].overload = "other"
 
@@ -99,7 +95,6 @@ REFUSALS: dict[str, tuple[Callable[[onnx.ModelProto], None], str]] = {
     "a weight has another precision than the input": (other_precision, "float64"),
     "a weight is quantised": (quantised, "INT8"),
     "two opsets are imported": (two_opsets, "opsets [13, 9]"),
-    "a function is defined": (function, "inline it"),
     "a node names an overload": (overload, "not supported"),
 }
 

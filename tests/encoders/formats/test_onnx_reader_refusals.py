@@ -221,7 +221,7 @@ def test_weights_listed_among_the_inputs_are_weights() -> None:
     assert convert(source, "test.onnx").output_shape == (4,)
 
 
-def test_sparse_weights_and_functions_are_refused() -> None:
+def test_sparse_weights_are_refused() -> None:
     source = model([make("Relu", ["x"], ["y"])], ["N", 4])
     values = numpy_helper.from_array(np.ones(1, np.float32), "sparse")
     indices = numpy_helper.from_array(np.zeros(1, np.int64))
