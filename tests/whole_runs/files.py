@@ -22,6 +22,7 @@ from encoders.ops import (
     BatchNorm,
     Concat,
     Conv2d,
+    Curve,
     DivideConstant,
     GlobalAveragePool,
     LeakyRelu,
@@ -38,6 +39,8 @@ from encoders.ops import (
 )
 
 FORMS = ("native", "onnx", "module")
+# Of opset 13.
+CURVES = {"elu": "Elu", "erf": "Erf"}
 PLAIN = {Add: "Add", Sub: "Sub", Relu: "Relu", Abs: "Abs", Sigmoid: "Sigmoid", Tanh: "Tanh"}
 CONSTANTS = {AddConstant: "Add", MultiplyConstant: "Mul", DivideConstant: "Div"}
 
@@ -90,6 +93,8 @@ def _onnx(op: Op) -> tuple[str, list[np.ndarray], dict[str, object]] | None:
             return "Conv", tensors, settings
         case LeakyRelu():
             return "LeakyRelu", [], {"alpha": op.slope}
+        case Curve() if op.function in CURVES:
+            return CURVES[op.function], [], {}
         case BatchNorm() if float(np.float32(op.epsilon)) == op.epsilon:
             tensors = [t.numpy() for t in (op.scale, op.shift, op.mean, op.variance)]
             return "BatchNormalization", tensors, {"epsilon": op.epsilon}
@@ -113,8 +118,8 @@ def _onnx(op: Op) -> tuple[str, list[np.ndarray], dict[str, object]] | None:
 
 
 _SAID = (
-    Affine | Conv2d | Relu | LeakyRelu | Abs | Sigmoid | Tanh | Add | Sub | Concat | Reshape | Transpose | BatchNorm
-    | AddConstant | MultiplyConstant | DivideConstant
+    Affine | Conv2d | Relu | LeakyRelu | Abs | Sigmoid | Tanh | Curve | Add | Sub | Concat | Reshape | Transpose
+    | BatchNorm | AddConstant | MultiplyConstant | DivideConstant
 )  # fmt: skip
 
 
@@ -148,6 +153,8 @@ def _torch(op: Op, x: list[torch.Tensor], tensors: dict[str, torch.Tensor]) -> t
             )
         case LeakyRelu():
             return functional.leaky_relu(x[0], op.slope)
+        case Curve():
+            return {"elu": functional.elu, "erf": torch.erf, "gelu": functional.gelu}[op.function](x[0])
         case Concat():
             return torch.cat(x, dim=op.axis + 1)
         case Reshape():

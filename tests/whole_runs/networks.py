@@ -15,6 +15,7 @@ from encoders.ops import (
     Affine,
     BatchNorm,
     Conv2d,
+    Curve,
     LeakyRelu,
     Mwd,
     MwdConv2d,
@@ -25,6 +26,7 @@ from encoders.ops import (
 )
 from tests.networks.random_networks import F64, RandomNetwork, Shape
 
+CURVES = (Curve("gelu"), Curve("elu", (1.0,)), Curve("erf"))
 WEIGHTS = ("ordinary", "short", "integers", "repeated", "zeros")
 SCALES = ("plain", "plain", "plain", "powers", "huge", "tiny")
 # 2^-6 is a float of every format; with it variances have rational roots.
@@ -74,6 +76,8 @@ class AnyNetwork(RandomNetwork):
 
     def _activation(self) -> Op:
         op = super()._activation()
+        if isinstance(op, Tanh) and len(self.nodes) % 4:
+            return CURVES[len(self.nodes) % 4 - 1]
         # A slope that float32 holds: files keep it so.
         return LeakyRelu(0.125) if isinstance(op, LeakyRelu) and op.slope == 0.1 else op
 
