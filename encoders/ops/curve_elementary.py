@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from encoders.views.curve import Function, Span
+from encoders.views.wave import Wave
 
 INF = math.inf
 
@@ -66,6 +67,16 @@ def sign() -> Function:
     return Function(
         (constant(-1.0, -INF, -least), constant(0.0, 0.0, 0.0), constant(1.0, least, INF)), -1.0, 1.0, torch.sign
     )
+
+
+def sine() -> Function:
+    """Return sin(x)."""
+    return Wave((), -1.0, 1.0, torch.sin)
+
+
+def cosine() -> Function:
+    """Return cos(x)."""
+    return Wave((), -1.0, 1.0, torch.cos, lambda x: -torch.sin(x), 0.0)
 
 
 def erf() -> Function:

@@ -14,6 +14,7 @@ from encoders.views.curve import Function
 FUNCTIONS: dict[str, Callable[..., Function]] = {
     "arctangent": elementary.arctangent,
     "celu": activations.celu,
+    "cos": elementary.cosine,
     "elu": activations.elu,
     "erf": elementary.erf,
     "erf-gate": activations.erf_gate,
@@ -28,6 +29,7 @@ FUNCTIONS: dict[str, Callable[..., Function]] = {
     "selu": activations.selu,
     "sign": elementary.sign,
     "silu": activations.silu,
+    "sin": elementary.sine,
     "softplus": activations.softplus,
     "softsign": activations.softsign,
     "tanh-gate": activations.tanh_gate,

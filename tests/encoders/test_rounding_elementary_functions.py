@@ -27,6 +27,8 @@ FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[object], object
     "log1p": (torch.log1p, mpmath.log1p, [(-1, -320.0, -0.0001), (-1, -3.0, -0.3)]),
     "sigmoid": (torch.sigmoid, lambda v: 1 / (1 + mpmath.exp(-v)), [(-1, -320.0, 2.84), (1, -320.0, 4.0)]),
     "tanh": (torch.tanh, mpmath.tanh, [(-1, -320.0, 3.0), (1, -320.0, 3.0), (1, -2.0, 1.0)]),
+    "sin": (torch.sin, mpmath.sin, [(-1, -320.0, 6.0), (1, -320.0, 6.0), (1, -1.0, 2.0)]),
+    "cos": (torch.cos, mpmath.cos, [(-1, -320.0, 6.0), (1, -320.0, 6.0), (1, -1.0, 2.0)]),
     "sqrt": (torch.sqrt, mpmath.sqrt, [(1, -320.0, 308.0)]),
 }
 

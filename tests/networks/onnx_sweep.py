@@ -57,8 +57,8 @@ def clip(d: Drawing, x: str, shape: Shape) -> str:
 
 # Functions of one number, and the first opset that has them.
 CURVES = {
-    "Atan": 7, "Celu": 12, "Elu": 8, "Erf": 9, "Exp": 8, "Gelu": 20, "HardSigmoid": 8, "HardSwish": 14, "Log": 8,
-    "Mish": 18, "Reciprocal": 8, "Selu": 8, "Sign": 9, "Softplus": 8, "Softsign": 8, "Sqrt": 8,
+    "Atan": 7, "Celu": 12, "Cos": 8, "Elu": 8, "Erf": 9, "Exp": 8, "Gelu": 20, "HardSigmoid": 8, "HardSwish": 14,
+    "Log": 8, "Mish": 18, "Reciprocal": 8, "Selu": 8, "Sign": 9, "Sin": 8, "Softplus": 8, "Softsign": 8, "Sqrt": 8,
 }  # fmt: skip
 
 

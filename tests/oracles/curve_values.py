@@ -48,6 +48,7 @@ def below_zero(alpha: float, x: Any, rate: float = 1.0) -> Any:
 VALUES: dict[str, Callable[..., Any]] = {
     "arctangent": mpmath.atan,
     "celu": lambda x, alpha: x if x >= 0 else below_zero(alpha, x, alpha),
+    "cos": mpmath.cos,
     "elu": lambda x, alpha: x if x >= 0 else below_zero(alpha, x),
     "erf": lambda x: 1 - erfc(x) if x > 1 else erfc(-x) - 1 if x < -1 else mpmath.erf(x),
     "erf-gate": lambda x: x * erfc(-x),
@@ -62,6 +63,7 @@ VALUES: dict[str, Callable[..., Any]] = {
     "selu": lambda x, alpha, gamma: mpmath.mpf(gamma) * (x if x >= 0 else below_zero(alpha, x)),
     "sign": mpmath.sign,
     "silu": lambda x: x / (1 + exp(-x)),
+    "sin": mpmath.sin,
     "softplus": softplus,
     "softsign": lambda x: x / (1 + abs(x)),
     "tanh-gate": tanh_gate,

@@ -74,8 +74,8 @@ def residual() -> onnx.ModelProto:
 
 # Functions of one number that are defined everywhere.
 EVERYWHERE = (
-    "Atan", "Celu", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Mish", "Selu", "Sign", "Softplus",
-    "Softsign",
+    "Atan", "Celu", "Cos", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Mish", "Selu", "Sign", "Sin",
+    "Softplus", "Softsign",
 )  # fmt: skip
 
 CASES: dict[str, Callable[[], onnx.ModelProto]] = {
