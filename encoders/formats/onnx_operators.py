@@ -7,6 +7,7 @@ from encoders.formats import onnx_class_ops as classes
 from encoders.formats import onnx_curve_ops as curves
 from encoders.formats import onnx_index_ops as indices
 from encoders.formats import onnx_ops as ops
+from encoders.formats import onnx_product_ops as factors
 from encoders.formats import onnx_reductions as sums
 from encoders.formats import onnx_resize_ops as resizing
 from encoders.formats import onnx_shape_ops as moves
@@ -33,7 +34,7 @@ HANDLERS: dict[str, tuple[Callable[[OnnxNode], Value | tuple[Value, ...]], tuple
     "Conv": (windows.conv, (*_AUTO, "dilations", "group")),
     "ConvTranspose": (windows.conv_transpose, (*_AUTO, "dilations", "group", "output_padding", "output_shape")),
     "DepthToSpace": (moved(cells.depth_to_space, 0), ("blocksize", "mode")),
-    "Div": (ops.divide, ()),
+    "Div": (factors.divide, ()),
     # ratio and seed only matter in training.
     "Dropout": (moves.dropout, ("ratio", "seed")),
     "Expand": (moved(cells.expand, 0), ()),
@@ -45,11 +46,12 @@ HANDLERS: dict[str, tuple[Callable[[OnnxNode], Value | tuple[Value, ...]], tuple
     "GlobalAveragePool": (sums.global_average_pool, ()),
     "GlobalMaxPool": (windows.global_max_pool, ()),
     "Identity": (moves.identity, ()),
+    "LayerNormalization": (factors.layer_normalization, ("axis", "epsilon", "stash_type")),
     "LogSoftmax": (classes.log_softmax, ("axis",)),
-    "MatMul": (ops.matmul, ()),
+    "MatMul": (factors.matmul, ()),
     "MaxPool": (windows.maxima, (*_AUTO, "ceil_mode", "dilations", "storage_order")),
     "Mean": (sums.average, ()),
-    "Mul": (ops.multiply, ()),
+    "Mul": (factors.multiply, ()),
     "Neg": (ops.negate, ()),
     "Pad": (moved(cells.pad, 0, fill=cells.padding_value), ("mode", "pads", "value")),
     "ReduceMax": (sums.reduced(greatest_over), _REDUCTION),

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from encoders.formats.cells import together
-from encoders.formats.gates import gated
 from encoders.formats.graph import Value
 from encoders.formats.onnx_node import OnnxNode
 from encoders.ops import (
@@ -21,7 +20,6 @@ from encoders.ops import (
     AddConstant,
     Affine,
     BatchNorm,
-    Curve,
     DivideConstant,
     MultiplyConstant,
     Op,
@@ -142,25 +140,13 @@ def subtract(node: OnnxNode) -> Value:
 
 
 def multiply(node: OnnxNode) -> Value:
-    """Return a value times a constant, or times a function of itself that makes a curve."""
-    if node.is_constant(1):
-        return _with_constant(node, MultiplyConstant, 0, 1)
-    if node.is_constant(0):
-        return _with_constant(node, MultiplyConstant, 1, 0)
-    product = gated(node, node.value(0), node.value(1))
-    if product is None:
-        raise ValueError("a product of two computed values is not supported; supported: one constant")
-    return product
+    """Return a value times a constant."""
+    return _with_constant(node, MultiplyConstant, *((0, 1) if node.is_constant(1) else (1, 0)))
 
 
 def divide(node: OnnxNode) -> Value:
-    """Return a value divided by a constant, or a constant divided by a value."""
-    if node.is_constant(1):
-        return _with_constant(node, DivideConstant, 0, 1)
-    if not node.is_constant(0):
-        raise ValueError("a quotient of two computed values is not supported; supported: one constant")
-    inverse = node.emit(Curve("power", (-1.0,)), node.value(1), part="inverse")
-    return node.emit(MultiplyConstant(node.graph.constant(inverse, node.weight(0))), inverse)
+    """Return a value divided by a constant."""
+    return _with_constant(node, DivideConstant, 0, 1)
 
 
 def negate(node: OnnxNode) -> Value:

@@ -7,6 +7,7 @@ from torch import Tensor
 from encoders.formats import torch_class_ops as classes
 from encoders.formats import torch_curve_ops as curves
 from encoders.formats import torch_ops as ops
+from encoders.formats import torch_product_ops as factors
 from encoders.formats import torch_reductions as sums
 from encoders.formats import torch_resize_ops as resizing
 from encoders.formats import torch_shape_ops as moves
@@ -31,6 +32,7 @@ HANDLERS: dict[str, Callable[[TorchNode], Value | list[Value] | Tensor]] = {
     "aten.argmax.default": classes.arg_max,
     "aten.amax.default": sums.reduced(greatest_over),
     "aten.amin.default": sums.reduced(least_over),
+    "aten.bmm.default": factors.matmul,
     "aten.batch_norm.default": ops.batch_norm,
     "aten.cat.default": moves.concat,
     "aten.clone.default": moves.identity,
@@ -38,20 +40,22 @@ HANDLERS: dict[str, Callable[[TorchNode], Value | list[Value] | Tensor]] = {
     "aten.cumsum.default": sums.running_sum,
     "aten.detach.default": moves.identity,
     "aten.div.Scalar": ops.divide,
-    "aten.div.Tensor": ops.divide,
+    "aten.div.Tensor": factors.divide,
     "aten.dropout.default": moves.dropout,
     "aten.feature_dropout.default": moves.dropout,
     "aten.flatten.using_ints": moves.flatten,
     "aten.full_like.default": moves.filled(None),
     "aten.linear.default": ops.linear,
     "aten.log_softmax.int": classes.along_axis(LogSoftmax),
-    "aten.matmul.default": ops.matmul,
+    "aten.layer_norm.default": factors.layer_norm,
+    "aten.matmul.default": factors.matmul,
     "aten.max.dim": sums.reduced(greatest_over),
     "aten.mean.dim": sums.reduced(mean_over),
     "aten.min.dim": sums.reduced(least_over),
     "aten.mm.default": ops.matmul,
     "aten.mul.Scalar": ops.multiply,
-    "aten.mul.Tensor": ops.multiply,
+    "aten.mul.Tensor": factors.multiply,
+    "aten.native_layer_norm.default": factors.layer_norm,
     "aten.neg.default": ops.negate,
     "aten.new_ones.default": moves.filled(1.0),
     "aten.new_zeros.default": moves.filled(0.0),
@@ -61,6 +65,7 @@ HANDLERS: dict[str, Callable[[TorchNode], Value | list[Value] | Tensor]] = {
     "aten.reshape.default": moves.view,
     "aten.rsub.Scalar": ops.reversed_subtract,
     "aten.rsub.Tensor": ops.reversed_subtract,
+    "aten.scaled_dot_product_attention.default": factors.attention,
     "aten.sigmoid.default": ops.activation(Sigmoid),
     "aten.slice.Tensor": moves.slice_,
     "aten.softmax.int": classes.along_axis(Softmax),
@@ -91,10 +96,11 @@ TUPLES = (
     "aten.min.dim",
     *(f"aten.adaptive_max_pool{axes}d.default" for axes in (1, 2, 3)),
     *(f"aten.max_pool{axes}d_with_indices.default" for axes in (1, 2, 3)),
+    "aten.native_layer_norm.default",
 )
 
 # What calls handled here return has memory of its own.
-_COMPUTING = tuple(module.__name__ for module in (ops, classes, curves, sums, windows, resizing))
+_COMPUTING = tuple(module.__name__ for module in (ops, classes, curves, factors, sums, windows, resizing))
 
 # Calls whose result shares no memory with anything that exists before them. What only moves values may return a view.
 FRESH = frozenset(name for name, handler in HANDLERS.items() if handler.__module__ in _COMPUTING) | {

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from encoders.formats.cells import together
-from encoders.formats.gates import gated
 from encoders.formats.graph import Value
 from encoders.formats.torch_node import TorchNode
 from encoders.ops import (
@@ -20,7 +19,6 @@ from encoders.ops import (
     AddConstant,
     Affine,
     BatchNorm,
-    Curve,
     DivideConstant,
     MultiplyConstant,
     Mwd,
@@ -128,23 +126,13 @@ def _constant_minus(node: TorchNode, constant: str, value: str) -> Value:
 
 
 def multiply(node: TorchNode) -> Value:
-    """Return a value times a constant, or times a function of itself that makes a curve."""
-    if not (node.is_value("self") and node.is_value("other")):
-        return _with_constant(node, MultiplyConstant)
-    product = gated(node, node.value("self"), node.value("other"))
-    if product is None:
-        raise ValueError("a product of two computed values is not supported; supported: one constant")
-    return product
+    """Return a value times a constant."""
+    return _with_constant(node, MultiplyConstant)
 
 
 def divide(node: TorchNode) -> Value:
-    """Return a value divided by a constant, or a constant divided by a value."""
-    if not node.is_value("other"):
-        return _with_constant(node, DivideConstant)
-    if node.is_value("self"):
-        raise ValueError("a quotient of two computed values is not supported; supported: one constant")
-    inverse = node.emit(Curve("power", (-1.0,)), node.value("other"), part="inverse")
-    return node.emit(MultiplyConstant(node.constant("self", inverse)), inverse)
+    """Return a value divided by a constant."""
+    return _with_constant(node, DivideConstant)
 
 
 def _with_constant(node: TorchNode, op: Callable[[Tensor], Op]) -> Value:

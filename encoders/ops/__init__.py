@@ -16,6 +16,7 @@ from encoders.ops.max_pool import MaxPool2d
 from encoders.ops.mwd import Mwd
 from encoders.ops.mwd_convolution import MwdConv2d
 from encoders.ops.normalization import BatchNorm
+from encoders.ops.product import MatrixProduct, Product
 from encoders.ops.shape import Concat, Reshape, Slice, Transpose
 from encoders.ops.softmax import LogSoftmax, Softmax
 
@@ -46,6 +47,8 @@ OPS: dict[str, type[Op]] = {
     "softmax": Softmax,
     "log-softmax": LogSoftmax,
     "arg-max": ArgMax,
+    "product": Product,
+    "matrix-product": MatrixProduct,
     "mwd": Mwd,
     "mwd-conv2d": MwdConv2d,
 }
@@ -69,11 +72,13 @@ __all__ = [
     "GlobalAveragePool",
     "LeakyRelu",
     "LogSoftmax",
+    "MatrixProduct",
     "MaxPool2d",
     "MultiplyConstant",
     "Mwd",
     "MwdConv2d",
     "Op",
+    "Product",
     "Relu",
     "Reshape",
     "Sigmoid",

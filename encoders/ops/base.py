@@ -66,6 +66,8 @@ class Op(ABC):
     chooses: ClassVar[bool] = False
     # Whether each output is the greatest of the inputs at some places (`windows`).
     maximum: ClassVar[bool] = False
+    # Whether linear bounds of the outputs of a non-linear op can be tighter than its interval over tight inputs.
+    gains_from_lines: ClassVar[bool] = False
     # Whether the linear bounds and the convex rows say no more than the output box.
     bounded_by_box: ClassVar[bool] = False
     # Whether outputs are functions of max-of-weighted distances: the op has a `distance_layer`.

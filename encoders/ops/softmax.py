@@ -36,6 +36,7 @@ class _OfExponentials(Op):
 
     axis: int
 
+    gains_from_lines = True
     greatest: ClassVar[float]
 
     def output_shape(self, *shapes: Shape) -> Shape:

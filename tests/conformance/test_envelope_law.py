@@ -22,9 +22,11 @@ from encoders.ops import (
     Curve,
     LeakyRelu,
     LogSoftmax,
+    MatrixProduct,
     MaxPool2d,
     MultiplyConstant,
     Op,
+    Product,
     Relu,
     Sigmoid,
     Softmax,
@@ -98,12 +100,36 @@ def worst_residual(case: Case, box: tuple[Box, ...], constant_op: Range | None, 
         matrix, bias = matrix_of(case)
         residual = c @ matrix - a
         return np.minimum(residual * low, residual * high).sum() + c @ bias
+    if isinstance(op, Product | MatrixProduct):
+        return bilinear_minimum(case, c, a, low, high)
     if not isinstance(op, MIXING):
         return sum(unit_minimum(op, *unit) for unit in zip(c, a, low, high, strict=True))
     # Where the function below is greatest, with the units that it does not see at either end.
     points = [np.where(a > 0, high, np.where(a < 0, low, rest)) for rest in (low, high)] + [low, high]
     points += [exact_numbers(x[0][0], number).reshape(-1) for x in points_of(box, 6, seed=0)]
     return min(c @ exact_value(op, (x.reshape(case.shapes[0]),), number).reshape(-1) - a @ x for x in points)
+
+
+def bilinear_minimum(case: Case, c: Exact, a: Exact, low: Exact, high: Exact) -> Any:
+    """Return a value of c . op(x, y) - a . (x, y) at corners, descending unit by unit: near the least, or it."""
+    size = math.prod(case.shapes[0])
+
+    def value(corner: Exact) -> Any:
+        parts = np.split(corner, [size])
+        inputs = tuple(part.reshape(shape) for part, shape in zip(parts, case.shapes, strict=True))
+        return c @ exact_value(case.op, inputs, number_for(case.op)).reshape(-1) - a @ corner
+
+    found = []
+    for start in (low, high):
+        corner, least = start.copy(), value(start)
+        for i in range(len(low)):
+            for end in (low[i], high[i]):
+                trial = corner.copy()
+                trial[i] = end
+                if (reached := value(trial)) < least:
+                    corner, least = trial, reached
+        found.append(least)
+    return min(found)
 
 
 def unit_minimum(op: Op, c: Any, a: Any, low: Any, high: Any) -> Any:

@@ -31,7 +31,8 @@ def values(d: Drawing, dtype: Any, shape: Shape) -> str:
 
 def arithmetic(d: Drawing, c: str, shape: Shape) -> str:
     if d.chance(0.3):
-        return d.add(d.choice(["Abs", "Neg", "Identity"]), c)
+        name = d.choice(["Abs", "Neg", "Identity", "Sqrt"])
+        return d.add(name, d.add("Abs", c) if name == "Sqrt" else c)
     other = values(d, d.weights[c].dtype, tuple(d.choice([n, 1]) for n in shape)[d.integer(0, len(shape)) :])
     pair = [c, other] if d.chance() else [other, c]
     return d.add(d.choice(["Add", "Sub", "Mul", "Div"]), *pair)
@@ -87,7 +88,7 @@ def made(d: Drawing, c: str, shape: Shape) -> str:
 
 def other(d: Drawing, c: str, shape: Shape) -> str:
     """Return a node that sums, rounds in its own way or means different things in different opsets."""
-    operator = d.choice(["Softmax", "LogSoftmax", "Hardmax", "Exp", "Sqrt", "ReduceSum", "Sigmoid", "Erf", "Relu"])
+    operator = d.choice(["Softmax", "LogSoftmax", "Hardmax", "Exp", "Log", "ReduceSum", "Sigmoid", "Erf", "Relu"])
     return d.add(operator if onnx.defs.has(operator, d.opset, "") else "Exp", c)
 
 

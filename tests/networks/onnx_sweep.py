@@ -109,6 +109,24 @@ def binary(d: Drawing, x: str, shape: Shape) -> str:
     return d.add(operator, *pair)
 
 
+def of_two(d: Drawing, x: str, shape: Shape) -> str:
+    """Return a product or a quotient of two computed values, of which one may be broadcast, or a normalisation."""
+    draw = d.integer(0, 3)
+    if draw == 0 and d.opset >= 17:
+        axis = d.axis(len(shape))
+        inputs = [x, d.weight(*shape[axis:]), *([d.weight(*shape[axis:])] if d.chance() else [])]
+        return d.add("LayerNormalization", *inputs, axis=axis, epsilon=d.choice([None, 0.1]))
+    if draw == 1:
+        order = [*range(len(shape) - 2), len(shape) - 1, len(shape) - 2] if len(shape) > 1 else None
+        pair = [x, d.add("Transpose", d.add("Neg", x), perm=order)]
+        return d.add("MatMul", *(pair if d.chance(0.8) else pair[:1] * 2))
+    other = d.axes("ReduceMean", x, [d.axis(len(shape))], 18, keepdims=1) if d.chance() else d.add("Tanh", x)
+    if draw == 2:
+        return d.add("Mul", *([x, other] if d.chance() else [other, x]))
+    positive = d.add("Add", d.add("Abs", other), d.stored(np.asarray(0.5, d.dtype)))
+    return d.add("Div", d.choice([x, other, d.weight(shape[-1])]), positive)
+
+
 def gemm(d: Drawing, x: str, shape: Shape) -> str:
     if len(shape) != 2:
         x, shape = d.add("Flatten", x), (shape[0], int(np.prod(shape[1:])))
@@ -243,14 +261,14 @@ def shape_chain(d: Drawing, x: str, shape: Shape) -> str:
 IMAGES = (mean, mean, batch_norm)
 ANY = (unary, unary, dropout, clip, binary, binary, gemm, matmul, matmul, move, move, slice_, slice_, shape_chain)
 ONE_NUMBER = (curve, curve, curve, curve, power, extreme, prelu)
-OVER_CLASSES = (over_classes, over_classes)
+OTHERS = (over_classes, over_classes, of_two, of_two)
 DRAWERS: tuple[Callable[[Drawing, str, Shape], str], ...] = (
     *IMAGES,
     *WINDOWS,
     *ANY,
     *MOVES,
     *ONE_NUMBER,
-    *OVER_CLASSES,
+    *OTHERS,
 )
 
 

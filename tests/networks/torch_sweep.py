@@ -184,6 +184,9 @@ ELEMENTWISE: dict[str, Step] = {
     "scalar overloads": lambda m, x: torch.ops.aten.rsub.Scalar(
         torch.ops.aten.sub.Scalar(torch.ops.aten.add.Scalar(x, 0.5), 0.25), 1.0
     ),
+    "gate": lambda m, x: x * x.sigmoid(),
+    "product of two": lambda m, x: x * (x + 1.0).tanh(),
+    "quotient of two": lambda m, x: x / (x.abs() + 0.5),
     "scalar products": lambda m, x: torch.ops.aten.div.Scalar(torch.ops.aten.mul.Scalar(x, 3.0), 7.0),
     "zero axes": lambda m, x: x * torch.tensor(1.1, dtype=torch.float64) + torch.tensor(2),
     "dropout": lambda m, x: functional.dropout(x, 0.5, m.training),
@@ -199,6 +202,13 @@ ELEMENTWISE: dict[str, Step] = {
 ROWS: dict[str, Step] = {
     "linear": lambda m, x: m.linear(x),
     "softmax": lambda m, x: x.softmax(1),
+    "layer norm": lambda m, x: functional.layer_norm(x, (FEATURES,), m.linear.weight[0], m.shift, 1e-3),
+    "plain layer norm": lambda m, x: functional.layer_norm(x.view(-1, 2, 2), (2, 2)).flatten(1),
+    "matrix product": lambda m, x: (x.view(-1, 2, 2) @ x.view(-1, 2, 2).tanh()).flatten(1),
+    "bmm": lambda m, x: torch.bmm(x.view(-1, 2, 2), m.linear(x).view(-1, 2, 2).transpose(1, 2)).flatten(1),
+    "attention": lambda m, x: functional.scaled_dot_product_attention(
+        x.view(-1, 1, 2, 2), m.linear(x).view(-1, 1, 2, 2), x.view(-1, 1, 2, 2)
+    ).flatten(1),
     "log softmax": lambda m, x: functional.log_softmax(x.view(-1, 2, 2), dim=-2).flatten(1),
     "functional linear": lambda m, x: functional.linear(x, m.linear.weight),
     "transposed weight": lambda m, x: functional.linear(x, m.transposed, m.shift),
@@ -318,7 +328,6 @@ BRIDGES: dict[str, Step] = {
 
 # What the reader does not take: of any shape, rows, maps, and from maps to rows.
 REFUSED_ELEMENTWISE: dict[str, Step] = {
-    "product of two": lambda m, x: x * x.sigmoid(),
     "where": lambda m, x: torch.where(x > 0, x, 0.1 * x),
     "double": lambda m, x: x.to(torch.float64) * 1.1,
     "rounding mode": lambda m, x: torch.div(x, 0.7, rounding_mode="floor"),

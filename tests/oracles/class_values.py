@@ -1,4 +1,4 @@
-"""The exact values and ranges of ops over the classes of an axis, by their definitions, in mpmath numbers."""
+"""The exact values and ranges of ops over the classes of an axis and of products, by their definitions."""
 
 from typing import Any
 
@@ -66,3 +66,21 @@ def range_of_first_greatest(low: Exact, high: Exact, axis: int, keep_axis: bool,
     first, last = possible.argmax(axis=-1), possible.shape[-1] - 1 - possible[..., ::-1].argmax(axis=-1)
     ends = [np.vectorize(lambda v: number(float(v)), otypes=[object])(end) for end in (first, last)]
     return (np.expand_dims(ends[0], axis), np.expand_dims(ends[1], axis)) if keep_axis else (ends[0], ends[1])
+
+
+def product_range(low: list[Exact], high: list[Exact], of_matrices: bool) -> tuple[Exact, Exact, Exact]:
+    """Return the least and greatest products of two inputs, flat, and the sizes of what is summed.
+
+    Every factor of a sum stands in one term of an output, so its range is the sum of those of its terms.
+    """
+    ends = list(zip(low, high, strict=True))
+    if of_matrices:
+        shape = (*low[0].shape[:-2], low[0].shape[-2], low[0].shape[-1], low[1].shape[-1])
+        first = [np.broadcast_to(end[..., None], shape) for end in ends[0]]
+        second = [np.broadcast_to(end[..., None, :, :], shape) for end in ends[1]]
+    else:
+        first, second = ([end[..., None, None] for end in pair] for pair in ends)
+    corners = [x * y for x in first for y in second]
+    least, greatest = np.minimum.reduce(corners), np.maximum.reduce(corners)
+    size = np.maximum(abs(least), abs(greatest)).sum(axis=-2)
+    return least.sum(axis=-2).reshape(-1), greatest.sum(axis=-2).reshape(-1), size.reshape(-1)

@@ -16,12 +16,14 @@ from encoders.ops import (
     BatchNorm,
     Curve,
     LogSoftmax,
+    MatrixProduct,
     Mwd,
     MwdConv2d,
+    Product,
     Softmax,
 )
 from tests.conformance.op_cases import Case
-from tests.oracles.class_values import range_of_first_greatest, softmax_range
+from tests.oracles.class_values import product_range, range_of_first_greatest, softmax_range
 from tests.oracles.curve_values import curve_range
 from tests.oracles.op_values import (
     Exact,
@@ -90,6 +92,10 @@ def exact_ranges(case: Case, boxes: tuple[Box, ...]) -> list[Range]:
             ends = zip(*(end.reshape(-1).tolist() for end in (low[0], high[0])), strict=True)
             pairs = [curve_range(op.function, op.arguments, a, b) for a, b in ends]
             lower, upper = (np.array(part, dtype=object) for part in zip(*pairs, strict=True))
+        elif isinstance(op, Product | MatrixProduct):
+            lower, upper, size = product_range(low, high, isinstance(op, MatrixProduct))
+            result.append(Range(list(lower), list(upper), list(size)))
+            continue
         elif isinstance(op, Softmax | LogSoftmax):
             lower, upper = softmax_range(low[0], high[0], op.axis, isinstance(op, LogSoftmax))
         elif isinstance(op, ArgMax):

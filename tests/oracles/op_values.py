@@ -30,11 +30,13 @@ from encoders.ops import (
     GlobalAveragePool,
     LeakyRelu,
     LogSoftmax,
+    MatrixProduct,
     MaxPool2d,
     MultiplyConstant,
     Mwd,
     MwdConv2d,
     Op,
+    Product,
     Relu,
     Reshape,
     Sigmoid,
@@ -167,6 +169,10 @@ def exact_value(op: Op, x: tuple[Exact, ...], number: Callable[[float], Any]) ->
         case GlobalAveragePool():
             mean = x[0].reshape(x[0].shape[0], -1).sum(axis=1) / op.size
             return mean.reshape(mean.shape[0], *[1] * (x[0].ndim - 1)) if op.keep_axes else mean
+        case Product():
+            return x[0] * x[1]
+        case MatrixProduct():
+            return np.matmul(x[0], x[1])
         case Add():
             return x[0] + x[1]
         case Sub():
@@ -256,7 +262,7 @@ def unit_windows(op: MwdConv2d, unit: int, shape: tuple[int, ...]) -> list[list[
 
 def is_linear(op: Op) -> bool:
     curved = Relu | LeakyRelu | Abs | Sigmoid | Tanh | Curve | Softmax | LogSoftmax
-    return not isinstance(op, curved | MaxPool2d | ArgMax | Mwd | MwdConv2d)
+    return not isinstance(op, curved | MaxPool2d | ArgMax | Product | MatrixProduct | Mwd | MwdConv2d)
 
 
 def number_for(op: Op) -> Callable[[float], Any]:

@@ -148,6 +148,16 @@ CASES: dict[str, Callable[[], onnx.ModelProto]] = {
     "max pool": lambda: one("MaxPool", IMAGE, kernel_shape=[2, 3], strides=[2, 1], pads=[1, 0, 0, 2]),
     "max pool dilated": lambda: one("MaxPool", IMAGE, kernel_shape=[2, 2], dilations=[2, 3], storage_order=0),
     "max pool same": lambda: one("MaxPool", IMAGE, kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_UPPER"),
+    "layer normalization": lambda: one("LayerNormalization", ["N", 3, 4], normal(3, 4), normal(3, 4), opset=17, axis=1),
+    "layer normalization of the last axis": lambda: one("LayerNormalization", ["N", 3, 4], normal(4), opset=17),
+    "matmul of two": lambda: model(
+        [make("Transpose", ["x"], ["a"], perm=[0, 2, 1]), make("MatMul", ["x", "a"], ["y"])], ["N", 3, 4]
+    ),
+    "matmul of rows from the left": lambda: model(
+        [make("MatMul", ["w", "x"], ["y"])], ["N", 3, 4], {"w": normal(2, 3)}
+    ),
+    "mul of two": lambda: model([make("Tanh", ["x"], ["a"]), make("Mul", ["a", "x"], ["y"])], ["N", 3]),
+    "div of two": lambda: model([make("Exp", ["x"], ["a"]), make("Div", ["x", "a"], ["y"])], ["N", 3]),
     "log softmax": lambda: one("LogSoftmax", ["N", 3, 4], axis=1),
     "mul": lambda: one("Mul", ["N", 3, 2], normal(3, 2)),
     "mul in front": lambda: model([make("Mul", ["w", "x"], ["y"])], ["N", 3], {"w": normal(1)}),

@@ -132,10 +132,9 @@ NODE_REFUSALS = {
     "a cast": lambda: of_node("Cast", ["N", 4], to=TensorProto.DOUBLE),
     "does not fit an input": lambda: of_node("Add", ["N", 1, 4], np.ones((3, 4))),
     "without its batch": lambda: of_node("Add", [1, 4], np.ones((3, 4))),
-    "one constant": lambda: refusal(model([make("Relu", ["x"], ["a"]), make("Mul", ["a", "x"], ["y"])], ["N", 4])),
-    "a quotient of two": lambda: refusal(model([make("Abs", ["x"], ["a"]), make("Div", ["a", "x"], ["y"])], ["N", 4])),
-    "two computed values": lambda: refusal(model([make("MatMul", ["x", "x"], ["y"])], ["N", 4, 4])),
-    "constant on the left": lambda: refusal(model([make("MatMul", ["w", "x"], ["y"])], ["N", 4, 4], {"w": W})),
+    "a matrix product of computed values": lambda: refusal(model([make("MatMul", ["x", "x"], ["y"])], ["N", 4])),
+    "stash_type = 10": lambda: of_node("LayerNormalization", ["N", 4], np.ones(4), opset=17, stash_type=10),
+    "constant on the left": lambda: refusal(model([make("MatMul", ["w", "x"], ["y"])], ["N", 4, 4], {"w": W[None]})),
     "matrix on the right": lambda: of_node("MatMul", ["N", 4], W[0]),
     "shape mismatch": lambda: refusal(
         model([make("MatMul", ["x", "w"], ["a"]), make("Add", ["x", "a"], ["y"])], ["N", 4], {"w": W[:, :3]})

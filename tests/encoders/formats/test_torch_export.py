@@ -226,8 +226,11 @@ REFUSALS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "2 outputs": (Function(lambda x: (x, -x)), (4,)),
     "does not depend": (Function(lambda x: torch.ones(1, 3)), (4,)),
     "input itself": (nn.Identity(), (4,)),
-    "two computed values": (Function(lambda x: x.abs() * x), (4,)),
-    "quotient of two": (Function(lambda x: x / (x.abs() + 1)), (4,)),
+    "matrix product of computed values": (Function(lambda x: x @ x), (1,)),
+    "is_causal = True": (
+        Function(lambda x: nn.functional.scaled_dot_product_attention(x, x, x, is_causal=True)),
+        (1, 2, 2),
+    ),
     "alpha = 2": (Function(lambda x: torch.add(x, torch.ones(4), alpha=2)), (4,)),
     "dtype": (Function(lambda x: x.to(torch.float64)), (4,)),
     "cannot trace": (Function(lambda x: x if x.sum() > 0 else -x), (4,)),

@@ -164,7 +164,7 @@ CATALOGUE: dict[str, tuple[tuple[int, ...], Sequence[Step]]] = {
     "sizes": ((CHANNELS, SIZE, SIZE), [MAPS["residual"], BRIDGES["view"]]),
 }
 # Decomposition joins the batch with the rows, pads before the convolution, and makes choices of slopes.
-NOT_DECOMPOSED = (ROWS["stack of rows"], MAPS["even same"], ROWS["slopes"], MAPS["slopes"])
+NOT_DECOMPOSED = (ROWS["stack of rows"], ROWS["attention"], MAPS["even same"], ROWS["slopes"], MAPS["slopes"])
 
 
 def test_every_operator_of_the_tables_is_read_with_its_values_somewhere() -> None:

@@ -120,10 +120,10 @@ def _open_units(box: Box, readers: Sequence[Node]) -> Tensor:
 def _gains(network: Network, node: Node, readers: Sequence[Node], region: BallRegion) -> bool:
     """Return whether a backward pass from the node can beat its interval, and somebody reads the gain.
 
-    Outputs of non-linear ops gain nothing over the interval of their tightened input. The first op that mixes
+    Outputs of functions of one unit gain nothing over the interval of their tightened input. The first op that mixes
     inputs has an exact interval over a box, so in the inf-norm a pass must cross two.
     """
-    if not node.op.linear or all(reader.op.linear for reader in readers):
+    if not (node.op.linear or node.op.gains_from_lines) or all(reader.op.linear for reader in readers):
         return False
     return region.norm != "inf" or _mixing_depth(network, node.name) > 1
 
