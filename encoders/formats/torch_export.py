@@ -5,9 +5,11 @@ A module is traced as it runs: a copy, in evaluation mode, on the CPU, without g
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,17 +55,26 @@ def from_module(module: nn.Module, input_shape: Sequence[int], limits: Limits = 
 
 
 def _traced(model: nn.Module, input_shape: Sequence[int], source: str) -> ExportedProgram:
-    """Return the program of a module; ModelFileError if torch.export cannot trace it."""
+    """Return the program of a module, traced with one input, or with two where it does not take one.
+
+    Raises ModelFileError if torch.export cannot trace it.
+    """
     try:
-        example = torch.zeros(1, *input_shape, dtype=_dtype_of(model))
-        # The runtime has no gradients either: a module may ask.
-        with torch.no_grad():
-            return torch.export.export(model, (example,), strict=False)
+        return _exported(model, torch.zeros(1, *input_shape, dtype=_dtype_of(model)))
     except Exception as error:
+        with contextlib.suppress(Exception):
+            batch = ({0: torch.export.Dim("batch", min=2)},)
+            return _exported(model, torch.zeros(2, *input_shape, dtype=_dtype_of(model)), batch)
         # Whatever the module's own code raises comes out of the tracer.
         raise ModelFileError(
             f"{source}: torch.export cannot trace it with an input of shape {(1, *input_shape)}: {error}"
         ) from error
+
+
+def _exported(model: nn.Module, example: Tensor, shapes: object = None) -> ExportedProgram:
+    # The runtime has no gradients either: a module may ask.
+    with torch.no_grad():
+        return torch.export.export(model, (example,), dynamic_shapes=shapes, strict=False)  # type: ignore[arg-type]
 
 
 def open_module(module: nn.Module, input_shape: Sequence[int]) -> Runtime:
@@ -81,7 +92,7 @@ def _runtime(module: nn.Module, given: FileInput, source: str, program: Callable
     def run(x: Array, gradients: bool = False) -> Array:
         try:
             with torch.set_grad_enabled(gradients):
-                result = module(torch.from_numpy(x.copy()))
+                result = _outputs(module, torch.from_numpy(x.copy()), given)
         except Exception as error:
             # The model's own code runs here, or calls of torch on shapes that only now are known.
             raise ModelFileError(f"{source}: torch cannot run it on an input of shape {x.shape}: {error}") from error
@@ -102,6 +113,18 @@ def _runtime(module: nn.Module, given: FileInput, source: str, program: Callable
         state=lambda: _state(module),
     )
     return open_batched(runtime)
+
+
+def _outputs(module: nn.Module, x: Tensor, given: FileInput) -> Tensor:
+    """Return the module's outputs; one input is given twice to a module that does not take it alone."""
+    if given.batch != "any" or len(x) != 1:
+        outputs: Tensor = module(x)
+        return outputs
+    try:
+        return _outputs(module, x, replace(given, batch="one"))
+    except Exception:
+        twice: Tensor = module(torch.cat([x, x]))
+        return twice[:1] if len(twice) == 2 else twice
 
 
 def _state(module: nn.Module) -> str:

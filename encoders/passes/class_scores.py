@@ -61,10 +61,11 @@ def class_scores(network: Network) -> ClassScores:
             return ClassScores(scores, network, None, True, note)
     elif outputs == 1:
         return _of_one(network)
-    elif len(network.output_shape) == 1:
+    elif max(network.output_shape) == outputs:
         scores, dropped = before_order(network)
-        note = f"classes are compared before{_list(dropped)}" if dropped else ""
-        return ClassScores(scores, network, None, False, note)
+        notes = [f"outputs of shape {network.output_shape} are one vector"] if len(network.output_shape) > 1 else []
+        notes += [f"classes are compared before{_list(dropped)}"] if dropped else []
+        return ClassScores(scores, network, None, False, "; ".join(notes))
     raise ValueError(
         f"{network.source}: a classifier's output is one vector of at least 2 classes, one value (class 1 above a "
         f"threshold), or one class, got shape {network.output_shape}"

@@ -57,6 +57,32 @@ def test_hooks_and_parametrizations_that_are_read_count() -> None:
     assert_same_values(doubled)
 
 
+def alone_refused(x: Tensor) -> None:
+    # len(x) would be a number of the trace.
+    if x.shape[0] == 1:
+        raise ValueError("needs a batch")
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda linear, x: (alone_refused(x), linear(x.relu()))[1],
+        lambda linear, x: (alone_refused(x), linear(x.flip(1)).view(x.shape[0], 3, 1).sum(2))[1],
+    ],
+)
+def test_a_module_that_does_not_take_one_input_alone_is_traced_with_two(function: Callable[..., object]) -> None:
+    model = Function(function)
+    assert_same_values(model)
+    x = torch.randn(1, 3)
+    assert np.allclose(open_module(model, (3,))(x.numpy()), from_module(model, (3,)).evaluate(x), rtol=0, atol=1e-6)
+
+
+def test_a_module_that_mixes_a_batch_of_two_is_refused() -> None:
+    model = Function(lambda linear, x: (alone_refused(x), linear(x) - linear(x).mean(0))[1])
+    with pytest.raises(ModelFileError, match="acts on the batch axis"):
+        from_module(model, (3,))
+
+
 def test_shared_and_transposed_weights_are_read_by_value() -> None:
     model = Function(lambda linear, x: functional.linear(linear(linear(x)), linear.weight.t()))
     model.linear.weight.data = model.linear.weight.data.t()

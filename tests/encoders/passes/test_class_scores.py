@@ -117,7 +117,7 @@ def test_the_class_that_a_model_returns_is_that_of_its_scores() -> None:
 
 def test_what_is_no_classifier_is_refused() -> None:
     for network in (
-        chain((3,), Reshape((3, 1))),
+        chain((4,), Reshape((2, 2))),
         chain((4,), Reshape((2, 2)), ArgMax(1)),
         chain((1,), ArgMax(0)),
     ):
@@ -132,3 +132,16 @@ def test_values_before_the_order_are_a_vector() -> None:
     hidden = chain((2,), Affine(normal(3, 2)), Relu())
     assert before_order(hidden) == (hidden, ())
     assert INPUT in before.nodes[0].inputs
+
+
+def test_outputs_beside_axes_of_size_one_are_one_vector() -> None:
+    network = random_relu_network(4)
+    classes = network.output_shape[0]
+    x = torch.rand(20, 2, generator=GENERATOR)
+    for shape, last in (((classes, 1, 1), ()), ((1, classes, 1), (Softmax(1),))):
+        found = class_scores(followed(network, Reshape(shape), *last))
+        assert found.network.output_shape == (classes,)
+        assert f"outputs of shape {shape} are one vector" in found.note
+        assert torch.equal(found.network.evaluate(x), network.evaluate(x))
+        outputs = found.model.evaluate(x).numpy()
+        assert found.read(outputs).argmax(axis=1).tolist() == network.evaluate(x).argmax(dim=1).tolist()
