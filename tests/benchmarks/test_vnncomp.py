@@ -46,13 +46,21 @@ def run(instance: Path, name: str, seconds: float | str = 60, **more) -> str:
     return results.read_text()
 
 
-def test_verdicts_are_written_as_the_competition_reads_them(instance):
-    assert run(instance, "holds") == "unsat\n"
+def test_a_witness_is_written_as_the_competition_reads_it(instance):
     verdict, *values = run(instance, "broken").split(maxsplit=1)
     assert verdict == "sat" and values[0].startswith("((X_0 ") and values[0].endswith("))\n")
     x_0, x_1, y = (float(line.strip("()").split()[1]) for line in values[0].splitlines())
     assert 0 <= x_0 <= 1 and 0 <= x_1 <= 1 and y >= 1.5
+
+
+@pytest.mark.slow
+def test_other_verdicts_are_one_word(instance):
+    assert run(instance, "holds") == "unsat\n"
     assert run(instance, "refused") == "error\n"
+
+
+def test_a_tool_that_fails_is_an_error(instance):
+    assert run(instance, "holds", VERIFIER="false") == "error\n"
 
 
 def test_no_time_is_a_timeout(instance):

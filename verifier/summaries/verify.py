@@ -16,8 +16,8 @@ class PropertySummary:
 
     property: its name. file: its full path; None of an object. verdict: about all its boxes together. seconds: for it
     alone. strength: with `unsat`, of the weakest proof. method: what proved a box or found the witness; empty where
-    nothing had to be done. reason: why it is open, or what must be said of a proof. certificates: for each box the file
-    in the run's folder, None where there is none.
+    nothing had to be done. reason: why it is open, or what must be said of a proof. certificates: for each box that
+    was asked about the file in the run's folder, None where there is none.
     """
 
     property: str
@@ -62,7 +62,6 @@ def _summary(group: Sequence[VerifyRecord]) -> PropertySummary:
         verdict = Verdict.UNKNOWN
     reasons = [record.reason for record in group if record.verdict == verdict and record.reason is not None]
     strengths = [Strength(record.strength) for record in group if record.strength is not None]
-    named = {record.box: record.certificate.file for record in group if record.certificate is not None}
     return PropertySummary(
         property=worst.name,
         file=worst.file,
@@ -72,5 +71,5 @@ def _summary(group: Sequence[VerifyRecord]) -> PropertySummary:
         strength=max(strengths, key=list(Strength).index) if verdict is Verdict.UNSAT else None,
         method=worst.method if verdict in (Verdict.SAT, Verdict.UNSAT) else "",
         reason=next(iter(reasons), None),
-        certificates=tuple(named.get(box) for box in range(boxes)),
+        certificates=tuple(None if record.certificate is None else record.certificate.file for record in group),
     )

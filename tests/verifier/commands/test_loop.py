@@ -21,7 +21,7 @@ VERBS = {
     "attack": lambda model, data, **options: attack(model, data, "fgsm", 0.1, **options),
     "robustness": lambda model, data, **options: robustness(model, data, 0.1, estimators=["fgsm"], **options),
     "compare": lambda model, data, **options: compare(model, data, 0.1, methods=["interval", "attack"], **options),
-    "verify": lambda model, data, **options: verify(model, balls(data), method="restriction", **options),
+    "verify": lambda model, data, **options: verify(model, balls(data), method="crown", **options),
 }
 # Positions that are worked on, and written, together.
 TOGETHER = dict.fromkeys(VERBS, BATCH_SIZE) | {"verify": 1}

@@ -243,6 +243,18 @@ def test_boxes_that_are_left_out_are_missed(run):
     assert "among the boxes of another" in refused_at(folder, SECOND)
 
 
+def test_boxes_without_number_cost_no_time_and_no_memory(run):
+    """A record that claims to be one of more boxes than there are atoms of anything."""
+    folder = run()
+    rewritten(folder, FIRST, {"boxes": (1 << 53) - 1})
+    assert "2 boxes" in refused_at(folder, FIRST) and refused_at(folder, -1)
+    path = folder / "results.json"
+    results = json.loads(path.read_text())
+    for change in ({"inputs": (1 << 53) - 1}, {"offset": (1 << 53) - 1}, {"inputs": 1 << 20}):
+        path.write_text(json.dumps({**results, **change}))
+        assert refused_at(folder, -1)
+
+
 def leaves(value, place=()):
     if isinstance(value, dict | list):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
