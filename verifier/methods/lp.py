@@ -64,7 +64,7 @@ class LpMethod(Method):
     def _decide_one(self, one: Batch, region: BallRegion, rivals: Tensor, budget: Budget) -> Answer:
         bound = lp_margins(one.subject.network, region.on_processor(), int(one.classes[0]), rivals, budget)
         (answer,) = self.proofs(torch.tensor([bound.proved]), region.radius)
-        answer = answer.merge(Answer.open(open_units=bound.open_units))
+        answer = answer.merge(Answer.open(bound.reason, open_units=bound.open_units))
         if bound.points is None or bound.proved:
             return answer
         (shown,) = try_points(one, region, bound.points.unsqueeze(0).to(region.centre), [0], self.name)

@@ -13,7 +13,7 @@ from encoders import BallRegion, write_network
 from encoders.formulations.relax import estimate, relax
 from encoders.linear_model import Direction, LinearModel
 from encoders.network import INPUT, Network, Node
-from encoders.ops import Add, Affine, Concat, Conv2d, MaxPool2d, Relu, Reshape, Sigmoid
+from encoders.ops import Add, Affine, Concat, Conv2d, Curve, MaxPool2d, Relu, Reshape, Sigmoid
 from tests.answers import decided
 from tests.networks.chains import chain, random_relu_network
 from tests.networks.mwd_chains import random_mwd_network
@@ -250,3 +250,15 @@ def test_a_warm_model_that_was_changed_answers_as_a_fresh_one():
     other = linear_bounds(network, ball(network, 0.01, 5))
     with pytest.raises(ValueError, match="sparsity"):
         warm.change_model(relax(other.network, other.boxes).model(row))
+
+
+@pytest.mark.parametrize(("function", "arguments"), [("log", ()), ("power", (-1.0,)), ("power", (0.5,))])
+def test_a_value_without_a_bound_leaves_the_answer_open(function: str, arguments: tuple[float, ...]):
+    # Units of x - 0.5 and 0.5 - x, on which the function is not defined everywhere.
+    first = Affine(torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=F64), torch.tensor([-0.495, 0.505], dtype=F64))
+    last = Affine(torch.eye(2, dtype=F64), torch.tensor([0.0, 9.0], dtype=F64))
+    network = chain((2,), first, Curve(function, arguments), last, dtype=F64)
+    for method in ("lp", "milp", "crown", "interval"):
+        (answer,) = METHODS[method].decide(_batch(network), _region(), Budget(10.0))
+        assert not answer.vouched_safe(0.01), method
+    assert "has no bound" in str(METHODS["lp"].decide(_batch(network), _region(), Budget(10.0))[0].reason)

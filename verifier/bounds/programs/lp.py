@@ -26,6 +26,7 @@ from verifier.solvers.highs_backend import WarmModel
 
 # Entries beyond which no program is built: its arrays alone would take a gigabyte, and its solution hours.
 MOST_ENTRIES = 20_000_000
+UNBOUNDED = "no program: a value of the network has no bound on this ball"
 # A solver stops early once its objective is this far above zero, in units of the row's size (`Scaling.value_unit`), so
 # that what its tolerances hide cannot matter.
 CUTOFF = 1e-5
@@ -74,18 +75,19 @@ class MarginProgram:
 class LpAnswer:
     """proved: every rival lies strictly below the reference class. points: `(rows, *input_shape)`, proposals.
 
-    open_units: how many hinge units have a sign that the boxes leave open.
+    open_units: how many hinge units have a sign that the boxes leave open. reason: why there is no program.
     """
 
     proved: bool
     points: Tensor | None
     open_units: int
+    reason: str | None = None
 
 
 def lp_margins(network: Network, region: BallRegion, reference: int, rivals: Tensor, budget: Budget) -> LpAnswer:
     """Bound y_reference - y_k over one ball for the given rivals, from the least promising on, until one fails.
 
-    Boxes are those of the linear bounds. Raises ValueError if a column has no bound.
+    Boxes are those of the linear bounds.
     """
     bounds = linear_bounds(network, region)
     rows = torch.zeros(1, len(rivals), network.output_shape[0], dtype=torch.float64)
@@ -93,8 +95,10 @@ def lp_margins(network: Network, region: BallRegion, reference: int, rivals: Ten
     rows[0, torch.arange(len(rivals)), rivals] = -1.0
     least = bounds.minimise(rows).bound[0]
     relaxed = relax(bounds.network, bounds.boxes)
-    program = MarginProgram(relaxed)
     units = sum(len(found.lines[1]) for found in relaxed.relaxations.values() if found.lines is not None)
+    if not (np.isfinite(relaxed.col_lower).all() and np.isfinite(relaxed.col_upper).all()):
+        return LpAnswer(False, None, units, UNBOUNDED)
+    program = MarginProgram(relaxed)
     points: list[np.ndarray] = []
     for number in least.argsort().tolist():
         if float(least[number]) > 0:

@@ -25,7 +25,7 @@ from encoders.region import BallRegion
 from encoders.scaling import unit
 from encoders.views.relaxation import sum_up
 from verifier.bounds.linear.bounds import linear_bounds
-from verifier.bounds.programs.lp import MOST_ENTRIES
+from verifier.bounds.programs.lp import MOST_ENTRIES, UNBOUNDED
 from verifier.bounds.programs.milp_rivals import some_below
 from verifier.bounds.programs.tightening import Tightening, tighten
 from verifier.budget import Budget
@@ -151,7 +151,7 @@ class ExactRows:
         relaxed = self._encoded[segments]
         self.binaries = relaxed.binaries
         if not (np.isfinite(relaxed.col_lower).all() and np.isfinite(relaxed.col_upper).all()):
-            return "no program: a value of the network has no bound on this ball"
+            return UNBOUNDED
         if relaxed.binaries > MOST_BINARIES:
             return f"{relaxed.binaries:,} binaries, more than the {MOST_BINARIES:,} of the method"
         return relaxed
