@@ -22,13 +22,18 @@ def gated(node: Emitter, a: Value, b: Value) -> Value | None:
     if a.shape != b.shape:
         return None
     for factor, gate in ((a, b), (b, a)):
-        found = _power(node.graph, factor, gate) or _gate(node.graph, gate)
+        found, outer = _power(node.graph, factor, gate), None
+        if found is None:
+            # torch's newer exporter writes x (0.5 (1 + erf(z))).
+            root, outer = _root(node.graph, gate.name)
+            found = _gate(node.graph, Value(root, gate.shape))
         if found is None:
             continue
         op, inner = found
         steps = _steps(node.graph, factor.name, inner)
         if steps is None:
             continue
+        steps = steps if outer is None else [*steps, outer]
         result = Value(inner, factor.shape)
         for number, step in enumerate((op, *steps)):
             result = node.emit(step, result, part="" if number == len(steps) else "gated")

@@ -64,7 +64,8 @@ def opset_of(model: onnx.ModelProto, source: str) -> int:
     if not versions or versions[0] not in OPSETS:
         raise ModelFileError(
             f"{source}: opset {versions[0] if versions else 'missing'} is not supported; supported: {OPSETS[0]} to "
-            f"{OPSETS[-1]}. Export with opset_version={OPSETS[-1]}, or use onnx.version_converter"
+            f"{OPSETS[-1]}. Export with opset_version={OPSETS[-1]} (skl2onnx: target_opset={OPSETS[-1]}), or use "
+            "onnx.version_converter"
         )
     return int(versions[0])
 
@@ -76,12 +77,11 @@ def inputs_of(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
 
 
 def input_of(model: onnx.ModelProto, source: str) -> FileInput:
-    """Return the file's one input; refuse files with another number of inputs or outputs."""
-    inputs, outputs = inputs_of(model), list(model.graph.output)
-    for what, found in (("inputs", inputs), ("outputs", outputs)):
-        if len(found) != 1:
-            names = ", ".join(repr(value.name[:80]) for value in found[:8]) or "none"
-            raise ModelFileError(f"{source}: {len(found)} {what} ({names}); supported: one")
+    """Return the file's one input; refuse files with another number of inputs."""
+    inputs = inputs_of(model)
+    if len(inputs) != 1:
+        names = ", ".join(repr(value.name[:80]) for value in inputs[:8]) or "none"
+        raise ModelFileError(f"{source}: {len(inputs)} inputs ({names}); supported: one")
     given = inputs[0]
     name = given.name[:80]
     if not given.type.HasField("tensor_type") or not given.type.tensor_type.HasField("shape"):

@@ -61,6 +61,7 @@ HANDLERS: dict[str, tuple[Callable[[OnnxNode], Value | tuple[Value, ...]], tuple
     "Relu": (ops.relu, ()),
     "Reshape": (moves.reshape, ("allowzero",)),
     "Resize": (resizing.resize, resizing.ATTRIBUTES),
+    "Scaler": (ops.scaler, ("offset", "scale")),
     "ScatterElements": (moved(indices.scatter_elements, 0, 2), ("axis", "reduction")),
     "ScatterND": (moved(indices.scatter_nd, 0, 2), ("reduction",)),
     "Sigmoid": (ops.sigmoid, ()),
@@ -80,3 +81,6 @@ HANDLERS: dict[str, tuple[Callable[[OnnxNode], Value | tuple[Value, ...]], tuple
     "Where": (moved(cells.where, 1, 2), ()),
     **curves.HANDLERS,
 }
+
+# Operators that stand in another domain than the default one.
+OTHER_DOMAINS = {"Scaler": "ai.onnx.ml"}

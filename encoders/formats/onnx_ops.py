@@ -149,6 +149,19 @@ def divide(node: OnnxNode) -> Value:
     return _with_constant(node, DivideConstant, 0, 1)
 
 
+def scaler(node: OnnxNode) -> Value:
+    """Return (x - offset) scale, with a number for all features or one for each (ai.onnx.ml)."""
+    x = node.value(0)
+    if node.graph.dtype != torch.float32:
+        raise ValueError(f"its result is float32, the network {node.graph.dtype}; export the model in float32")
+    shift, factor = (torch.tensor(node.attributes.get(name, ()), dtype=torch.float32) for name in ("offset", "scale"))
+    node.graph.require_batch(x, 2)
+    if len(shift) != len(factor) or len(shift) not in (1, x.shape[1]):
+        raise ValueError(f"{len(shift)} offsets and {len(factor)} scales do not fit {x.shape[1]} features")
+    moved = node.emit(AddConstant(-shift), x, part="moved")
+    return node.emit(MultiplyConstant(factor), moved)
+
+
 def negate(node: OnnxNode) -> Value:
     """Return minus the value."""
     return node.emit(MultiplyConstant(torch.tensor(-1, dtype=node.graph.dtype)), node.value(0))

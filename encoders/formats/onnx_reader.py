@@ -21,8 +21,9 @@ from encoders.formats.onnx_file import check_graph, input_of, inputs_of, load, o
 from encoders.formats.onnx_fold import FOLDERS, fold
 from encoders.formats.onnx_functions import inlined
 from encoders.formats.onnx_node import Constant, Memory, OnnxNode
-from encoders.formats.onnx_operators import HANDLERS
+from encoders.formats.onnx_operators import HANDLERS, OTHER_DOMAINS
 from encoders.formats.onnx_ops import TRAINING
+from encoders.formats.onnx_outputs import needed_nodes, output_of, said_output, without_unused
 from encoders.formats.onnx_tensor import decode
 from encoders.formats.onnx_values import inner_values
 from encoders.formats.runtime import Array, Runtime, open_batched
@@ -81,6 +82,11 @@ def open_runtime(path: Path, limits: Limits = Limits()) -> Runtime:
     return open_batched(Runtime(framework, given.sample_shape, dtype, given.batch, run, values=values))
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return which output of several is the network's."""
+    return said_output(load(path, Limits()), str(path))
+
+
 def convert(model: onnx.ModelProto, source: str, limits: Limits = Limits()) -> Network:
     """Return the network of a model in memory; raise ModelFileError naming every node that is not supported."""
     given, opset = input_of(model, source), opset_of(model, source)
@@ -89,9 +95,9 @@ def convert(model: onnx.ModelProto, source: str, limits: Limits = Limits()) -> N
     graph = GraphBuilder(source, given, limits)
     reading = _Reading(graph, opset, {tensor.name: tensor for tensor in model.graph.initializer})
     reading.values[inputs_of(model)[0].name] = graph.input
-    output = model.graph.output[0].name
+    output = output_of(model, source)
     problems: list[Problem] = []
-    for node in _needed(model.graph, output):
+    for node in needed_nodes(model.graph, output):
         try:
             reading.convert_node(node)
         except LimitError as error:
@@ -111,30 +117,11 @@ def convert(model: onnx.ModelProto, source: str, limits: Limits = Limits()) -> N
 
 def _for_runtime(model: onnx.ModelProto, source: str, limits: Limits) -> onnx.ModelProto:
     """Return the model as the file has it, without what its output does not depend on, in functions too."""
-    kept = without_unused(model)
+    output = output_of(model, source)
+    kept = without_unused(model, output)
     flat = inlined(kept, source, limits)
-    return kept if flat is kept or without_unused(flat) is flat else without_unused(flat)
-
-
-def without_unused(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model with only those nodes and weights that the output depends on; itself if that is all."""
-    nodes = _needed(model.graph, model.graph.output[0].name)
-    read = {name for node in nodes for name in node.input} | {model.graph.output[0].name}
-    unread = [tensor.name for tensor in model.graph.initializer if tensor.name not in read]
-    if len(nodes) == len(model.graph.node) and not unread:
-        return model
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    gone = set(unread)
-    for kept, field in (
-        (nodes, copy.graph.node),
-        ([tensor for tensor in model.graph.initializer if tensor.name in read], copy.graph.initializer),
-        ([value for value in model.graph.input if value.name not in gone], copy.graph.input),
-    ):
-        del field[:]
-        field.extend(kept)
-    del copy.graph.value_info[:]
-    return copy
+    pruned = without_unused(flat, output)
+    return kept if flat is kept or pruned is flat else pruned
 
 
 def _problem(node: onnx.NodeProto, reason: str) -> Problem:
@@ -160,9 +147,11 @@ class _Reading:
         repeated = [name for name in node.output if name in self.values or name in self._stored]
         if repeated or len(set(node.output)) != len(node.output) - max(list(node.output).count("") - 1, 0):
             raise ValueError(f"computes {(repeated or list(node.output))[0][:80]!r}, which exists already")
-        if node.domain not in ("", "ai.onnx") or node.overload:
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        if domain != OTHER_DOMAINS.get(node.op_type, "") or node.overload:
             raise ValueError(f"domain {node.domain[:80]!r} is not supported; supported: the default domain")
-        _check_schema(node, self.opset)
+        # Operators of other domains are as they were in the first version.
+        _check_schema(node, 1 if domain else self.opset)
         inputs = tuple(self._input(name) if name else None for name in node.input)
         broken = any(value is None and name for name, value in zip(node.input, inputs, strict=True))
         folded = node.op_type == "Shape" or not any(isinstance(value, Value) for value in inputs)
@@ -221,11 +210,11 @@ def _attributes(node: onnx.NodeProto, known: tuple[str, ...]) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1024)
-def _schema(operator: str, opset: int) -> tuple[dict[str, tuple[Any, bool]], int, int] | None:
+def _schema(operator: str, domain: str, opset: int) -> tuple[dict[str, tuple[Any, bool]], int, int] | None:
     """Return the attributes (type, whether required) and the least and greatest number of inputs of an operator."""
-    if not onnx.defs.has(operator, opset, ""):
+    if not onnx.defs.has(operator, opset, domain):
         return None
-    schema = onnx.defs.get_schema(operator, opset, "")
+    schema = onnx.defs.get_schema(operator, opset, domain)
     # The enumeration of the schema is not typed.
     types: dict[str, Any] = dict(schema.attributes)
     attributes = {name: (field.type.value, field.required) for name, field in types.items()}
@@ -234,7 +223,8 @@ def _schema(operator: str, opset: int) -> tuple[dict[str, tuple[Any, bool]], int
 
 def _check_schema(node: onnx.NodeProto, opset: int) -> None:
     """Raise ValueError for an operator, attribute or number of inputs that the opset does not know."""
-    schema = _schema(node.op_type, opset) if len(node.op_type) < 80 else None
+    domain = OTHER_DOMAINS.get(node.op_type, "")
+    schema = _schema(node.op_type, domain, opset) if len(node.op_type) < 80 else None
     if schema is None:
         raise ValueError(f"opset {opset} has no such operator")
     attributes, least, most = schema
@@ -251,13 +241,3 @@ def _check_schema(node: onnx.NodeProto, opset: int) -> None:
         raise ValueError(f"attribute {missing[0]!r} is missing")
     if not least <= len(node.input) <= most:
         raise ValueError(f"has {len(node.input)} inputs; opset {opset} knows {least} to {most}")
-
-
-def _needed(graph: onnx.GraphProto, output: str) -> list[onnx.NodeProto]:
-    """Return the nodes that the output depends on, in the order of the file."""
-    needed, nodes = {output}, []
-    for node in reversed(graph.node):
-        if not needed.isdisjoint(node.output):
-            needed.update(name for name in node.input if name)
-            nodes.append(node)
-    return nodes[::-1]

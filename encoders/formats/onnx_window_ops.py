@@ -104,7 +104,7 @@ def _numbers(node: OnnxNode, attribute: str, count: int, default: int = 1) -> Si
 def _windows(node: OnnxNode, x: Value, kernel: Sizes) -> Windows:
     stride, dilation = _numbers(node, "strides", len(kernel)), _numbers(node, "dilations", len(kernel))
     if min(*kernel, *stride, *dilation) < 1:
-        raise ValueError("needs kernels, strides and dilations of at least 1")
+        raise ValueError("needs kernel >= 1, stride >= 1 and dilation >= 1")
     before, after = _padding(node, x.shape[2:], kernel, stride, dilation)
     if min(*before, *after) < 0:
         raise ValueError(f"pads = {[*before, *after]} is not supported; supported: 0 and more")

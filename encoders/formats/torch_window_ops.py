@@ -88,7 +88,7 @@ def _pooling(node: TorchNode, axes: int, dilation: Sizes) -> tuple[Value, Window
     kernel, padding = node.numbers("kernel_size", axes), node.numbers("padding", axes)
     stride = node.numbers("stride", axes) if node.take("stride") else kernel
     if min(*kernel, *stride, *dilation) < 1 or min(padding) < 0:
-        raise ValueError("needs kernels, strides and dilations of at least 1, and no negative padding")
+        raise ValueError("needs kernel >= 1, stride >= 1, dilation >= 1 and padding >= 0")
     return x, Windows(kernel, stride, padding, padding, dilation)
 
 

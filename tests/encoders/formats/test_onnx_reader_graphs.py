@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from encoders import read_network
 from encoders.formats import open_runtime
 from encoders.formats.errors import ModelFileError
-from encoders.formats.onnx_reader import convert, without_unused
+from encoders.formats.onnx_outputs import without_unused
+from encoders.formats.onnx_reader import convert
 from encoders.limits import Limits
 from tests.networks.onnx_models import model
 
@@ -135,9 +136,9 @@ def test_onnxruntime_does_not_see_what_the_output_does_not_depend_on(tmp_path: P
     path = saved(tmp_path, source)
     x = np.ones((2, 4), np.float32)
     assert open_runtime(path)(x).tolist() == [[24.0, 28.0, 32.0, 36.0]] * 2
-    assert [node.op_type for node in without_unused(source).graph.node] == ["MatMul"]
+    assert [node.op_type for node in without_unused(source, "y").graph.node] == ["MatMul"]
     assert len(source.graph.node) == 3
-    assert without_unused(product()) == product()
+    assert without_unused(product(), "y") == product()
 
 
 def test_a_file_that_looks_like_the_format_of_onnxruntime_is_read_as_onnx(tmp_path: Path) -> None:
