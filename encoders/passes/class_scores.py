@@ -39,7 +39,9 @@ class ClassScores:
         """
         flat = outputs.reshape(len(outputs), -1)
         if self.threshold is not None:
-            return np.concatenate([np.full_like(flat, self.threshold), flat], axis=1)
+            # Of a probability the other one: 1 - p is above, at or below p where 1/2 is, however it is rounded.
+            other = 1.0 - flat if self.threshold == 0.5 else np.full_like(flat, self.threshold)
+            return np.concatenate([other, flat], axis=1)
         if not self.chosen:
             return flat
         scores = (flat == np.arange(self.network.output_shape[0])).astype(np.float64)

@@ -95,6 +95,16 @@ def test_one_output_is_two_classes(end: str) -> None:
     assert 0 < int((logits > 0).sum()) < 50
 
 
+def test_a_probability_is_read_with_the_other_one_in_the_same_order() -> None:
+    found = class_scores(chain((1,), Sigmoid()))
+    half = np.float32(0.5)
+    near = [half, np.nextafter(half, np.float32(0)), np.nextafter(half, np.float32(1)), 1e-30, 1.0, 0.0, 0.25, 0.75]
+    values = np.array([near, np.linspace(0, 1, 8)], np.float32).reshape(-1, 1)
+    read = found.read(values)
+    assert read.dtype == np.float32 and np.allclose(read.sum(axis=1), 1.0, rtol=0, atol=1e-7)
+    assert np.array_equal(np.sign(read[:, 1] - read[:, 0]), np.sign(values[:, 0] - half))
+
+
 def test_a_threshold_that_no_input_of_a_sigmoid_reaches_is_not_moved_before_it() -> None:
     # tanh(sigmoid(x)) is above 0 everywhere: the threshold is one of the sigmoid's value.
     found = class_scores(chain((1,), Affine(torch.ones(1, 1)), Sigmoid(), Tanh()))
