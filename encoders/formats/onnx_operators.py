@@ -37,6 +37,7 @@ HANDLERS: dict[str, tuple[Callable[[OnnxNode], Value | tuple[Value, ...]], tuple
     "Div": (factors.divide, ()),
     # ratio and seed only matter in training.
     "Dropout": (moves.dropout, ("ratio", "seed")),
+    "Einsum": (sums.einstein_sum, ("equation",)),
     "Expand": (moved(cells.expand, 0), ()),
     "Flatten": (moves.flatten, ("axis",)),
     "Gather": (moved(indices.gather, 0), ("axis",)),

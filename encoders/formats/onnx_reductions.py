@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from encoders.formats.cells import together
+from encoders.formats.einsum import einsum
 from encoders.formats.graph import GraphBuilder, Value
 from encoders.formats.onnx_node import OnnxNode
 from encoders.formats.reductions import mean_over
@@ -54,3 +55,9 @@ def average(node: OnnxNode) -> Value:
     total = add_all(node)
     count = torch.tensor(float(len(node.inputs)), dtype=torch.float64)
     return total if len(node.inputs) == 1 else node.emit(DivideConstant(count), total)
+
+
+def einstein_sum(node: OnnxNode) -> Value:
+    """Return the sum of an equation over one computed value and at most one constant."""
+    operands = [node.weight(i) if node.is_constant(i) else node.value(i) for i in range(len(node.inputs))]
+    return einsum(node.graph, node.memory.fold, node.name, node.attributes["equation"], operands)

@@ -42,6 +42,7 @@ HANDLERS: dict[str, Callable[[TorchNode], Value | list[Value] | Tensor]] = {
     "aten.div.Scalar": ops.divide,
     "aten.div.Tensor": factors.divide,
     "aten.dropout.default": moves.dropout,
+    "aten.einsum.default": sums.einstein_sum,
     "aten.feature_dropout.default": moves.dropout,
     "aten.flatten.using_ints": moves.flatten,
     "aten.full_like.default": moves.filled(None),

@@ -1,9 +1,11 @@
 """Operators of exported torch graphs that sum, average or compare along axes."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
 
+from encoders.formats.einsum import einsum
 from encoders.formats.graph import GraphBuilder, Value
 from encoders.formats.torch_node import TorchNode
 from encoders.ops import Affine
@@ -35,3 +37,13 @@ def running_sum(node: TorchNode) -> Value:
     ones = torch.ones(shape[axis], shape[axis], dtype=node.graph.dtype).tril()
     last = node.emit(Affine(ones), node.graph.transpose(f"{node.name}/last", x, order), part="sums")
     return node.graph.transpose(node.name, last, [order.index(i) for i in range(len(order))])
+
+
+def einstein_sum(node: TorchNode) -> Value:
+    """Return the sum of an equation over one computed value and at most one constant."""
+    operands = node.take("tensors")
+    node.expect("path", None)
+    if any(isinstance(given, torch.Tensor) and given.dtype != node.graph.dtype for given in operands):
+        raise ValueError(f"a constant has another dtype than the input, {node.graph.dtype}")
+    claim = functools.partial(node.constants.claim, what=f"node {node.name!r}")
+    return einsum(node.graph, claim, node.name, node.take("equation"), operands)

@@ -28,6 +28,7 @@ def whole(*numbers: int) -> np.ndarray:
 
 MOVE_CASES: dict[str, Callable[[], onnx.ModelProto]] = {
     "depth to space": lambda: one("DepthToSpace", IMAGE, blocksize=2, mode="CRD"),
+    "einsum": lambda: one("Einsum", IMAGE, normal(3, 5, 4), equation="bchw,hkc->bkw"),
     "expand": lambda: one("Expand", ["N", 1, 3], whole(2, 1)),
     "gather": lambda: one("Gather", IMAGE, np.array([[1, -1], [0, 0]]), axis=2),
     "gather one": lambda: one("Gather", IMAGE, np.array(-1), axis=1),

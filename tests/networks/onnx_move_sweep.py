@@ -170,5 +170,23 @@ def several(d: Drawing, x: str, shape: Shape) -> str:
     return d.add(d.choice(["Sum", "Mean"]), *inputs)
 
 
+def einsum(d: Drawing, x: str, shape: Shape) -> str:
+    """Return a sum over letters of the value and of a constant or none, in any order."""
+    if d.opset < 12:
+        return reduction(d, x, shape)
+    letters = "bcdefgh"[: len(shape)]
+    shared = [letter for letter in letters[1:] if d.chance()]
+    new = "xy"[: d.integer(0, 2)]
+    term = "".join(d.random.permutation([*shared, *new]).tolist()) if d.chance(0.8) else ""
+    kept = [letter for letter in letters if letter not in shared and (letter == "b" or d.chance(0.8))]
+    result = "b" + "".join(
+        d.random.permutation([*kept[1:], *(new if term else ""), *(shared[:1] if d.chance(0.1) else [])])
+    )
+    sizes = dict(zip(letters, shape, strict=True)) | {"x": 2, "y": 3}
+    pairs = [(letters, x)] + ([(term, d.weight(*(sizes[letter] for letter in term)))] if term else [])
+    pairs = pairs[::-1] if d.chance(0.3) else pairs
+    return d.add("Einsum", *(name for _, name in pairs), equation=",".join(part for part, _ in pairs) + "->" + result)
+
+
 MOVES = (gather, gather, by_element, by_element, by_place, by_place, pad, pad, repeat, repeat, repeat, blocks, triangle)
-MOVES = (*MOVES, split, split, reduction, reduction, reduction, several)
+MOVES = (*MOVES, split, split, reduction, reduction, reduction, several, einsum, einsum)

@@ -290,6 +290,8 @@ MOVES: dict[str, Step] = {
     "max": lambda m, x: x - x.max(1, keepdim=True).values,
     "min": lambda m, x: x + x.min(1, keepdim=True)[0],
     "running sum": lambda m, x: x.view(-1, 2, 2).cumsum(1).flatten(1),
+    "einsum": lambda m, x: torch.einsum("bi,ji->bj", x, m.transposed),
+    "einsum of axes": lambda m, x: torch.einsum("ij,bkj->bki", m.transposed[:2, :2], x.view(-1, 2, 2)).flatten(1),
     "broadcast sum": lambda m, x: (x.view(-1, 2, 2) - x.view(-1, 1, 2, 2).mean(3)[:, 0].unsqueeze(2)).flatten(1),
 }
 
