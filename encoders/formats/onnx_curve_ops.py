@@ -55,9 +55,8 @@ def power(node: OnnxNode) -> Value:
         raise ValueError("exponents that differ are not supported; supported: one number")
     x = node.value(0)
     node.graph.constant(x, torch.zeros(node.array(1).shape))
-    if node.array(1).ndim and any(
-        n not in (1, m) for n, m in zip(node.array(1).shape[::-1], x.shape[::-1], strict=False)
-    ):
+    pairs = zip(node.array(1).shape[::-1], x.shape[::-1], strict=False)
+    if node.array(1).ndim > len(x.shape) or any(n not in (1, m) for n, m in pairs):
         raise ValueError(f"an exponent of shape {node.array(1).shape} does not fit {x.shape}")
     exponent = float(exponents[0])
     return x if exponent == 1.0 else node.emit(Curve("power", (exponent,)), x)

@@ -118,6 +118,7 @@ NODE_REFUSALS = {
     "is empty": lambda: of_node("Gather", ["N", 4], np.zeros(0, np.int64), axis=1),
     "keep the batch": lambda: of_node("Expand", ["N", 4], np.array([2, 1, 4])),
     "equal parts": lambda: refusal(model([make("Split", ["x"], ["y", "z"], axis=1)], ["N", 5])),
+    "an exponent of shape": lambda: of_node("Pow", [3, 4], np.full((2, 3, 4), 2.0)),
     "name every output": lambda: refusal(model([make("Split", ["x"], ["y", ""], axis=1)], ["N", 4])),
     "num_outputs": lambda: refusal(model([make("Split", ["x"], ["y"], axis=1, num_outputs=2)], ["N", 4], opset=18)),
     "acts on the batch": lambda: of_node("Concat", ["N", 4], axis=0),
