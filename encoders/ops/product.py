@@ -2,8 +2,8 @@
 
 With centres a0, b0 and radii r, s of the two boxes, a b = b0 a + a0 b - a0 b0 + (a - a0)(b - b0), and the last product
 lies within r s: the mean of McCormick's two planes below and above (McCormick 1976), at the same distance from both.
-A matrix product is the sum of such products. Rows hold all four planes (products of single values only). A square is no
-product but a curve, which knows that its factors are equal.
+A matrix product is the sum of such products. Rows hold all four planes. A square is no product but a curve, which knows
+that its factors are equal.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from encoders.rationals import PYTHON_COST, Afford, Rationals
 from encoders.rounding import gamma, tiny, unit_roundoff, widen
 from encoders.views.coefficients import Coefficients, dot_error, underflow_slack
 from encoders.views.envelope import Envelope, LinearEnvelope, reach_of
-from encoders.views.relaxation import Relaxation, Rows, Size, assembled
+from encoders.views.relaxation import Relaxation, Rows, Size, assembled, sum_up
 
 
 class _OfTwoNodes(Op):
@@ -70,22 +70,9 @@ class Product(_OfTwoNodes):
         return LinearEnvelope(adjoint, bias, error, _slack(a, b, a.shape))
 
     def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
-        """Return the four planes of McCormick on one box each, their constants rounded outward."""
-        ends = [end.detach().flatten().cpu() for box in boxes for end in (box.lower, box.upper)]
-        al, au, bl, bu = (end.double().numpy() for end in ends)
-        count = len(al)
-        unit = np.arange(count)
-        blocks = []
-        for a, b, below in ((al, bl, True), (au, bu, True), (al, bu, False), (au, bl, False)):
-            with np.errstate(over="ignore", invalid="ignore"):
-                product = a * b
-            # One float past the nearest product; planes of infinite ends are left out.
-            fine = np.isfinite(product) & np.isfinite(a) & np.isfinite(b)
-            end = np.where(fine, -np.nextafter(product, np.inf if below else -np.inf), -np.inf if below else np.inf)
-            of_a, of_b, one = np.where(fine, -b, 0.0), np.where(fine, -a, 0.0), np.ones(count)
-            entries = [(unit, unit, of_a), (unit, count + unit, of_b), (unit, 2 * count + unit, one)]
-            blocks.append(Rows(count, entries, end if below else -np.inf, np.inf if below else end))
-        return Relaxation(*assembled(blocks, 3 * count))
+        """Return the four planes of McCormick on one box each."""
+        places = np.arange(boxes[0].lower.numel())[:, None]
+        return _planes(boxes, places, places)
 
     def rational(self, *x: Rationals, afford: Afford) -> Rationals:
         return x[0] * x[1]
@@ -158,10 +145,47 @@ class MatrixProduct(_OfTwoNodes):
 
         return LinearEnvelope(adjoint, bias, error, _slack(a, b, shape))
 
+    def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
+        """Return for each output the sums of McCormick's four planes on one box each."""
+        a, b = (np.arange(math.prod(box.shape)).reshape(box.shape) for box in boxes)
+        shape = (*a.shape[:-1], b.shape[-1], self.terms)
+        first = np.broadcast_to(a[..., :, None, :], shape).reshape(-1, self.terms)
+        second = np.broadcast_to(b.swapaxes(-1, -2)[..., None, :, :], shape).reshape(-1, self.terms)
+        return _planes(boxes, first, second)
+
+    def program_size(self, view: str, outputs: int, segments: int) -> Size:
+        return Size(4 * outputs, 4 * outputs * (2 * self.terms + 1))
+
     def rational(self, *x: Rationals, afford: Afford) -> Rationals:
         afford(PYTHON_COST * math.prod(x[0].shape) * x[1].shape[-1])
         numerators = np.matmul(x[0].numerators, x[1].numerators)
         return Rationals(numerators, x[0].denominator * x[1].denominator).reduced()
+
+
+def _planes(boxes: tuple[Box, ...], first: np.ndarray, second: np.ndarray) -> Relaxation:
+    """Return the planes around sums of products; first, second: places `(outputs, terms)` of the factors, flat.
+
+    Constants are rounded outward; planes of infinite ends are left out.
+    """
+    ends = [end.detach().flatten().cpu().double().numpy() for box in boxes for end in (box.lower, box.upper)]
+    al, au, bl, bu = ends[0][first], ends[1][first], ends[2][second], ends[3][second]
+    (count, terms), inputs = first.shape, len(ends[0]) + len(ends[2])
+    row, output = np.repeat(np.arange(count), terms), np.arange(count)
+    blocks = []
+    for a, b, below in ((al, bl, True), (au, bu, True), (al, bu, False), (au, bl, False)):
+        with np.errstate(over="ignore", invalid="ignore"):
+            product = a * b if below else -(a * b)
+        fine = (np.isfinite(product) & np.isfinite(a) & np.isfinite(b)).all(axis=1, keepdims=True)
+        # One float past each nearest product, and their sum rounded up.
+        bound = sum_up(np.nextafter(np.where(fine, product, 0.0), np.inf))
+        bound = np.where(fine[:, 0], bound, np.inf)
+        of_first, of_second = np.where(fine, -b, 0.0).reshape(-1), np.where(fine, -a, 0.0).reshape(-1)
+        entries = [
+            (row, first.reshape(-1), of_first), (row, len(ends[0]) + second.reshape(-1), of_second),
+            (output, inputs + output, np.ones(count)),
+        ]  # fmt: skip
+        blocks.append(Rows(count, entries, -bound if below else -np.inf, np.inf if below else bound))
+    return Relaxation(*assembled(blocks, inputs + count))
 
 
 def _corners(a: Box, b: Box) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ f(s_i) for f(s) = 1/s or f(s) = -log s: convex and falling. Hence its range on a
     f(s) >= c - b s for a tangent, with s below the chords of exp(x_j - x_i),
     f(s) <= c - b s for the chord over the range of s, with s above tangents of exp(x_j - x_i).
 
-Sums are taken relative to their greatest term, so that nothing overflows or cancels. The op has no convex rows yet.
+Sums are taken relative to their greatest term, so that nothing overflows or cancels.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from torch import Tensor
 from encoders.box import Box, Shape
 from encoders.ops.base import Op
 from encoders.rounding import ELEMENTARY_FUNCTION_ULPS, add_down, add_up, tiny, unit_roundoff, widen
-from encoders.views.envelope import Envelope, offsets_at_ends
-from encoders.views.group_envelope import GroupEnvelope, GroupLines, from_groups, to_groups
+from encoders.views.envelope import offsets_at_ends
+from encoders.views.group_envelope import GroupEnvelope, GroupLines, from_groups, group_relaxation, to_groups
+from encoders.views.relaxation import Relaxation, Size
 
 # Tangents of exp(x_j - x_i) touch at most so far right of the lower end: there they are still positive.
 LEAST_TANGENT = 0.9
@@ -81,7 +82,7 @@ class _OfExponentials(Op):
         upper = upper.nan_to_num(nan=self.greatest, posinf=torch.inf, neginf=-torch.inf).clamp(max=self.greatest)
         return Box.unchecked(*(from_groups(end, self.axis, box.shape) for end in (lower, upper)))
 
-    def envelope(self, *boxes: Box, slope: Tensor | None = None) -> Envelope:
+    def envelope(self, *boxes: Box, slope: Tensor | None = None) -> GroupEnvelope:
         (box,) = boxes
         ends, differences = self.interval(box), _differences(box, self.axis)
         # Chords above and tangents below each exp(x_j - x_i), on the diagonal nothing.
@@ -101,6 +102,12 @@ class _OfExponentials(Op):
         upper = _lines(secant, constant, touching, _tangent_offset(touching), differences, box, self.axis, 1.0)
         lower = lower.where_finite(to_groups(ends.lower, self.axis))
         return GroupEnvelope(lower, upper.where_finite(to_groups(ends.upper, self.axis)), box, self.axis)
+
+    def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
+        return group_relaxation(self.envelope(boxes[0]))
+
+    def program_size(self, view: str, outputs: int, segments: int) -> Size:
+        return Size(2 * outputs, 2 * outputs * (outputs + 1))
 
     def open_units(self, box: Box) -> Tensor:
         return box.lower < box.upper

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from encoders.box import Box, Shape
 from encoders.rounding import gamma, unit_roundoff
 from encoders.views.coefficients import Coefficients, dot_error, inflated, underflow_slack
 from encoders.views.envelope import Below, Envelope
+from encoders.views.relaxation import Relaxation, Rows, assembled
 
 
 def to_groups(x: Tensor, axis: int) -> Tensor:
@@ -88,3 +90,19 @@ class GroupEnvelope(Envelope):
         reach = torch.maximum(self.box.lower.abs(), self.box.upper.abs()).flatten(1)
         total = torch.where(reach.isfinite(), reach, 0.0).sum(dim=1, keepdim=True) + 1.0
         return total * underflow_slack(self.box.shape, self.box.dtype)
+
+
+def group_relaxation(envelope: GroupEnvelope) -> Relaxation:
+    """Return the functions below and above each output as rows, for one box (batch 1)."""
+    shape = envelope.box.shape
+    count = envelope.box.lower.numel()
+    places = to_groups(torch.arange(count).reshape(1, *shape), envelope.axis)[0].numpy()
+    size = places.shape[1]
+    output, row = places.reshape(-1), np.arange(count)
+    rows, columns = np.repeat(row, size), np.repeat(places, size, axis=0).reshape(-1)
+    blocks = []
+    for lines, below in ((envelope.lower, True), (envelope.upper, False)):
+        weight, offset = (part[0].detach().double().cpu().numpy().reshape(-1) for part in (lines.weight, lines.offset))
+        entries = [(rows, columns, -weight), (row, count + output, np.ones(count))]
+        blocks.append(Rows(count, entries, offset if below else -np.inf, np.inf if below else offset))
+    return Relaxation(*assembled(blocks, 2 * count))

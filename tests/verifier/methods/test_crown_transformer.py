@@ -14,11 +14,13 @@ from torch.nn import functional
 from encoders.box import Box
 from encoders.formats.onnx_reader import convert
 from encoders.formats.torch_export import from_module
+from encoders.formulations.relax import relax
 from encoders.network import Network
 from encoders.region import BallRegion
 from verifier.bounds.interval import compare_classes
 from verifier.bounds.linear.bounds import linear_bounds
 from verifier.bounds.linear.margins import linear_margins
+from verifier.bounds.programs.lp import MarginProgram
 from verifier.methods import METHODS
 
 TOKENS, FEATURES, WIDTH, HEADS = 3, 2, 4, 2
@@ -83,7 +85,7 @@ def test_a_transformer_is_read_and_bounded_from_every_form(form: str) -> None:
     region = BallRegion(X, torch.full((len(X),), 1e-4, dtype=torch.float64), None, "inf")
     assert linear_margins(network, region, classes).proved.all()
     taken = {name for name, method in METHODS.items() if method.refusal(network) is None}
-    assert {"interval", "crown", "alpha-crown"} <= taken
+    assert {"interval", "crown", "alpha-crown", "lp"} <= taken
 
 
 @pytest.mark.parametrize("radius", [1e-9, 1e-4, 1e-2, 0.1, 1.0])
@@ -109,3 +111,17 @@ def test_bounds_hold_at_points_and_linear_ones_are_no_looser(radius: float) -> N
         # First order: intervals widen with the product of all layers, linear bounds with the true slopes.
         width, true = linear.upper - linear.lower, np.abs(radius)
         assert float(width.max()) < 200.0 * true + 1e-10
+
+
+def test_linear_programs_bound_margins_by_all_rows() -> None:
+    network, radius = FORMS["module"](), 0.05
+    region = BallRegion(X[:1], torch.full((1,), radius, dtype=torch.float64), None, "inf")
+    bounds = linear_bounds(network, region)
+    winner = int(network.scores(X[:1]).argmax())
+    rows = torch.stack([torch.eye(3)[winner] - torch.eye(3)[k] for k in range(3) if k != winner]).to(torch.float64)
+    program = MarginProgram(relax(bounds.network, bounds.boxes))
+    proved = torch.tensor([program.minimise(row.numpy(), 60.0).bound for row in rows], dtype=torch.float64)
+    share = 2.0 * torch.rand(200, TOKENS, FEATURES, generator=torch.Generator().manual_seed(2), dtype=torch.float64) - 1
+    margins = network.evaluate(X[:1] + radius * torch.cat([share, share.sign()])) @ rows.T
+    assert bool((proved <= margins.amin(dim=0) + 1e-12).all())
+    assert bool((proved > 0).all())
