@@ -34,7 +34,7 @@ def reduced(over: Over, input_since: int = 18) -> Callable[[OnnxNode], Value]:
 def global_average_pool(node: OnnxNode) -> Value:
     """Return the mean over all axes after the channels, kept with size 1."""
     x = node.value(0)
-    node.graph.require_batch(x, len(x.shape))
+    node.graph.require_batch(x, max(len(x.shape), 3))
     return mean_over(node.graph, node.name, x, range(2, len(x.shape)), True)
 
 
