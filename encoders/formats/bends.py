@@ -47,7 +47,7 @@ def clip(node: Emitter, x: Value, low: float, high: float) -> Value:
 
 def maximum(node: Emitter, x: Value, constant: Tensor) -> Value:
     """Return max(x, constant), for a constant that broadcasts to x without its batch."""
-    _check(constant)
+    _check(node, x, constant)
     if not bool(constant.any()):
         return node.emit(Relu(), x)
     above = node.emit(Relu(), node.emit(AddConstant(-constant), x, part="above"), part="rectified")
@@ -56,7 +56,7 @@ def maximum(node: Emitter, x: Value, constant: Tensor) -> Value:
 
 def minimum(node: Emitter, x: Value, constant: Tensor) -> Value:
     """Return min(x, constant), for a constant that broadcasts to x without its batch."""
-    _check(constant)
+    _check(node, x, constant)
     below = negated(node, x, "negated")
     if bool(constant.any()):
         below = node.emit(AddConstant(constant), below, part="below")
@@ -85,7 +85,7 @@ def _excess(node: Emitter, a: Value, b: Value) -> Value:
 
 def sloped(node: Emitter, x: Value, slope: Tensor) -> Value:
     """Return x, or slope x where x is negative: relu(x) - slope relu(-x), or a leaky relu where that is one."""
-    _check(slope)
+    _check(node, x, slope)
     first = float(slope.flatten()[0])
     if 0.0 <= first <= 1.0 and bool((slope == first).all()):
         return node.emit(LeakyRelu(first), x)
@@ -94,6 +94,8 @@ def sloped(node: Emitter, x: Value, slope: Tensor) -> Value:
     return node.emit(Sub(), right, node.emit(MultiplyConstant(slope), left, part="sloped"))
 
 
-def _check(constant: Tensor) -> None:
+def _check(node: Emitter, x: Value, constant: Tensor) -> None:
+    """Refuse constants that do not broadcast to x, or are too large."""
+    AddConstant(constant).output_shape(node.graph.sample_shape(x))
     if not bool((constant.abs() <= LARGEST_END).all()):
         raise ValueError(f"takes constants up to {LARGEST_END:g}, got {float(constant.abs().max()):g}")

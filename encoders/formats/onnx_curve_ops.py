@@ -54,9 +54,7 @@ def power(node: OnnxNode) -> Value:
     if exponents.dtype.kind not in "fi" or not exponents.size or bool((exponents != exponents[0]).any()):
         raise ValueError("exponents that differ are not supported; supported: one number")
     x = node.value(0)
-    node.graph.constant(x, torch.zeros(node.array(1).shape))
-    pairs = zip(node.array(1).shape[::-1], x.shape[::-1], strict=False)
-    if node.array(1).ndim > len(x.shape) or any(n not in (1, m) for n, m in pairs):
+    if np.broadcast_shapes(node.array(1).shape, x.shape) != tuple(x.shape):
         raise ValueError(f"an exponent of shape {node.array(1).shape} does not fit {x.shape}")
     exponent = float(exponents[0])
     return x if exponent == 1.0 else node.emit(Curve("power", (exponent,)), x)

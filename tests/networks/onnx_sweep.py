@@ -63,24 +63,33 @@ CURVES = {
 
 
 def curve(d: Drawing, x: str, shape: Shape) -> str:
-    operator = d.choice([name for name, since in CURVES.items() if since <= d.opset])
+    # Operators of few opsets come more often where they exist; in double onnxruntime has some with float constants.
+    names = [name for name, since in CURVES.items() if since <= d.opset for _ in range(5 if since >= 12 else 1)]
+    if d.dtype != np.float32:
+        names = [name for name in names if name not in ("Celu", "Gelu", "HardSwish")]
+    operator = d.choice(names)
     if operator in ("Log", "Sqrt", "Reciprocal"):
-        x = d.add("Abs", x)
+        x = away_from_zero(d, x)
     return d.add(
         operator,
         x,
-        alpha=d.choice([None, 0.0, 0.25, 1.0, 1.5, -0.5]),
+        alpha=d.choice([None, 0.25, 1.5] if operator == "Celu" else [None, 0.0, 0.25, 1.0, 1.5, -0.5]),
         beta=d.choice([None, 0.1]),
         gamma=d.choice([None, 0.7]),
         approximate=d.choice([None, "none", "tanh", "other"]),
     )
 
 
+def away_from_zero(d: Drawing, x: str) -> str:
+    """Return |x| + 1/2: near a pole the rounding of what comes before would be all that is compared."""
+    return d.add("Add", d.add("Abs", x), d.stored(np.asarray(0.5, d.dtype)))
+
+
 def power(d: Drawing, x: str, shape: Shape) -> str:
     exponent = d.choice([2.0, 3.0, 0.5, -1.0, -0.5, 1.5, -2.0, 1.0, 0.0])
     kind = np.int64 if exponent == int(exponent) and d.opset >= 12 and d.chance(0.3) else d.dtype
     stored = np.full(d.choice([(), (1,), (1,) * len(shape), (shape[-1],), (2, *shape)]), exponent, kind)
-    return d.add("Pow", x if exponent == int(exponent) > 0 else d.add("Abs", x), d.stored(stored))
+    return d.add("Pow", x if exponent == int(exponent) > 0 else away_from_zero(d, x), d.stored(stored))
 
 
 def extreme(d: Drawing, x: str, shape: Shape) -> str:
@@ -105,8 +114,9 @@ def binary(d: Drawing, x: str, shape: Shape) -> str:
         sizes = [d.choice([size, size, 1]) for size in shape][d.integer(0, len(shape)) :]
         other = d.weight(*(d.choice([[], [1], [2]]) if d.chance(0.1) else []), *sizes)
         d.weights[other] = np.asarray(d.weights[other] + np.sign(d.weights[other]), d.dtype)
-    pair = [x, other] if d.chance(0.6) else [other, x]
-    return d.add(operator, *pair)
+    if d.chance(0.6):
+        return d.add(operator, x, other)
+    return d.add(operator, other, away_from_zero(d, x) if operator == "Div" else x)
 
 
 def of_two(d: Drawing, x: str, shape: Shape) -> str:
