@@ -31,7 +31,8 @@ from tests.networks.random_boxes import box_of, points_of
 from tests.oracles.node_values import exact_values
 from tests.oracles.polygons import least_margin
 from tests.seeds import few_or, seeds
-from verifier.certificates.split_program import SplitProgram, _upper_line
+from verifier.certificates.split_program import SplitProgram
+from verifier.certificates.sweep import upper_line
 
 F64 = torch.float64
 
@@ -448,7 +449,7 @@ def test_lines_lie_above_the_hinge_at_both_ends_in_rationals(left):
         for _ in range(2)
     )
     lower[:20], upper[20:40] = 0.0, 0.0
-    slopes, offsets = _upper_line(-lower, upper, left)
+    slopes, offsets = upper_line(-lower, upper, left)
     for low, high, slope, offset in zip(*(v.tolist() for v in (-lower, upper, slopes, offsets)), strict=True):
         for x in map(Fraction, (low, high)):
             assert Fraction(slope) * x + Fraction(offset) >= max(x, x * Fraction(left))

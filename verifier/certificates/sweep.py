@@ -1,0 +1,160 @@
+"""One way back through the rows of a network: what multipliers prove, with every rounding bounded.
+
+`verifier.certificates.split_program` says what the rows are and why the bound holds for any multipliers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from verifier.certificates.dual_bound import TINY, U
+
+# The least and the greatest values of a node's units: `(values,)`, or `(batch, values)` where every row has its own.
+Ends = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Equations:
+    """Rows lower <= sum_k W_k x_k - d y <= upper of an affine node; size: |W| |x| + d |y| at the ends of the boxes."""
+
+    name: str
+    inputs: tuple[tuple[str, np.ndarray | csr_array], ...]
+    divisor: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    size: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class HingeRows:
+    """A hinge node: the node it reads, its left slope, and where its units stand among those of all hinges."""
+
+    name: str
+    source: str
+    left: float
+    units: slice
+
+
+@dataclass(frozen=True, eq=False)
+class ProgramRows:
+    """All rows that a way back meets, in the order of the nodes.
+
+    ends: of each node. reach: the greatest absolute values `(values,)` of each. largest_sum: the greatest number of
+    entries of a column.
+    """
+
+    blocks: Sequence[Equations | HingeRows]
+    ends: Mapping[str, Ends]
+    reach: Mapping[str, np.ndarray]
+    largest_sum: int
+
+
+class Sweep:
+    """One evaluation of the bound: from the output back, a multiplier for every row.
+
+    reduced: by node, the cost of its columns less the rows' share so far, `(batch, values)`. At the end it is
+    c - A^T m, each entry a sum of at most `largest_sum` products, in some order: it errs by at most gamma_k times
+    |c| + |A|^T |m| (Higham 2002, section 3.1), of which `size` is the scalar product with the greatest |x|.
+    signs, slopes, multipliers: `(batch, units)`; without slopes each unit takes the side of its box that is longer.
+    """
+
+    def __init__(
+        self,
+        program: ProgramRows,
+        name: str,
+        rows: np.ndarray,
+        signs: np.ndarray | None,
+        slopes: np.ndarray | None,
+        multipliers: np.ndarray | None,
+    ) -> None:
+        self.program = program
+        count = len(rows)
+        self.slopes = None if slopes is None else np.clip(np.nan_to_num(slopes), 0.0, 1.0).astype(np.float64)
+        self.multipliers: dict[str, np.ndarray] = {}
+        self.ends: dict[str, Ends] = dict(program.ends)
+        for hinge in (block for block in program.blocks if isinstance(block, HingeRows)):
+            lower, upper = self.ends[hinge.source]
+            if signs is not None:
+                own = signs[:, hinge.units]
+                lower = np.where(own > 0, np.maximum(lower, 0.0), lower)
+                upper = np.where(own < 0, np.minimum(upper, 0.0), upper)
+            self.ends[hinge.source] = (lower, upper)
+            if multipliers is not None:
+                own = np.nan_to_num(multipliers[:, hinge.units]).astype(np.float64)
+                self.multipliers[hinge.source] = self.multipliers.get(hinge.source, 0.0) + own
+        self.reduced: dict[str, np.ndarray] = {name: np.array(rows, dtype=np.float64)}
+        # Sums of the row ends' share, of its size, and of what bounds the errors of the reduced costs.
+        self.total, self.total_size = np.zeros(count), np.zeros(count)
+        self.size = np.abs(rows) @ program.reach[name]
+        self.summed = 0
+        for block in reversed(program.blocks):
+            if block.name in self.reduced:
+                self._hinge(block) if isinstance(block, HingeRows) else self._equations(block)
+
+    def bound(self) -> np.ndarray:
+        """Return the bounds `(batch,)` once all rows have their multipliers; -inf where they overflow."""
+        program = self.program
+        for name, reduced in self.reduced.items():
+            lower, upper = self.ends[name]
+            self._add(np.minimum(reduced * lower, reduced * upper))
+        gamma = 2.0 * (program.largest_sum + 8) * U
+        error = self.total_size * (2.0 * (self.summed + 16) * U) + self.size * (gamma * (1.0 + 64.0 * self.summed * U))
+        error += (self.summed + 16) * 16.0 * TINY * (1.0 + sum(float(program.reach[name].sum()) for name in self.reduced))
+        bound = self.total - error * (1.0 + 8.0 * U)
+        bound = np.nextafter(bound, -np.inf)
+        return np.where(np.isfinite(bound), bound, -np.inf)
+
+    def _add(self, terms: np.ndarray) -> None:
+        """Add `(batch, k)` terms to the totals."""
+        self.total = self.total + terms.sum(axis=1)
+        self.total_size = self.total_size + np.abs(terms).sum(axis=1)
+        self.summed += terms.shape[1] + 2
+
+    def _cost(self, name: str) -> np.ndarray:
+        """Return what the node's own rows are to take off its columns: the reduced cost but for the multiplier."""
+        reduced = self.reduced[name]
+        return reduced - self.multipliers[name] if name in self.multipliers else reduced
+
+    def _take(self, name: str, share: np.ndarray) -> None:
+        """Take the rows' share `(batch, values)` off the reduced cost of a node's columns."""
+        self.reduced[name] = self.reduced[name] - share if name in self.reduced else -share
+
+    def _equations(self, block: Equations) -> None:
+        m = -self._cost(block.name) / block.divisor
+        self._add(m * np.where(m > 0, block.lower, block.upper))
+        self.size = self.size + np.abs(m) @ block.size
+        self._take(block.name, -m * block.divisor)
+        for name, weights in block.inputs:
+            share = m @ weights if isinstance(weights, np.ndarray) else (weights.T @ m.T).T
+            self._take(name, share)
+
+    def _hinge(self, block: HingeRows) -> None:
+        cost = self._cost(block.name)
+        lower, upper = self.ends[block.source]
+        slope, offset = upper_line(lower, upper, block.left)
+        above = np.maximum(-cost, 0.0)
+        longer = np.where(upper > -lower, 1.0, 0.0) if self.slopes is None else self.slopes[:, block.units]
+        # Where the sign is known the hinge is one of its two sides.
+        share = np.where(lower >= 0, 1.0, np.where(upper <= 0, 0.0, longer))
+        right = -share * np.maximum(cost, 0.0)
+        left = np.minimum(-np.maximum(cost, 0.0) - right, 0.0)
+        self._add(-above * offset)
+        reach_x, reach_y = self.program.reach[block.source], self.program.reach[block.name]
+        at_x = above * np.abs(slope) - right - left * abs(block.left)
+        self.size = self.size + 2.0 * (at_x @ reach_x + (above - right - left) @ reach_y)
+        self._take(block.name, -(above + right + left))
+        self._take(block.source, above * slope + right + left * block.left)
+
+
+def upper_line(lower: np.ndarray, upper: np.ndarray, left: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return (slope, offset) of a line above the hinge on [lower, upper]: rounded up at both ends, so between too."""
+    is_open = (lower < 0) & (upper > 0)
+    width = np.where(is_open, upper - lower, 1.0)
+    slope = np.where(is_open, (upper - left * lower) / width, np.where(lower >= 0, 1.0, left))
+    ends = np.maximum(left * lower - slope * lower, upper - slope * upper)
+    size = np.abs(lower) * (abs(left) + np.abs(slope)) + np.abs(upper) * (1.0 + np.abs(slope))
+    return slope, np.where(is_open, ends + 8.0 * U * size + 4.0 * TINY, 0.0)
