@@ -3,7 +3,8 @@
 First come the slopes that prove the boxes of hinge units, node by node; then, for every rival class, a tree that splits
 the ball by the signs of units until each leaf's slopes and multipliers prove that the rival stays below. A tree covers
 the ball by its form, both halves of every split being closed, and each leaf is one evaluation of a bound that holds for
-any numbers (`verifier.certificates.split_program`). This module imports no solver and no bound code.
+any numbers (`verifier.certificates.split_program`). Or the ball is divided by its inputs instead
+(`verifier.certificates.input_tree`). This module imports no solver and no bound code.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from encoders.box import Box
 from encoders.network import Network
 from encoders.region import BallRegion, Domain
+from verifier.certificates.input_tree import InputTree, InputTreeError, leaf_margins, piece_size
 from verifier.certificates.split_program import SplitProgram, split_refusal
 
 # Leaves evaluated side by side.
@@ -22,6 +25,9 @@ PIECE = 512
 LEAF = -1
 # Signs of all leaves together, a byte each, that are made at once: 1 GiB.
 MOST_SIGNS = 1 << 30
+# Whoever makes a certificate lets bounds pass this share of the margin's reach, so that they do on machines that round
+# otherwise, too.
+SLACK = 1e-11
 # Slopes of box bounds are stored in this many steps.
 STEPS = 255
 
@@ -64,6 +70,7 @@ class Certificate:
     boxes: the slopes that prove the boxes of hinge units, node by node.
     open_units: which units, of those of all hinges side by side, the leaves' columns are of.
     trees: one for each rival class.
+    inputs: how the ball is divided by its inputs, for all rivals together; then there are neither boxes nor trees.
 
     It claims nothing until `check` has evaluated it: strength CHECKED, rigorous float64 arithmetic.
     """
@@ -76,10 +83,13 @@ class Certificate:
     boxes: tuple[BoxSlopes, ...]
     open_units: np.ndarray
     trees: tuple[SplitTree, ...]
+    inputs: InputTree | None = None
 
     @property
     def leaves(self) -> int:
         """How many subproblems the ball is split into, over all rivals."""
+        if self.inputs is not None:
+            return self.inputs.leaves
         return sum(len(tree.slopes) for tree in self.trees)
 
     def check(self, network: Network) -> None:
@@ -94,6 +104,9 @@ class Certificate:
         if len(network.output_shape) != 1 or not 0 <= self.winner < network.output_shape[0]:
             raise CertificateError(f"class {self.winner} is none of an output of shape {network.output_shape}")
         self._check_types()
+        if self.inputs is not None:
+            self._check_inputs(self.inputs, network)
+            return
         program = self._program(network)
         classes = network.output_shape[0]
         rivals = sorted(tree.rival for tree in self.trees)
@@ -106,6 +119,12 @@ class Certificate:
         places = [self.open_units, *(box.places for box in self.boxes), *(tree.splits for tree in self.trees)]
         numbers = [box.slopes for box in self.boxes]
         numbers += [values for tree in self.trees for values in (tree.slopes, tree.multipliers)]
+        if self.inputs is not None:
+            places.append(self.inputs.sides)
+            if self.trees or self.boxes or self.inputs.values.dtype != np.float64:
+                raise CertificateError(
+                    "a ball is divided by its inputs, at numbers of float64, or by signs, not by both"
+                )
         if any(values.ndim != 1 or values.dtype.kind not in "iu" for values in places):
             raise CertificateError("places and splits must be vectors of integers")
         if any(values.ndim != 2 or values.dtype.kind not in "uf" for values in numbers):
@@ -115,12 +134,35 @@ class Certificate:
         if any(len(tree.splits) != 2 * len(tree.slopes) - 1 for tree in self.trees):
             raise CertificateError("a tree of n leaves has n - 1 splits")
 
-    def _program(self, network: Network) -> SplitProgram:
+    def _ball(self, network: Network) -> Box:
+        """Return the box (batch 1) that the claim is about."""
         if self.centre.shape != network.input_shape:
             raise CertificateError(f"its centre has shape {self.centre.shape}, the input {network.input_shape}")
         centre = torch.from_numpy(self.centre.astype(np.float64)).unsqueeze(0)
-        ball = BallRegion(centre, torch.tensor([self.radius], dtype=torch.float64), self.domain)
-        program = SplitProgram(network, ball.enclosure())
+        return BallRegion(centre, torch.tensor([self.radius], dtype=torch.float64), self.domain).enclosure()
+
+    def _check_inputs(self, tree: InputTree, network: Network) -> None:
+        """Bound every box that the ball is divided into, many side by side."""
+        ball = self._ball(network)
+        if tree.leaves * ball.lower.numel() > MOST_SIGNS // 16:
+            raise CertificateError(f"{tree.leaves:,} boxes of {ball.lower.numel():,} inputs are more than is evaluated")
+        try:
+            lower, upper = tree.boxes(ball.lower.flatten().numpy(), ball.upper.flatten().numpy())
+        except InputTreeError as error:
+            raise CertificateError(str(error)) from None
+        size = piece_size(network)
+        for start in range(0, len(lower), size):
+            piece = slice(start, start + size)
+            bounds = leaf_margins(network, self.winner, lower[piece], upper[piece])[0].min(axis=1)
+            worst = int(bounds.argmin())
+            if not bounds[worst] > 0:
+                raise CertificateError(
+                    f"leaf {start + worst}: the margin is proved to be at least {bounds[worst]:.3g} only, which is not "
+                    "above 0"
+                )
+
+    def _program(self, network: Network) -> SplitProgram:
+        program = SplitProgram(network, self._ball(network))
         boxes = {box.name: box for box in self.boxes}
         while (name := program.advance()) is not None:
             if name in boxes:

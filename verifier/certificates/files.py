@@ -17,6 +17,7 @@ from encoders.box import Box
 from encoders.files import write_atomically
 from encoders.region import Domain
 from verifier.certificates.certificate import BoxSlopes, Certificate, CertificateError, SplitTree
+from verifier.certificates.input_tree import InputTree
 from verifier.fields import COUNT, NUMBER, TEXT, stated
 from verifier.npz import read_npz
 
@@ -57,6 +58,8 @@ def write_certificate(certificate: Certificate, folder: Path, index: int) -> Cer
               "open_units": certificate.open_units}  # fmt: skip
     if box is not None:
         arrays |= {"domain.lower": box.lower.numpy(), "domain.upper": box.upper.numpy()}
+    if certificate.inputs is not None:
+        arrays |= {"inputs.sides": certificate.inputs.sides, "inputs.values": certificate.inputs.values}
     for number, slopes in enumerate(certificate.boxes):
         arrays |= {f"box{number}.places": slopes.places, f"box{number}.slopes": slopes.slopes}
     for number, tree in enumerate(certificate.trees):
@@ -118,9 +121,11 @@ def _certificate(arrays: dict[str, np.ndarray], index: int) -> Certificate:
         for number, rival in enumerate(header["rivals"])
     )
     domain = _domain(header["domain"], arrays)
+    divided = "inputs.sides" in arrays
+    inputs = InputTree(arrays["inputs.sides"], arrays["inputs.values"]) if divided else None
     return Certificate(
         header["digest"], arrays["centre"], float(header["radius"]), domain, int(header["winner"]), boxes,
-        arrays["open_units"], trees,
+        arrays["open_units"], trees, inputs,
     )  # fmt: skip
 
 

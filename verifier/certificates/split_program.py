@@ -70,24 +70,33 @@ class SplitProgram:
         return None
 
     def open_units(self, name: str) -> np.ndarray:
-        """Return the places of a node's flattened units whose sign one of its boxes leaves open."""
+        """Return the places of a node's flattened units whose sign its box leaves open."""
         lower, upper = self._ends(name)
-        return np.flatnonzero(((lower < 0) & (upper > 0)).any(axis=0))
+        return np.flatnonzero(((lower < 0) & (upper > 0))[0])
 
-    def tighten(self, name: str, places: np.ndarray, slopes: np.ndarray | None = None) -> None:
-        """Meet the boxes of the node just taken in with bounds of some of its units.
+    def tighten(self, name: str, places: np.ndarray, slopes: np.ndarray) -> None:
+        """Meet the one box of the node just taken in with bounds of some of its units.
 
-        places: `(k,)`; slopes, for one box: `(2 k, units)`, those of the bounds of the units, then of their negatives.
+        places: `(k,)`; slopes: `(2 k, units)`, those of the bounds of the units, then of their negatives.
         """
+        self._tighten(name, np.zeros(len(places), dtype=np.int64), places, slopes)
+
+    def tighten_open_units(self, name: str) -> None:
+        """Meet the boxes of the node just taken in with bounds of the units whose sign each of them leaves open."""
+        lower, upper = self._ends(name)
+        boxes, places = np.nonzero((lower < 0) & (upper > 0))
+        if self.units and len(boxes):
+            self._tighten(name, boxes, places, None)
+
+    def _tighten(self, name: str, boxes: np.ndarray, places: np.ndarray, slopes: np.ndarray | None) -> None:
+        """Bound units of boxes, given in pairs `(k,)`, and then their negatives."""
         lower, upper = (end.copy() for end in self._ends(name))
-        count, each = len(lower), np.arange(len(places))
-        rows = np.zeros((count, 2 * len(places), lower.shape[1]))
-        rows[:, each, places], rows[:, each + len(places), places] = 1.0, -1.0
-        of = np.repeat(np.arange(count), 2 * len(places))
-        rows = rows.reshape(len(of), lower.shape[1])
-        bounds = self.bounds(name, rows, None, slopes, None, of).reshape(count, 2 * len(places))
-        lower[:, places] = np.maximum(lower[:, places], bounds[:, : len(places)])
-        upper[:, places] = np.minimum(upper[:, places], -bounds[:, len(places) :])
+        count = len(places)
+        rows, each = np.zeros((2 * count, lower.shape[1])), np.arange(count)
+        rows[each, places], rows[each + count, places] = 1.0, -1.0
+        bounds = self.bounds(name, rows, None, slopes, None, np.concatenate([boxes, boxes]))
+        lower[boxes, places] = np.maximum(lower[boxes, places], bounds[:count])
+        upper[boxes, places] = np.minimum(upper[boxes, places], -bounds[count:])
         shape = self.boxes[name].lower.shape
         self.boxes[name] = Box(torch.from_numpy(lower).reshape(shape), torch.from_numpy(upper).reshape(shape))
 
@@ -118,7 +127,7 @@ class SplitProgram:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the bounds, and the costs `(batch, inputs)` with which the input counts in them."""
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            done = Sweep(self._rows(of), name, rows, signs, slopes, multipliers)
+            done = Sweep(self._rows(), name, rows, signs, slopes, multipliers, of)
             bounds = done.bound()
         inputs = self._entries[INPUT]
         return bounds, done.reduced.get(INPUT, np.zeros((len(rows), len(inputs))))
@@ -136,10 +145,8 @@ class SplitProgram:
         reach: np.ndarray = np.maximum(np.abs(lower), np.abs(upper)).max(axis=0)
         return reach
 
-    def _rows(self, of: np.ndarray | None) -> ProgramRows:
+    def _rows(self) -> ProgramRows:
         ends = {name: self._ends(name) for name in self.boxes}
-        if len(self.boxes[INPUT].lower) > 1:
-            ends = {name: (lower[of], upper[of]) for name, (lower, upper) in ends.items()}
         reach = {name: self.reach(name) for name in self.boxes}
         return ProgramRows(self._blocks, ends, reach, self.largest_sum())
 

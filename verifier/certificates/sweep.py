@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 
 from verifier.certificates.dual_bound import TINY, U
 
-# The least and the greatest values of a node's units: `(values,)`, or `(batch, values)` where every row has its own.
+# The least and the greatest values of a node's units, `(boxes, values)`.
 Ends = tuple[np.ndarray, np.ndarray]
 
 
@@ -60,6 +60,7 @@ class Sweep:
     c - A^T m, each entry a sum of at most `largest_sum` products, in some order: it errs by at most gamma_k times
     |c| + |A|^T |m| (Higham 2002, section 3.1), of which `size` is the scalar product with the greatest |x|.
     signs, slopes, multipliers: `(batch, units)`; without slopes each unit takes the side of its box that is longer.
+    of: `(batch,)`, which box each row is about; without it there is one box.
     """
 
     def __init__(
@@ -70,12 +71,17 @@ class Sweep:
         signs: np.ndarray | None,
         slopes: np.ndarray | None,
         multipliers: np.ndarray | None,
+        of: np.ndarray | None = None,
     ) -> None:
         self.program = program
         count = len(rows)
         self.slopes = None if slopes is None else np.clip(np.nan_to_num(slopes), 0.0, 1.0).astype(np.float64)
         self.multipliers: dict[str, np.ndarray] = {}
         self.ends: dict[str, Ends] = dict(program.ends)
+        self.of: np.ndarray | slice = slice(None) if of is None else of
+        if signs is not None and of is not None:
+            # Rows with signs of their own have boxes of their own; all others about a box share its lines.
+            self.ends, self.of = {name: (low[of], high[of]) for name, (low, high) in self.ends.items()}, slice(None)
         for hinge in (block for block in program.blocks if isinstance(block, HingeRows)):
             lower, upper = self.ends[hinge.source]
             if signs is not None:
@@ -99,11 +105,13 @@ class Sweep:
         """Return the bounds `(batch,)` once all rows have their multipliers; -inf where they overflow."""
         program = self.program
         for name, reduced in self.reduced.items():
-            lower, upper = self.ends[name]
+            lower, upper = (end[self.of] for end in self.ends[name])
             self._add(np.minimum(reduced * lower, reduced * upper))
         gamma = 2.0 * (program.largest_sum + 8) * U
         error = self.total_size * (2.0 * (self.summed + 16) * U) + self.size * (gamma * (1.0 + 64.0 * self.summed * U))
-        error += (self.summed + 16) * 16.0 * TINY * (1.0 + sum(float(program.reach[name].sum()) for name in self.reduced))
+        error += (
+            (self.summed + 16) * 16.0 * TINY * (1.0 + sum(float(program.reach[name].sum()) for name in self.reduced))
+        )
         bound = self.total - error * (1.0 + 8.0 * U)
         bound = np.nextafter(bound, -np.inf)
         return np.where(np.isfinite(bound), bound, -np.inf)
@@ -137,9 +145,11 @@ class Sweep:
         lower, upper = self.ends[block.source]
         slope, offset = upper_line(lower, upper, block.left)
         above = np.maximum(-cost, 0.0)
-        longer = np.where(upper > -lower, 1.0, 0.0) if self.slopes is None else self.slopes[:, block.units]
+        slope, offset = slope[self.of], offset[self.of]
+        own = None if self.slopes is None else self.slopes[:, block.units]
+        longer = np.where(upper > -lower, 1.0, 0.0)[self.of] if own is None else own
         # Where the sign is known the hinge is one of its two sides.
-        share = np.where(lower >= 0, 1.0, np.where(upper <= 0, 0.0, longer))
+        share = np.where((lower >= 0)[self.of], 1.0, np.where((upper <= 0)[self.of], 0.0, longer))
         right = -share * np.maximum(cost, 0.0)
         left = np.minimum(-np.maximum(cost, 0.0) - right, 0.0)
         self._add(-above * offset)

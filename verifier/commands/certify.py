@@ -17,7 +17,7 @@ import numpy as np
 from encoders.region import Norm
 from verifier.answers import Answer
 from verifier.batch import Batch
-from verifier.bounds.split.certify import certificate_of
+from verifier.bounds.certify import certificate_of
 from verifier.budget import Budget
 from verifier.certificates.certificate import Certificate
 from verifier.certificates.files import write_certificate
@@ -194,7 +194,7 @@ class _Certification:
             return replace(record, certificate=before.certificate, no_certificate=before.no_certificate)
         certificate: Certificate | str | None = answer.certificate
         if certificate is None:
-            certificate = certificate_of(one, lower, Budget(self.seconds_per_input))
+            certificate = certificate_of(one, lower, Budget(self.seconds_per_input), answer.bracket.lower_method)
         if isinstance(certificate, str):
             return replace(record, no_certificate=certificate)
         return replace(record, certificate=write_certificate(certificate, folder, record.index))

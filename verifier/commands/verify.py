@@ -20,7 +20,7 @@ from encoders.files import write_atomically
 from encoders.property import Property
 from encoders.region import Norm
 from verifier.answers import Answer
-from verifier.bounds.split.certify import certificate_of
+from verifier.bounds.certify import certificate_of
 from verifier.budget import Budget
 from verifier.certificates.certificate import Certificate
 from verifier.certificates.files import write_certificate
@@ -251,7 +251,8 @@ class _Verification:
             return record
         found: Certificate | str | None = answer.certificate
         if found is None:
-            found = certificate_of(question.batch, float(question.region.radius[0]), Budget(self.request.time_limit))
+            radius, budget = float(question.region.radius[0]), Budget(self.request.time_limit)
+            found = certificate_of(question.batch, radius, budget, bracket.lower_method)
         if isinstance(found, str):
             return dataclasses.replace(record, no_certificate=found)
         return dataclasses.replace(record, certificate=write_certificate(found, known.run.certificates, record.index))

@@ -20,11 +20,8 @@ from encoders.region import BallRegion
 from encoders.scaling import exponents
 from verifier.bounds.split.dual_ascent import DualAscent, Lines
 from verifier.bounds.split.stages import StagedNetwork, StageUnits, stage_units, staged, with_known_signs
-from verifier.certificates.certificate import STEPS, BoxSlopes, leaf_bounds
+from verifier.certificates.certificate import SLACK, STEPS, BoxSlopes, leaf_bounds
 from verifier.certificates.split_program import SplitProgram
-
-# A leaf's bound must pass this share of the margin's reach, so that it does on machines that round otherwise, too.
-SLACK = 1e-11
 
 
 @dataclass(frozen=True, eq=False)
