@@ -17,7 +17,7 @@ from verifier.options import GROUPS, add_options, option_names, radius, target
 from verifier.training.request import TrainRequest
 
 MODEL = "a file (.onnx, .pt2, .safetensors), or digits-mwd, digits-relu, digits-conv"
-DATA = "digits, mnist, fashion-mnist, cifar10, or a .npz with x and y"
+DATA = "digits, mnist, fashion-mnist, cifar10, a .npz with x and y, or a .csv"
 EPSILON = "radius, raw input units; 8/255 works"
 
 Groups = dict[str, Any]

@@ -234,7 +234,10 @@ def _loaded(
     places = {name: place_of(name, given, origin) for name, given in (("model", model), ("data", data))}
     clip = configuration.get("clip")
     dataset = load_data(
-        places["data"], data_dir=data_dir or origin.get("data_dir"), clip=None if clip is None else tuple(clip)
+        places["data"],
+        data_dir=data_dir or origin.get("data_dir"),
+        clip=None if clip is None else tuple(clip),
+        label=origin.get("label"),
     )
     subject = load_subject(places["model"], device="cpu", mean=origin.get("mean", ()), std=origin.get("std", ()))
     dataset = dataset.fit_to(subject.network.input_shape, origin.get("layout"))

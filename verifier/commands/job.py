@@ -181,7 +181,10 @@ class DataJob(Job):
 
 def load_job(request: Request, command: str) -> DataJob:
     """Return the job of a command; raise ValueError with what does not fit and what to do."""
-    dataset = as_dataset(request.data, data_dir=request.data_dir, clip=request.clip, limits=request.limits)
+    dataset = as_dataset(
+        request.data, data_dir=request.data_dir, clip=request.clip, limits=request.limits,
+        label=request.label,
+    )  # fmt: skip
     shape = dataset.channels_first_shape(request.layout) if isinstance(request.model, nn.Module) else None
     subject = load_subject(
         request.model, input_shape=shape, device=request.device, mean=request.mean, std=request.std,
@@ -228,6 +231,7 @@ def _origin(request: Request) -> dict[str, Any]:
     origin |= placed({name: getattr(request, name) for name in ("model", "data")})
     if "data" in origin:
         origin["data_dir"] = None if request.data_dir is None else str(Path(request.data_dir).resolve())
+        origin["label"] = None if request.label is None else str(request.label)
     return origin
 
 

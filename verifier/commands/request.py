@@ -32,6 +32,7 @@ class Options(TypedDict, total=False):
 
     norm: Norm
     clip: tuple[float, float] | None
+    label: str | int | None
     layout: str | None
     mean: Sequence[float]
     std: Sequence[float]
@@ -51,10 +52,11 @@ class Request:
     """A model, data, and the shared options of a question.
 
     model: a file (.onnx, .pt2, .safetensors), a shipped name, or a torch module.
-    data: a name, a .npz file, a `Dataset`, arrays (x, y), a `DataLoader`, or any iterable of such pairs.
+    data: a name, a .npz or .csv file, a `Dataset`, arrays (x, y), a `DataLoader`, or any iterable of such pairs.
     norm: of the balls, over all coordinates of an input.
     clip: the domain, (least, greatest) value of every coordinate, that balls are cut to; default [0, 1] for named data
     and none for others.
+    label: the column of a .csv file that holds the labels, by name or place; None: the last, "none": there are none.
     layout: the order of the axes of the *data*, "nchw" or "nhwc"; None: nothing is permuted.
     mean, std: put (x - mean) / std in front of the model, one value or one for each channel. Radii stay in the units of
     the raw input.
@@ -75,6 +77,9 @@ class Request:
     norm: Norm = option("inf", "question", "norm of the ball: inf (default), 2 or 1")
     clip: tuple[float, float] | None = option(
         None, "data", "domain of every input value", nargs=2, type=number, metavar=("LO", "HI")
+    )
+    label: str | int | None = option(
+        None, "data", "column of the labels in a .csv file, by name or place (default: the last)", metavar="COLUMN"
     )
     layout: str | None = option(None, "data", "axes of image data: nchw or nhwc (default: as the model's)", metavar="L")
     mean: Sequence[float] = option(

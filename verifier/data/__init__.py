@@ -1,6 +1,6 @@
-"""Labelled inputs: the named data, `.npz` files and arrays, checked once and read-only from then on.
+"""Labelled inputs: the named data, `.npz` and `.csv` files and arrays, checked once and read-only from then on.
 
-    load_data       a name (`digits`, `mnist`, `fashion-mnist`, `cifar10`) or a `.npz` file -> Dataset
+    load_data       a name (`digits`, `mnist`, `fashion-mnist`, `cifar10`) or a file -> Dataset
     from_arrays     arrays a caller holds -> Dataset
     as_dataset      anything a caller may give (the above, DataLoader, iterables of (x, y)) -> Dataset
     Dataset         inputs, labels, the domain they are clipped to, and what was done to them

@@ -30,8 +30,9 @@ class Dataset:
     numbers; None: no limit.
     note: how the inputs were scaled, reshaped and clipped, and how labels were read.
     warnings: what was taken although it could be meant otherwise.
-    label_classes: the number of classes that the form of the labels names (one-hot rows, booleans), None for whole
-    numbers.
+    columns: the names of the columns of a table, in order; of other data there are none.
+    label_classes: the number of classes that the form of the labels names (one-hot rows, booleans, words), None for
+    whole numbers.
 
     The arrays are read-only, so that the digest stays true: give torch a copy (`torch.tensor(dataset.inputs[:k])`),
     since `torch.from_numpy` warns of such memory.
@@ -46,6 +47,7 @@ class Dataset:
     note: str
     warnings: tuple[str, ...] = ()
     label_classes: int | None = None
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_arrays(self.name, self.inputs, self.labels)
@@ -121,12 +123,12 @@ class Dataset:
 def check_labels(dataset: Dataset, classes: int) -> None:
     """Return nothing; raise DataError naming the first label that is not in range(classes).
 
-    One-hot rows and booleans name a number of classes themselves, which has to be this one.
+    One-hot rows, booleans and words name a number of classes themselves, which has to be this one.
     """
     if dataset.label_classes not in (None, classes):
         raise DataError(
-            f"{dataset.name}: the form of the labels (one-hot rows, booleans) names {dataset.label_classes} classes, "
-            f"the model has {classes}; give whole numbers, for example y.argmax(axis=1) or y.astype(np.int64)"
+            f"{dataset.name}: the form of the labels (one-hot rows, booleans, words) names {dataset.label_classes} "
+            f"classes, the model has {classes}; give whole numbers, for example y.argmax(axis=1) or y.astype(np.int64)"
         )
     if dataset.labels is None or int(dataset.labels.max()) < classes:
         return

@@ -20,8 +20,8 @@ from verifier.data.error import DataError
 from verifier.data.load import NAMES, load_data
 
 REMEDY = (
-    f"give a name ({', '.join(NAMES)}), the path of a .npz file with x and y, arrays (x, y), a Dataset, a DataLoader "
-    f"or an iterable of (x, y)"
+    f"give a name ({', '.join(NAMES)}), the path of a .npz file with x and y or of a .csv file, arrays (x, y), "
+    f"a Dataset, a DataLoader or an iterable of (x, y)"
 )
 
 
@@ -32,27 +32,25 @@ def as_dataset(
     clip: tuple[float, float] | None = None,
     limits: Limits | None = None,
     split: str = "test",
+    label: str | int | None = None,
 ) -> Dataset:
     """Return the dataset of a name, a path, a Dataset, (x, y), arrays without labels, or anything that gives (x, y).
 
     That is a torch DataLoader, TensorDataset or any other data set of torch, or an iterable of batches or of single
     samples: read once, in its order, into memory. A loader that shuffles or leaves inputs out is taken with a warning.
-    Two of anything are x and y, unless each of them is a batch or a sample by itself. data_dir, clip, limits and split
-    are those of `load_data`; a Dataset has its own clip, and one that differs from it is refused.
+    Two of anything are x and y, unless each of them is a batch or a sample by itself. data_dir, clip, limits,
+    split and label are those of `load_data`; a Dataset has its own clip, and one that differs from it is refused.
 
     Raises DataError with what would be taken for anything else, LimitError beyond the limits; both are ValueErrors.
     """
     limits = limits or Limits()
+    if label is not None and not isinstance(data, str | os.PathLike):
+        raise DataError(f"label {label!r} names a column of a .csv file; give its path as data, or leave label away")
     if isinstance(data, Dataset):
         return _clipped(data, clip)
     if isinstance(data, str | os.PathLike):
-        return load_data(
-            Path(data) if isinstance(data, os.PathLike) else data,
-            data_dir=data_dir,
-            clip=clip,
-            split=split,
-            limits=limits,
-        )
+        place = Path(data) if isinstance(data, os.PathLike) else data
+        return load_data(place, data_dir=data_dir, clip=clip, split=split, label=label, limits=limits)
     if data is None or isinstance(data, bytes | bytearray | bool | int | float | complex):
         raise DataError(f"data are a {type(data).__name__}, {data!r:.60}; {REMEDY}")
     if isinstance(data, Mapping | Set):

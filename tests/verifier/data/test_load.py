@@ -368,9 +368,9 @@ def test_unknown_data_lists_the_names_and_the_npz_possibility(tmp_path):
         load_data("mnits")
     assert "'mnits'" in str(caught.value) and ".npz" in str(caught.value)
     assert all(name in str(caught.value) for name in NAMES)
-    (tmp_path / "d.csv").write_text("1,2")
-    with pytest.raises(DataError, match=r"not a \.npz file"):
-        load_data(tmp_path / "d.csv")
+    (tmp_path / "d.txt").write_text("1,2")
+    with pytest.raises(DataError, match=r"neither a \.npz nor a \.csv file"):
+        load_data(tmp_path / "d.txt")
     with pytest.raises(DataError, match="'validation' is not one of test, train"):
         load_data("digits", split="validation")
 
