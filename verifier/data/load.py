@@ -58,10 +58,8 @@ def load_data(
     if path.suffix == ".csv":
         return _load_table(path, label, clip, limits)
     if path.suffix != ".npz":
-        raise DataError(
-            f"{path}: neither a .npz nor a .csv file; save the arrays with np.savez(file, x=..., y=...), or the table "
-            f"with a header, commas and decimal points"
-        )
+        remedy = "save arrays with np.savez(file, x=..., y=...), a table with a header, commas and decimal points"
+        raise DataError(f"{path}: neither a .npz nor a .csv file; {remedy}")
     arrays = read_npz(path, ("x",), ("y",), limits)
     return from_arrays(arrays["x"], arrays.get("y"), clip, name=str(path), limits=limits)
 
