@@ -6,7 +6,8 @@ so that a tie, an output on the edge of a polyhedron, is a counterexample, unles
 
 What is stored for proofs holds all that was written: bounds of the box and offsets of rows are rounded outward, strict
 comparisons are closed. Membership, which is what makes a witness, is decided on what was written, without tolerance.
-Balls of other norms than inf, and constraints between inputs, are not covered.
+Inputs and outputs are those of one network, or of several copies of networks on one input (`encoders.joint`): then
+outputs show inputs too, so that rows may constrain them together. Balls of other norms than inf are not covered.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from encoders.box import Shape
+from encoders.joint import Joint
 
 Number = float | Fraction
 
@@ -110,6 +112,7 @@ class Property:
     inner: the least and the greatest float64 that each coordinate may have in the box as it was written, strictly
         inside where that was strict; None if these are `lower` and `upper`. A coordinate may have none.
     note: what a reader should know, such as why `unsafe` is empty.
+    joint: the copies of networks that the box and the outputs belong to; None for one network alone.
 
     Raises ValueError on other shapes and dtypes, bounds that are not finite or in the wrong order (an unbounded or an
     empty box), inner bounds that leave the box, or polyhedra over different numbers of outputs.
@@ -122,6 +125,7 @@ class Property:
     source: str = ""
     inner: tuple[Tensor, Tensor] | None = None
     note: str = ""
+    joint: Joint | None = None
 
     def __post_init__(self) -> None:
         _check_values(self.lower, "the lower bounds of the box")
@@ -136,6 +140,13 @@ class Property:
         counts = sorted({halfspaces.outputs for halfspaces in self.unsafe})
         if len(counts) > 1:
             raise ValueError(f"polyhedra over {counts[0]} and over {counts[-1]} outputs in one property")
+        if self.joint is not None and (self.lower.numel(), self.outputs or self.joint.outputs) != (
+            self.joint.inputs, self.joint.outputs,
+        ):  # fmt: skip
+            raise ValueError(
+                f"{self.lower.numel()} inputs and {self.outputs} outputs for copies of networks with "
+                f"{self.joint.inputs} and {self.joint.outputs}"
+            )
         if self.inner is not None:
             least_inner, greatest_inner = self.inner
             if least_inner.shape != self.lower.shape or greatest_inner.shape != self.lower.shape:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from verifier.commands.request import Request
-from verifier.commands.verify_request import VerifyRequest
+from verifier.commands.verify_request import ReadNetworks, VerifyRequest
 from verifier.options import GROUPS, add_options, option_names, radius, target
 from verifier.training.request import TrainRequest
 
@@ -129,6 +129,8 @@ def _add_check(groups: Groups) -> None:
         help="where the run's data are now; of a run of verify the folder of its property files",
     )
     add("--data-dir", type=Path, metavar="DIR", help="where the files of named data lie")
+    words = "where a further network of a run of verify is now"
+    add("--network", dest="networks", action=ReadNetworks, metavar="NAME=FILE", help=words)
     _add_json(groups)
 
 

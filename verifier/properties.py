@@ -16,6 +16,7 @@ from torch import Tensor
 
 from encoders.box import Box
 from encoders.exact_order import evaluate_exactly
+from encoders.joint import Joint
 from encoders.network import Network
 from encoders.passes.class_scores import before_order
 from encoders.passes.margins_of_property import margins_of_property, ordered
@@ -31,10 +32,12 @@ class PropertyWitness:
     """A counterexample to a property as it was written: replayed in the user's model, and unsafe in real arithmetic.
 
     point: in the model's dtype and input shape. outputs: the user's model gives there, `output_shape`.
+    joint: the copies of networks that both belong to; None for one network alone.
     """
 
     point: Tensor
     outputs: np.ndarray
+    joint: Joint | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +89,7 @@ class Question:
         if not self.asked.contains(point[0], torch.from_numpy(np.asarray(outputs, dtype=np.float64))):
             return "a point is unsafe in real arithmetic, but not in the model's execution of it alone"
         reason = unproved(self.proved, self.asked.unsafe, point)
-        return PropertyWitness(point[0], outputs) if reason is None else reason
+        return PropertyWitness(point[0], outputs, self.asked.joint) if reason is None else reason
 
 
 # The networks of margins by their unsafe sets, of which many boxes of a file have the same.

@@ -75,6 +75,7 @@ def check(
     model: str | Path | None = None,
     data: str | Path | None = None,
     data_dir: str | Path | None = None,
+    networks: Mapping[str, str | Path] | None = None,
     allow_uncertified: bool = False,
     progress: Progress | None = None,
 ) -> CheckResult:
@@ -82,7 +83,7 @@ def check(
 
     run: the folder; nothing in it is changed, and everything in it is untrusted.
     model, data, data_dir: where they are now, if not where the run says it found them; their digests must be those of
-    the run.
+    the run. networks: the same for the further models of a run of verify, by their names.
     allow_uncertified: count proofs that could have a certificate and have none, but do not refuse them.
     progress: called with (inputs done, inputs in all).
 
@@ -94,7 +95,7 @@ def check(
     if not stored.lines.lines:
         raise RunError(f"{run} holds no records, so there is nothing to check; the command of the run makes them")
     if stored.configuration["command"] == "verify":
-        claims: Claims | PropertyClaims = load_property_claims(Path(run), stored, model, data)
+        claims: Claims | PropertyClaims = load_property_claims(Path(run), stored, model, data, networks)
     else:
         claims = _loaded(Path(run), stored.configuration, model, data, data_dir)
     with threads_for(claims.subject.network.parameter_count):

@@ -18,6 +18,7 @@ import torch
 
 from encoders.box import Box
 from encoders.formats import read_property
+from encoders.joint import Joint
 from encoders.property import Property
 from encoders.region import BallRegion
 from verifier.certificates.certificate import CertificateError
@@ -26,12 +27,13 @@ from verifier.certificates.files import certificate_path, read_certificate
 from verifier.certificates.scope import certificate_refusal
 from verifier.commands.claims import MALFORMED, NEARLY, evaluate, place_of, require_digest
 from verifier.commands.property_job import seen_to_agree
+from verifier.joint_subject import JointSubject, load_copies
 from verifier.properties import KnownMargins, PropertyWitness, Question, ask
-from verifier.runs.folder import StoredRun
+from verifier.runs.folder import RunError, StoredRun
 from verifier.runs.property_files import digest_of, read_stored
 from verifier.runs.verify_record import INSIDE, VerifyRecord
 from verifier.runs.witness_files import Witnesses
-from verifier.subject import Subject, load_model
+from verifier.subject import Subject
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -145,13 +147,23 @@ class PropertyClaims:
         return ask(self.subject, self.property_of(record), self.seed, self.margins)
 
     def property_of(self, record: VerifyRecord) -> Property:
+        """Return the property that a record is about, in the shape of the model; ClaimError if it does not fit."""
+        found, network = self.found(record), self.subject.network
+        own = self.subject.joint if isinstance(self.subject, JointSubject) else None
+        if found.joint != own:
+            raise ClaimError("it is about other networks, or other inputs of them, than the run")
+        try:
+            return found.shaped(network.input_shape, math.prod(network.output_shape))
+        except ValueError as error:
+            raise ClaimError(str(error)) from None
+
+    def found(self, record: VerifyRecord) -> Property:
         """Return the property that a record is about, from its file or the run; ClaimError if it is gone or another."""
         try:
             if record.file is None:
                 boxes: tuple[Property, ...] = (read_stored(self.run, record.digest),)
             else:
                 boxes = self._read(record)
-            network = self.subject.network
             if len(boxes) != record.boxes:
                 raise ClaimError(f"its property has {len(boxes)} boxes, the record says {record.boxes}")
             found = digest_of(boxes[record.box])
@@ -160,7 +172,7 @@ class PropertyClaims:
                     f"{record.file} is not the property of the run: its digest is {found}, the record's is "
                     f"{record.digest}"
                 )
-            return boxes[record.box].shaped(network.input_shape, math.prod(network.output_shape))
+            return boxes[record.box]
         except (OSError, ValueError) as error:
             raise ClaimError(str(error)) from None
 
@@ -176,12 +188,17 @@ class PropertyClaims:
 
 
 def load_property_claims(
-    run: Path, stored: StoredRun, model: str | Path | None, places: str | Path | None
+    run: Path,
+    stored: StoredRun,
+    model: str | Path | None,
+    places: str | Path | None,
+    networks: Mapping[str, str | Path] | None = None,
 ) -> PropertyClaims:
-    """Return the claims of a run with its model; ValueError if that is not found, or another."""
+    """Return the claims of a run with its model, or its models; ValueError if one is not found, or another."""
     configuration = stored.configuration
-    place = place_of("model", model, configuration.get("origin", {}))
-    subject = load_model(place, device="cpu")
+    origin = configuration.get("origin", {})
+    place = place_of("model", model, origin)
+    subject = load_copies(place, {**origin.get("networks", {}), **(networks or {})}, _joint(origin), device="cpu")
     require_digest("model", place, subject.network.digest, configuration)
     records = {index: record for index, record in stored.lines.records.items() if isinstance(record, VerifyRecord)}
     claims = PropertyClaims(run, subject, configuration["seed"], records, None if places is None else Path(places))
@@ -193,6 +210,14 @@ def load_property_claims(
             # It is refused by its record.
             continue
     return dataclasses.replace(claims, subject=seen_to_agree(subject, boxes) if boxes else subject)
+
+
+def _joint(origin: Mapping[str, Any]) -> Joint | None:
+    """Return the copies of networks that a run says it is about; what they make must have the digest of the run."""
+    try:
+        return Joint.from_json(origin["joint"]) if "joint" in origin else None
+    except MALFORMED as error:
+        raise RunError(f"the run does not say which networks it is about: {type(error).__name__} {error}") from None
 
 
 def _equal(one: Box, other: Box) -> bool:

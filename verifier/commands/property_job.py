@@ -23,12 +23,13 @@ from verifier.agreement import INPUTS
 from verifier.commands.job import Job, placed
 from verifier.commands.request import Model
 from verifier.commands.verify_request import VerifyRequest
+from verifier.joint_subject import load_copies
 from verifier.properties import KnownMargins, Question, ask, start
 from verifier.runs.folder import RunError
 from verifier.runs.property_files import digest_of
 from verifier.runs.records import Record
 from verifier.runs.verify_record import VerifyRecord, looks_like_a_file
-from verifier.subject import Subject, load_model
+from verifier.subject import Subject
 from verifier.threads import threads_for
 
 # A property, or a file of one or more.
@@ -108,8 +109,15 @@ def load_property_job(model: Model, given: Sequence[Asked], request: VerifyReque
     Raises ValueError where it is not, or where they do not fit it.
     """
     read = [_read(one, request.limits) for one in given]
-    shape = tuple(read[0][0].lower.shape)
-    subject = load_model(model, input_shape=shape, device=request.device, limits=request.limits)
+    networks = request.networks or {}
+    joint, shape = read[0][0].joint, tuple(read[0][0].lower.shape)
+    if any(asked.joint != joint for properties in read for asked in properties):
+        raise ValueError(
+            "the properties are about different networks, or inputs of them: ask about each in a command of its own"
+        )
+    subject = load_copies(
+        model, networks, joint, input_shape=shape, device=request.device, limits=request.limits
+    )  # fmt: skip
     outputs = math.prod(subject.network.output_shape)
     boxes: list[AskedBox] = []
     starts = [0]
@@ -123,9 +131,10 @@ def load_property_job(model: Model, given: Sequence[Asked], request: VerifyReque
     last = len(given) if request.limit is None else min(len(given), request.offset + request.limit)
     indices = range(starts[request.offset], starts[last])
     subject = seen_to_agree(subject, [box.asked for box in boxes])
-    return PropertyJob(
-        subject=subject, seed=request.seed, indices=indices, origin=dict(placed({"model": model})), boxes=tuple(boxes)
-    )
+    origin: dict[str, Any] = dict(placed({"model": model}))
+    if joint is not None:
+        origin |= {"networks": placed(networks), "joint": joint.to_json()}
+    return PropertyJob(subject=subject, seed=request.seed, indices=indices, origin=origin, boxes=tuple(boxes))
 
 
 def seen_to_agree(subject: Subject, boxes: Sequence[Property]) -> Subject:

@@ -28,6 +28,7 @@ from verifier.commands.loop import Known, run_task
 from verifier.commands.property_job import Asked, PropertyJob, load_property_job
 from verifier.commands.request import Model
 from verifier.commands.verify_request import VerifyOptions, VerifyRequest
+from verifier.joint_subject import copies_at
 from verifier.methods import find_method, find_prover
 from verifier.methods.suitable import check_method
 from verifier.properties import PropertyWitness, Question
@@ -51,15 +52,28 @@ class VerifiedProperty(PropertySummary):
     def to_json(self) -> dict[str, Any]:
         """Return its entry in the object that `--json` prints."""
         witness = self.witness
-        numbers = None if witness is None else {"input": _flat(witness.point), "output": _flat(witness.outputs)}
+        numbers: dict[str, Any] | None = None
+        if witness is not None:
+            numbers = {"input": _flat(witness.point), "output": _flat(witness.outputs)}
+            if witness.joint is not None:
+                numbers["copies"] = [
+                    {"network": network, "input": _flat(x), "output": _flat(y)}
+                    for network, x, y in copies_at(witness.joint, witness.point, witness.outputs)
+                ]
         return {**super().to_json(), "witness": numbers}
 
     def to_text(self) -> str:
-        """Return the result in the format of VNN-COMP: the verdict, after `sat` the witness."""
+        """Return the result in the format of VNN-COMP: the verdict, after `sat` the witness.
+
+        Of several copies of networks the inputs stand one after the other, and then the outputs.
+        """
         if self.witness is None:
             return f"{self.verdict.value}\n"
-        values = [f"(X_{i} {value!r})" for i, value in enumerate(_flat(self.witness.point))]
-        values += [f"(Y_{i} {value!r})" for i, value in enumerate(_flat(self.witness.outputs))]
+        point, outputs = self.witness.point, self.witness.outputs
+        copies = [("", point, outputs)] if self.witness.joint is None else copies_at(self.witness.joint, point, outputs)
+        inputs = [value for _, x, _ in copies for value in _flat(x)]
+        values = [f"(X_{i} {value!r})" for i, value in enumerate(inputs)]
+        values += [f"(Y_{i} {value!r})" for i, value in enumerate(v for _, _, y in copies for v in _flat(y))]
         return "sat\n(" + "\n".join(values) + ")\n"
 
 
@@ -105,6 +119,7 @@ def verify(
     """Return for each property whether it holds: no input of its box has outputs in its unsafe set.
 
     model: a file (.onnx, .pt2, .safetensors), a shipped name, or a torch module.
+    networks (an option): the other models of a property that is about several networks, by their names in it.
     properties: `Property` objects, or VNN-LIB files, of which each has one verdict over all its boxes.
     results: a file to write in the format of VNN-COMP, where one property is asked about.
     certificates: whether the run keeps one for every proof, which `check` evaluates again; None: with method exact.
@@ -197,7 +212,7 @@ class _Verification:
             if broken is not None:
                 point = known.witnesses[broken][0]
                 outputs = self.job.subject.outputs(point[None], ["a witness"])[0]
-                witness = PropertyWitness(torch.from_numpy(point), outputs)
+                witness = PropertyWitness(torch.from_numpy(point), outputs, self.job.boxes[broken].asked.joint)
             found.append(VerifiedProperty(**vars(summary), witness=witness))
         return VerifyResult(
             model=self.job.subject.name,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
 from encoders.limits import Limits, read_limits
-from verifier.commands.request import Progress
+from verifier.commands.request import Model, Progress
 from verifier.options import option
 
 
@@ -23,6 +24,17 @@ class _ReadLimits(argparse.Action):
             raise argparse.ArgumentError(self, str(error)) from None
 
 
+class ReadNetworks(argparse.Action):
+    """Reads the model of a network, written NAME=FILE; may be given for several."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: object) -> None:
+        name, equals, place = values.partition("=")
+        known = getattr(namespace, self.dest) or {}
+        if not (name and equals and place) or name in known:
+            raise argparse.ArgumentError(self, f"write NAME=FILE, each name once, not {values!r}")
+        setattr(namespace, self.dest, {**known, name: place})
+
+
 class VerifyOptions(TypedDict, total=False):
     """The keywords of `verify`; `VerifyRequest` says what each means."""
 
@@ -32,6 +44,7 @@ class VerifyOptions(TypedDict, total=False):
     time_limit: float
     seed: int
     device: str
+    networks: Mapping[str, Model] | None
     limits: Limits
     out: str | Path | None
     progress: Progress | None
@@ -46,6 +59,7 @@ class VerifyRequest:
     time_limit: seconds for each property; a larger one tries again what a run left open.
     seed: of the attacks' random starts, and part of the run's identity.
     device: "auto", "cpu" or "cuda", where bounds and attacks are computed.
+    networks: the models of further networks that a property is about, by their names in it.
     limits: what files may ask for before they are refused.
     out: a folder that keeps the run and resumes it; "auto" is runs/verify-<digest>; None writes nothing.
     progress: called with (boxes done, boxes in all).
@@ -61,6 +75,10 @@ class VerifyRequest:
     time_limit: float = option(math.inf, "limits", "seconds a property", type=float, metavar="S")
     seed: int = option(0, "question", "seed of the attacks' random starts", type=int, metavar="N")
     device: str = option("auto", "limits", "auto, cpu or cuda", metavar="NAME")
+    networks: Mapping[str, Model] | None = option(
+        None, "question", "the model of another network that a property is about, by its name there", flag="--network",
+        action=ReadNetworks, metavar="NAME=FILE",
+    )  # fmt: skip
     limits: Limits = option(
         Limits(), "limits", "let a file ask for more than a limit allows", flag="--allow", nargs="+",
         action=_ReadLimits, metavar="NAME=N",

@@ -1,7 +1,8 @@
 """A property as the plain arrays that a run keeps of it, and the digest of its exact numbers.
 
 The digest covers all that a proof or a witness depends on: the box, the bounds of a witness in it, coefficients,
-offsets, which rows are strict, and the offsets as they were written. Names, files and shapes are no part of it.
+offsets, which rows are strict, the offsets as they were written, and the copies of networks that it is about. Names,
+files and shapes are no part of it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from encoders.files import replacing
+from encoders.joint import Joint
 from encoders.property import Halfspaces, Property
 from verifier.npz import ArrayFileError, read_npz_file
 
@@ -74,6 +76,8 @@ def _arrays(asked: Property) -> dict[str, np.ndarray]:
     arrays |= {
         "sizes": np.array(sizes, dtype="<i8"), "written": np.frombuffer(json.dumps(written).encode(), dtype=np.uint8)
     }  # fmt: skip
+    if asked.joint is not None:
+        arrays["joint"] = np.frombuffer(json.dumps(asked.joint.to_json()).encode(), dtype=np.uint8)
     if asked.unsafe:
         strict = [mark for h, size in zip(asked.unsafe, sizes, strict=True) for mark in h.strict or (False,) * size]
         arrays |= {
@@ -99,7 +103,8 @@ def _property(arrays: dict[str, np.ndarray]) -> Property:
         )  # fmt: skip
     ends = {name: torch.from_numpy(arrays[name]) for name in ("lower", "upper", *ENDS) if name in arrays}
     inner = (ends[ENDS[0]], ends[ENDS[1]]) if ENDS[0] in ends else None
-    return Property(ends["lower"], ends["upper"], tuple(unsafe), inner=inner)
+    joint = Joint.from_json(json.loads(arrays["joint"].tobytes())) if "joint" in arrays else None
+    return Property(ends["lower"], ends["upper"], tuple(unsafe), inner=inner, joint=joint)
 
 
 def _flat(values: Tensor) -> np.ndarray:

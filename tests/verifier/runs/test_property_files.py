@@ -8,9 +8,21 @@ import pytest
 import torch
 
 from encoders import Halfspaces, Property
+from encoders.joint import Copy, Joint
 from tests.networks.chains import random_relu_network
 from tests.networks.random_properties import random_property
 from verifier.runs.property_files import digest_of, read_stored, write_property
+
+COPY = Copy("f", (1,), (0,), 1)
+JOINTS = [
+    Joint(2, (COPY,), (1,)),
+    Joint(2, (COPY,), (0,)),
+    Joint(2, (replace(COPY, places=(1,)),), (0,)),
+    Joint(2, (replace(COPY, network="g"), COPY)),
+    Joint(2, (COPY, replace(COPY, network="g"))),
+    Joint(2, (COPY, replace(COPY, places=(-1,), constants=(0.1,)))),
+    Joint(2, (COPY, replace(COPY, places=(-1,), constants=(0.1 + 2.0**-56,)))),
+]
 
 
 def values(*numbers: float) -> torch.Tensor:
@@ -44,6 +56,7 @@ def changed(asked: Property) -> list[Property]:
         replace(asked, unsafe=(replace(first, offsets=torch.nextafter(first.offsets, first.offsets + 1)), second)),
         replace(asked, unsafe=(replace(first, coefficients=-first.coefficients), second)),
         replace(asked, unsafe=(first, second.row(0), second.row(1))),
+        *(replace(asked, joint=joint) for joint in JOINTS),
     ]
 
 
@@ -57,6 +70,9 @@ def test_what_is_stored_is_read_again_and_anything_else_has_another_digest(tmp_p
         assert torch.equal(one.coefficients, other.coefficients) and torch.equal(one.offsets, other.offsets)
         assert one.written == other.written and any(one.strict) == any(other.strict)
     assert stored.inner is not None and torch.equal(stored.inner[0], asked.inner[0])
+    for joint in JOINTS:
+        write_property(replace(asked, joint=joint), tmp_path)
+        assert read_stored(tmp_path, digest_of(replace(asked, joint=joint))).joint == joint
     digests = [digest_of(asked), *map(digest_of, changed(asked))]
     assert len(set(digests)) == len(digests)
 
