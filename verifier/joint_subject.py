@@ -102,8 +102,10 @@ def load_copies(
         )
     unknown = [name for name in networks if name not in names]
     if unknown:
-        known = f"beside the model it is about {', '.join(names)}" if names else "it is about one model alone"
-        raise ValueError(f"the property asks nothing of a network {unknown[0]!r}: {known}")
+        others = f"beside {joint.networks[0]}, the model, it is about {', '.join(names)}" if joint and names else ""
+        raise ValueError(
+            f"the property asks nothing of a network {unknown[0]!r}: {others or 'it is about one model alone'}"
+        )
     if joint is None:
         return load_model(model, input_shape=input_shape, device=device, limits=limits)
     shapes = {copy.network: copy.shape for copy in joint.copies}

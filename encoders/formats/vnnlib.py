@@ -1,9 +1,9 @@
 """Reader of VNN-LIB files, 1.0 and 2.x: one pass over the tokens, every bracket reduced when it closes.
 
-A file declares the inputs and outputs of one network and asserts formulas over them; a counterexample satisfies all of
-them (VNN-LIB: Demarchi, Guidotti, Pulina, Tacchella 2023; www.vnnlib.org). What is read: and, or, comparisons of any
-number of linear expressions, over inputs and outputs in any nesting and order. What is not: not, products of
-variables, hidden nodes, several networks; each is refused by name. Nothing recurses, so depth costs no stack.
+A file declares the inputs and outputs of one network or several and asserts formulas over them; a counterexample
+satisfies all of them (VNN-LIB: Demarchi, Guidotti, Pulina, Tacchella 2023; www.vnnlib.org). What is read: and, or,
+comparisons of any number of linear expressions, over inputs and outputs in any nesting and order. What is not: not,
+products of variables, hidden nodes; each is refused by name. Nothing recurses, so depth costs no stack.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from encoders.formats.vnnlib_formula import COMPARISONS, Formula, comparison, co
 from encoders.formats.vnnlib_linear import ONE, ZERO, Linear, difference, product, total
 from encoders.formats.vnnlib_property import properties_of
 from encoders.formats.vnnlib_tokens import Source, Token
-from encoders.formats.vnnlib_variables import Index, Tensor, Variables
+from encoders.formats.vnnlib_variables import Congruence, Index, Tensor, Variables
 from encoders.limits import Limits
 from encoders.property import Property
 
 # What stands within brackets, reduced: names and numbers stay tokens until the operator around them asks.
-Item = Token | Index | Linear | Formula | Tensor
+Item = Token | Index | Linear | Formula | Tensor | Congruence
 
 SUPPORTED = "supported: and, or, <=, >=, <, >, =, ==, != of linear expressions (+, -, * with constants)"
 PUNCTUATION = frozenset('()[],"')
@@ -33,9 +33,7 @@ IGNORED = ("set-logic", "set-info")
 UNSUPPORTED = {
     "not": "negation is not supported; turn the comparisons around",
     "=>": "implication is not supported; write it with or",
-    "isomorphic-to": "several networks are not supported; supported: one network with one input and one output",
-    "equal-to": "several networks are not supported; supported: one network with one input and one output",
-    "declare-hidden": "hidden nodes are not supported; supported: one network with one input and one output",
+    "declare-hidden": "hidden nodes are not supported; supported: networks with one input and one output each",
 }
 
 
@@ -117,11 +115,13 @@ class _Reader:
                 self.source.limits.check("disjuncts", self.disjuncts, "the conjunction of all assertions")
             case "declare-const", [Token() as name, Token() as sort]:
                 self.variables.declare_number(name, sort)
-            case "declare-network", [Token() as name, *tensors]:
-                kept = [tensor for tensor in tensors if isinstance(tensor, Tensor)]
-                if len(kept) != len(tensors):
-                    raise self.source.refusal(head, "supported in a network: declare-input and declare-output")
-                self.variables.declare_network(name, kept)
+            case "declare-network", [Token() as name, *parts]:
+                tensors = [part for part in parts if isinstance(part, Tensor)]
+                congruences = [part for part in parts if isinstance(part, Congruence)]
+                if len(tensors) + len(congruences) != len(parts):
+                    known = "declare-input, declare-output, equal-to, isomorphic-to"
+                    raise self.source.refusal(head, f"supported in a network: {known}")
+                self.variables.declare_network(name, tensors, congruences)
             case "vnnlib-version", [Token() as version]:
                 if not re.fullmatch(r"<[12]\.[0-9]{1,9}>", version.text):
                     raise self.source.refusal(version, "not a version that is supported; supported: <1.0> and <2.0>")
@@ -153,6 +153,8 @@ class _Reader:
             ):
                 if len(names) <= 1 and all(isinstance(name, Token) and name.text[0] == '"' for name in names):
                     return self.variables.tensor(operator == "declare-input", name, element, shape)
+            case (("equal-to" | "isomorphic-to"), [Token() as name]):
+                return Congruence(operator == "equal-to", name)
         if operator in _USES:
             line = self.source.line(self.open[0][0])
             raise self.source.refusal(head, f"{_USES[operator]}; is the bracket of line {line} closed too late?")
@@ -193,6 +195,8 @@ _USES = {
     "declare-network": "stands outside of other brackets: (declare-network NAME (declare-input X Real [1,5]) "
     "(declare-output Y Real [1,5]))",
     "vnnlib-version": "stands outside of other brackets and takes a version: (vnnlib-version <2.0>)",
+    "equal-to": "stands in declare-network, after its name: (equal-to NAME)",
+    "isomorphic-to": "stands in declare-network, after its name: (isomorphic-to NAME)",
     "declare-input": "stands in declare-network: (declare-input NAME Real [1,5])",
     "declare-output": "stands in declare-network: (declare-output NAME Real [1,5])",
 }

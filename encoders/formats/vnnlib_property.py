@@ -16,9 +16,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from encoders.box import Shape
 from encoders.formats.errors import PropertyFileError
 from encoders.formats.vnnlib_formula import Formula, conjunction
+from encoders.formats.vnnlib_joint import Subject, joined
 from encoders.formats.vnnlib_linear import Row, Variable
 from encoders.formats.vnnlib_polyhedron import polyhedron
 from encoders.formats.vnnlib_tokens import Source
@@ -74,45 +74,37 @@ def properties_of(asserted: Sequence[Formula], variables: Variables, source: Sou
     A conjunction that contradicts itself has no counterexample and is left out; where all do, one property without
     unsafe sets says so. Raises PropertyFileError, or LimitError for what expands to too much.
     """
-    shape, outputs = variables.shapes()
+    formulas, subject = joined(asserted, variables)
     common = _Region()
-    for formula in asserted:
+    for formula in formulas:
         if len(formula.disjuncts) == 1:
-            _add(common, formula.disjuncts[0], {}, variables)
-    alternatives = [formula for formula in asserted if len(formula.disjuncts) > 1]
+            _add(common, formula.disjuncts[0], {})
+    alternatives = [formula for formula in formulas if len(formula.disjuncts) > 1]
     disjuncts = conjunction(alternatives, source).disjuncts if alternatives else ((),)
     source.limits.check("formula_rows", len(disjuncts) * (1 + len(common.outputs)), "the formula")
     groups: Groups = {}
     contradiction = common.contradiction
     for disjunct in disjuncts if contradiction is None else ():
         region = _Region(outputs=list(common.outputs))
-        _add(region, disjunct, common.inputs, variables)
+        _add(region, disjunct, common.inputs)
         if region.contradiction is None:
             changed = {i: interval for i, interval in region.inputs.items() if interval != common.inputs.get(i)}
             groups.setdefault(tuple(sorted(changed.items(), key=lambda item: item[0])), []).append(region.outputs)
         else:
             contradiction = contradiction or region.contradiction
-    return _Builder(shape, outputs, common.inputs, variables, source).build(groups, contradiction)
+    return _Builder(subject, common.inputs, variables, source).build(groups, contradiction)
 
 
-def _add(region: _Region, rows: Iterable[Row], outer: dict[int, Interval], variables: Variables) -> None:
+def _add(region: _Region, rows: Iterable[Row], outer: dict[int, Interval]) -> None:
     """Add rows to a region whose inputs are already within `outer`."""
     for row in rows:
         if not row.terms:
             if row.bound < 0 or (row.bound == 0 and row.strict):
                 region.contradiction = region.contradiction or row
             continue
-        kinds = {variable.is_input for variable in row.terms}
-        if kinds == {False}:
+        if not any(variable.is_input for variable in row.terms):
             region.outputs.append(row)
             continue
-        if len(row.terms) > 1:
-            names = [variables.name(variable) for variable in list(row.terms)[:2]]
-            raise variables.source.refusal(
-                row.at,
-                f"a constraint that couples {names[0]} and {names[1]} is not supported; supported: bounds of single "
-                "inputs, and linear constraints over outputs",
-            )
         ((variable, coefficient),) = row.terms.items()
         interval = region.inputs.get(variable.place) or outer.get(variable.place) or Interval()
         region.inputs[variable.place] = interval.cut(coefficient, row)
@@ -124,8 +116,7 @@ def _add(region: _Region, rows: Iterable[Row], outer: dict[int, Interval], varia
 class _Builder:
     """Makes properties of regions. common: the inputs' intervals that all regions share."""
 
-    shape: Shape
-    outputs: int
+    subject: Subject
     common: dict[int, Interval]
     variables: Variables
     source: Source
@@ -134,14 +125,14 @@ class _Builder:
         """Return a property for each box with the output rows of its disjuncts."""
         rows = sum(len(disjunct) or 1 for disjuncts in groups.values() for disjunct in disjuncts)
         limits = self.source.limits
-        limits.check("coefficients", rows * self.outputs, "the unsafe set")
-        limits.check("coefficients", len(groups) * math.prod(self.shape), "the list of boxes")
-        base = torch.full((math.prod(self.shape), 4), math.nan, dtype=torch.float64)
+        limits.check("coefficients", rows * self.subject.outputs, "the unsafe set")
+        limits.check("coefficients", len(groups) * math.prod(self.subject.shape), "the list of boxes")
+        base = torch.full((math.prod(self.subject.shape), 4), math.nan, dtype=torch.float64)
         self._fill(base, self.common)
         name = self.source.path.name.removesuffix(".gz").removesuffix(".vnnlib")
         properties = []
         for number, (changed, disjuncts) in enumerate(groups.items(), start=1):
-            found = [polyhedron(disjunct, self.outputs, self.source) for disjunct in disjuncts]
+            found = [polyhedron(disjunct, self.subject.outputs, self.source) for disjunct in disjuncts]
             unsafe = tuple(halfspaces for halfspaces in found if halfspaces is not None)
             label = name if len(groups) == 1 else f"{name} ({number} of {len(groups)})"
             note = "" if unsafe else "its constraints on the outputs contradict one another, so that it holds"
@@ -151,13 +142,13 @@ class _Builder:
         assert contradiction is not None, "a formula without disjuncts contradicts itself"
         line = self.source.line(contradiction.at)
         note = f"its constraints contradict one another (line {line}), so that it holds"
-        origin = torch.zeros(self.shape, dtype=torch.float64)
+        origin = torch.zeros(self.subject.shape, dtype=torch.float64)
         return (self._property((origin, origin, None), (), name, note),)
 
     def _property(self, bounds: Bounds, unsafe: tuple[Halfspaces, ...], name: str, note: str) -> Property:
         lower, upper, inner = bounds
         notes = "; ".join(part for part in (note, self.variables.note) if part)
-        return Property(lower, upper, unsafe, name, str(self.source.path), inner, notes)
+        return Property(lower, upper, unsafe, name, str(self.source.path), inner, notes, self.subject.joint)
 
     def _box(self, base: Tensor, changed: dict[int, Interval]) -> Bounds:
         """Return (lower, upper, inner), as `Property` has them. base: ends of the common intervals, NaN for none."""
@@ -171,7 +162,7 @@ class _Builder:
                 f"{self.source.path}: input {self._name(place)} has no {side} bound; supported: boxes, every input "
                 "between two numbers"
             )
-        lower, least, greatest, upper = table.reshape(*self.shape, 4).movedim(-1, 0).contiguous()
+        lower, least, greatest, upper = table.reshape(*self.subject.shape, 4).movedim(-1, 0).contiguous()
         exact = bool((lower == least).all() & (upper == greatest).all())
         return lower, upper, None if exact else (least, greatest)
 
@@ -188,7 +179,7 @@ class _Builder:
             table[list(intervals)] = torch.tensor(ends, dtype=torch.float64)
 
     def _name(self, place: int) -> str:
-        return self.variables.name(Variable(True, place))
+        return self.variables.name(Variable(True, self.subject.declared[place]))
 
 
 def _ends(interval: Interval) -> tuple[float, float, float, float]:

@@ -1,5 +1,6 @@
 """Questions about two networks or two inputs, asked through `verify`, against breakpoints in rational numbers."""
 
+import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from encoders.ops import Affine
 from encoders.property import Property
 from encoders.questions import equal_within, monotone_in, output_changes_less_than
 from tests.networks.chains import chain
-from tests.oracles.one_input import bumpy, greatest_change, greatest_distance, greatest_fall, value
+from tests.oracles.one_input import bends, bumpy, greatest_change, greatest_distance, greatest_fall, value
 from verifier import check, verify
+from verifier.cli import main
 
 LOWER, UPPER, CENTRE = Fraction(-1), Fraction(1), Fraction(1, 4)
 NEAR = Fraction(1, 1000)
@@ -64,6 +66,31 @@ def test_a_run_about_two_models_is_checked_against_both(tmp_path: Path) -> None:
     assert not check(tmp_path / "run", networks={"g": moved}).refused
     with pytest.raises(ValueError, match="is not the model of the run"):
         check(tmp_path / "run", networks={"g": written(bumpy(102), tmp_path, "other")})
+
+
+PAIR = """(vnnlib-version <2.0>)
+(declare-network f (declare-input x float32 [1]) (declare-output y float32 [1]))
+(declare-network g (isomorphic-to f) (declare-input u float32 [1]) (declare-output v float32 [1]))
+(assert (= x[0] u[0])) (assert (<= -1.0 x[0] 1.0)) (assert (>= (- v[0] y[0]) {}))
+"""
+
+
+def test_a_file_about_two_networks_is_decided_on_the_command_line(tmp_path: Path, capsys) -> None:
+    f, g = bumpy(4), bumpy(104)
+    places = written(f, tmp_path, "f"), written(g, tmp_path, "g")
+    greatest = max(value(g, x) - value(f, x) for x in {*bends(f, LOWER, UPPER), *bends(g, LOWER, UPPER)})
+    for number, verdict in zip(around(greatest), ("sat", "unsat"), strict=True):
+        asked = tmp_path / "pair.vnnlib"
+        asked.write_text(PAIR.format(repr(number)))
+        out = str(tmp_path / verdict)
+        assert main(["verify", str(places[0]), str(asked), "--network", f"g={places[1]}", "--json", "--out", out]) == 0
+        (found,) = json.loads(capsys.readouterr().out)["properties"]
+        assert found["verdict"] == verdict
+        if verdict == "sat":
+            first, second = found["witness"]["copies"]
+            assert first["input"] == second["input"] and second["output"][0] - first["output"][0] >= number
+        assert main(["check", out, "--allow-uncertified"]) == 0
+        capsys.readouterr()
 
 
 def test_models_that_are_missing_or_not_asked_about_are_refused_by_name(tmp_path: Path) -> None:
