@@ -31,7 +31,8 @@ from verifier.subject import Subject
 class PropertyWitness:
     """A counterexample to a property as it was written: replayed in the user's model, and unsafe in real arithmetic.
 
-    point: in the model's dtype and input shape. outputs: the user's model gives there, `output_shape`.
+    point: in the model's input shape and dtype; in float64 where no number of that dtype lies in the box, which the
+    model then rounds. outputs: the user's model gives there, `output_shape`.
     joint: the copies of networks that both belong to; None for one network alone.
     """
 
@@ -61,22 +62,18 @@ class Question:
 
     @property
     def no_input(self) -> str | None:
-        """Why no input of the model's dtype lies in the box as it was written, so that there is no witness; or None."""
-        lower, upper = (end[None] for end in self.asked.witness_box)
-        dtype, inside = self.subject.network.dtype, torch.minimum(lower, upper)
-        nearest = BallRegion.of_box(Box(inside, upper)).clip(inside, dtype).to(torch.float64)
-        missing = ((nearest < lower) | (nearest > upper)).flatten().nonzero().flatten().tolist()
+        """Why no float64 lies in the box as it was written, so that there is no witness; or None."""
+        missing = _without_number(self.asked, torch.float64)
         if not missing:
             return None
         least, greatest = (float(end.flatten()[missing[0]]) for end in (self.asked.lower, self.asked.upper))
-        kind = str(dtype).removeprefix("torch.")
         return (
-            f"no {kind} lies between {least!r} and {greatest!r}, the bounds of input {missing[0]}, so that there is no "
-            "witness"
+            f"no float64 lies between {least!r} and {greatest!r}, the bounds of input {missing[0]}, so that there is "
+            "no witness"
         )
 
     def confirm(self, point: Tensor) -> PropertyWitness | str:
-        """Return the witness that a point `input_shape` is, in the model's dtype; or why it is none.
+        """Return the witness that a point `input_shape` is, in the dtype of `network`; or why it is none.
 
         A point in the stored box that leaves the written one is moved inside.
         """
@@ -105,10 +102,14 @@ def ask(subject: Subject, asked: Property, seed: int, known: KnownMargins | None
     asked = asked.shaped(network.input_shape, int(np.prod(network.output_shape, dtype=int)))
     if asked.compares_outputs:
         network, _ = before_order(network)
+    if _without_number(asked, network.dtype):
+        # Points are looked for in float64 then, and the same weights hold them.
+        nodes = network.cast(torch.float64).nodes
+        network = Network(nodes, network.input_shape, torch.float64, network.source)
     winner = asked.reference_class if len(network.output_shape) == 1 else None
     if winner is None:
         unsafe = ordered(asked.unsafe)
-        known, key = {} if known is None else known, _numbers(asked.unsafe)
+        known, key = {} if known is None else known, (*_numbers(asked.unsafe), str(network.dtype).encode())
         if key not in known:
             known[key] = margins_of_property(network, asked.unsafe)
         margins = replace(
@@ -122,12 +123,21 @@ def ask(subject: Subject, asked: Property, seed: int, known: KnownMargins | None
         )  # fmt: skip
     device = subject.device
     domain = Box(*(end[None].to(device) for end in (asked.lower, asked.upper)))
-    region = BallRegion.around(start(asked, network.dtype).to(device), domain)
+    region = BallRegion.around(start(asked, subject.network.dtype).to(device), domain)
     classes = torch.tensor([winner or 0], device=device)
     batch = Batch(
         margins, region.centre, classes, (seed,), domain, float(region.radius[0]), conjunctions=(network, asked.unsafe)
     )  # fmt: skip
     return Question(subject, network, asked, batch, region)
+
+
+def _without_number(asked: Property, dtype: torch.dtype) -> list[int]:
+    """Return the inputs whose bounds, as they were written, have no number of a dtype between them."""
+    lower, upper = (end[None] for end in asked.witness_box)
+    inside = torch.minimum(lower, upper)
+    nearest = BallRegion.of_box(Box(inside, upper)).clip(inside, dtype).to(torch.float64)
+    missing: list[int] = ((nearest < lower) | (nearest > upper)).flatten().nonzero().flatten().tolist()
+    return missing
 
 
 def _numbers(unsafe: tuple[Halfspaces, ...]) -> tuple[bytes, ...]:

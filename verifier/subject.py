@@ -87,21 +87,26 @@ class Subject:
 
     def outputs(self, points: Tensor | np.ndarray, where: Sequence[str]) -> np.ndarray:
         """Return `execute(points)`, once the outputs are seen to be those of the graph; where: of each point."""
-        outputs = self._run(points)
+        taken = self._taken(points)
+        outputs = self._run(taken)
         if self.agreement is not None:
-            array = points.detach().cpu().numpy() if isinstance(points, Tensor) else points
-            self.agreement.check(array, outputs, where)
+            self.agreement.check(taken, outputs, where)
         return outputs if self.classifier is None else self.classifier.read(outputs)
 
     def execute(self, points: Tensor | np.ndarray) -> np.ndarray:
         """Return the outputs `(batch, classes)` of the user's model, read as scores of classes."""
-        outputs = self._run(points)
+        outputs = self._run(self._taken(points))
         return outputs if self.classifier is None else self.classifier.read(outputs)
 
-    def _run(self, points: Tensor | np.ndarray) -> np.ndarray:
+    def _run(self, points: np.ndarray) -> np.ndarray:
         """Return the outputs of the user's model as they are."""
-        array = points.detach().cpu().numpy() if isinstance(points, Tensor) else points
-        return np.asarray(self.runtime(np.ascontiguousarray(array)))
+        return np.asarray(self.runtime(np.ascontiguousarray(points)))
+
+    def _taken(self, points: Tensor | np.ndarray) -> np.ndarray:
+        """Return points as the model takes them: those of float64 are rounded to its dtype."""
+        tensor = points.detach().cpu() if isinstance(points, Tensor) else torch.from_numpy(points)
+        array: np.ndarray = tensor.to(self.network.dtype).numpy()
+        return array
 
 
 def classes_of(outputs: np.ndarray) -> np.ndarray:

@@ -100,13 +100,18 @@ class PropertyClaims:
         """Raise ClaimError unless a point is a counterexample to the property as it was written."""
         if record is None:
             raise ClaimError("no record speaks of it")
-        network = self.subject.network
+        question = self._question(record)
+        network = question.network
         dtype = torch.zeros(0, dtype=network.dtype).numpy().dtype
-        if point.dtype != dtype or point.shape != network.input_shape or not np.isfinite(point).all():
+        if point.dtype.kind != "f" or point.shape != network.input_shape or not np.isfinite(point).all():
             raise ClaimError(f"its point holds {point.dtype} in shape {point.shape}, or is not finite")
+        # Beside points of float64 those of smaller dtypes are stored in it, too.
+        point, stored = point.astype(dtype), point
+        if not np.array_equal(point, stored):
+            raise ClaimError(f"its point holds numbers that are none of {dtype}")
         if distance != INSIDE:
             raise ClaimError(f"it lies at distance {distance!r}, and one of a property in its box")
-        question, exact = self._question(record), torch.from_numpy(point)
+        exact = torch.from_numpy(point)
         lower, upper = question.asked.witness_box
         if not bool(((lower <= exact.to(torch.float64)) & (exact.to(torch.float64) <= upper)).all()):
             raise ClaimError("it lies outside the box of the property")

@@ -4,16 +4,18 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from encoders import BallRegion, Box, Network, write_network
+from encoders.formats.native import open_runtime
 from encoders.ops import Affine, Relu, Sigmoid
 from encoders.property import Halfspaces, Property
 from encoders.questions import always_largest
 from tests.networks.chains import chain
-from verifier import verify
+from verifier import check, verify
 from verifier.cli import main
 from verifier.subject import Subject
 
@@ -104,11 +106,24 @@ def test_an_offset_between_two_numbers_of_float32_is_kept(tmp_path: Path) -> Non
     assert verify(model, box([tenth], [tenth], ([1.0, 0.0], tenth))).properties[0].verdict == "sat"
 
 
-def test_a_box_that_holds_no_number_of_the_model_has_no_witness(model: Path) -> None:
-    (broken,) = verify(model, box([0.1, 0.5], [0.1, 0.5], ([1.0, 0.0], 5.0))).properties
-    assert broken.verdict == "unknown" and "no float32 lies between 0.1 and 0.1" in str(broken.reason)
+def test_a_box_that_holds_no_number_of_the_model_has_witnesses_in_float64(model: Path, tmp_path: Path) -> None:
+    asked = [box([0.1, 0.5], [0.1, 0.5], ([1.0, 0.0], 5.0)), box([0.25, 0.5], [0.5, 0.5], ([1.0, 0.0], 5.0))]
+    broken, usual = verify(model, asked, out=tmp_path / "run").properties
+    assert broken.verdict == usual.verdict == "sat" and broken.witness is not None and usual.witness is not None
+    assert broken.witness.point.tolist() == [0.1, 0.5] and broken.witness.point.dtype == torch.float64
+    assert usual.witness.point.dtype == torch.float32
+    # Replayed as the model rounds it, and kept beside points of its own dtype.
+    rounded = open_runtime(model)(np.array([[0.1, 0.5]], dtype=np.float32))[0]
+    assert np.array_equal(broken.witness.outputs, rounded)
+    assert not check(tmp_path / "run").refused
     (proved,) = verify(model, box([0.1, 0.5], [0.1, 0.5], ([1.0, 0.0], 0.5))).properties
     assert proved.verdict == "unsat"
+
+
+def test_a_box_that_holds_no_float64_has_no_witness(model: Path, tmp_path: Path) -> None:
+    asked = text(tmp_path, "(assert (and (> X_0 .1) (< X_0 .100000000000000005) (= X_1 .5) (<= Y_0 5)))")
+    (broken,) = verify(model, asked).properties
+    assert broken.verdict == "unknown" and "no float64 lies between" in str(broken.reason)
 
 
 def test_a_witness_lies_in_the_box_as_it_was_written(tmp_path: Path) -> None:
