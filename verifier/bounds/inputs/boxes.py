@@ -20,6 +20,7 @@ class InputBoxes:
 
     lower, upper: `(boxes, inputs)`, float64. nodes: `(boxes,)`, their places in the tree. bounds: `(boxes,)`, lower
     bounds of the worst group. rules: `(boxes,)`, which of `WIDTH_SHARES` did better where both were last tried.
+    units: `(boxes, 2, units)`, what is known of units (`verifier.bounds.inputs.inherited`).
     """
 
     lower: Tensor
@@ -27,12 +28,20 @@ class InputBoxes:
     nodes: Tensor
     bounds: Tensor
     rules: Tensor
+    units: Tensor
 
     @classmethod
-    def root(cls, lower: Tensor, upper: Tensor) -> InputBoxes:
-        """Return one box `(1, inputs)`, the whole."""
+    def root(cls, lower: Tensor, upper: Tensor, units: Tensor | None = None) -> InputBoxes:
+        """Return one box `(1, inputs)`, the whole; units: `(1, 2, units)`, None for none."""
         none = torch.zeros(1, dtype=torch.int64)
-        return cls(lower, upper, none, torch.full((1,), -torch.inf, dtype=torch.float64), none)
+        return cls(
+            lower,
+            upper,
+            none,
+            torch.full((1,), -torch.inf, dtype=torch.float64),
+            none,
+            torch.zeros(1, 2, 0) if units is None else units,
+        )
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -108,4 +117,5 @@ def halves(boxes: InputBoxes, sides: Tensor) -> InputBoxes:
     upper[rows, sides], lower[rows, sides] = middle, middle
     both = [torch.stack(pair, dim=1).flatten(0, 1) for pair in ((boxes.lower, lower), (upper, boxes.upper))]
     nodes = torch.stack([boxes.nodes, boxes.nodes + 1], dim=1).flatten()
-    return InputBoxes(both[0], both[1], nodes, boxes.bounds.repeat_interleave(2), boxes.rules.repeat_interleave(2))
+    inherited = (values.repeat_interleave(2, dim=0) for values in (boxes.bounds, boxes.rules, boxes.units))
+    return InputBoxes(both[0], both[1], nodes, *inherited)

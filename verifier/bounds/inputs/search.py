@@ -18,6 +18,7 @@ from encoders.box import Box
 from encoders.region import BallRegion
 from verifier.bounds.inputs.boxes import BoxStore, InputBoxes, chosen_sides, halves, joined
 from verifier.bounds.inputs.conjunctions import Conjunctions, HalfspacesOfBox
+from verifier.bounds.inputs.inherited import UnitBoxes
 from verifier.bounds.linear.bounds import linear_bounds
 from verifier.budget import Budget
 
@@ -76,7 +77,8 @@ class _Search:
         lower, upper = box.lower.cpu().flatten(1), box.upper.cpu().flatten(1)
         self.widths = (upper - lower)[0]
         self.store = BoxStore()
-        self.store.add(InputBoxes.root(lower, upper))
+        self.units = UnitBoxes.of(asked.network)
+        self.store.add(InputBoxes.root(lower, upper, self.units.unknown()))
         self.ready: list[OpenBoxes] = []
         self.bounded, self.halved, self.thin = 0, 0, 0
 
@@ -139,10 +141,12 @@ class _Search:
         self.bounded += len(boxes)
         region = BallRegion.of_box(Box(boxes.lower.reshape(-1, *shape), boxes.upper.reshape(-1, *shape)))
         rows = asked.coefficients.expand(len(boxes), *asked.coefficients.shape)
-        minimum = linear_bounds(asked.network, region).minimise(rows, with_points=True)
+        bounds = linear_bounds(asked.network, region, boxes=self.units.apart(boxes.units))
+        minimum = bounds.minimise(rows, with_points=True)
         worst = asked.worst(minimum.bound - asked.offsets)
         places = torch.nonzero((worst <= 0).any(dim=1)).squeeze(1)
-        boxes, is_open = replace(boxes, bounds=worst.amin(dim=1))[places], worst[places] <= 0
+        known = self.units.together(bounds.boxes, boxes.units)
+        boxes, is_open = replace(boxes, bounds=worst.amin(dim=1), units=known)[places], worst[places] <= 0
         if minimum.below is None or minimum.points is None or not len(places):
             return OpenBoxes(boxes, boxes.lower[:, None])
         if self._falsified(boxes, minimum.points[places].flatten(0, 1)):

@@ -7,11 +7,14 @@ import torch
 
 from encoders.box import Box
 from encoders.ops import Affine, Sigmoid, Tanh
+from encoders.region import BallRegion
 from tests.networks.chains import chain, random_relu_network
 from tests.oracles.polygons import least_margin
 from tests.seeds import seeds
 from verifier.bounds.inputs.conjunctions import Conjunctions
+from verifier.bounds.inputs.inherited import UnitBoxes
 from verifier.bounds.inputs.search import InputAnswer, decide_box
+from verifier.bounds.linear.bounds import linear_bounds
 from verifier.budget import Budget
 
 UNIT = Box(torch.zeros(1, 2, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64))
@@ -85,3 +88,15 @@ def test_outputs_that_overflow_prove_nothing() -> None:
     )
     answer = decide_box(Conjunctions.of_class(network, 0), UNIT, lambda _: False, Budget(), 50)
     assert not answer.proved
+
+
+def test_what_is_known_of_units_goes_together_and_apart_again() -> None:
+    network = random_relu_network(1, (2, 4, 3, 2)).cast(torch.float64, torch.device("cpu"))
+    units = UnitBoxes.of(network)
+    assert units.unknown().shape == (1, 2, 7)
+    boxes = linear_bounds(network, BallRegion.of_box(UNIT)).boxes
+    known = units.together(boxes, units.unknown())
+    for name, box in units.apart(known).items():
+        assert torch.equal(box.lower, boxes[name].lower) and torch.equal(box.upper, boxes[name].upper)
+    nothing = UnitBoxes({})
+    assert nothing.unknown().shape == (1, 2, 0) and nothing.apart(nothing.unknown()) == {}
