@@ -67,6 +67,11 @@ class Box:
         """Return the boxes of the given batch rows (index tensor, mask or slice)."""
         return Box.unchecked(self.lower[rows], self.upper[rows])
 
+    def unbounded_at(self, rows: Tensor) -> Box:
+        """Return the boxes, in the rows of a mask `(batch,)` those of all numbers."""
+        mask = rows.reshape(-1, *[1] * (self.lower.dim() - 1))
+        return Box.unchecked(self.lower.masked_fill(mask, -torch.inf), self.upper.masked_fill(mask, torch.inf))
+
     def contains(self, x: Tensor) -> Tensor:
         """Return a mask `(batch,)`: whether every coordinate of x lies in its box, without tolerance."""
         inside = (self.lower <= x) & (x <= self.upper)

@@ -179,6 +179,7 @@ class Network:
     def interval(self, box: Box, targets: Sequence[str] | None = None) -> list[Box]:
         """Return the boxes of the target nodes (default: the output) over a batch of input boxes. Outer.
 
+        They are all numbers where a node on the way may have no value (`Op.undefined`).
         Raises RuntimeError in float64, where boxes are proofs, if subnormal numbers are flushed to zero.
         """
         if box.shape != tuple(self.input_shape):
@@ -186,7 +187,16 @@ class Network:
         if box.dtype == torch.float64:
             check_gradual_underflow()
         network = self.cast(box.dtype, box.lower.device)
-        return network.fold(box, lambda op, boxes: op.interval(*boxes), targets)
+        without_value = torch.zeros(box.batch, dtype=torch.bool, device=box.lower.device)
+
+        def step(op: Op, boxes: Sequence[Box]) -> Box:
+            mask = op.undefined(*boxes)
+            if mask is not None:
+                without_value.logical_or_(mask)
+            return op.interval(*boxes)
+
+        found = network.fold(box, step, targets)
+        return [each.unbounded_at(without_value) for each in found] if bool(without_value.any()) else found
 
     def _as_input(self, x: Any) -> Tensor:
         # A copy in C order: torch takes neither negative strides nor, without a warning, read-only arrays.

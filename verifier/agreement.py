@@ -219,7 +219,9 @@ def node_tolerances(network: Network, x: Tensor) -> Iterator[tuple[str, Tensor, 
         inputs = [values[name] for name in node.inputs]
         with torch.no_grad():
             output = node.op.evaluate(*inputs)
-            box = rounded.op.interval(*(Box.point(value[:batch].to(network.dtype)) for value in inputs))
+            # Values may be NaN, where a function of the graph has none.
+            points = [value[:batch].to(network.dtype) for value in inputs]
+            box = rounded.op.interval(*(Box.unchecked(point, point) for point in points))
             zero = node.op.evaluate(*(torch.zeros_like(value[:1]) for value in inputs)).abs()
         radius = _typical(node.op) * (box.upper.to(torch.float64) - box.lower.to(torch.float64)) / 2.0
         size = node.op.trusted_error(output[:batch].abs(), *(value[:batch] for value in inputs))

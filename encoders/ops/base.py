@@ -115,6 +115,14 @@ class Op(ABC):
         float32 boxes guide search, they prove nothing.
         """
 
+    def undefined(self, *boxes: Box) -> Tensor | None:
+        """Return a mask `(batch,)` of the boxes that hold a point without a value; None: every point has one.
+
+        Runtimes give NaN or infinity there, which later ops may hide from a box. So nothing is proved about such boxes,
+        whatever the views say of them.
+        """
+        return None
+
     def envelope(self, *boxes: Box, slope: Tensor | None = None) -> Envelope:
         """Return linear functions below and above the op on the boxes. Outer, rounded outward in float64.
 

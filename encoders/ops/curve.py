@@ -1,5 +1,6 @@
 """A function of single units, of the table `encoders.ops.curve_functions`: every view follows from its row."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -42,6 +43,18 @@ class Curve(ElementwiseOp):
         All numbers where the box leaves the domain of the function, or holds a pole.
         """
         return self.curve.interval(boxes[0])
+
+    def undefined(self, *boxes: Box) -> Tensor | None:
+        """Return which boxes leave the domain of the function, or hold a pole: a place where it has no finite limit."""
+        spans, (box,) = self.curve.spans, boxes
+        ends = [pair for span in spans for pair in zip((span.start, span.end), span.limits, strict=True)]
+        poles = [x for x, limit in ends if limit is not None and math.isfinite(x) and not math.isfinite(limit)]
+        if not poles and (not spans or (spans[0].start, spans[-1].end) == (-math.inf, math.inf)):
+            return None
+        beyond = (box.lower < spans[0].start) | (box.upper > spans[-1].end)
+        for pole in poles:
+            beyond |= (box.lower <= pole) & (pole <= box.upper)
+        return beyond.unsqueeze(-1).flatten(1).any(dim=1)
 
     def envelope(self, *boxes: Box, slope: Tensor | None = None) -> ElementwiseEnvelope:
         return self.curve.envelope(boxes[0])

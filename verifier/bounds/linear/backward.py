@@ -75,12 +75,16 @@ class BackwardPass:
         target: the node whose units are bounded, None where the rows are of the output.
         """
         pending = {start: coefficients}
+        names = [node.name for node in self.network.nodes]
+        before = self.network.nodes[: names.index(start) + 1 if start != INPUT else 0]
         total = _Sum(torch.zeros(*coefficients.rows, dtype=self.dtype, device=coefficients.values.device))
+        for node in before:
+            without_value = node.op.undefined(*(self.boxes[name] for name in node.inputs))
+            if without_value is not None:
+                total.add(torch.zeros_like(total.value).masked_fill(without_value[:, None], -torch.inf))
         best = torch.full_like(total.value, -torch.inf)
         width = 1
-        names = [node.name for node in self.network.nodes]
-        last = names.index(start) if start != INPUT else -1
-        for node in reversed(self.network.nodes[: last + 1]):
+        for node in reversed(before):
             rows = pending.pop(node.name, None)
             if rows is None:
                 continue
