@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
 from encoders.box import Box
-from encoders.rounding import add_down, add_up, next_up
+from encoders.rounding import add_down, add_up, next_down, next_up
 
 Norm = Literal["inf", "2", "1"]
 NORMS: tuple[str, ...] = get_args(Norm)
@@ -21,6 +21,9 @@ Domain: TypeAlias = tuple[float, float] | Box | None
 
 # By how much of the radius a point is pulled in, in turn, until rounding leaves it inside.
 PULLS = (0.0, 2.0**-48, 2.0**-40, 2.0**-32, 2.0**-24, 2.0**-16)
+# By what share scaled boxes are shortened: more than the roundings of a distance in scaled units, so that what lies in
+# the shorter box is not measured to lie beyond the radius.
+SCALED_SHARE = 2.0**-49
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,19 +34,23 @@ class BallRegion:
     radius: `(batch,)`, float64, finite, >= 0, in the same units.
     domain: what the balls are cut to: a box of one coordinate or many, exactly as it is given.
     norm: "inf", "2" or "1", of the difference to the centre over all coordinates.
+    scale: `(*shape)`, float64, finite, > 0: the inf-norm is then that of (x_i - c_i) / scale_i, in whose units radii
+    and distances are; None: 1 for all. Other norms have none.
 
     Membership is conservative: a point accepted truly lies in ball and domain. In the inf-norm it is decided on
     the stored bounds `lower` and `upper`, which are rounded *inward*: every float point in them truly lies in the
     ball. In the other norms they bound the box around the ball, and the distance, rounded up, is compared with the
-    radius. Proofs use `enclosure`, rounded *outward*, which holds the whole ball.
+    radius; so it is where there is a scale. Proofs use `enclosure`, rounded *outward*, which holds the whole ball.
 
-    Raises ValueError on another dtype, a radius that is negative or not finite, or a centre outside the domain.
+    Raises ValueError on another dtype, a radius that is negative or not finite, a scale that is not positive, or a
+    centre outside the domain.
     """
 
     centre: Tensor
     radius: Tensor
     domain: Domain = None
     norm: Norm = "inf"
+    scale: Tensor | None = None
     lower: Tensor = field(init=False)
     upper: Tensor = field(init=False)
 
@@ -64,10 +71,12 @@ class BallRegion:
                 raise ValueError(
                     f"a domain of shape {shape}, where one box of {one} is expected, or one for each input"
                 )
+        self._check_scale()
         least, greatest = domain_ends(self.domain, self.centre)
         if bool((self.centre < least).any()) or bool((self.centre > greatest).any()):
             raise ValueError(f"a centre lies outside the domain {domain_words(self.domain)}")
-        lower, upper = add_up(self.centre, -self._radii), add_down(self.centre, self._radii)
+        widths = self._widths(outward=False)
+        lower, upper = add_up(self.centre, -widths), add_down(self.centre, widths)
         object.__setattr__(self, "lower", lower.clamp(min=least))
         object.__setattr__(self, "upper", upper.clamp(max=greatest))
 
@@ -86,8 +95,39 @@ class BallRegion:
         return region
 
     @property
-    def _radii(self) -> Tensor:
-        return self._columns(self.radius).expand_as(self.centre)
+    def unscaled(self) -> BallRegion:
+        """The smallest balls without a scale that hold these, cut to the boxes around these; these if they have none.
+
+        The same questions for whatever reads a radius as a length, with radii of their own.
+        """
+        return self if self.scale is None else BallRegion.around(self.centre, self.enclosure())
+
+    @property
+    def inside(self) -> BallRegion:
+        """As `unscaled`, around boxes that are rounded inward: for whoever searches for points of the balls."""
+        return self if self.scale is None else BallRegion.around(self.centre, Box(self.lower, self.upper))
+
+    def _check_scale(self) -> None:
+        if self.scale is None:
+            return
+        if self.norm != "inf":
+            raise ValueError(f"a scale is supported in the inf-norm, not in the {self.norm}-norm")
+        if self.scale.dtype != torch.float64 or self.scale.shape != self.centre.shape[1:]:
+            raise ValueError(f"a scale is stored in float64, in the shape of an input, {tuple(self.centre.shape[1:])}")
+        if not bool(((self.scale > 0) & self.scale.isfinite()).all()):
+            raise ValueError("a scale must hold finite numbers above 0; what cannot move is fixed by the domain")
+        if not bool(self._widths(outward=True).isfinite().all()):
+            raise ValueError("a radius times the scale of a coordinate is beyond the largest float64")
+
+    def _widths(self, outward: bool) -> Tensor:
+        """Return how far each coordinate may move, rounded outward or inward; without a scale that is exact."""
+        radii = self._columns(self.radius).expand_as(self.centre)
+        if self.scale is None:
+            return radii
+        widths = radii * self.scale
+        if outward:
+            return torch.where(radii == 0, 0.0, next_up(widths))
+        return next_down(widths * (1.0 - SCALED_SHARE)).clamp(min=0.0)
 
     def _columns(self, values: Tensor) -> Tensor:
         return values.reshape(-1, *[1] * (self.centre.dim() - 1))
@@ -97,19 +137,23 @@ class BallRegion:
         domain = self.domain
         if isinstance(domain, Box):
             domain = Box.unchecked(domain.lower.cpu(), domain.upper.cpu())
-        return BallRegion(self.centre.cpu(), self.radius.cpu(), domain, self.norm)
+        scale = None if self.scale is None else self.scale.cpu()
+        return BallRegion(self.centre.cpu(), self.radius.cpu(), domain, self.norm, scale)
 
     def enclosure(self) -> Box:
         """Return boxes that contain the balls in real arithmetic."""
         least, greatest = domain_ends(self.domain, self.centre)
-        lower, upper = add_down(self.centre, -self._radii), add_up(self.centre, self._radii)
+        widths = self._widths(outward=True)
+        lower, upper = add_down(self.centre, -widths), add_up(self.centre, widths)
         return Box(lower.clamp(min=least), upper.clamp(max=greatest))
 
     def contains(self, points: Tensor) -> Tensor:
         """Return a mask `(batch,)`: which points lie in their ball and the domain, without tolerance."""
         exact = points.to(torch.float64)
         inside = ((self.lower <= exact) & (exact <= self.upper)).flatten(1).all(dim=1)
-        return inside if self.norm == "inf" else inside & (self.distance(points) <= self.radius)
+        if self.norm == "inf" and self.scale is None:
+            return inside
+        return inside & (self.distance(points) <= self.radius)
 
     def clip(self, points: Tensor, dtype: torch.dtype) -> Tensor:
         """Return points of the balls that `dtype` can hold: those given, the others moved inside.
@@ -135,7 +179,11 @@ class BallRegion:
     def distance(self, points: Tensor) -> Tensor:
         """Return the distances `(batch,)` from the centres in the norm, rounded up."""
         exact = points.to(torch.float64)
-        away = torch.maximum(add_up(exact, -self.centre), add_up(self.centre, -exact)).flatten(1)
+        away = torch.maximum(add_up(exact, -self.centre), add_up(self.centre, -exact))
+        if self.scale is not None:
+            # 0 / s is exactly 0, and x / x exactly 1; what overflows is infinitely far.
+            away = torch.where((away == 0) | (away == self.scale), away / self.scale, next_up(away / self.scale))
+        away = away.flatten(1)
         if self.norm == "inf":
             return away.amax(dim=1)
         return sum_up(away) if self.norm == "1" else euclidean_up(away)
@@ -143,14 +191,14 @@ class BallRegion:
     def with_radius(self, radius: Tensor | float) -> BallRegion:
         """Return the balls of another radius around the same centres."""
         radii = torch.as_tensor(radius, dtype=torch.float64, device=self.centre.device)
-        return BallRegion(self.centre, radii.expand(self.centre.shape[0]).clone(), self.domain, self.norm)
+        return replace(self, radius=radii.expand(self.centre.shape[0]).clone())
 
     def __getitem__(self, rows: Tensor | slice) -> BallRegion:
         """Return the regions of the given batch rows."""
         domain = self.domain
         if isinstance(domain, Box) and domain.batch > 1:
             domain = domain[rows]
-        return BallRegion(self.centre[rows], self.radius[rows], domain, self.norm)
+        return BallRegion(self.centre[rows], self.radius[rows], domain, self.norm, self.scale)
 
     def _pull_inside(self, points: Tensor, dtype: torch.dtype) -> Tensor:
         distance = self.distance(points)

@@ -18,7 +18,7 @@ from encoders.limits import Limits
 from encoders.network import INPUT, Network, Node
 from encoders.ops import AddConstant, DivideConstant
 from encoders.passes.class_scores import ClassScores, class_scores
-from encoders.region import Domain
+from encoders.region import Domain, domain_ends
 from verifier.agreement import Agreement
 from verifier.zoo import shipped_models
 
@@ -58,7 +58,7 @@ class Subject:
         """The number of classes."""
         return int(self.network.output_shape[0])
 
-    def points(self, inputs: np.ndarray, clip: tuple[float, float] | None) -> Tensor:
+    def points(self, inputs: np.ndarray, domain: Domain) -> Tensor:
         """Return inputs `(n, *input_shape)` as the model takes them: in its dtype, rounded into the domain.
 
         Raises ValueError if they are beyond what that dtype holds.
@@ -69,9 +69,9 @@ class Subject:
                 f"{self.name} takes {self.network.dtype}, which does not hold inputs as large as "
                 f"{float(np.abs(inputs).max()):.3g}; scale the data, or export the model in float64"
             )
-        if clip is not None:
-            least, greatest = clip
+        if domain is not None:
             exact = centres.to(torch.float64)
+            least, greatest = domain_ends(domain, exact)
             up, down = (torch.nextafter(centres, torch.full_like(centres, end)) for end in (math.inf, -math.inf))
             centres = torch.where(exact < least, up, torch.where(exact > greatest, down, centres))
         return centres

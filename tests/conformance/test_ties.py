@@ -9,6 +9,7 @@ import torch
 
 from encoders.formats import open_runtime, read_network
 from encoders.ops import AddConstant, Affine, Mwd, Relu, Sigmoid
+from encoders.region import BallRegion
 from tests.answers import bracketed
 from tests.conftest import REPOSITORY
 from tests.networks.batches import batch_of
@@ -23,6 +24,11 @@ from verifier.verdict import Outcome
 from verifier.witnesses.confirm import confirm, own_ties
 
 CASES = REPOSITORY / "tests" / "cases" / "ties"
+
+
+def around(x: np.ndarray, domain=None) -> BallRegion:
+    """Return the ball of radius 0 around an input."""
+    return BallRegion(torch.from_numpy(x[None].astype(np.float64)), torch.zeros(1, dtype=torch.float64), domain)
 
 
 def case(name: str):
@@ -64,14 +70,14 @@ def test_an_input_that_ties_has_upper_zero_and_no_lower_end():
 def test_the_checker_accepts_an_exact_tie_and_refuses_its_neighbours():
     network, x, _ = case("tied")
     runtime = open_runtime(CASES / "tied.onnx")
-    check_witness(network, runtime, x[0], x[0], 0, 0.0, (0.0, 1.0), "inf")
+    check_witness(network, runtime, around(x[0], (0.0, 1.0)), x[0], 0, 0.0)
     # Class 0 is above class 1 by 2^-60: a tie in float32, none in real arithmetic.
     near = chain(
         (1,), Affine(torch.ones(2, 1, dtype=torch.float64)), AddConstant(torch.tensor([2.0**-60, 0.0]).double())
     )
     at = np.ones(1)
     with pytest.raises(ClaimError, match=r"in real arithmetic it is not shown to be unsafe$"):
-        check_witness(near, lambda v: np.ones((1, 2)), at, at, 0, 0.0, None, "inf")
+        check_witness(near, lambda v: np.ones((1, 2)), around(at), at, 0, 0.0)
 
 
 def test_the_checker_says_why_it_cannot_decide():
@@ -80,7 +86,7 @@ def test_the_checker_says_why_it_cannot_decide():
     with pytest.raises(
         ClaimError, match=r"shown to be unsafe: node '0-sigmoid' \(sigmoid\) leaves the rational numbers"
     ):
-        check_witness(hidden, lambda v: np.ones((1, 2)), at, at, 0, 0.0, None, "inf")
+        check_witness(hidden, lambda v: np.ones((1, 2)), around(at), at, 0, 0.0)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -229,3 +229,83 @@ def test_a_box_that_does_not_fit_its_centres_is_refused():
         BallRegion(torch.tensor([[0.5, 1.5]], dtype=torch.float64), torch.ones(1, dtype=torch.float64), box)
     with pytest.raises(ValueError, match="one box of"):
         BallRegion(torch.zeros(1, 3, dtype=torch.float64), torch.ones(1, dtype=torch.float64), box)
+
+
+def scaled_region(seed: int, spread: float) -> BallRegion:
+    """Return balls with a scale, all numbers of sizes up to 10^spread apart."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def sizes(*shape: int) -> torch.Tensor:
+        return torch.exp(spread * 2.302585 * (torch.rand(*shape, generator=generator, dtype=torch.float64) * 2 - 1))
+
+    centre = torch.randn(60, 4, generator=generator, dtype=torch.float64) * sizes(60, 4)
+    return BallRegion(centre, sizes(60), None, "inf", sizes(4))
+
+
+@pytest.mark.parametrize(("seed", "spread"), [(0, 0.5), (1, 8.0), (2, 60.0), (3, 150.0)])
+def test_scaled_balls_are_boxes_rounded_inward_and_outward(seed, spread):
+    region = scaled_region(seed, spread)
+    box = region.enclosure()
+    for row in range(60):
+        for column in range(4):
+            centre, radius = Fraction(float(region.centre[row, column])), Fraction(float(region.radius[row]))
+            width = radius * Fraction(float(region.scale[column]))
+            assert (
+                Fraction(float(box.lower[row, column])) <= centre - width <= Fraction(float(region.lower[row, column]))
+            )
+            assert (
+                Fraction(float(region.upper[row, column])) <= centre + width <= Fraction(float(box.upper[row, column]))
+            )
+
+
+@pytest.mark.parametrize(("seed", "spread"), [(0, 0.5), (1, 8.0), (2, 60.0), (3, 150.0)])
+def test_scaled_distances_are_rounded_up_and_decide_with_the_box(seed, spread):
+    region = scaled_region(seed, spread)
+    generator = torch.Generator().manual_seed(seed + 10)
+    share = torch.rand(60, 4, generator=generator, dtype=torch.float64)
+    for points in (
+        region.lower,
+        region.upper,
+        region.lower + share * (region.upper - region.lower),
+        region.centre * 1.5,
+    ):
+        distance, inside = region.distance(points).tolist(), region.contains(points).tolist()
+        for row in range(60):
+            exact = max(
+                abs(Fraction(float(points[row, k])) - Fraction(float(region.centre[row, k])))
+                / Fraction(float(region.scale[k]))
+                for k in range(4)
+            )
+            assert exact <= distance[row] <= exact * (1 + Fraction(1, 2**49)) + Fraction(5, 2**1074)
+            assert not inside[row] or exact <= Fraction(float(region.radius[row]))
+    # What the shorter box holds is not measured to lie beyond: else attacks would find nothing on its border.
+    assert bool(region.contains(region.lower).all()) and bool(region.contains(region.upper).all())
+
+
+def test_scaled_balls_without_their_scale_are_the_boxes_around_and_inside():
+    region = scaled_region(4, 2.0)
+    for plain, box in ((region.unscaled, region.enclosure()), (region.inside, Box(region.lower, region.upper))):
+        assert plain.scale is None
+        assert torch.equal(plain.lower, box.lower) and torch.equal(plain.enclosure().upper, box.upper)
+    plain = region_of([0.1, 0.9], 0.3)
+    assert plain.unscaled is plain and plain.inside is plain
+    assert region.with_radius(0.0).enclosure().lower.equal(region.centre)
+    assert region[:3].scale is region.scale and region.on_processor().scale is not None
+
+
+@pytest.mark.parametrize(
+    ("scale", "norm", "message"),
+    [
+        ([1.0, 0.0], "inf", "above 0"),
+        ([1.0, -1.0], "inf", "above 0"),
+        ([1.0, math.nan], "inf", "above 0"),
+        ([1.0, math.inf], "inf", "above 0"),
+        ([1.0], "inf", "in the shape of an input"),
+        ([1.0, 1e300], "inf", "beyond the largest float64"),
+        ([1.0, 1.0], "2", "not in the 2-norm"),
+    ],
+)
+def test_what_is_no_scale_is_refused(scale, norm, message):
+    arguments = (torch.zeros(1, 2, dtype=torch.float64), torch.tensor([1e10], dtype=torch.float64), None, norm)
+    with pytest.raises(ValueError, match=message):
+        BallRegion(*arguments, torch.tensor(scale, dtype=torch.float64))

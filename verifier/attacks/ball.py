@@ -125,7 +125,7 @@ def contains(region: BallRegion, points: Tensor) -> Tensor:
     exact signs, and a 2-norm computed to nearest errs by at most a unit for each coordinate. Radii whose squares
     underflow are left to the region.
     """
-    if region.norm == "1" or not points[0:1].numel():
+    if region.norm == "1" or region.scale is not None or not points[0:1].numel():
         return region.contains(points)
     exact = points.to(torch.float64)
     beyond = torch.maximum(region.lower - exact, exact - region.upper).flatten(1)

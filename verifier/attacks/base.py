@@ -7,12 +7,13 @@ is a counterexample is decided later, by replay in the user's model and in real 
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from encoders.box import Box
 from encoders.network import Network
 from encoders.region import BallRegion
 from verifier.attacks.ball import contains
@@ -104,6 +105,8 @@ class Attack(ABC):
     norms: ClassVar[tuple[str, ...]] = ("inf",)
     needs_gradient: ClassVar[bool] = True
     minimal: ClassVar[bool] = False
+    # Whether inputs with domains of their own are searched one by one.
+    one_domain: ClassVar[bool] = False
 
     @abstractmethod
     def propose(self, search: Search) -> Tensor:
@@ -119,10 +122,18 @@ class Attack(ABC):
                 f"the attack {type(self).__name__} does not support the {search.region.norm}-norm; "
                 f"it supports: {', '.join(self.norms)}"
             )
-        points, inside = clip(search.region, self.propose(search), search.network.dtype)
+        points = self._proposed(replace(search, region=search.region.inside))
+        points, inside = clip(search.region, points, search.network.dtype)
         with torch.no_grad():
             unsafe = shortfalls(search.network.scores(points), search.classes, search.targets) <= 0
         return Proposals(points, unsafe & inside, search.report)
+
+    def _proposed(self, search: Search) -> Tensor:
+        domain = search.region.domain
+        if not self.one_domain or not isinstance(domain, Box) or domain.batch == 1:
+            return self.propose(search)
+        rows = torch.arange(len(search), device=search.classes.device)
+        return torch.cat([self.propose(search.at(row)) for row in rows.split(1)])
 
 
 def clip(region: BallRegion, points: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

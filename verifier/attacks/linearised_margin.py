@@ -66,6 +66,7 @@ class LinearisedMargin(Attack):
     """
 
     norms: ClassVar[tuple[str, ...]] = ("inf", "2", "1")
+    one_domain: ClassVar[bool] = True
 
     form: Form = "softmax"
     overshoot: float = 0.02
@@ -111,6 +112,7 @@ class LinearisedLoss(Attack):
     """
 
     norms: ClassVar[tuple[str, ...]] = ("inf", "2", "1")
+    one_domain: ClassVar[bool] = True
 
     form: Form = "softmax"
     sign: bool = False

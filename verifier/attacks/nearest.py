@@ -172,6 +172,7 @@ class NearestAttack(Attack):
     """
 
     minimal: ClassVar[bool] = True
+    one_domain: ClassVar[bool] = True
 
     @abstractmethod
     def approach(self, nearest: Nearest) -> None:

@@ -106,7 +106,7 @@ def _encode(nearest: Nearest, x: Tensor) -> Tensor:
 
 def _decode(nearest: Nearest, w: Tensor) -> Tensor:
     if not nearest.bounded:
-        return w
+        return nearest.clamp(w)
     middle, half = _middle_and_half(nearest)
     return nearest.clamp(middle + half * torch.tanh(w))
 

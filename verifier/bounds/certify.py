@@ -22,7 +22,7 @@ def certificate_of(one: Batch, radius: float, budget: Budget, method: str) -> Ce
     if refusal is not None:
         return refusal
     # With a domain nothing lies beyond its reach; without one every radius is meant.
-    ball = one.region(radius if one.domain is None else min(radius, one.reach)).on_processor()
+    ball = one.region(min(radius, one.reach) if one.bounded else radius).on_processor().unscaled
     network, winner = one.subject.network, int(one.classes[0])
     if method == INPUT_SPLIT:
         return certificate_by_inputs(network, ball, winner, budget, CERTIFICATE_BOXES)

@@ -15,7 +15,7 @@ from encoders.box import Box
 from encoders.exact_order import order_exactly
 from encoders.network import Network
 from encoders.rationals import NotEvaluated
-from encoders.region import BallRegion, Norm
+from encoders.region import BallRegion, domain_ends, domain_words
 
 
 class ClaimError(ValueError):
@@ -25,28 +25,26 @@ class ClaimError(ValueError):
 def check_witness(
     network: Network,
     runtime: Callable[[np.ndarray], np.ndarray],
-    centre: np.ndarray,
+    around: BallRegion,
     point: np.ndarray,
     reference: int,
     distance: float,
-    domain: tuple[float, float] | None,
-    norm: Norm,
 ) -> None:
     """Check that a point is unsafe: within the stated distance and the domain, and no longer of the reference class.
 
-    centre, point: `input_shape`. In the user's model another class must have a value at least as large, and so it must
+    around: a ball (batch 1) that says where the centre, what the domain and how a distance is measured, of any radius.
+    point: `input_shape`. In the user's model another class must have a value at least as large, and so it must
     in real arithmetic. ClaimError says what does not hold.
     """
-    if point.shape != centre.shape or not np.isfinite(point).all():
+    if point.shape != tuple(around.centre.shape[1:]) or not np.isfinite(point).all():
         raise ClaimError(f"its point has shape {point.shape} or is not finite")
     exact = torch.from_numpy(point.astype(np.float64)).unsqueeze(0)
-    around = torch.from_numpy(centre.astype(np.float64)).unsqueeze(0)
-    ball = BallRegion(around, torch.zeros(1, dtype=torch.float64), None, norm)
-    actual = float(ball.distance(exact)[0])
+    actual = float(around.distance(exact)[0])
     if not actual <= distance:
         raise ClaimError(f"it lies at distance {actual!r}, not {distance!r}")
-    if domain is not None and not (domain[0] <= float(exact.min()) and float(exact.max()) <= domain[1]):
-        raise ClaimError(f"it leaves the domain [{domain[0]}, {domain[1]}]")
+    least, greatest = domain_ends(around.domain, exact)
+    if not bool(((least <= exact) & (exact <= greatest)).all()):
+        raise ClaimError(f"it leaves the domain {domain_words(around.domain)}")
     outputs = np.asarray(runtime(np.ascontiguousarray(point[None])))[0]
     if not np.delete(outputs, reference).max() >= outputs[reference]:
         raise ClaimError(f"the model still gives class {reference} the largest value")

@@ -7,7 +7,6 @@ confirmed as in `witnesses.confirm`: replayed in the user's model and unsafe in 
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -89,6 +88,10 @@ def attack(
     request = AttackRequest(name, question.norm, float(epsilon), target)
     job = load_job(question, "attack")
     check_gradient(request, job.subject)
+    if question.scale is not None and request.attack.minimal:
+        raise ValueError(
+            f"attack {name!r} minimises the distance without a scale; with --scale use one within a radius: pgd, auto"
+        )
     check_target(request, job)
     task = _Attacking(job, request, question.time_limit)
     return run_task(task, "attack", question, started)
@@ -131,7 +134,7 @@ class _Attacking:
         records, nearer = {head.index: AttackRecord(head=head) for head in heads}, Witnesses()
         if len(correct):
             attacked_heads = [heads[i] for i in correct]
-            batch = self.job.batch(points[correct], [head.index for head in attacked_heads], labels[correct])
+            batch = self.job.batch(points[correct], [head.index for head in attacked_heads], labels[correct], self.norm)
             fresh, nearer = self._records(batch, attacked_heads, budget, known.witnesses)
             records |= {record.index: record for record in fresh}
         seconds = (time.perf_counter() - started) / len(open_rows)
@@ -187,12 +190,10 @@ class _Attacking:
         """Return the balls to search: those of epsilon, or for a minimal distance all that the domain can hold."""
         radius = self.request.epsilon
         if self.request.attack.minimal:
-            count = batch.centres[0].numel()
-            longest = {"inf": 1.0, "2": math.sqrt(count), "1": float(count)}[self.request.norm]
             # A little more than the diagonal of the domain, lest rounding cut its corners.
-            radius = max(radius, longest * batch.reach * (1.0 + 1e-6))
+            radius = max(radius, batch.reach * (1.0 + 1e-6))
         radii = torch.full_like(batch.centres.flatten(1)[:, 0], radius)
-        return BallRegion(batch.centres, radii, batch.domain, self.request.checked_norm)
+        return batch.region(radii)
 
     def summarise(self, records: Sequence[AttackRecord], known: Known[AttackRecord], seconds: float) -> AttackResult:
         """Return the counts over the records of the requested inputs; write the counterexamples."""

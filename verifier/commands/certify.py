@@ -81,7 +81,7 @@ def certify(
     norm = question.norm
     prover = find_method(method, norm)
     job = load_job(question, "certify")
-    check_method(method, job.subject.network, norm)
+    check_method(method, job.subject.network, norm, question.scale is not None)
     if certificates and norm != "inf":
         raise ValueError(f"certificates are of the inf-norm, not of the {norm}-norm; leave out --certificates")
     keep = (

@@ -27,6 +27,7 @@ from verifier.runs.kept_certificate import KeptCertificate
 from verifier.runs.records import SCHEMA, Record
 from verifier.subject import load_subject
 from verifier.summaries.results_file import differences
+from verifier.surroundings import Surroundings
 from verifier.threads import threads_for
 
 # The place of what is refused of the run as a whole among what is refused of its inputs.
@@ -245,5 +246,6 @@ def _loaded(
     for name, found in (("model", subject.digest), ("data", dataset.digest)):
         require_digest(name, places[name], found, configuration)
     # A proof about the graph is one about the model only if they are the same.
-    points = subject.points(dataset.inputs[:INPUTS], dataset.clip)
-    return Claims(run, configuration, subject.probed(points, dataset.clip), dataset)
+    surroundings = Surroundings.of_settings(configuration, subject.network.input_shape)
+    points = subject.points(dataset.inputs[:INPUTS], surroundings.domain)
+    return Claims(run, configuration, subject.probed(points, surroundings.domain), dataset, surroundings)

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from encoders.box import Box
 from encoders.network import Network
+from encoders.region import BallRegion, Norm, domain_ends
 from verifier.certificates.certificate import Certificate, CertificateError
 from verifier.certificates.counterexample import ClaimError, check_witness
 from verifier.certificates.files import CertificateFile, certificate_path, read_certificate
@@ -23,6 +25,7 @@ from verifier.runs.certify_record import CertifyRecord
 from verifier.runs.records import InputRecord
 from verifier.runs.witness_files import Witnesses
 from verifier.subject import NO_CLASS, Subject
+from verifier.surroundings import Surroundings
 
 # Two outputs this near, relative to the largest, may change places between one batch and another.
 NEARLY = 1e-5
@@ -38,6 +41,7 @@ class Claims:
     configuration: Mapping[str, Any]
     subject: Subject
     dataset: Dataset
+    surroundings: Surroundings
 
     def differences(self, results: Mapping[str, Any], witnesses: Witnesses) -> list[str]:
         """Return in what a summary contradicts the witnesses of the run: it says nothing of them."""
@@ -86,14 +90,36 @@ class Claims:
             raise CertificateError(f"it is about class {found.winner}, the label is {label}")
         if self.configuration["norm"] != "inf":
             raise CertificateError("it is about the inf-norm, the run is not")
-        if found.domain != self.dataset.clip:
+        if not self.surroundings.plain:
+            self._check_covers(found, centre, lower)
+        elif found.domain != self.dataset.clip:
             raise CertificateError(f"it is about the domain {found.domain}, the data's is {self.dataset.clip}")
-        if math.isinf(lower) and not _covers(centre, found.radius, found.domain):
+        elif math.isinf(lower) and not _covers(centre, found.radius, found.domain):
             raise CertificateError(f"it is about radius {found.radius!r}, the record claims the whole domain")
-        if math.isfinite(lower) and not found.radius >= lower:
+        elif math.isfinite(lower) and not found.radius >= lower:
             raise CertificateError(f"it is about radius {found.radius!r}, the record claims radius {lower!r}")
         evaluate(found, named, self.subject.network)
         return found
+
+    def _check_covers(self, found: Certificate, centre: np.ndarray, lower: float) -> None:
+        """Raise CertificateError unless a certificate is about all that a record claims, in the units of the run."""
+        around = self._around(centre)
+        proved = BallRegion(around.centre, torch.tensor([found.radius], dtype=torch.float64), found.domain).enclosure()
+        if math.isinf(lower):
+            claimed = Box(*(end.expand_as(around.centre) for end in domain_ends(around.domain, around.centre)))
+        else:
+            claimed = around.with_radius(lower).enclosure()
+        if not bool(((proved.lower <= claimed.lower) & (claimed.upper <= proved.upper)).all()):
+            raise CertificateError(f"it does not cover the ball of radius {lower!r} that the record claims")
+
+    def _around(self, centre: np.ndarray) -> BallRegion:
+        """Return the ball of radius 0 around an input."""
+        return self.surroundings.region(torch.from_numpy(centre)[None], torch.zeros(1, dtype=torch.float64), self._norm)
+
+    @property
+    def _norm(self) -> Norm:
+        norm: Norm = self.configuration["norm"]
+        return norm
 
     def check_witness(self, index: int, record: InputRecord | None, point: np.ndarray, distance: float) -> None:
         """Raise ClaimError if a witness does not show what it says."""
@@ -102,8 +128,8 @@ class Claims:
         if point.dtype != self._dtype:
             raise ClaimError(f"its point holds {point.dtype}, the model takes {self._dtype}")
         check_witness(
-            self.subject.network, self.subject.execute, self._centre(index), point, record.head.prediction, distance,
-            self.dataset.clip, self.configuration["norm"],
+            self.subject.network, self.subject.execute, self._around(self._centre(index)), point,
+            record.head.prediction, distance,
         )  # fmt: skip
         if not isinstance(record, AttackRecord) or record.distance is None:
             return
@@ -115,7 +141,7 @@ class Claims:
     def _centre(self, index: int) -> np.ndarray:
         if not 0 <= index < len(self.dataset):
             raise CertificateError("the data end before it")
-        points = self.subject.points(self.dataset.inputs[index : index + 1], self.dataset.clip)
+        points = self.subject.points(self.dataset.inputs[index : index + 1], self.surroundings.domain)
         centre: np.ndarray = points[0].numpy().astype(np.float64)
         return centre
 

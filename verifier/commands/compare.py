@@ -103,6 +103,8 @@ def _choose(methods: Sequence[str], norm: str, job: DataJob) -> tuple[list[str],
     left_out: dict[str, str] = {}
     for name, method in COMPARED.items():
         reason = method.refusal(job.subject.network)
+        if job.surroundings.scale is not None and not method.scales:
+            reason = "does not take a scale for each coordinate"
         if norm not in method.norms:
             reason = f"does not support the {norm}-norm"
         if reason is not None:

@@ -78,9 +78,11 @@ class Estimators:
             raise ValueError(f"a grid needs at least 1 level, got {self.levels}")
         find_solver(self.solver)
 
-    def refuse(self, network: Network) -> None:
-        """Raise ValueError if an estimator cannot take the network, with those that can."""
+    def refuse(self, network: Network, scaled: bool = False) -> None:
+        """Raise ValueError if an estimator cannot take the network, or a scale, with those that can."""
         refusal = RestrictionMethod().refusal(network)
+        if scaled:
+            refusal = "the programs of the restriction measure without a scale for each coordinate"
         if refusal is not None and any(name in PROGRAMS for name in self.names):
             raise ValueError(f"{refusal}; estimators that apply: attack and the names of attacks")
 

@@ -11,10 +11,8 @@ import dataclasses
 import functools
 import hashlib
 import json
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from encoders.region import BallRegion, Norm
+from encoders.region import Norm, domain_ends
 from verifier.agreement import INPUTS
 from verifier.batch import BATCH_SIZE, Batch
 from verifier.commands.request import Request
+from verifier.commands.surroundings_request import asked_surroundings, described
 from verifier.data import Dataset, as_dataset, check_labels
 from verifier.runs.folder import Run, RunError, open_run
 from verifier.runs.records import InputHead, InputRecord, Record
 from verifier.subject import Subject, classes_of, load_subject
+from verifier.surroundings import Surroundings
 from verifier.threads import threads_for
 
 
@@ -96,10 +96,12 @@ class DataJob(Job):
     """Questions about the inputs of a dataset, which fits the subject."""
 
     dataset: Dataset
+    surroundings: Surroundings
 
     def configuration(self, command: str) -> dict[str, Any]:
         clip = None if self.dataset.clip is None else list(self.dataset.clip)
-        return {**super().configuration(command), "data": self.dataset.digest, "clip": clip}
+        about_data = {"data": self.dataset.digest, "clip": clip, **self.surroundings.settings}
+        return {**super().configuration(command), **about_data}
 
     @property
     def size(self) -> int:
@@ -108,14 +110,13 @@ class DataJob(Job):
     def shows(self, records: Sequence[InputRecord], found: Sequence[tuple[np.ndarray, float]], norm: Norm) -> Tensor:
         rows, classes = [record.index for record in records], [record.head.prediction for record in records]
         points = torch.from_numpy(np.stack([point for point, _ in found]))
-        centres = self.subject.points(self.dataset.inputs[rows], self.dataset.clip).to(torch.float64)
+        centres = self.subject.points(self.dataset.inputs[rows], self.surroundings.domain).to(torch.float64)
         distances = torch.tensor([distance for _, distance in found], dtype=torch.float64)
-        ball = BallRegion(centres, torch.zeros_like(distances), self.dataset.clip, norm)
-        within = ball.distance(points) <= distances
-        if self.dataset.clip is not None:
-            least, greatest = self.dataset.clip
-            exact = points.to(torch.float64).flatten(1)
-            within &= (exact.amin(dim=1) >= least) & (exact.amax(dim=1) <= greatest)
+        ball = self.surroundings.region(centres, torch.zeros_like(distances), norm)
+        least, greatest = domain_ends(ball.domain, centres)
+        exact = points.to(torch.float64)
+        within = ((least <= exact) & (exact <= greatest)).flatten(1).all(dim=1)
+        within &= ball.distance(points) <= distances
         unsafe = _is_unsafe(self.subject.execute(points), classes)
         for i in torch.nonzero(~unsafe).flatten().tolist():
             # Some runtimes round otherwise in a batch; a witness counts as it is alone.
@@ -124,7 +125,7 @@ class DataJob(Job):
 
     def points(self, rows: range) -> Tensor:
         """Return the inputs as the model takes them: in its dtype, rounded into the domain."""
-        return self.subject.points(self.dataset.inputs[rows.start : rows.stop], self.dataset.clip)
+        return self.subject.points(self.dataset.inputs[rows.start : rows.stop], self.surroundings.domain)
 
     def inputs(self, rows: range, wanted: Sequence[int]) -> tuple[Tensor, np.ndarray]:
         """Return (points, labels) at some positions of a range, which is read as a whole."""
@@ -147,21 +148,18 @@ class DataJob(Job):
     def reach(self, norm: Norm) -> float:
         """Return the greatest distance in the domain, rounded up, or in the box of all the data where there is none."""
         values = self.dataset.inputs
-        least, greatest = self.dataset.clip or (float(values.min()), float(values.max()))
-        count = values[0].size
-        factor = {"inf": 1.0, "2": math.sqrt(count), "1": float(count)}[norm]
-        if norm == "inf":
-            width = greatest - least
-            exact = Fraction(width) >= Fraction(greatest) - Fraction(least)
-            return width if exact else math.nextafter(width, math.inf)
-        return math.nextafter(math.nextafter((greatest - least) * factor, math.inf), math.inf)
+        return self.surroundings.reach(float(values.min()), float(values.max()), norm)
 
     def batch(self, points: Tensor, rows: Sequence[int], classes: np.ndarray, norm: Norm = "inf") -> Batch:
         """Return the batch of some inputs, with seeds that belong to their positions in the data."""
         seeds = tuple(self.seed * 1_000_000_007 + row for row in rows)
         centres = points.to(device=self.subject.device, dtype=torch.float64)
         references = torch.as_tensor(classes).to(self.subject.device)
-        return Batch(self.subject, centres, references, seeds, self.dataset.clip, self.reach(norm), norm)
+        domain, units = self.surroundings.domain_of(centres), self.surroundings.units
+        return Batch(
+            self.subject, centres, references, seeds, domain, self.reach(norm), norm,
+            scale=None if units is None else units.to(centres.device),
+        )  # fmt: skip
 
     def head(self, row: int, label: int, prediction: int, seconds: float) -> InputHead:
         """Return what every record of an input starts with."""
@@ -195,10 +193,13 @@ def load_job(request: Request, command: str) -> DataJob:
         raise ValueError(f"{dataset.name} has no labels y; {command} counts correctly classified inputs and needs them")
     check_labels(dataset, subject.classes)
     indices = dataset.indices(request.limit, request.offset)
+    surroundings = asked_surroundings(request, dataset, subject)
     sample = dataset.inputs[indices.start : indices.start + INPUTS]
-    subject = subject.probed(subject.points(sample, dataset.clip), dataset.clip)
-    origin = _origin(request)
-    return DataJob(subject=subject, dataset=dataset, seed=request.seed, indices=indices, origin=origin)
+    subject = subject.probed(subject.points(sample, surroundings.domain), surroundings.domain)
+    return DataJob(
+        subject=subject, dataset=described(dataset, surroundings), seed=request.seed, indices=indices,
+        origin=_origin(request),         surroundings=surroundings,
+    )  # fmt: skip
 
 
 @contextlib.contextmanager

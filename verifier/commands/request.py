@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # What a verb takes as a model, and as data: names, files, objects (see `verifier.data`).
 Model: TypeAlias = "str | Path | nn.Module"
 Data: TypeAlias = Any
+# Numbers for each input of a model: a file, an array, a tensor, a list.
+Vectors: TypeAlias = Any
 # Called after each batch with (inputs done, inputs in all).
 Progress = Callable[[int, int], None]
 
@@ -32,6 +34,9 @@ class Options(TypedDict, total=False):
 
     norm: Norm
     clip: tuple[float, float] | None
+    clip_file: Vectors | None
+    fix: Sequence[int | str]
+    scale: Vectors | None
     label: str | int | None
     layout: str | None
     mean: Sequence[float]
@@ -56,6 +61,11 @@ class Request:
     norm: of the balls, over all coordinates of an input.
     clip: the domain, (least, greatest) value of every coordinate, that balls are cut to; default [0, 1] for named data
     and none for others.
+    clip_file: the domain of each input of the model: a file of the least and the greatest values, or `(2, ...)` values;
+    what `clip` says holds, too.
+    fix: inputs of the model that stay as they are: places in C order, ranges "7:12" (7 to 11), names of columns.
+    scale: of each input of the model, in norm "inf": a file or numbers, or "std", the standard deviations of the data.
+    Radii are in its units: a ball holds what differs by at most epsilon times the scale; 0 fixes an input.
     label: the column of a .csv file that holds the labels, by name or place; None: the last, "none": there are none.
     layout: the order of the axes of the *data*, "nchw" or "nhwc"; None: nothing is permuted.
     mean, std: put (x - mean) / std in front of the model, one value or one for each channel. Radii stay in the units of
@@ -77,6 +87,15 @@ class Request:
     norm: Norm = option("inf", "question", "norm of the ball: inf (default), 2 or 1")
     clip: tuple[float, float] | None = option(
         None, "data", "domain of every input value", nargs=2, type=number, metavar=("LO", "HI")
+    )
+    clip_file: Vectors | None = option(
+        None, "data", "domain of each input: a file of the least and the greatest values", metavar="FILE"
+    )
+    fix: Sequence[int | str] = option(
+        (), "question", "inputs that stay as they are: places, ranges 7:12, or columns", nargs="+", metavar="I"
+    )
+    scale: Vectors | None = option(
+        None, "question", "radii are epsilon times this: a file of a number for each input, or std", metavar="FILE"
     )
     label: str | int | None = option(
         None, "data", "column of the labels in a .csv file, by name or place (default: the last)", metavar="COLUMN"
@@ -106,6 +125,10 @@ class Request:
 
         if self.layout not in (None, *LAYOUTS):
             raise ValueError(f"unknown layout {self.layout!r}; supported: {', '.join(LAYOUTS)}")
+        if self.scale is not None and self.norm != "inf":
+            raise ValueError(
+                f"a scale is supported in the inf-norm, not in the {self.norm}-norm; scale the data instead"
+            )
         if math.isnan(self.time_limit) or self.time_limit < 0:
             raise ValueError(f"a time limit must be a number of seconds that is not negative, got {self.time_limit}")
 

@@ -94,7 +94,7 @@ def robustness(
     suitable = _chosen(
         job, Estimators(tuple(dict.fromkeys(estimators)) or DEFAULT, alpha, levels, solver), bool(estimators)
     )
-    check_method(method, job.subject.network, norm)
+    check_method(method, job.subject.network, norm, question.scale is not None)
     task = _Measurement(job, epsilon, suitable, prover.name, norm, question.time_limit)
     return run_task(task, "robustness", question, started)
 
@@ -102,7 +102,7 @@ def robustness(
 def _chosen(job: DataJob, wanted: Estimators, named: bool) -> Estimators:
     """Return the estimators that were named, or of the default ones those that can take the network."""
     try:
-        wanted.refuse(job.subject.network)
+        wanted.refuse(job.subject.network, job.surroundings.scale is not None)
     except ValueError:
         if named:
             raise

@@ -25,6 +25,7 @@ class Method(ABC):
     proves, finds: which ends of a bracket it may move.
     strength: of its proofs, that of the weakest link; TRUSTED ones move the end `trusted` alone.
     norms: of the balls that it can take.
+    scales: whether it takes balls of the inf-norm with a scale for each coordinate.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Method(ABC):
     finds: ClassVar[bool]
     strength: ClassVar[Strength] = Strength.CHECKED
     norms: ClassVar[tuple[str, ...]] = ("inf",)
+    scales: ClassVar[bool] = False
     # Inputs that a run hands over together, and writes to its records together: few where each takes long.
     batch_size: ClassVar[int] = BATCH_SIZE
 

@@ -35,7 +35,7 @@ def bisect_brackets(
         end = torch.minimum(failed, _upper_ends(known))
         middle = torch.where((proved >= 0) & (proved < end) & end.isfinite(), (proved + end) / 2, proved)
         known = _decide_between(method, batch, middle, proved, failed, known, budget)
-    if batch.domain is not None and method.proves:
+    if batch.bounded and method.proves:
         whole = proved >= batch.reach
         if trusts:
             # A witness beyond the reach can only be one whose distance was rounded up: it refutes no solver.

@@ -38,6 +38,7 @@ class ContractionMethod(Method):
     """
 
     name = "contraction"
+    scales = True
     proves = True
     finds = True
 
@@ -141,7 +142,7 @@ class ContractionMethod(Method):
         region = part.region(torch.tensor(radii, dtype=torch.float64, device=batch.centres.device))
         decided = self.decide(part, region, budget)
         for i, radius in enumerate(radii):
-            if batch.domain is not None and radius >= batch.reach and decided[i].vouched_safe(radius):
+            if batch.bounded and radius >= batch.reach and decided[i].vouched_safe(radius):
                 # The ball of the whole reach is the domain: no witness exists beyond it.
                 decided[i] = decided[i].merge(Answer.proved(math.inf, self.name, self.strength))
         return merged(answers, rows, decided)

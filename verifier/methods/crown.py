@@ -29,6 +29,7 @@ class CrownMethod(Method):
     proves = True
     finds = True
     norms = NORMS
+    scales = True
 
     def __init__(self, name: str, steps: int = 0, refinements: int = 8, reach: float = math.inf) -> None:
         self.name = name

@@ -36,6 +36,7 @@ class ExactMethod(Method):
     """
 
     name = "exact"
+    scales = True
     proves = True
     finds = True
 
@@ -112,7 +113,13 @@ class ExactMethod(Method):
         """Return the answers with each witness that is new pulled in; pulled: the distances of those that are not."""
         known = list(answers)
         for row, answer in enumerate(answers):
-            if answer.witness is None or pulled.get(row) == answer.distance or answer.bracket.lower < 0.0:
+            # The programs measure without a scale.
+            if (
+                batch.scale is not None
+                or answer.witness is None
+                or pulled.get(row) == answer.distance
+                or answer.bracket.lower < 0.0
+            ):
                 continue
             witness = self._programs.pull_within(batch.one(row), answer.witness, math.inf, budget)
             if witness is not None:

@@ -17,6 +17,7 @@ class FalsifyMethod(Method):
     proves = False
     finds = True
     norms = NORMS
+    scales = True
 
     def __init__(self, name: str, attacks: Sequence[Attack]) -> None:
         self.name = name

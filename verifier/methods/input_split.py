@@ -30,6 +30,7 @@ class InputSplitMethod(Method):
     """
 
     name = "input-split"
+    scales = True
     proves = True
     finds = True
 

@@ -18,6 +18,7 @@ class IntervalMethod(Method):
     """Proves by intervals alone; finds nothing. In the 2- and 1-norm it bounds the box around the ball."""
 
     name = "interval"
+    scales = True
     proves = True
     finds = False
     norms = NORMS

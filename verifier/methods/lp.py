@@ -25,6 +25,7 @@ class LpMethod(Method):
     """
 
     name = "lp"
+    scales = True
     proves = True
     finds = True
 

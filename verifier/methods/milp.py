@@ -40,6 +40,7 @@ class MilpMethod(Method):
     """
 
     batch_size = 8
+    scales = True
     proves = True
     finds = True
     strength = Strength.TRUSTED
@@ -106,11 +107,13 @@ class MilpMethod(Method):
         """Decide the requested radii that are open in rising order, then minimise the radius where a witness is known.
 
         Where a requested radius stays open the radius is minimised within the largest one. What that says of safe radii
-        moves the bracket's trusted end, whatever others have proved. As long as a requested radius is open the reason
-        stays the one about that ball.
+        moves the bracket's trusted end, whatever others have proved. With a scale no radius is minimised. As long as a
+        requested radius is open the reason stays the one about that ball.
         """
         known = bisect_brackets(self, batch, [0.0, *epsilons], answers, budget, 0)
         largest = max(epsilons, default=math.inf)
+        if batch.scale is not None:
+            return known
         gaps = (self.gap * batch.units).tolist()
         for row, answer in enumerate(known):
             bracket = answer.bracket

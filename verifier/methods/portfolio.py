@@ -18,6 +18,7 @@ class PortfolioMethod(Method):
 
     proves = True
     finds = True
+    scales = True
 
     def __init__(self, stages: Sequence[Method], name: str = "auto") -> None:
         self.stages, self.name = tuple(stages), name
@@ -56,4 +57,5 @@ class PortfolioMethod(Method):
 
     def _applicable(self, batch: Batch) -> list[Method]:
         stages = [stage for stage in self.stages if batch.norm in stage.norms]
+        stages = [stage for stage in stages if batch.scale is None or stage.scales]
         return [stage for stage in stages if stage.refusal(batch.subject.network) is None]

@@ -53,7 +53,13 @@ SETTINGS: Kinds = {
     "seed": (Kind(is_whole(-LARGEST_INTEGER), "a whole number"), True), "origin": (OBJECT, False),
 }  # fmt: skip
 # Of the commands that ask about the inputs of a data set.
+ENDS = Kind(
+    lambda value: isinstance(value, list) and len(value) == 2 and all(map(NUMBERS.holds, value)),
+    "two lists of numbers, the least and the greatest values",
+)
 INPUT_SETTINGS: Kinds = {
+    "scale": (list_of(is_number(0.0), "a list of numbers of at least 0"), False), "domain": (ENDS, False),
+    "fixed": (list_of(is_whole(0), "a list of places"), False),
     "data": (TEXT, True), "norm": (one_of(NORMS), True),
     "clip": (or_null(Kind(_is_domain, "two finite numbers, the lower first")), True),
 }  # fmt: skip

@@ -78,7 +78,7 @@ def decide_ball(
     network: Network, region: BallRegion, winner: int, attack: Attack, budget: Budget, most_subproblems: int
 ) -> SplitAnswer:
     """Return whether a class is above every other on a whole ball (batch 1, inf-norm, on the processor)."""
-    question, effort = split_question(network, region, winner), Effort()
+    question, effort = split_question(network, region.unscaled, winner), Effort()
     for steps in (0, ROOT_STEPS):
         # Boxes that are worth ascent are made where the plain ones do not suffice.
         search = _Search(prepare(question, steps), attack, budget, effort)
