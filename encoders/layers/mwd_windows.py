@@ -66,7 +66,7 @@ def over_windows(
         for horizontal in spans(width, kernel[1], stride[1], left, right):
             windows = [_windows(image, vertical, horizontal, stride) for image in images]
             values = layer(vertical.places, horizontal.places, windows)
-            grids = [value.reshape(batch, vertical.count, horizontal.count, -1) for value in values]
+            grids = [value.reshape(batch, vertical.count, horizontal.count, value.shape[-1]) for value in values]
             cells.append([grid.permute(0, 3, 1, 2) for grid in grids])
         bands.append([torch.cat(parts, dim=3) for parts in zip(*cells, strict=True)])
     return [torch.cat(parts, dim=2) for parts in zip(*bands, strict=True)]

@@ -36,7 +36,9 @@ class ArgMax(Op):
         # The first one, where several are equal: torch promises no more than any of them.
         (value,) = x
         is_greatest = (value == value.amax(dim=self.axis + 1, keepdim=True)).to(torch.uint8)
-        return is_greatest.argmax(dim=self.axis + 1, keepdim=self.keep_axis).to(value.dtype)
+        places = is_greatest.argmax(dim=self.axis + 1, keepdim=self.keep_axis).to(value.dtype)
+        # Zero, with the gradient zero: attacks differentiate whatever a network computes.
+        return places + 0.0 * torch.sign(value.amax(dim=self.axis + 1, keepdim=self.keep_axis))
 
     def interval(self, *boxes: Box) -> Box:
         """Return the first and the last place whose upper end reaches the greatest lower end."""

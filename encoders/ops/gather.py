@@ -81,7 +81,7 @@ class Gather(LinearOp):
 
     def _taken(self, x: Tensor) -> Tensor:
         """Return the values at the places; some value where a constant stands."""
-        return x.reshape(x.shape[0], -1).index_select(1, self._places).reshape(x.shape[0], *self.index.shape)
+        return x.unsqueeze(-1).flatten(1).index_select(1, self._places).reshape(x.shape[0], *self.index.shape)
 
     def interval(self, *boxes: Box) -> Box:
         (box,) = boxes

@@ -158,6 +158,15 @@ def test_evaluate_is_differentiable(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", ROWS)
+def test_an_empty_batch_has_empty_values_and_boxes(case: Case) -> None:
+    """Searches go on with what is left of a batch, which may be nothing."""
+    boxes = tuple(Box.unchecked(box.lower[:0], box.upper[:0]) for box in boxes_of(case, "ordinary", seed=1))
+    shape = (0, *case.op.output_shape(*case.shapes))
+    assert case.op.evaluate(*(box.lower for box in boxes)).shape == shape
+    assert case.op.interval(*boxes).lower.shape == shape
+
+
+@pytest.mark.parametrize("case", ROWS)
 def test_rows_of_a_batch_are_independent(case: Case) -> None:
     x = tuple(random(4, *shape, seed=107 + i) for i, shape in enumerate(case.shapes))
     together = case.op.evaluate(*x)
