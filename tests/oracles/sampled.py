@@ -66,7 +66,8 @@ def unsafe_point(
         least = margins.detach()[order[0]].item()
         if least < best:
             best, at = least, points[order[0]].detach()
-        (gradient,) = torch.autograd.grad(margins.sum(), points)
+        # Where all passes an arg-max there is no gradient.
+        gradient = torch.autograd.grad(margins.sum(), points)[0] if margins.requires_grad else torch.zeros_like(points)
         chosen = order[:DESCENTS]
         points = points.detach()[chosen] - reach * 0.5 / (step + 1) * gradient[chosen].sign()
     if best > NEAR or not within(away(at, centre, norm), radius, norm):

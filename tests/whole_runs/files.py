@@ -18,21 +18,28 @@ from encoders.ops import (
     Add,
     AddConstant,
     Affine,
+    ArgMax,
     AveragePool2d,
+    AxisSum,
     BatchNorm,
     Concat,
     Conv2d,
     Curve,
     DivideConstant,
+    Gather,
     GlobalAveragePool,
     LeakyRelu,
+    LogSoftmax,
+    MatrixProduct,
     MaxPool2d,
     MultiplyConstant,
     Op,
+    Product,
     Relu,
     Reshape,
     Sigmoid,
     Slice,
+    Softmax,
     Sub,
     Tanh,
     Transpose,
@@ -40,8 +47,11 @@ from encoders.ops import (
 
 FORMS = ("native", "onnx", "module")
 # Of opset 13.
-CURVES = {"elu": "Elu", "erf": "Erf"}
-PLAIN = {Add: "Add", Sub: "Sub", Relu: "Relu", Abs: "Abs", Sigmoid: "Sigmoid", Tanh: "Tanh"}
+CURVES = {"elu": "Elu", "erf": "Erf", "softplus": "Softplus", "softsign": "Softsign", "sin": "Sin"}
+PLAIN = {
+    Add: "Add", Sub: "Sub", Product: "Mul", MatrixProduct: "MatMul",
+    Relu: "Relu", Abs: "Abs", Sigmoid: "Sigmoid", Tanh: "Tanh",
+}  # fmt: skip
 CONSTANTS = {AddConstant: "Add", MultiplyConstant: "Mul", DivideConstant: "Div"}
 
 
@@ -57,14 +67,16 @@ def model_of(network: Network, form: str, folder: Path) -> Path | nn.Module | No
         return None
     nodes, weights = [], []
     for number, node in enumerate(network.nodes):
-        said = _onnx(node.op)
-        if said is None:
+        steps, inputs = _onnx(node.op), list(node.inputs)
+        if steps is None:
             return None
-        operator, tensors, attributes = said
-        names = [f"{number}.{i}" for i in range(len(tensors))]
-        weights += [numpy_helper.from_array(array, name) for array, name in zip(tensors, names, strict=True)]
-        output = "y" if number == len(network.nodes) - 1 else node.name
-        nodes.append(helper.make_node(operator, [*node.inputs, *names], [output], **attributes))
+        for step, (operator, tensors, attributes) in enumerate(steps):
+            names = [f"{number}.{step}.{i}" for i in range(len(tensors))]
+            weights += [numpy_helper.from_array(array, name) for array, name in zip(tensors, names, strict=True)]
+            done = step == len(steps) - 1
+            output = f"{number}.{step}" if not done else "y" if number == len(network.nodes) - 1 else node.name
+            nodes.append(helper.make_node(operator, [*inputs, *names], [output], **attributes))
+            inputs = [output]
     ends = [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["n", *network.input_shape]),
             helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]  # fmt: skip
     graph = helper.make_graph(nodes, "drawn", ends[:1], ends[1:], weights)
@@ -73,8 +85,32 @@ def model_of(network: Network, form: str, folder: Path) -> Path | nn.Module | No
     return folder / "model.onnx"
 
 
-def _onnx(op: Op) -> tuple[str, list[np.ndarray], dict[str, object]] | None:
-    """Return (operator, constant inputs, attributes)."""
+# An operator, its constant inputs, its attributes.
+Step = tuple[str, list[np.ndarray], dict[str, object]]
+
+
+def _onnx(op: Op) -> list[Step] | None:
+    """Return the operators that compute an op one after the other."""
+    if isinstance(op, ArgMax):
+        places = ("ArgMax", [], {"axis": op.axis + 1, "keepdims": int(op.keep_axis)})
+        return [places, ("Cast", [], {"to": TensorProto.FLOAT})]
+    if isinstance(op, Gather):
+        taken = [("Flatten", [], {"axis": 1}), ("Gather", [op.index.clamp(min=0).numpy()], {"axis": 1})]
+        if op.constant is None:
+            return taken
+        mask, constant = (tensor.numpy()[None] for tensor in mask_and_constant(op.index, op.constant))
+        return [*taken, ("Mul", [mask], {}), ("Add", [constant], {})]
+    step = _one_operator(op)
+    return step and [step]
+
+
+def mask_and_constant(index: torch.Tensor, constant: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what is multiplied by and what is added so that only values at an index of -1 become the constant."""
+    present = index >= 0
+    return present.to(constant.dtype), constant.expand(index.shape).where(~present, 0.0)
+
+
+def _one_operator(op: Op) -> Step | None:
 
     def whole(*numbers: int) -> np.ndarray:
         return np.array(numbers, dtype=np.int64)
@@ -106,6 +142,10 @@ def _onnx(op: Op) -> tuple[str, list[np.ndarray], dict[str, object]] | None:
             return "AveragePool", [], {"kernel_shape": op.kernel, **settings}
         case GlobalAveragePool() if op.keep_axes:
             return "GlobalAveragePool", [], {}
+        case AxisSum():
+            return "ReduceSum", [whole(*(axis + 1 for axis in op.axes))], {"keepdims": int(op.keep_axes)}
+        case Softmax() | LogSoftmax():
+            return type(op).__name__, [], {"axis": op.axis + 1}
         case Reshape():
             return "Reshape", [whole(-1, *op.shape)], {}
         case Transpose():
@@ -119,7 +159,8 @@ def _onnx(op: Op) -> tuple[str, list[np.ndarray], dict[str, object]] | None:
 
 _SAID = (
     Affine | Conv2d | Relu | LeakyRelu | Abs | Sigmoid | Tanh | Curve | Add | Sub | Concat | Reshape | Transpose
-    | BatchNorm | AddConstant | MultiplyConstant | DivideConstant
+    | BatchNorm | AddConstant | MultiplyConstant | DivideConstant | Gather | AxisSum | Softmax | LogSoftmax | ArgMax
+    | Product | MatrixProduct
 )  # fmt: skip
 
 
@@ -128,17 +169,28 @@ class Drawn(nn.Module):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        self.steps = [(node.name, node.op, node.inputs) for node in network.nodes]
+        self.steps = []
         for number, node in enumerate(network.nodes):
-            for name, tensor in node.op.parameters().items():
+            tensors = _tensors(node.op)
+            self.steps.append((node, {name: f"{name}{number}" for name in tensors}))
+            for name, tensor in tensors.items():
                 self.register_buffer(f"{name}{number}", tensor)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         values = {INPUT: x}
-        for number, (name, op, inputs) in enumerate(self.steps):
-            tensors = {key: getattr(self, f"{key}{number}") for key in op.parameters()}
-            values[name] = _torch(op, [values[i] for i in inputs], tensors)
-        return values[self.steps[-1][0]]
+        for node, places in self.steps:
+            tensors = {name: getattr(self, place) for name, place in places.items()}
+            values[node.name] = _torch(node.op, [values[name] for name in node.inputs], tensors)
+        return values[self.steps[-1][0].name]
+
+
+def _tensors(op: Op) -> dict[str, torch.Tensor]:
+    if not isinstance(op, Gather):
+        return op.parameters()
+    places = {"places": op.index.clamp(min=0).flatten()}
+    if op.constant is None:
+        return places
+    return {**places, **dict(zip(("mask", "constant"), mask_and_constant(op.index, op.constant), strict=True))}
 
 
 def _torch(op: Op, x: list[torch.Tensor], tensors: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -154,7 +206,8 @@ def _torch(op: Op, x: list[torch.Tensor], tensors: dict[str, torch.Tensor]) -> t
         case LeakyRelu():
             return functional.leaky_relu(x[0], op.slope)
         case Curve():
-            return {"elu": functional.elu, "erf": torch.erf, "gelu": functional.gelu}[op.function](x[0])
+            others = {"erf": torch.erf, "sin": torch.sin}
+            return (others.get(op.function) or getattr(functional, op.function))(x[0])
         case Concat():
             return torch.cat(x, dim=op.axis + 1)
         case Reshape():
@@ -171,6 +224,21 @@ def _torch(op: Op, x: list[torch.Tensor], tensors: dict[str, torch.Tensor]) -> t
             return x[0] * tensors["constant"]
         case DivideConstant():
             return x[0] / tensors["constant"]
+        case Gather():
+            taken = x[0].flatten(1).index_select(1, tensors["places"]).reshape(-1, *op.index.shape)
+            return taken if op.constant is None else taken * tensors["mask"] + tensors["constant"]
+        case AxisSum():
+            return x[0].sum(dim=[axis + 1 for axis in op.axes], keepdim=op.keep_axes)
+        case Softmax():
+            return torch.softmax(x[0], dim=op.axis + 1)
+        case LogSoftmax():
+            return torch.log_softmax(x[0], dim=op.axis + 1)
+        case ArgMax():
+            return x[0].argmax(dim=op.axis + 1, keepdim=op.keep_axis).to(x[0].dtype)
+        case Product():
+            return x[0] * x[1]
+        case MatrixProduct():
+            return x[0] @ x[1]
         case Sub():
             return x[0] - x[1]
         case Add():

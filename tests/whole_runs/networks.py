@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -13,20 +14,34 @@ from encoders.network import INPUT
 from encoders.ops import (
     Abs,
     Affine,
+    ArgMax,
     BatchNorm,
     Conv2d,
     Curve,
     LeakyRelu,
+    LogSoftmax,
+    MatrixProduct,
     Mwd,
     MwdConv2d,
     Op,
+    Product,
     Relu,
+    Reshape,
     Sigmoid,
+    Softmax,
     Tanh,
+    Transpose,
 )
 from tests.networks.random_networks import F64, RandomNetwork, Shape
 
-CURVES = (Curve("gelu"), Curve("elu", (1.0,)), Curve("erf"))
+CURVES = tuple(
+    Curve(name, arguments)
+    for name, arguments in [
+        ("gelu", ()), ("elu", (1.0,)), ("erf", ()), ("silu", ()), ("softplus", (1.0,)), ("softsign", ()), ("sin", ()),
+    ]
+)  # fmt: skip
+# How often a step of a network that leaves the rationals is one of two nodes, or one over an axis.
+PRODUCTS, OVER_AXES = 0.07, 0.14
 WEIGHTS = ("ordinary", "short", "integers", "repeated", "zeros")
 SCALES = ("plain", "plain", "plain", "powers", "huge", "tiny")
 # 2^-6 is a float of every format; with it variances have rational roots.
@@ -56,6 +71,34 @@ class AnyNetwork(RandomNetwork):
         self.values[name] = op.evaluate(*(self.values[i] for i in inputs))
         return name
 
+    def _step(self, last: str, make: Callable[[Shape], Op]) -> str:
+        draw, shape = self.choose.random(), self.shapes[last]
+        if draw < PRODUCTS:
+            same = [name for name, other in self.shapes.items() if other == shape]
+            return (
+                self._push(Product(), last, self.choose.choice(same)) if draw < PRODUCTS / 2 else self._matrices(last)
+            )
+        if draw < OVER_AXES:
+            return self._push(self._over_axis(shape), last)
+        return super()._step(last, make)
+
+    def _matrices(self, last: str) -> str:
+        """Return the products of a node's rows with each other, or of its single row with a column."""
+        shape = self.shapes[last]
+        if len(shape) == 1:
+            column = self._push(Reshape((shape[0], 1)), last)
+            product = self._push(MatrixProduct(1), column, self._push(Reshape((1, shape[0])), last))
+            return self._push(Reshape((shape[0] ** 2,)), product) if shape[0] <= 3 else last
+        turned = self._push(Transpose((*range(len(shape) - 2), len(shape) - 1, len(shape) - 2)), last)
+        return self._push(MatrixProduct(shape[-1]), last, turned)
+
+    def _over_axis(self, shape: Shape) -> Op:
+        """Return an op over an axis; the place of the greatest value only where a map is left."""
+        axis = self.choose.randrange(len(shape))
+        if len(shape) > 1 and self.choose.random() < 0.2:
+            return ArgMax(axis, keep_axis=True)
+        return self.choose.choice([Softmax(axis), LogSoftmax(axis)])
+
     def normal(self, *shape: int) -> Tensor:
         value = super().normal(*shape)
         if self.weights == "short":
@@ -77,7 +120,7 @@ class AnyNetwork(RandomNetwork):
     def _activation(self) -> Op:
         op = super()._activation()
         if isinstance(op, Tanh) and len(self.nodes) % 4:
-            return CURVES[len(self.nodes) % 4 - 1]
+            return self.choose.choice(CURVES)
         # A slope that float32 holds: files keep it so.
         return LeakyRelu(0.125) if isinstance(op, LeakyRelu) and op.slope == 0.1 else op
 
@@ -97,11 +140,15 @@ class RationalNetwork(AnyNetwork):
         draw, last = self.choose.random(), network.output
         size = network.output_shape[0] if len(network.output_shape) == 1 else 0
         if draw < 0.1:
-            self._push(self.choose.choice([Sigmoid(), Tanh()]), last.name)
+            # These keep the order of the outputs.
+            self._push(self.choose.choice([Sigmoid(), Tanh(), Softmax(0), LogSoftmax(0)]), last.name)
         elif draw < 0.2 and size:
             negated = torch.full((3,), self.choose.random() < 0.5)
             self._push(Mwd(self.normal(3, size).abs(), self.normal(3, size), negated), last.name)
         return Network(tuple(self.nodes), self.input_shape, F64)
+
+    def _step(self, last: str, make: Callable[[Shape], Op]) -> str:
+        return RandomNetwork._step(self, last, make)
 
     def _affine(self, shape: Shape, outputs: int | None = None) -> Affine:
         return super()._affine(shape, outputs or self.choose.randint(2, 5))

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from encoders.ops import Sigmoid, Tanh
 from tests.oracles.definitions import FRACTIONS, value_at
+from tests.oracles.exact_radius import ORDERED
 from tests.oracles.sampled import DECIDED, away, margin_at, numbers_of, unsafe_point, within
 from tests.whole_runs.cases import AROUND, INPUTS, Case, draw_case
 from tests.whole_runs.files import FORMS, model_of
@@ -36,7 +36,7 @@ LIMITS = {
     "milp": 2,
     "milp-cbc": 2,
 }
-SECONDS = {"milp": 5.0, "milp-cbc": 5.0}
+SECONDS = {"milp": 5.0, "milp-cbc": 5.0, "input-split": 5.0}
 # What looks whether an input ties before all else: a tie in reals and in execution is a counterexample at 0.
 SEES_TIES = ("auto", "exact", "milp", "milp-cbc", "restriction")
 # How often a pair is drawn: brackets that cost little are many.
@@ -268,7 +268,7 @@ class Claims:
         if self.case.domain is not None:
             assert self.case.domain[0] <= float(at.min()) and float(at.max()) <= self.case.domain[1], where
         last = network.output
-        target = last.inputs[0] if isinstance(last.op, Sigmoid | Tanh) else last.name
+        target = last.inputs[0] if isinstance(last.op, ORDERED) else last.name
         if self.case.oracle is not None and last.op.kind != "mwd":
             values = value_at(FRACTIONS, network, at, target)
             assert values[reference] <= max(np.delete(values, reference)), f"{where}: the witness is safe"
