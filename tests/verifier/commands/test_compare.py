@@ -36,10 +36,10 @@ def job(tmp_path):
 
 def test_every_method_that_applies_has_a_row_and_the_ends_are_ordered(job, tmp_path):
     model, data = job
-    result = compare(model, data, 0.05, clip=(0, 1), out=tmp_path / "run")
+    result = compare(model, data, 0.05, limit=28, clip=(0, 1), out=tmp_path / "run")
     assert {row.method for row in result.rows} | set(result.left_out) == set(COMPARED) == {"attack", *METHODS}
     assert "second opinion on milp" in result.left_out["milp-cbc"]
-    assert (result.inputs, result.correct) == (70, 60)
+    assert (result.inputs, result.correct) == (28, 24)
     assert not result.violations
     rows = {row.method: row for row in result.rows}
     assert 0 <= rows["interval"].mean_lower <= rows["crown"].mean_lower <= rows["auto"].mean_upper <= 0.05
@@ -53,7 +53,7 @@ def test_every_method_that_applies_has_a_row_and_the_ends_are_ordered(job, tmp_p
     assert {row.method for row in result.rows if row.median_open_units is not None} >= {"lp", "milp", "exact"}
     for row in result.rows:
         assert row.certified + row.trusted + row.falsified <= result.inputs
-        assert len(result.brackets[row.method]) == 70
+        assert len(result.brackets[row.method]) == 28
 
 
 def test_a_run_is_extended_by_methods_and_inputs_not_repeated(job, tmp_path, monkeypatch):
@@ -133,7 +133,7 @@ def test_the_table_fits_a_terminal_and_shows_only_columns_that_say_something():
     row = ComparedMethod("restriction", "both", 100, 0, 100, 0.003953, 0.004321, 0.9999, None, 0.00021)
     plain, full = (
         CompareResult(
-            model="m", digest="", data="", inputs=100, correct=100, seconds=1.0, records=None, warnings=(),
+            model="m", digest="", data="", inputs=100, correct=100, seconds=1.0, records=None, warnings=(), classes="",
             epsilon=0.05, norm="inf", rows=rows, left_out={}, violations=(), indices=(), brackets={},
         )
         for rows in ((row,), (row, dataclasses.replace(row, trusted=25, median_open_units=123.5)))
