@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from encoders.box import Box, Shape
 from encoders.joint import Copy, Joint
 from encoders.limits import Limits
-from encoders.passes.join_networks import join_networks
+from encoders.passes.join_networks import join_networks, shares_structure
 from encoders.region import Domain
 from verifier.subject import Subject, load_model
 
@@ -93,6 +93,27 @@ def load_copies(
 
     input_shape: of a single torch module. Raises ValueError where a model is missing, or one is not asked about.
     """
+    _check_named(joint, networks)
+    if joint is None:
+        return load_model(model, input_shape=input_shape, device=device, limits=limits)
+    shapes = {copy.network: copy.shape for copy in joint.copies}
+    given = {joint.networks[0]: model, **networks}
+    parts = {
+        name: load_model(given[name], input_shape=shapes[name], device=device, limits=limits)
+        for name in joint.networks
+    }  # fmt: skip
+    networks_of = {name: part.network for name, part in parts.items()}
+    network = join_networks(joint, networks_of)
+    sharper = join_networks(joint, networks_of, as_differences=True) if shares_structure(joint, networks_of) else None
+    first = next(iter(parts.values()))
+    return JointSubject(
+        " and ".join(part.name for part in parts.values()), network, _Runtime(parts, joint), first.device,
+        sharper=sharper, parts=parts, joint=joint,
+    )  # fmt: skip
+
+
+def _check_named(joint: Joint | None, networks: Mapping[str, Model]) -> None:
+    """Raise ValueError where a further network of copies has no model, or a model is of none of them."""
     names = [] if joint is None else list(joint.networks[1:])
     missing = [name for name in names if name not in networks]
     if missing:
@@ -106,20 +127,6 @@ def load_copies(
         raise ValueError(
             f"the property asks nothing of a network {unknown[0]!r}: {others or 'it is about one model alone'}"
         )
-    if joint is None:
-        return load_model(model, input_shape=input_shape, device=device, limits=limits)
-    shapes = {copy.network: copy.shape for copy in joint.copies}
-    given = {joint.networks[0]: model, **networks}
-    parts = {
-        name: load_model(given[name], input_shape=shapes[name], device=device, limits=limits)
-        for name in joint.networks
-    }  # fmt: skip
-    network = join_networks(joint, {name: part.network for name, part in parts.items()})
-    first = next(iter(parts.values()))
-    return JointSubject(
-        " and ".join(part.name for part in parts.values()), network, _Runtime(parts, joint), first.device,
-        parts=parts, joint=joint,
-    )  # fmt: skip
 
 
 def copies_at(joint: Joint, point: Tensor, outputs: np.ndarray) -> list[tuple[str, Tensor, np.ndarray]]:

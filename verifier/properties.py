@@ -98,27 +98,26 @@ def ask(subject: Subject, asked: Property, seed: int, known: KnownMargins | None
 
     subject: its agreement compares every point that is run with the graph. known: of this model, filled in.
     """
-    network = subject.network
+    network, sharper = subject.network, subject.sharper
     asked = asked.shaped(network.input_shape, int(np.prod(network.output_shape, dtype=int)))
     if asked.compares_outputs:
         network, _ = before_order(network)
     if _without_number(asked, network.dtype):
         # Points are looked for in float64 then, and the same weights hold them.
-        nodes = network.cast(torch.float64).nodes
-        network = Network(nodes, network.input_shape, torch.float64, network.source)
+        network, sharper = _in_float64(network), sharper and _in_float64(sharper)
     winner = asked.reference_class if len(network.output_shape) == 1 else None
     if winner is None:
         unsafe = ordered(asked.unsafe)
-        known, key = {} if known is None else known, (*_numbers(asked.unsafe), str(network.dtype).encode())
-        if key not in known:
-            known[key] = margins_of_property(network, asked.unsafe)
+        known = {} if known is None else known
+        own = _margins(network, asked.unsafe, known, "plain")
+        others = None if sharper is None else _margins(sharper, asked.unsafe, known, "sharper")
         margins = replace(
-            subject, network=known[key], agreement=None,
+            subject, network=own, sharper=others, agreement=None,
             runtime=lambda points: run_margins(subject, unsafe, points),
         )  # fmt: skip
     else:
         margins = replace(
-            subject, network=network, agreement=None,
+            subject, network=network, sharper=sharper, agreement=None,
             runtime=lambda points: _run(subject, points).reshape(len(points), -1),
         )  # fmt: skip
     device = subject.device
@@ -126,7 +125,8 @@ def ask(subject: Subject, asked: Property, seed: int, known: KnownMargins | None
     region = BallRegion.around(start(asked, subject.network.dtype).to(device), domain)
     classes = torch.tensor([winner or 0], device=device)
     batch = Batch(
-        margins, region.centre, classes, (seed,), domain, float(region.radius[0]), conjunctions=(network, asked.unsafe)
+        margins, region.centre, classes, (seed,), domain, float(region.radius[0]),
+        conjunctions=(sharper or network, asked.unsafe),
     )  # fmt: skip
     return Question(subject, network, asked, batch, region)
 
@@ -138,6 +138,19 @@ def _without_number(asked: Property, dtype: torch.dtype) -> list[int]:
     nearest = BallRegion.of_box(Box(inside, upper)).clip(inside, dtype).to(torch.float64)
     missing: list[int] = ((nearest < lower) | (nearest > upper)).flatten().nonzero().flatten().tolist()
     return missing
+
+
+def _in_float64(network: Network) -> Network:
+    """Return the network of the same weights, run in float64."""
+    return Network(network.cast(torch.float64).nodes, network.input_shape, torch.float64, network.source)
+
+
+def _margins(network: Network, unsafe: tuple[Halfspaces, ...], known: KnownMargins, form: str) -> Network:
+    """Return the network of margins behind a form of the model's network, made once."""
+    key = (*_numbers(unsafe), str(network.dtype).encode(), form.encode())
+    if key not in known:
+        known[key] = margins_of_property(network, unsafe)
+    return known[key]
 
 
 def _numbers(unsafe: tuple[Halfspaces, ...]) -> tuple[bytes, ...]:

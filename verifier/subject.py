@@ -33,7 +33,8 @@ class Subject:
 
     `runtime` takes `(batch, *input_shape)` in the network's dtype and returns what the model does. agreement: what
     compares the two, once they were `probed`. classifier: how the outputs are scores of classes, where they are not as
-    they stand; `network` then gives the scores, and the runtime is compared with `classifier.model`.
+    they stand; `network` then gives the scores, and the runtime is compared with `classifier.model`. sharper: a network
+    of the same values in real arithmetic whose linear bounds are tighter, where there is one.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Subject:
     device: torch.device
     agreement: Agreement | None = None
     classifier: ClassScores | None = None
+    sharper: Network | None = None
 
     @property
     def digest(self) -> str:

@@ -17,6 +17,7 @@ from encoders.ops.mwd import Mwd
 from encoders.ops.mwd_convolution import MwdConv2d
 from encoders.ops.normalization import BatchNorm
 from encoders.ops.product import MatrixProduct, Product
+from encoders.ops.relu_difference import ReluDifference
 from encoders.ops.shape import Concat, Reshape, Slice, Transpose
 from encoders.ops.softmax import LogSoftmax, Softmax
 
@@ -49,6 +50,7 @@ OPS: dict[str, type[Op]] = {
     "arg-max": ArgMax,
     "product": Product,
     "matrix-product": MatrixProduct,
+    "relu-difference": ReluDifference,
     "mwd": Mwd,
     "mwd-conv2d": MwdConv2d,
 }
@@ -80,6 +82,7 @@ __all__ = [
     "Op",
     "Product",
     "Relu",
+    "ReluDifference",
     "Reshape",
     "Sigmoid",
     "Slice",

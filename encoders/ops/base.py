@@ -21,6 +21,7 @@ from torch import Tensor
 
 from encoders.box import Box, Shape
 from encoders.rationals import Afford, NotEvaluated, Rationals
+from encoders.views.change import Change
 from encoders.views.comparison import Comparison
 from encoders.views.distances import DistanceLayer
 from encoders.views.envelope import Envelope
@@ -221,6 +222,21 @@ class Op(ABC):
     def windows(self, shape: Shape) -> Tensor:
         """Return, for maxima, the places `(outputs, cells)` in the flattened input of a shape; -1 for padding."""
         raise TypeError(f"op {self.kind!r} is no maximum over windows")
+
+    def change(self, other: Op) -> Change[Op] | None:
+        """Return what other(x + d) - self(x) is, as ops of d and x; None: no more than the difference of both values.
+
+        other: of the same kind, on inputs of the same shapes.
+        """
+        return None
+
+    def is_same(self, other: Op) -> bool:
+        """Return whether another op is of the same kind, with the same settings and the same weights."""
+        own, others = self.parameters(), other.parameters()
+        return (
+            (self.kind, self.settings(), own.keys()) == (other.kind, other.settings(), others.keys())
+            and all(own[name].dtype == others[name].dtype and torch.equal(own[name], others[name]) for name in own)
+        )  # fmt: skip
 
     def distance_layer(self, shape: Shape) -> DistanceLayer | None:
         """Return the dense layer of MWD units on flat inputs of a shape that does the same; None: the op is none."""

@@ -13,9 +13,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from encoders.box import Box
-from encoders.ops.base import ElementwiseOp
+from encoders.ops.base import ElementwiseOp, Op
+from encoders.ops.relu_difference import ReluDifference
 from encoders.rationals import Afford, Rationals
 from encoders.rounding import widen
+from encoders.views.change import Change
 from encoders.views.envelope import ElementwiseEnvelope, offsets_at_ends, reach_of
 from encoders.views.pseudogradient import replace_backward
 from encoders.views.relaxation import Relaxation, Size, exact_hinge, hinge_relaxation
@@ -104,6 +106,9 @@ class Relu(Hinge):
         """Return the exact range; nothing is rounded."""
         (box,) = boxes
         return Box.unchecked(functional.relu(box.lower), functional.relu(box.upper))
+
+    def change(self, other: Op) -> Change[Op] | None:
+        return Change(of_both=ReluDifference())
 
 
 @dataclass(frozen=True, eq=False)

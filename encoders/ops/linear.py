@@ -1,15 +1,17 @@
 """Ops that are affine functions of their inputs: what follows from the map and its adjoint, once for all of them."""
 
+import dataclasses
 import math
 from abc import abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from encoders.box import Box, Shape
 from encoders.ops.base import Op
-from encoders.rounding import gamma, tiny, unit_roundoff
+from encoders.rounding import add_with_error, gamma, tiny, unit_roundoff
+from encoders.views.change import Change
 from encoders.views.coefficients import Coefficients, dot_error, underflow_slack
 from encoders.views.envelope import Envelope, LinearEnvelope, reach_of
 from encoders.views.relaxation import Relaxation, Size, linear_relaxation
@@ -45,6 +47,10 @@ class SignedSum(LinearOp):
     def bias(self, box: Box) -> Tensor | None:
         """Return the constant, of the shape of the box's ends."""
         return None
+
+    def change(self, other: Op) -> Change[Op] | None:
+        """Return the op itself, of d, where it has no constants."""
+        return Change(self) if self.is_same(other) and (self.moves or not self.parameters()) else None
 
     def envelope(self, *boxes: Box, slope: Tensor | None = None) -> Envelope:
         box, shapes = boxes[0], tuple(box.shape for box in boxes)
@@ -121,6 +127,28 @@ class WeightedSum(LinearOp):
         value = self.evaluate(centre)
         radius = self.error_radius(t)
         return ends_around(value, radius)
+
+    def change(self, other: Op) -> Change[Op] | None:
+        """Return L' d + (L' - L) x + (b' - b), the difference of weights as two floats that hold it exactly.
+
+        None for ops without a weight, and where float64 does not hold the difference.
+        """
+        own, others = (op.parameters() for op in (self, other))
+        if "weight" not in own or own.keys() != others.keys() or own.keys() - {"weight", "bias"}:
+            return None
+        if self.settings() != other.settings() or own["weight"].shape != others["weight"].shape:
+            return None
+        halves: dict[str, tuple[Tensor, Tensor]] = {}
+        for name, value in own.items():
+            halves[name] = add_with_error(others[name].to(torch.float64), -value.to(torch.float64))
+            if not bool(torch.stack(halves[name]).isfinite().all()):
+                return None
+        parts = [{name: pair[k] for name, pair in halves.items()} for k in (0, 1)]
+        changed = [part for part in parts if any(bool(value.any()) for value in part.values())]
+        map_alone: Any = {"bias": None} if "bias" in others else {}
+        return Change(
+            dataclasses.replace(other, **map_alone), tuple(dataclasses.replace(other, **part) for part in changed)
+        )
 
     def envelope(self, *boxes: Box, slope: Tensor | None = None) -> Envelope:
         """Return the op itself. An entry of c L errs by gamma_(fan-out + 8) |c| |L|, whatever the order of its sum."""

@@ -31,6 +31,7 @@ from encoders.ops import (
     Op,
     Product,
     Relu,
+    ReluDifference,
     Reshape,
     Sigmoid,
     Slice,
@@ -180,6 +181,7 @@ CASES: dict[str, list[Case]] = {
         Case(MatrixProduct(3), ((2, 1, 3), (2, 3, 2))),
         Case(MatrixProduct(1), ((2, 1), (1, 2))),
     ],
+    "relu-difference": [Case(ReluDifference(), ((4,), (4,))), Case(ReluDifference(), ((2, 2), (2, 2)))],
     "mwd": [
         Case(mwd(4, 3, [False] * 4, seed=30), ((3,),)),
         Case(mwd(3, 3, [True] * 3, seed=32), ((3,),)),

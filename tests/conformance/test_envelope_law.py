@@ -28,6 +28,7 @@ from encoders.ops import (
     Op,
     Product,
     Relu,
+    ReluDifference,
     Sigmoid,
     Softmax,
     Tanh,
@@ -100,6 +101,9 @@ def worst_residual(case: Case, box: tuple[Box, ...], constant_op: Range | None, 
         matrix, bias = matrix_of(case)
         residual = c @ matrix - a
         return np.minimum(residual * low, residual * high).sum() + c @ bias
+    if isinstance(op, ReluDifference):
+        units = zip(c, *(zip(*np.split(part, 2), strict=True) for part in (a, low, high)), strict=True)
+        return sum(difference_minimum(*unit) for unit in units)
     if isinstance(op, Product | MatrixProduct):
         return bilinear_minimum(case, c, a, low, high)
     if not isinstance(op, MIXING):
@@ -130,6 +134,17 @@ def bilinear_minimum(case: Case, c: Exact, a: Exact, low: Exact, high: Exact) ->
                     corner, least = trial, reached
         found.append(least)
     return min(found)
+
+
+def difference_minimum(c: Any, a: tuple[Any, Any], low: tuple[Any, Any], high: tuple[Any, Any]) -> Any:
+    """Return the least c (relu(z + d) - relu(z)) - a_d d - a_z z over a rectangle: at an end of one of its pieces.
+
+    These are cut by z = 0 and z + d = 0, which meet in the origin.
+    """
+    places = [(d, z) for d in (low[0], high[0]) for z in (low[1], high[1], 0 * c, -d)]
+    places += [(d, z) for z in (low[1], high[1]) for d in (-z,)] + [(0 * c, 0 * c)]
+    inside = [(d, z) for d, z in places if low[0] <= d <= high[0] and low[1] <= z <= high[1]]
+    return min(c * (max(z + d, 0) - max(z, 0)) - a[0] * d - a[1] * z for d, z in inside)
 
 
 def unit_minimum(op: Op, c: Any, a: Any, low: Any, high: Any) -> Any:
@@ -168,8 +183,8 @@ def assert_law(case: Case, boxes: tuple[Box, ...], envelope: Envelope, coefficie
     assert tuple(constant.shape) == (batch, rows)
     c = coefficients.full(case.op.output_shape(*case.shapes)).reshape(batch, rows, -1)
     inputs = [part.full(shape) for part, shape in zip(given, case.shapes, strict=False)]
-    if not given:
-        inputs = [torch.zeros(batch, rows, *shape, dtype=F64) for shape in case.shapes]
+    # What functions below do not mention has no coefficients.
+    inputs += [torch.zeros(batch, rows, *shape, dtype=F64) for shape in case.shapes[len(given) :]]
     assert [tuple(part.shape) for part in inputs] == [(batch, rows, *shape) for shape in case.shapes]
     a = torch.cat([part.flatten(2) for part in inputs], dim=2)
     claimed = 0

@@ -27,6 +27,7 @@ from encoders.ops import (
     Op,
     Product,
     Relu,
+    ReluDifference,
     Reshape,
     Sigmoid,
     Slice,
@@ -67,6 +68,7 @@ EXAMPLES: dict[str, tuple[tuple[int, ...], Op]] = {
     "log-softmax": ((4,), LogSoftmax(0)),
     "arg-max": ((4, 2), ArgMax(0, keep_axis=True)),
     "product": ((4, 2), Product()),
+    "relu-difference": ((4, 2), ReluDifference()),
     "matrix-product": ((4, 4), MatrixProduct(4)),
     "mwd": ((4,), Mwd(torch.rand(3, 4), torch.rand(3, 4), torch.tensor([True, False, True]))),
     "mwd-conv2d": (

@@ -20,6 +20,7 @@ from encoders.ops import (
     Mwd,
     MwdConv2d,
     Product,
+    ReluDifference,
     Softmax,
 )
 from tests.conformance.op_cases import Case
@@ -95,6 +96,13 @@ def exact_ranges(case: Case, boxes: tuple[Box, ...]) -> list[Range]:
         elif isinstance(op, Product | MatrixProduct):
             lower, upper, size = product_range(low, high, isinstance(op, MatrixProduct))
             result.append(Range(list(lower), list(upper), list(size)))
+            continue
+        elif isinstance(op, ReluDifference):
+            # It is monotone in d, and for every d in z.
+            pairs = itertools.product((low[0], high[0]), (low[1], high[1]))
+            corners = [exact_value(op, pair, number).reshape(-1) for pair in pairs]
+            size = sum(np.maximum(abs(a), abs(b)).reshape(-1) for a, b in zip(low, high, strict=True))
+            result.append(Range(list(np.minimum.reduce(corners)), list(np.maximum.reduce(corners)), list(size)))
             continue
         elif isinstance(op, Softmax | LogSoftmax):
             lower, upper = softmax_range(low[0], high[0], op.axis, isinstance(op, LogSoftmax))

@@ -38,6 +38,7 @@ from encoders.ops import (
     Op,
     Product,
     Relu,
+    ReluDifference,
     Reshape,
     Sigmoid,
     Slice,
@@ -173,6 +174,8 @@ def exact_value(op: Op, x: tuple[Exact, ...], number: Callable[[float], Any]) ->
             return x[0] * x[1]
         case MatrixProduct():
             return np.matmul(x[0], x[1])
+        case ReluDifference():
+            return np.maximum(x[1] + x[0], 0) - np.maximum(x[1], 0)
         case Add():
             return x[0] + x[1]
         case Sub():
@@ -262,7 +265,7 @@ def unit_windows(op: MwdConv2d, unit: int, shape: tuple[int, ...]) -> list[list[
 
 def is_linear(op: Op) -> bool:
     curved = Relu | LeakyRelu | Abs | Sigmoid | Tanh | Curve | Softmax | LogSoftmax
-    return not isinstance(op, curved | MaxPool2d | ArgMax | Product | MatrixProduct | Mwd | MwdConv2d)
+    return not isinstance(op, curved | MaxPool2d | ArgMax | Product | MatrixProduct | ReluDifference | Mwd | MwdConv2d)
 
 
 def number_for(op: Op) -> Callable[[float], Any]:

@@ -45,7 +45,7 @@ class CrownMethod(Method):
             return [Answer()] * len(batch)
         search = SlopeSearch(self.steps, reach=self.reach, budget=budget) if self.steps else None
         work = partial(margins_in_time, search=search, budget=budget)
-        margins = in_pieces(work, batch.subject.network, region, batch.classes)
+        margins = in_pieces(work, batch.subject.sharper or batch.subject.network, region, batch.classes)
         answers = self.proofs(margins.proved, region.radius)
         if margins.points is None:
             return answers
