@@ -121,8 +121,11 @@ class Request:
 
     def __post_init__(self) -> None:
         # Imported here: the command line builds its help from this file, without numpy.
+        from encoders.region import NORMS
         from verifier.data.layout import LAYOUTS
 
+        if self.norm not in NORMS:
+            raise ValueError(f"unknown norm {self.norm!r}; supported: {', '.join(NORMS)}")
         if self.layout not in (None, *LAYOUTS):
             raise ValueError(f"unknown layout {self.layout!r}; supported: {', '.join(LAYOUTS)}")
         if self.scale is not None and self.norm != "inf":

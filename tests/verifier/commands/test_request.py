@@ -103,7 +103,12 @@ def test_what_the_command_line_reads_is_what_the_verbs_take():
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"layout": "chwn"}, "nchw, nhwc"), ({"time_limit": -1.0}, "not negative"), ({"time_limit": float("nan")}, "not")],
+    [
+        ({"layout": "chwn"}, "nchw, nhwc"),
+        ({"norm": "3"}, "inf, 2, 1"),
+        ({"time_limit": -1.0}, "not negative"),
+        ({"time_limit": float("nan")}, "not"),
+    ],
 )
 def test_an_option_that_means_nothing_is_refused(options, words):
     with pytest.raises(ValueError, match=words):
