@@ -1,6 +1,7 @@
 """Rules of the layout: who imports whom, that tables are complete, and that files stay small."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -29,10 +30,16 @@ ASK_FOR_CLASSES = {"encoders/passes/expand_max_pools.py", "encoders/passes/merge
 SOURCES = sorted(p for package in ("encoders", "verifier") for p in (REPOSITORY / package).rglob("*.py"))
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
 def imported_modules(path: Path) -> set[str]:
     """Return the modules that a file imports at run time, wherever the import stands."""
     names: set[str] = set()
-    for node in _runtime_nodes(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _runtime_nodes(tree_of(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -72,10 +79,20 @@ def test_checking_a_run_loads_no_solver_and_no_bound_code():
 
 
 def test_attacking_loads_no_method_no_solver_and_no_bound_but_intervals():
-    """Whatever imports what: a plain attack pays for none of them, nor for what numba compiles."""
-    program = "import sys, verifier.commands.attack; print(*(name for name in sys.modules))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    loaded = done.stdout.split()
+    """Whatever imports what: a plain attack pays for none of them, nor for what numba compiles; nor does its gradient
+    for sympy, which torch would take a second for, on every start.
+    """
+    program = (
+        "import sys, verifier.commands.attack; print(*(name for name in sys.modules))\n"
+        "import torch\nfrom tests.networks.chains import random_relu_network\n"
+        "from verifier.attacks.source import Source\n"
+        "Source(random_relu_network(0, (2, 3, 2))).differentiate(torch.rand(1, 2), torch.ones_like)\n"
+        "print('sympy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    modules, sympy = done.stdout.splitlines()
+    assert sympy == "False"
+    loaded = modules.split()
     assert "verifier.witnesses.find" in loaded
     others = {name for name in loaded if name.startswith("verifier.bounds.")} - {"verifier.bounds.interval"}
     assert not others
@@ -140,7 +157,7 @@ def test_no_test_imports_another():
 
 def test_every_share_is_of_a_test_that_exists():
     paths = (REPOSITORY / "tests").rglob("test_*.py")
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in paths]
+    trees = [tree_of(path) for path in paths]
     assert set(EVERY) <= {node.name for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
@@ -148,12 +165,12 @@ def test_every_share_is_of_a_test_that_exists():
 def test_a_file_holds_one_idea_and_says_which(path):
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= MAXIMUM_LINES
-    assert ast.get_docstring(ast.parse(text)), "a module starts with a docstring"
+    assert ast.get_docstring(tree_of(path)), "a module starts with a docstring"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.relative_to(REPOSITORY).as_posix())
 def test_a_function_fits_the_eye(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno - node.lineno + 1 <= MAXIMUM_FUNCTION, node.name
             names = [name.arg for name in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
@@ -179,7 +196,7 @@ def _module(path: Path) -> str:
 def _all_imports(path: Path) -> set[str]:
     """Return the modules that a file imports; of a package whose submodule is meant, the submodule alone."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -201,7 +218,7 @@ def test_what_class_an_op_has_is_asked_by_ops_and_readers_alone():
 
 def _asks_for_classes(path: Path) -> bool:
     """Return whether a file names classes of ops in isinstance, a match, a comparison or a table, or a kind of op."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     origins = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
     ops = {alias.asname or alias.name for node in origins if "encoders.ops" in node.module for alias in node.names}
     asked: list[ast.AST] = []

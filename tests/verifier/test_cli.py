@@ -123,7 +123,8 @@ def stop_midway(job, folder: Path, how: signal.Signals, seed: int) -> int:
     return process.returncode
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+# What a kill leaves is read in `test_loop` too.
+@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_an_interrupted_run_continues_with_the_same_result(job, fresh, tmp_path, how):
     status = stop_midway(job, tmp_path / "run", how, seed=0)
     assert status in ((-signal.SIGKILL, 0) if how == signal.SIGKILL else (130, 0))
@@ -137,7 +138,7 @@ def test_an_interrupted_run_continues_with_the_same_result(job, fresh, tmp_path,
 
 def test_a_full_disk_stops_with_a_sentence_and_the_run_continues(job, tmp_path, capsys):
     model, data = job
-    arguments = ["certify", model, "--data", data, "--epsilon", "0.05", "--out", tmp_path / "run"]
+    arguments = ["certify", model, "--data", data, "--epsilon", "0.05", "--method", "crown", "--out", tmp_path / "run"]
     limit = "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
     limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
     arguments = [str(a) for a in arguments]

@@ -1,7 +1,4 @@
-"""The gradient that attacks follow: that of weighted scores to the bit, without what torch loads for weights."""
-
-import subprocess
-import sys
+"""The gradient that attacks follow: that of weighted scores to the bit."""
 
 import pytest
 import torch
@@ -25,15 +22,3 @@ def test_the_gradient_is_that_of_weights_passed_apart_to_the_bit(seed, dtype):
         point = x.clone().requires_grad_(True)
         (expected,) = torch.autograd.grad(source.scores(point), point, weights)
         assert torch.equal(gradient, expected) and torch.equal(scores, source.scores(x))
-
-
-def test_a_gradient_loads_no_sympy():
-    """Torch would take a second for it, on every start of the command line."""
-    program = (
-        "import sys, torch\nfrom tests.networks.chains import random_relu_network\n"
-        "from verifier.attacks.source import Source\n"
-        "Source(random_relu_network(0, (2, 3, 2))).differentiate(torch.rand(1, 2), torch.ones_like)\n"
-        "print('sympy' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"

@@ -89,7 +89,7 @@ def test_no_verdict_of_any_method_is_contradicted(method: str, seed: int, tmp_pa
         assert verified.method not in ("milp", "milp-cbc")
 
 
-@pytest.mark.parametrize("seed", seeds(4, 200))
+@pytest.mark.parametrize("seed", seeds(2, 200))
 def test_edges_that_touch_the_reachable_outputs_are_never_proved(seed: int, tmp_path: Path) -> None:
     """An offset at exactly the least value of its row, rounded up or down by one unit."""
     network, path = network_of(seed), tmp_path / "model.safetensors"

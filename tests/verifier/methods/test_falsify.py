@@ -42,9 +42,9 @@ def test_a_model_that_disagrees_with_its_graph_falsifies_nothing():
     centres = torch.rand(20, 5, generator=torch.Generator().manual_seed(0))
     classes = network.evaluate(centres).argmax(dim=1)
     constant = np.array([[1.0, 0.0, 0.0]], dtype=np.float32)
-    rows = torch.nonzero(classes == 0).squeeze(1)
+    rows = torch.nonzero(classes == 0).squeeze(1)[:3]
     batch = batch_of(network, centres[rows], classes[rows], lambda x: np.repeat(constant, len(x), axis=0))
-    assert len(rows) > 5
+    assert len(rows) == 3
     findings = bracketed(METHODS["auto"], batch, [0.2], Budget())
     assert not findings.witnesses
     assert all(b.upper == float("inf") for b in findings.brackets)
