@@ -56,6 +56,8 @@ def _add_certify(groups: Groups) -> None:
     words = "radii, raw input units; 8/255 works"
     add("--epsilon", required=True, nargs="+", type=radius, dest="epsilons", metavar="E", help=words)
     add("--method", default="auto", metavar="NAME", help="of `verifier show --methods`; auto: all that apply (default)")
+    words = "ask whether all outputs change by less than this, instead of the class; needs no labels"
+    add("--delta", type=radius, metavar="D", help=words)
     _add_certificates(groups)
     _add_shared(groups)
 

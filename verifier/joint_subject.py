@@ -102,6 +102,11 @@ def load_copies(
         name: load_model(given[name], input_shape=shapes[name], device=device, limits=limits)
         for name in joint.networks
     }  # fmt: skip
+    return joined(parts, joint)
+
+
+def joined(parts: Mapping[str, Subject], joint: Joint) -> JointSubject:
+    """Return copies of models as one; ValueError where a copy does not fit its model."""
     networks_of = {name: part.network for name, part in parts.items()}
     network = join_networks(joint, networks_of)
     sharper = join_networks(joint, networks_of, as_differences=True) if shares_structure(joint, networks_of) else None

@@ -21,6 +21,7 @@ from verifier.bounds.certify import certificate_of
 from verifier.budget import Budget
 from verifier.certificates.certificate import Certificate
 from verifier.certificates.files import write_certificate
+from verifier.commands.changes import load_change_job
 from verifier.commands.job import DataJob, load_job
 from verifier.commands.loop import Known, run_task
 from verifier.commands.request import Data, Model, Options, Request, checked_radius
@@ -42,7 +43,7 @@ class CertifyResult(VerbResult):
 
     results: the counts at each radius, rising.
     brackets: of the correctly classified inputs, by index in the data.
-    norm: of the balls.
+    norm: of the balls. delta: what outputs were asked to stay within; None where it was about classes.
     """
 
     command: ClassVar[str] = "certify"
@@ -50,9 +51,11 @@ class CertifyResult(VerbResult):
     results: tuple[RobustnessAt, ...]
     brackets: dict[int, Bracket]
     norm: Norm
+    delta: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {**super().to_json(), "results": [dataclasses.asdict(result) for result in self.results]}
+        asked = {} if self.delta is None else {"delta": self.delta}
+        return {**super().to_json(), **asked, "results": [dataclasses.asdict(result) for result in self.results]}
 
 
 def certify(
@@ -62,6 +65,7 @@ def certify(
     *,
     method: str = "auto",
     certificates: bool | None = None,
+    delta: float | None = None,
     **options: Unpack[Options],
 ) -> CertifyResult:
     """Return how robust a classifier provably is, and how far attacks break it, at each radius.
@@ -69,6 +73,7 @@ def certify(
     model, data, options: as `Request` says.
     epsilons: radii of the closed balls, in the units of the network's raw input.
     method: of the table `verifier.methods.METHODS`.
+    delta: ask of every input instead whether all outputs stay less than this from their values there, of any model.
     certificates: whether the run keeps one for every proof, which `check` evaluates again; None: with method exact.
 
     certified counts are proofs in real arithmetic on the stored weights (strength checked or computed); falsified
@@ -80,8 +85,8 @@ def certify(
     question, radii = Request(model, data, **options), _check_radii(epsilons)
     norm = question.norm
     prover = find_method(method, norm)
-    job = load_job(question, "certify")
-    check_method(method, job.subject.network, norm, question.scale is not None)
+    job = load_job(question, "certify") if delta is None else load_change_job(question, delta)
+    check_method(method, job.network, norm, question.scale is not None)
     if certificates and norm != "inf":
         raise ValueError(f"certificates are of the inf-norm, not of the {norm}-norm; leave out --certificates")
     keep = (
@@ -111,7 +116,7 @@ class _Certification:
 
     @property
     def batch_size(self) -> int:
-        return find_method(self.method, self.norm).batch_size
+        return self.job.batch_size or find_method(self.method, self.norm).batch_size
 
     def complete(self, record: CertifyRecord | None) -> bool:
         """Return whether a record answers every requested radius, or records that it was tried in vain."""
@@ -150,7 +155,7 @@ class _Certification:
                     one = batch.one(positions[row])
                     record = self._with_certificate(record, one, answer, before, known.run.certificates)
             fresh.append(record)
-        return fresh, arrays_of(asked, answers)
+        return fresh, arrays_of(asked, self.job.shaped(answers))
 
     def summarise(self, records: Sequence[CertifyRecord], known: Known[CertifyRecord], seconds: float) -> CertifyResult:
         """Return the counts over the records of the requested inputs."""
@@ -158,6 +163,7 @@ class _Certification:
         return CertifyResult(
             **shared_fields(self.job, known.run, records, seconds),
             norm=self.norm,
+            delta=self.job.asks_within,
             results=certified(records, self.epsilons),
             brackets=brackets,
         )

@@ -18,6 +18,7 @@ from typing import Any
 from verifier.agreement import INPUTS
 from verifier.certificates.certificate import CertificateError
 from verifier.certificates.counterexample import ClaimError
+from verifier.commands.changes import ChangeClaims
 from verifier.commands.claims import MALFORMED, Claims, place_of, require_digest
 from verifier.commands.property_claims import PropertyClaims, load_property_claims
 from verifier.data import load_data
@@ -25,7 +26,7 @@ from verifier.fields import shown
 from verifier.runs.folder import RunError, StoredRun, read_run
 from verifier.runs.kept_certificate import KeptCertificate
 from verifier.runs.records import SCHEMA, Record
-from verifier.subject import load_subject
+from verifier.subject import load_model, load_subject
 from verifier.summaries.results_file import differences
 from verifier.surroundings import Surroundings
 from verifier.threads import threads_for
@@ -240,12 +241,14 @@ def _loaded(
         data_dir=data_dir or origin.get("data_dir"),
         clip=None if clip is None else tuple(clip),
         label=origin.get("label"),
+        classes="delta" not in configuration,
     )
-    subject = load_subject(places["model"], device="cpu", mean=origin.get("mean", ()), std=origin.get("std", ()))
+    load, claims = (load_model, ChangeClaims) if "delta" in configuration else (load_subject, Claims)
+    subject = load(places["model"], device="cpu", mean=origin.get("mean", ()), std=origin.get("std", ()))
     dataset = dataset.fit_to(subject.network.input_shape, origin.get("layout"))
     for name, found in (("model", subject.digest), ("data", dataset.digest)):
         require_digest(name, places[name], found, configuration)
     # A proof about the graph is one about the model only if they are the same.
     surroundings = Surroundings.of_settings(configuration, subject.network.input_shape)
     points = subject.points(dataset.inputs[:INPUTS], surroundings.domain)
-    return Claims(run, configuration, subject.probed(points, surroundings.domain), dataset, surroundings)
+    return claims(run, configuration, subject.probed(points, surroundings.domain), dataset, surroundings)

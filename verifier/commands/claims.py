@@ -49,7 +49,11 @@ class Claims:
 
     def certificate_refusal(self, record: InputRecord) -> str | None:
         """Return why no proof of the run can have a certificate, or None."""
-        return certificate_refusal(self.subject.network, self.configuration["norm"])
+        return certificate_refusal(self.asked(record.index).network, self.configuration["norm"])
+
+    def asked(self, index: int) -> Subject:
+        """Return the subject of which a class is claimed to win around an input."""
+        return self.subject
 
     def check_record(self, index: int, record: InputRecord) -> None:
         """Raise ClaimError where a record contradicts the model or the data."""
@@ -98,7 +102,7 @@ class Claims:
             raise CertificateError(f"it is about radius {found.radius!r}, the record claims the whole domain")
         elif math.isfinite(lower) and not found.radius >= lower:
             raise CertificateError(f"it is about radius {found.radius!r}, the record claims radius {lower!r}")
-        evaluate(found, named, self.subject.network)
+        evaluate(found, named, self.asked(index).network)
         return found
 
     def _check_covers(self, found: Certificate, centre: np.ndarray, lower: float) -> None:
@@ -114,7 +118,10 @@ class Claims:
 
     def _around(self, centre: np.ndarray) -> BallRegion:
         """Return the ball of radius 0 around an input."""
-        return self.surroundings.region(torch.from_numpy(centre)[None], torch.zeros(1, dtype=torch.float64), self._norm)
+        return self._around_of().region(torch.from_numpy(centre)[None], torch.zeros(1, dtype=torch.float64), self._norm)
+
+    def _around_of(self) -> Surroundings:
+        return self.surroundings
 
     @property
     def _norm(self) -> Norm:
@@ -127,10 +134,11 @@ class Claims:
             raise ClaimError("no record speaks of it")
         if point.dtype != self._dtype:
             raise ClaimError(f"its point holds {point.dtype}, the model takes {self._dtype}")
-        check_witness(
-            self.subject.network, self.subject.execute, self._around(self._centre(index)), point,
-            record.head.prediction, distance,
-        )  # fmt: skip
+        if point.shape != self.subject.network.input_shape:
+            raise ClaimError(f"its point has shape {point.shape}")
+        asked, around = self.asked(index), self._around(self._centre(index))
+        shaped = point.reshape(tuple(around.centre.shape[1:]))
+        check_witness(asked.network, asked.execute, around, shaped, record.head.prediction, distance)
         if not isinstance(record, AttackRecord) or record.distance is None:
             return
         target = self.configuration["target"]
@@ -141,9 +149,12 @@ class Claims:
     def _centre(self, index: int) -> np.ndarray:
         if not 0 <= index < len(self.dataset):
             raise CertificateError("the data end before it")
-        points = self.subject.points(self.dataset.inputs[index : index + 1], self.surroundings.domain)
-        centre: np.ndarray = points[0].numpy().astype(np.float64)
+        centre: np.ndarray = self._point(index)[0].numpy().astype(np.float64)
         return centre
+
+    def _point(self, index: int) -> torch.Tensor:
+        """Return an input `(1, *input_shape)` as the model takes it."""
+        return self.subject.points(self.dataset.inputs[index : index + 1], self.surroundings.domain)
 
     @property
     def _dtype(self) -> Any:

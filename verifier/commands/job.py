@@ -12,7 +12,7 @@ import functools
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from encoders.network import Network
 from encoders.region import Norm, domain_ends
 from verifier.agreement import INPUTS
+from verifier.answers import Answer
 from verifier.batch import BATCH_SIZE, Batch
 from verifier.commands.request import Request
 from verifier.commands.surroundings_request import asked_surroundings, described
@@ -108,7 +110,7 @@ class DataJob(Job):
         return len(self.dataset)
 
     def shows(self, records: Sequence[InputRecord], found: Sequence[tuple[np.ndarray, float]], norm: Norm) -> Tensor:
-        rows, classes = [record.index for record in records], [record.head.prediction for record in records]
+        rows = [record.index for record in records]
         points = torch.from_numpy(np.stack([point for point, _ in found]))
         centres = self.subject.points(self.dataset.inputs[rows], self.surroundings.domain).to(torch.float64)
         distances = torch.tensor([distance for _, distance in found], dtype=torch.float64)
@@ -117,11 +119,35 @@ class DataJob(Job):
         exact = points.to(torch.float64)
         within = ((least <= exact) & (exact <= greatest)).flatten(1).all(dim=1)
         within &= ball.distance(points) <= distances
-        unsafe = _is_unsafe(self.subject.execute(points), classes)
+        return within & self.unsafe(points, records)
+
+    def unsafe(self, points: Tensor, records: Sequence[InputRecord]) -> Tensor:
+        """Return a mask `(records,)`: whether points are unsafe in the user's model."""
+        classes = [record.head.prediction for record in records]
+        unsafe = is_unsafe(self.subject.execute(points), classes)
         for i in torch.nonzero(~unsafe).flatten().tolist():
             # Some runtimes round otherwise in a batch; a witness counts as it is alone.
-            unsafe[i] = _is_unsafe(self.subject.execute(points[i : i + 1]), classes[i : i + 1])[0]
-        return within & unsafe
+            unsafe[i] = is_unsafe(self.subject.execute(points[i : i + 1]), classes[i : i + 1])[0]
+        return unsafe
+
+    @property
+    def network(self) -> Network:
+        """The network that methods are asked about."""
+        return self.subject.network
+
+    @property
+    def asks_within(self) -> float | None:
+        """What all outputs are asked to stay within of their values; None where the class is asked about."""
+        return None
+
+    @property
+    def batch_size(self) -> int | None:
+        """How many inputs a batch may hold; None: as many as a method takes."""
+        return None
+
+    def shaped(self, answers: Sequence[Answer]) -> list[Answer]:
+        """Return answers of a batch with their witnesses in the shape of the model's input."""
+        return list(answers)
 
     def points(self, rows: range) -> Tensor:
         """Return the inputs as the model takes them: in its dtype, rounded into the domain."""
@@ -179,27 +205,37 @@ class DataJob(Job):
 
 def load_job(request: Request, command: str) -> DataJob:
     """Return the job of a command; raise ValueError with what does not fit and what to do."""
-    dataset = as_dataset(
-        request.data, data_dir=request.data_dir, clip=request.clip, limits=request.limits,
-        label=request.label,
-    )  # fmt: skip
-    shape = dataset.channels_first_shape(request.layout) if isinstance(request.model, nn.Module) else None
-    subject = load_subject(
-        request.model, input_shape=shape, device=request.device, mean=request.mean, std=request.std,
-        limits=request.limits,
-    )  # fmt: skip
-    dataset = dataset.fit_to(subject.network.input_shape, request.layout)
+    subject, dataset = fitted(request, load_subject)
     if dataset.labels is None:
         raise ValueError(f"{dataset.name} has no labels y; {command} counts correctly classified inputs and needs them")
     check_labels(dataset, subject.classes)
+    return DataJob(**job_fields(request, subject, dataset))
+
+
+def fitted(request: Request, load: Callable[..., Subject], classes: bool = True) -> tuple[Subject, Dataset]:
+    """Return the model, loaded so, and data that fit it; without classes labels are not read."""
+    dataset = as_dataset(
+        request.data, data_dir=request.data_dir, clip=request.clip, limits=request.limits, label=request.label,
+        classes=classes,
+    )  # fmt: skip
+    shape = dataset.channels_first_shape(request.layout) if isinstance(request.model, nn.Module) else None
+    subject = load(
+        request.model, input_shape=shape, device=request.device, mean=request.mean, std=request.std,
+        limits=request.limits,
+    )  # fmt: skip
+    return subject, dataset.fit_to(subject.network.input_shape, request.layout)
+
+
+def job_fields(request: Request, subject: Subject, dataset: Dataset) -> dict[str, Any]:
+    """Return the fields of a job, the model seen to be its graph at the inputs and in their domain."""
     indices = dataset.indices(request.limit, request.offset)
     surroundings = asked_surroundings(request, dataset, subject)
     sample = dataset.inputs[indices.start : indices.start + INPUTS]
     subject = subject.probed(subject.points(sample, surroundings.domain), surroundings.domain)
-    return DataJob(
-        subject=subject, dataset=described(dataset, surroundings), seed=request.seed, indices=indices,
-        origin=_origin(request),         surroundings=surroundings,
-    )  # fmt: skip
+    return {
+        "subject": subject, "dataset": described(dataset, surroundings), "seed": request.seed, "indices": indices,
+        "origin": _origin(request), "surroundings": surroundings,
+    }  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -216,7 +252,7 @@ def opened(out: str | Path | None, configuration: dict[str, Any], job: Job) -> I
         yield run
 
 
-def _is_unsafe(outputs: np.ndarray, classes: Sequence[int]) -> Tensor:
+def is_unsafe(outputs: np.ndarray, classes: Sequence[int]) -> Tensor:
     """Return a mask: whether another class has at least the value of the given one."""
     known = torch.tensor([0 <= k < outputs.shape[1] for k in classes])
     own = np.clip(np.array(classes), 0, outputs.shape[1] - 1)

@@ -33,13 +33,14 @@ def as_dataset(
     limits: Limits | None = None,
     split: str = "test",
     label: str | int | None = None,
+    classes: bool = True,
 ) -> Dataset:
     """Return the dataset of a name, a path, a Dataset, (x, y), arrays without labels, or anything that gives (x, y).
 
     That is a torch DataLoader, TensorDataset or any other data set of torch, or an iterable of batches or of single
     samples: read once, in its order, into memory. A loader that shuffles or leaves inputs out is taken with a warning.
-    Two of anything are x and y, unless each of them is a batch or a sample by itself. data_dir, clip, limits,
-    split and label are those of `load_data`; a Dataset has its own clip, and one that differs from it is refused.
+    Two of anything are x and y, unless each of them is a batch or a sample by itself. data_dir, clip, limits, split,
+    label and classes are those of `load_data`; a Dataset has its own clip, and one that differs from it is refused.
 
     Raises DataError with what would be taken for anything else, LimitError beyond the limits; both are ValueErrors.
     """
@@ -50,7 +51,7 @@ def as_dataset(
         return _clipped(data, clip)
     if isinstance(data, str | os.PathLike):
         place = Path(data) if isinstance(data, os.PathLike) else data
-        return load_data(place, data_dir=data_dir, clip=clip, split=split, label=label, limits=limits)
+        return load_data(place, data_dir=data_dir, clip=clip, split=split, label=label, limits=limits, classes=classes)
     if data is None or isinstance(data, bytes | bytearray | bool | int | float | complex):
         raise DataError(f"data are a {type(data).__name__}, {data!r:.60}; {REMEDY}")
     if isinstance(data, Mapping | Set):

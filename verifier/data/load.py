@@ -15,7 +15,7 @@ from verifier.data.digits import read_digits
 from verifier.data.error import DataError
 from verifier.data.idx import read_mnist
 from verifier.data.labels import Labels
-from verifier.data.table import read_table
+from verifier.data.table import Table, read_table
 
 NAMES = ("digits", "mnist", "fashion-mnist", "cifar10")
 _CLASSES = 10
@@ -31,6 +31,7 @@ def load_data(
     split: str = "test",
     label: str | int | None = None,
     limits: Limits | None = None,
+    classes: bool = True,
 ) -> Dataset:
     """Return the data of one of NAMES, of a `.npz` file (arrays `x` and, with labels, `y`), or of a `.csv` table.
 
@@ -39,7 +40,7 @@ def load_data(
     clip: the domain (least, greatest); default [0, 1] for named data and none for a file.
     split: `test` or `train`; a file has no split and is read whole either way.
     label: the column of a `.csv` that holds the labels, by name or place; None: the last, "none": there are none.
-    limits: what the files may ask for (default `Limits()`).
+    limits: what the files may ask for (default `Limits()`). classes: whether the labels of a file are read, as classes.
 
     Raises DataError if the data cannot be found or read, are not what they should be, or leave the clip, and LimitError
     if a file asks for more than the limits allow; both are ValueErrors.
@@ -56,16 +57,15 @@ def load_data(
     if path is None:
         return _load_named(name, split, data_dir, (0.0, 1.0) if clip is None else clip, limits)
     if path.suffix == ".csv":
-        return _load_table(path, label, clip, limits)
+        return _load_table(read_table(path, label, limits, classes), path, clip)
     if path.suffix != ".npz":
         remedy = "save arrays with np.savez(file, x=..., y=...), a table with a header, commas and decimal points"
         raise DataError(f"{path}: neither a .npz nor a .csv file; {remedy}")
-    arrays = read_npz(path, ("x",), ("y",), limits)
+    arrays = read_npz(path, ("x",), ("y",) if classes else (), limits)
     return from_arrays(arrays["x"], arrays.get("y"), clip, name=str(path), limits=limits)
 
 
-def _load_table(path: Path, label: str | int | None, clip: tuple[float, float] | None, limits: Limits) -> Dataset:
-    table = read_table(path, label, limits)
+def _load_table(table: Table, path: Path, clip: tuple[float, float] | None) -> Dataset:
     read = labelled(str(path), table.inputs, table.labels, clip, f"columns {_few(table.columns)}")
     return replace(read, columns=table.columns)
 

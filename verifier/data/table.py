@@ -41,22 +41,24 @@ class Table:
     labels: ReadLabels | None
 
 
-def read_table(path: Path, label: str | int | None, limits: Limits) -> Table:
+def read_table(path: Path, label: str | int | None, limits: Limits, classes: bool = True) -> Table:
     """Return the table of a `.csv` file; label: the name or the place of its column, None: the last, "none": none.
+
+    classes: whether labels are classes; if not, their column is left out.
 
     Raises DataError for whatever is no table of numbers, LimitError for more than the limits allow.
     """
     limits.check("text_bytes", check_file(path), f"{path}")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return _read(path, file, label, limits)
+            return _read(path, file, label, limits, classes)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: no text in UTF-8 ({error}); save it so") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
 
 
-def _read(path: Path, file: IO[str], label: str | int | None, limits: Limits) -> Table:
+def _read(path: Path, file: IO[str], label: str | int | None, limits: Limits, classes: bool) -> Table:
     rows = _rows(path, file)
     line, header = next(rows, (0, []))
     columns = _checked_header(path, header)
@@ -66,12 +68,14 @@ def _read(path: Path, file: IO[str], label: str | int | None, limits: Limits) ->
     for line, row in rows:
         found.add(line, row)
         limits.check("data_bytes", 8 * len(found.numbers), f"{path}")
+    if place is not None and not classes:
+        found.faults.pop(columns[place], None)
     found.refuse()
     if not found.rows:
         raise DataError(f"{path}: no rows below the header {', '.join(columns[:NAMED])}")
     inputs = np.frombuffer(found.numbers, dtype=np.float64).reshape(found.rows, -1)
     names = tuple(name for k, name in enumerate(columns) if k != place)
-    return Table(names, inputs, None if place is None else _labels(path, columns[place], found.labels))
+    return Table(names, inputs, None if place is None or not classes else _labels(path, columns[place], found.labels))
 
 
 def _rows(path: Path, file: IO[str]) -> Iterator[tuple[int, list[str]]]:

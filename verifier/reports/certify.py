@@ -29,6 +29,8 @@ def table(result: CertifyResult) -> Table:
     real arithmetic is not a column says of how many inputs, each with what that means below.
     """
     title = f"{result.model}: {result.correct} of {result.inputs} inputs classified correctly"
+    if result.delta is not None:
+        title = f"{result.model}: {result.inputs} inputs; certified: every output changes by less than {result.delta:g}"
     rows = Table(title=title, title_justify="left", caption_justify="left")
     footnotes = []
     if any(row.trusted for row in result.results):

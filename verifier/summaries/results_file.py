@@ -69,12 +69,13 @@ def _correct(records: Sequence[InputRecord]) -> dict[str, int]:
     return {"correct": sum(record.correct for record in records)}
 
 
-def _certify(results: Object, records: Sequence[CertifyRecord], _: Configuration) -> dict[str, Any]:
+def _certify(results: Object, records: Sequence[CertifyRecord], configuration: Configuration) -> dict[str, Any]:
     rows = _objects(results.get("results"), "results")
     radii = [_radius(row.get("epsilon"), f"results[{place}].epsilon") for place, row in enumerate(rows)]
     if sorted(set(radii)) != radii:
         raise StatementError("its rows are not in rising order of epsilon")
-    return {**_correct(records), "results": [dataclasses.asdict(row) for row in certified(records, radii)]}
+    asked = {"delta": configuration["delta"]} if "delta" in configuration else {}
+    return {**_correct(records), **asked, "results": [dataclasses.asdict(row) for row in certified(records, radii)]}
 
 
 def _attack(results: Object, records: Sequence[AttackRecord], configuration: Configuration) -> dict[str, Any]:
