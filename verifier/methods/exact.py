@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from encoders.network import Network
 from encoders.passes import expand_max_pools
@@ -19,8 +18,8 @@ from verifier.certificates.split_program import split_refusal
 from verifier.methods.base import Method
 from verifier.methods.bisection import bisect_brackets
 from verifier.methods.contraction import ContractionMethod
+from verifier.methods.one_by_one import Tried, one_by_one
 from verifier.restriction.pull import Programs
-from verifier.witnesses.minimisers import try_points
 
 # Boxes that contraction examines for each class: in practice until it is done.
 CONTRACTION_NODES = 1_000_000
@@ -66,15 +65,7 @@ class ExactMethod(Method):
     def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> list[Answer]:
         if chain_refusal(batch.subject.network, self.name) is None:
             return self._contraction.decide(batch, region, budget)
-        answers = [Answer()] * len(batch)
-        for row in range(len(batch)):
-            if budget.exhausted:
-                break
-            index = torch.tensor([row], device=batch.centres.device)
-            # What easy inputs leave of their time goes to the later ones.
-            share = Budget(budget.remaining / (len(batch) - row) if math.isfinite(budget.seconds) else math.inf)
-            answers[row] = self._decide_one(batch.one(row), region[index], share)
-        return answers
+        return one_by_one(self._decide_one, batch, region, budget)
 
     def bracket(
         self, batch: Batch, epsilons: Sequence[float], answers: Sequence[Answer], budget: Budget
@@ -128,17 +119,10 @@ class ExactMethod(Method):
         return known
 
     def _decide_one(self, one: Batch, region: BallRegion, budget: Budget) -> Answer:
-        shown = Answer()
-
-        def attack(points: Tensor) -> bool:
-            nonlocal shown
-            (tried,) = try_points(one, region, points.unsqueeze(0).to(region.centre), [0], self.name)
-            shown = shown.merge(tried)
-            return shown.witness is not None
-
-        ball = region.on_processor()
+        attack, ball = Tried(one, region, self.name), region.on_processor()
         search = decide_ball(one.subject.network, ball, int(one.classes[0]), attack, budget, self.subproblems)
         if search.certificate is not None:
             counted = Answer.open(open_units=search.open_units)
             return counted.merge(Answer.proved(float(ball.radius[0]), self.name, self.strength, search.certificate))
-        return shown.merge(Answer.open(None if search.falsified else search.reason, open_units=search.open_units))
+        reason = None if search.falsified else search.reason
+        return attack.shown.merge(Answer.open(reason, open_units=search.open_units))

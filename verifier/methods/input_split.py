@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from encoders.network import Network
 from encoders.region import BallRegion
@@ -16,7 +15,7 @@ from verifier.bounds.linear.bounds import bounds_refusal
 from verifier.budget import Budget
 from verifier.methods.base import Method
 from verifier.methods.bisection import bisect_brackets
-from verifier.witnesses.minimisers import try_points
+from verifier.methods.one_by_one import Tried, one_by_one
 
 # Networks of more inputs are refused: halves of so many sides hardly differ from the whole.
 MOST_INPUTS = 32
@@ -44,15 +43,7 @@ class InputSplitMethod(Method):
         return bounds_refusal(network, self.name)
 
     def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> list[Answer]:
-        answers = [Answer()] * len(batch)
-        for row in range(len(batch)):
-            if budget.exhausted:
-                break
-            index = torch.tensor([row], device=batch.centres.device)
-            # What easy inputs leave of their time goes to the later ones.
-            share = Budget(budget.remaining / (len(batch) - row) if math.isfinite(budget.seconds) else math.inf)
-            answers[row] = self._decide_one(batch.one(row), region[index], share)
-        return answers
+        return one_by_one(self._decide_one, batch, region, budget)
 
     def bracket(
         self, batch: Batch, epsilons: Sequence[float], answers: Sequence[Answer], budget: Budget
@@ -61,19 +52,11 @@ class InputSplitMethod(Method):
         return bisect_brackets(self, batch, [0.0, *epsilons], answers, budget, self.refinements)
 
     def _decide_one(self, one: Batch, region: BallRegion, budget: Budget) -> Answer:
-        shown = Answer()
-
-        def attack(points: Tensor) -> bool:
-            nonlocal shown
-            (tried,) = try_points(one, region, points.unsqueeze(0).to(region.centre), [0], self.name)
-            shown = shown.merge(tried)
-            return shown.witness is not None
-
-        ball = region.on_processor()
+        attack, ball = Tried(one, region, self.name), region.on_processor()
         found = decide_box(_asked(one), ball.enclosure(), attack, budget, self.boxes)
         if found.proved:
             return Answer.proved(float(ball.radius[0]), self.name, self.strength)
-        return shown.merge(Answer.open(None if found.falsified else found.reason))
+        return attack.shown.merge(Answer.open(None if found.falsified else found.reason))
 
 
 def _asked(one: Batch) -> Conjunctions:
