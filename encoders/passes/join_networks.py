@@ -119,8 +119,8 @@ class _Joined:
         # An interval forgets that coordinates are shared.
         return change if all(differs) else self._push(f"{number}.change of input", MultiplyConstant(mask), change)
 
-    def _changed(self, name: str, a: Node, b: Node, known: Sequence[str | None]) -> str:
-        """Return the node of what b at the changed inputs differs from a by."""
+    def _changed(self, name: str, a: Node, b: Node, known: Sequence[str | None]) -> str | None:
+        """Return the node of what b at the changed inputs differs from a by; None for zero."""
         change = a.op.change(b.op)
         values = [_own(0, each) for each in a.inputs]
         if change is None or (None in known and any(known)) or (change.of_both is not None and not any(known)):
@@ -135,6 +135,9 @@ class _Joined:
         if any(known):
             assert change.of_change is not None
             terms.append(self._push(f"{name}.change", change.of_change, *(by for by in known if by)))
+        if not terms:
+            # The same numbers, stored in two dtypes.
+            return None
         whole = terms[0]
         for i, term in enumerate(terms[1:]):
             whole = self._push(f"{name}.sum {i}", Add(), whole, term)

@@ -96,6 +96,17 @@ def test_differences_have_the_same_values_in_real_arithmetic(network: Network) -
     assert shares_structure(joint, networks)
 
 
+@pytest.mark.parametrize("network", [F, residual(0)])
+def test_the_same_weights_in_two_dtypes_do_not_differ(network: Network) -> None:
+    shape, count, outputs = network.input_shape, math.prod(network.input_shape), math.prod(network.output_shape)
+    joint = Joint(count, tuple(Copy(name, shape, tuple(range(count)), outputs) for name in "fg"))
+    wide = Network(network.cast(torch.float64).nodes, shape, torch.float64)
+    joined = join_networks(joint, {"f": network, "g": wide}, as_differences=True)
+    points = torch.randn(2, count, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    found = evaluate_exactly(joined, points).values()
+    assert found == evaluate_exactly(join_networks(joint, {"f": network, "g": wide}), points).values()
+
+
 def test_copies_of_other_structure_or_at_other_inputs_gain_nothing_by_differences() -> None:
     assert not shares_structure(JOINT, {"f": F, "g": G})
     moved = Joint(3, (Copy("f", (2,), (0, 1), 3), Copy("f", (2,), (2, 1), 3)))
