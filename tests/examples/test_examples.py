@@ -12,6 +12,7 @@ EXAMPLES = REPOSITORY / "examples"
 # By script: a pattern that what it prints holds.
 PRINTED = {
     "attack_a_randomised_network": r"after 16 draws a step: \d",
+    "certify_a_table": r"'approved' as 0, 'refused' as 1, .*fixed \(region\)(.|\n)*20 certificates hold, 0 claims",
     "certify_your_own_module": r"is safe within 0\.\d+ \(.*, checked\) and broken at 0\.\d+",
     "check_a_run": r" 0 claims refused\n.* 1 claims refused\n  input 0: .*the record claims radius 0\.04",
     "write_a_method": r"norm-product: mean safe radius 0\.00\d+\n.*\ntogether: mean safe radius 0\.01",
