@@ -53,7 +53,7 @@ class InputSplitMethod(Method):
 
     def _decide_one(self, one: Batch, region: BallRegion, budget: Budget) -> Answer:
         attack, ball = Tried(one, region, self.name), region.on_processor()
-        found = decide_box(_asked(one), ball.enclosure(), attack, budget, self.boxes)
+        found = decide_box(_asked(one), ball.enclosure(), attack, budget, self.boxes, one.seeds[0])
         if found.proved:
             return Answer.proved(float(ball.radius[0]), self.name, self.strength)
         return attack.shown.merge(Answer.open(None if found.falsified else found.reason))

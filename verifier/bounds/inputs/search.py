@@ -19,6 +19,7 @@ from encoders.region import BallRegion
 from verifier.bounds.inputs.boxes import BoxStore, InputBoxes, chosen_sides, halves, joined
 from verifier.bounds.inputs.conjunctions import Conjunctions, HalfspacesOfBox
 from verifier.bounds.inputs.inherited import UnitBoxes
+from verifier.bounds.inputs.sampling import sampled
 from verifier.bounds.linear.bounds import linear_bounds
 from verifier.budget import Budget
 
@@ -49,9 +50,11 @@ class InputAnswer:
     boxes: int
 
 
-def decide_box(asked: Conjunctions, box: Box, attack: Attack, budget: Budget, most_boxes: int) -> InputAnswer:
-    """Return whether a box (batch 1, float64, finite) holds no unsafe point."""
-    return _Search(asked, box, attack, budget).run(most_boxes)
+def decide_box(
+    asked: Conjunctions, box: Box, attack: Attack, budget: Budget, most_boxes: int, seed: int = 0
+) -> InputAnswer:
+    """Return whether a box (batch 1, float64, finite) holds no unsafe point; seed: of the points that are sampled."""
+    return _Search(asked, box, attack, budget, seed).run(most_boxes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +75,8 @@ class OpenBoxes:
 class _Search:
     """The boxes that wait, those that are bounded and to be halved next, and how many have been bounded."""
 
-    def __init__(self, asked: Conjunctions, box: Box, attack: Attack, budget: Budget) -> None:
-        self.asked, self.attack, self.budget = asked, attack, budget
+    def __init__(self, asked: Conjunctions, box: Box, attack: Attack, budget: Budget, seed: int) -> None:
+        self.asked, self.attack, self.budget, self.seed = asked, attack, budget, seed
         lower, upper = box.lower.cpu().flatten(1), box.upper.cpu().flatten(1)
         self.widths = (upper - lower)[0]
         self.store = BoxStore()
@@ -88,7 +91,9 @@ class _Search:
             if self.budget.exhausted or self.bounded >= most_boxes or self.thin >= MOST_THIN:
                 break
             found = self.ready.pop() if self.ready else self._bounded(self.store.take(BATCH))
-            if found is None or not self._halve(found):
+            # The whole box is sampled once, where it is not proved at once.
+            shown = found is None or (self.bounded == 1 and len(found) > 0 and self._sampled(found.boxes))
+            if found is None or shown or not self._halve(found):
                 return InputAnswer(False, True, "", self.bounded)
         return self._ended(most_boxes)
 
@@ -149,7 +154,8 @@ class _Search:
         boxes, is_open = replace(boxes, bounds=worst.amin(dim=1), units=known)[places], worst[places] <= 0
         if minimum.below is None or minimum.points is None or not len(places):
             return OpenBoxes(boxes, boxes.lower[:, None])
-        if self._falsified(boxes, minimum.points[places].flatten(0, 1)):
+        tried = torch.cat([boxes.middles.reshape(-1, *shape), minimum.points[places].flatten(0, 1)])
+        if self._falsified(tried):
             return None
         below = minimum.below.at(places)
         halfspaces = HalfspacesOfBox.of(below, asked.offsets, boxes.lower, boxes.upper)
@@ -157,10 +163,14 @@ class _Search:
         shown = torch.cat([is_open[:, k, None].expand(-1, g.stop - g.start) for k, g in enumerate(asked.groups)], dim=1)
         return OpenBoxes(replace(boxes, lower=lower, upper=upper), halfspaces.slopes * shown[:, :, None])[kept]
 
-    def _falsified(self, boxes: InputBoxes, points: Tensor) -> bool:
-        """Try middles of boxes and points of least bounds that are unsafe in floats, the surest first."""
+    def _sampled(self, boxes: InputBoxes) -> bool:
+        """Sample the one box; true once a point is a counterexample."""
         shape = self.asked.network.input_shape
-        points = torch.cat([boxes.middles.reshape(-1, *shape), points])
+        rounds = sampled(self.asked, boxes.lower[0], boxes.upper[0], self.seed)
+        return any(not self.budget.exhausted and self._falsified(best.reshape(-1, *shape)) for best in rounds)
+
+    def _falsified(self, points: Tensor) -> bool:
+        """Try the points that are unsafe in floats, the surest first."""
         excess = self.asked.excess(points).nan_to_num(torch.inf, torch.inf, -torch.inf)
         surest = excess.argsort()[:POINTS]
         surest = surest[excess[surest] <= 0]
