@@ -14,8 +14,12 @@ from itertools import count
 import numpy as np
 import torch
 
+from encoders.box import Box
 from encoders.network import INPUT, Network, Node
 from encoders.ops import Affine, Op, Reshape
+
+# Inputs up to here are asked whether one output is a share of 1, up to what its range is rounded by.
+FAR, ROUNDING = 1e6, 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,11 +109,23 @@ def _of_one(network: Network) -> ClassScores:
             level = own if level is None else level
             dropped.append(node)
         name = node.inputs[0]
+    if level is None and _is_share(network):
+        raise ValueError(
+            f"{network.source}: its one output always lies between 0 and 1, and no last sigmoid says above which value "
+            "it means class 1; let the model end in that sigmoid, or in the value that it is taken of"
+        )
     threshold = level or 0.0
     signed = Affine(torch.tensor([[0.0], [1.0]], dtype=network.dtype))
     scores = _ending_at(network, name, signed)
     note = f"one output is two classes: class 1 where it is above {threshold:g}, else class 0{_also(dropped)}"
     return ClassScores(scores, network, threshold, False, note)
+
+
+def _is_share(network: Network) -> bool:
+    """Return whether intervals show that all outputs lie between 0 and 1, but for rounding."""
+    reach = torch.full((1, *network.input_shape), FAR, dtype=torch.float64)
+    (outputs,) = network.interval(Box(-reach, reach))
+    return bool((outputs.lower >= -ROUNDING).all()) and bool((outputs.upper <= 1.0 + ROUNDING).all())
 
 
 def _ending_at(network: Network, name: str, *ops: Op) -> Network:

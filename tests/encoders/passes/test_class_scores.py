@@ -6,7 +6,22 @@ import torch
 
 from encoders import Network, Node
 from encoders.network import INPUT
-from encoders.ops import Affine, ArgMax, LogSoftmax, Op, Relu, Reshape, Sigmoid, Softmax, Tanh, Transpose
+from encoders.ops import (
+    AddConstant,
+    Affine,
+    ArgMax,
+    Curve,
+    LogSoftmax,
+    MultiplyConstant,
+    Op,
+    Relu,
+    Reshape,
+    Sigmoid,
+    Slice,
+    Softmax,
+    Tanh,
+    Transpose,
+)
 from encoders.passes.class_scores import before_order, class_scores
 from tests.networks.chains import chain, random_relu_network
 
@@ -155,3 +170,19 @@ def test_outputs_beside_axes_of_size_one_are_one_vector() -> None:
         assert torch.equal(found.network.evaluate(x), network.evaluate(x))
         outputs = found.model.evaluate(x).numpy()
         assert found.read(outputs).argmax(axis=1).tolist() == network.evaluate(x).argmax(dim=1).tolist()
+
+
+SHARES: dict[str, tuple[Op, ...]] = {
+    "one of two shares": (Reshape((2,)), Softmax(0), Slice(0, 1, 2)),
+    "a clip": (Slice(0, 0, 1), Relu(), MultiplyConstant(torch.tensor(-1.0)), AddConstant(torch.tensor(1.0)), Relu()),
+    "a sigmoid written out": (
+        Slice(0, 0, 1), MultiplyConstant(torch.tensor(-1.0)), Curve("exp"), AddConstant(torch.tensor(1.0)),
+        Curve("power", (-1.0,)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("end", SHARES)
+def test_a_share_of_one_whose_threshold_nobody_says_is_refused(end: str) -> None:
+    with pytest.raises(ValueError, match="lies between 0 and 1"):
+        class_scores(chain((3,), Affine(normal(2, 3)), *SHARES[end]))
