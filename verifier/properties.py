@@ -147,7 +147,8 @@ def _in_float64(network: Network) -> Network:
 
 def _margins(network: Network, unsafe: tuple[Halfspaces, ...], known: KnownMargins, form: str) -> Network:
     """Return the network of margins behind a form of the model's network, made once."""
-    key = (*_numbers(unsafe), str(network.dtype).encode(), form.encode())
+    # Last ops are left out for some properties and not for others.
+    key = (*_numbers(unsafe), f"{network.dtype} {len(network.nodes)} {form}".encode())
     if key not in known:
         known[key] = margins_of_property(network, unsafe)
     return known[key]
