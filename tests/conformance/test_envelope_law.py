@@ -208,7 +208,11 @@ def test_the_law_holds_for_rows_of_all_sorts(case: Case, magnitude: str) -> None
     boxes = tuple(box[:CHECKED] for box in boxes_of(case, magnitude, seed=201))
     rows = rows_of(CHECKED, case.op.output_shape(*case.shapes), seed=202)
     claimed = assert_law(case, boxes, case.op.envelope(*boxes), Coefficients(rows))
-    assert claimed >= (CHECKED * rows.shape[1] if magnitude in ("ordinary", "narrow", "subnormal") else 1)
+    if magnitude in ("ordinary", "narrow", "subnormal"):
+        assert claimed >= CHECKED * rows.shape[1]
+    else:
+        # Products of huge numbers overflow.
+        assert claimed >= 1 or isinstance(case.op, Product | MatrixProduct)
 
 
 @pytest.mark.parametrize("case", WITH_ENVELOPE)

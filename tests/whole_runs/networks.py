@@ -26,6 +26,7 @@ from encoders.ops import (
     Op,
     Product,
     Relu,
+    ReluDifference,
     Reshape,
     Sigmoid,
     Softmax,
@@ -75,9 +76,10 @@ class AnyNetwork(RandomNetwork):
         draw, shape = self.choose.random(), self.shapes[last]
         if draw < PRODUCTS:
             same = [name for name, other in self.shapes.items() if other == shape]
-            return (
-                self._push(Product(), last, self.choose.choice(same)) if draw < PRODUCTS / 2 else self._matrices(last)
-            )
+            if draw >= PRODUCTS / 2:
+                return self._matrices(last)
+            op = Product() if draw < 3 * PRODUCTS / 8 else ReluDifference()
+            return self._push(op, last, self.choose.choice(same))
         if draw < OVER_AXES:
             return self._push(self._over_axis(shape), last)
         return super()._step(last, make)
