@@ -7,7 +7,7 @@ so that a tie, an output on the edge of a polyhedron, is a counterexample, unles
 What is stored for proofs holds all that was written: bounds of the box and offsets of rows are rounded outward, strict
 comparisons are closed. Membership, which is what makes a witness, is decided on what was written, without tolerance.
 Inputs and outputs are those of one network, or of several copies of networks on one input (`encoders.joint`): then
-outputs show inputs too, so that rows may constrain them together. Balls of other norms than inf are not covered.
+outputs show inputs too, so that rows may constrain them together. The box may be cut by a ball of the 2- or 1-norm.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from encoders.box import Shape
 from encoders.joint import Joint
+from encoders.norm_ball import NormBall
 
 Number = float | Fraction
 
@@ -102,7 +103,7 @@ class Halfspaces:
 
 @dataclass(frozen=True, eq=False)
 class Property:
-    """No input of the box [lower, upper] has outputs in any polyhedron of `unsafe`.
+    """No input of the box [lower, upper], or of the part of it in `ball`, has outputs in any polyhedron of `unsafe`.
 
     lower, upper: bounds of each coordinate, in the shape of the network's input without its batch, float64, finite,
         lower <= upper, in the units of its raw input; they hold the box that was written.
@@ -112,6 +113,7 @@ class Property:
     inner: the least and the greatest float64 that each coordinate may have in the box as it was written, strictly
         inside where that was strict; None if these are `lower` and `upper`. A coordinate may have none.
     note: what a reader should know, such as why `unsafe` is empty.
+    ball: what the box is cut by; its centre lies in the box. None: nothing.
     joint: the copies of networks that the box and the outputs belong to; None for one network alone.
 
     Raises ValueError on other shapes and dtypes, bounds that are not finite or in the wrong order (an unbounded or an
@@ -126,6 +128,7 @@ class Property:
     inner: tuple[Tensor, Tensor] | None = None
     note: str = ""
     joint: Joint | None = None
+    ball: NormBall | None = None
 
     def __post_init__(self) -> None:
         _check_values(self.lower, "the lower bounds of the box")
@@ -147,6 +150,10 @@ class Property:
                 f"{self.lower.numel()} inputs and {self.outputs} outputs for copies of networks with "
                 f"{self.joint.inputs} and {self.joint.outputs}"
             )
+        if self.ball is not None:
+            centre = self.ball.centre
+            if centre.shape != self.lower.shape or not bool(((self.lower <= centre) & (centre <= self.upper)).all()):
+                raise ValueError("the centre of the ball has another shape than the box, or lies outside it")
         if self.inner is not None:
             least_inner, greatest_inner = self.inner
             if least_inner.shape != self.lower.shape or greatest_inner.shape != self.lower.shape:
@@ -181,6 +188,7 @@ class Property:
         lower, upper = self.witness_box
         point = x.detach().to(device=lower.device, dtype=torch.float64).reshape(lower.shape)
         inside = bool(((lower <= point) & (point <= upper)).all())
+        inside = inside and (self.ball is None or self.ball.contains(point))
         return inside and any(halfspaces.contains(y) for halfspaces in self.unsafe)
 
     def shaped(self, input_shape: Shape, outputs: int) -> Property:
@@ -196,7 +204,9 @@ class Property:
                 f"{outputs}"
             )
         inner = self.inner and (self.inner[0].reshape(input_shape), self.inner[1].reshape(input_shape))
-        return replace(self, lower=self.lower.reshape(input_shape), upper=self.upper.reshape(input_shape), inner=inner)
+        ball = self.ball and self.ball.shaped(input_shape)
+        lower, upper = (end.reshape(input_shape) for end in (self.lower, self.upper))
+        return replace(self, lower=lower, upper=upper, inner=inner, ball=ball)
 
     @property
     def compares_outputs(self) -> bool:

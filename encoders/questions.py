@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from encoders.joint import Copy, Joint
+from encoders.norm_ball import NormBall
 from encoders.property import Halfspaces, Property
+from encoders.region import Norm
 from encoders.rounding import add_down, add_up
 
 # The name of the model that is given first.
@@ -31,17 +33,25 @@ def robust(
     outputs: int,
     *,
     domain: tuple[float, float] | None = None,
+    norm: Norm = "inf",
     name: str = "",
 ) -> Property:
-    """Return the property that class `label` alone has the largest output within a radius of an input, in norm inf.
+    """Return the property that class `label` alone has the largest output within a radius of an input.
 
     centre: in the shape of the network's input, finite. radius: one for all coordinates or one for each, not negative.
-    outputs: the number of classes. domain: the least and greatest value of any coordinate, to which the box is cut.
+    outputs: the number of classes. domain: the least and greatest value of any coordinate, to which the ball is cut.
+    norm: of the ball; in "2" and "1" there is one radius for all coordinates.
 
     Unsafe: another output is at least as large. The box holds the ball in real arithmetic; a witness lies within it.
     """
-    lower, upper, inner = _around(_float64(centre), radius, domain)
-    return Property(lower, upper, _beaten(label, outputs), name, inner=inner)
+    middle = _float64(centre)
+    lower, upper, inner = _around(middle, radius, domain)
+    if norm == "inf":
+        return Property(lower, upper, _beaten(label, outputs), name, inner=inner)
+    radii = _float64(radius)
+    if radii.numel() != 1:
+        raise ValueError(f"a ball of the {norm}-norm has one radius; radii for each coordinate are of the norm inf")
+    return Property(lower, upper, _beaten(label, outputs), name, ball=NormBall(middle, float(radii), norm))
 
 
 def always_largest(lower: Values, upper: Values, label: int, outputs: int, *, name: str = "") -> Property:

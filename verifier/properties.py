@@ -122,13 +122,25 @@ def ask(subject: Subject, asked: Property, seed: int, known: KnownMargins | None
         )  # fmt: skip
     device = subject.device
     domain = Box(*(end[None].to(device) for end in (asked.lower, asked.upper)))
-    region = BallRegion.around(start(asked, subject.network.dtype).to(device), domain)
+    region, reach = _region(asked, domain, subject.network.dtype)
     classes = torch.tensor([winner or 0], device=device)
     batch = Batch(
-        margins, region.centre, classes, (seed,), domain, float(region.radius[0]),
+        margins, region.centre, classes, (seed,), domain, reach, region.norm,
         conjunctions=(sharper or network, asked.unsafe),
     )  # fmt: skip
     return Question(subject, network, asked, batch, region)
+
+
+def _region(asked: Property, domain: Box, dtype: torch.dtype) -> tuple[BallRegion, float]:
+    """Return (the region of a property, a radius within which its whole box lies)."""
+    if asked.ball is None:
+        region = BallRegion.around(start(asked, dtype).to(domain.lower.device), domain)
+        return region, float(region.radius[0])
+    centre = asked.ball.centre[None].to(domain.lower.device)
+    radius = torch.full((1,), asked.ball.radius, dtype=torch.float64, device=centre.device)
+    region = BallRegion(centre, radius, domain, asked.ball.norm)
+    farthest = torch.where(domain.upper - centre > centre - domain.lower, domain.upper, domain.lower)
+    return region, max(float(region.distance(farthest)), asked.ball.radius)
 
 
 def _without_number(asked: Property, dtype: torch.dtype) -> list[int]:

@@ -94,7 +94,8 @@ class PropertyClaims:
 
     def certificate_refusal(self, record: VerifyRecord) -> str | None:
         """Return why the proof of a box can have no certificate, or None."""
-        return certificate_refusal(self._question(record).network, "inf")
+        question = self._question(record)
+        return certificate_refusal(question.network, question.region.norm)
 
     def check_witness(self, index: int, record: VerifyRecord | None, point: np.ndarray, distance: float) -> None:
         """Raise ClaimError unless a point is a counterexample to the property as it was written."""

@@ -172,7 +172,9 @@ class _Verification:
         """Raise ValueError where the method does not take a question."""
         for index in self.job.indices:
             if self.job.boxes[index].asked.unsafe:
-                check_method(self.request.method, self.job.question(index).network, "inf")
+                question = self.job.question(index)
+                find_method(self.request.method, question.region.norm)
+                check_method(self.request.method, question.network, question.region.norm)
 
     def complete(self, record: VerifyRecord | None) -> bool:
         """Return whether a box is decided, or was tried for as long."""

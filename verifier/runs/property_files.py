@@ -1,8 +1,8 @@
 """A property as the plain arrays that a run keeps of it, and the digest of its exact numbers.
 
 The digest covers all that a proof or a witness depends on: the box, the bounds of a witness in it, coefficients,
-offsets, which rows are strict, the offsets as they were written, and the copies of networks that it is about. Names,
-files and shapes are no part of it.
+offsets, which rows are strict, the offsets as they were written, the ball that cuts the box, and the copies of networks
+that it is about. Names, files and shapes are no part of it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from encoders.files import replacing
 from encoders.joint import Joint
+from encoders.norm_ball import NormBall
 from encoders.property import Halfspaces, Property
 from verifier.npz import ArrayFileError, read_npz_file
 
@@ -76,6 +77,9 @@ def _arrays(asked: Property) -> dict[str, np.ndarray]:
     arrays |= {
         "sizes": np.array(sizes, dtype="<i8"), "written": np.frombuffer(json.dumps(written).encode(), dtype=np.uint8)
     }  # fmt: skip
+    if asked.ball is not None:
+        ends = json.dumps([asked.ball.radius, asked.ball.norm]).encode()
+        arrays |= {"ball.centre": _flat(asked.ball.centre), "ball": np.frombuffer(ends, dtype=np.uint8)}
     if asked.joint is not None:
         arrays["joint"] = np.frombuffer(json.dumps(asked.joint.to_json()).encode(), dtype=np.uint8)
     if asked.unsafe:
@@ -104,7 +108,11 @@ def _property(arrays: dict[str, np.ndarray]) -> Property:
     ends = {name: torch.from_numpy(arrays[name]) for name in ("lower", "upper", *ENDS) if name in arrays}
     inner = (ends[ENDS[0]], ends[ENDS[1]]) if ENDS[0] in ends else None
     joint = Joint.from_json(json.loads(arrays["joint"].tobytes())) if "joint" in arrays else None
-    return Property(ends["lower"], ends["upper"], tuple(unsafe), inner=inner, joint=joint)
+    ball = None
+    if "ball" in arrays:
+        radius, norm = json.loads(arrays["ball"].tobytes())
+        ball = NormBall(torch.from_numpy(arrays["ball.centre"]), float(radius), norm)
+    return Property(ends["lower"], ends["upper"], tuple(unsafe), inner=inner, joint=joint, ball=ball)
 
 
 def _flat(values: Tensor) -> np.ndarray:
