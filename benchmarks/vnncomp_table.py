@@ -9,11 +9,13 @@ the start of Python and the reading of files.
 
 import argparse
 import collections
+import contextlib
 import csv
 import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -31,29 +33,34 @@ def main() -> int:
     arguments.add_argument("--out", type=Path, help="a table of all instances")
     options = arguments.parse_args()
     torch.set_num_threads(1)
-    rows, wrong = [], 0
     print("family instances unsat sat unknown timeout error wrong median_s total_s")
-    for family in options.families:
-        began, counts, seconds = time.perf_counter(), collections.Counter(), []
-        contradictions = 0
-        for network, name, expected in instances(family)[:: options.every]:
-            verdict, spent, remark = decided(family / network, family / name, options)
-            counts[verdict] += 1
-            seconds.append(spent)
-            is_wrong = {verdict, expected} == {"sat", "unsat"}
-            contradictions += is_wrong
-            if is_wrong:
-                print(f"WRONG: {network} {name}: {verdict}, expected {expected}", file=sys.stderr)
-            rows.append((family.name, network, name, expected, verdict, f"{spent:.3f}", remark))
-        wrong += contradictions
-        numbers = " ".join(str(counts[word]) for word in WORDS)
-        total = time.perf_counter() - began
-        median = statistics.median(seconds)
-        print(f"{family.name} {len(seconds)} {numbers} {contradictions} {median:.2f} {total:.0f}", flush=True)
-    if options.out is not None:
-        with options.out.open("w", newline="") as file:
-            csv.writer(file).writerows([("family", "onnx", "vnnlib", "expected", "verdict", "seconds", "by"), *rows])
+    with contextlib.ExitStack() as stack:
+        table = None
+        if options.out is not None:
+            # Row by row: what a run of hours has found is there when it is stopped.
+            table = csv.writer(stack.enter_context(options.out.open("w", newline="", buffering=1)))
+            table.writerow(("family", "onnx", "vnnlib", "expected", "verdict", "seconds", "by"))
+        wrong = sum(contradictions(family, options, table) for family in options.families)
     return 1 if wrong else 0
+
+
+def contradictions(family: Path, options: argparse.Namespace, table: Any) -> int:
+    """Decide the instances of a family, print its line, and return how many verdicts are wrong."""
+    began, counts, seconds, wrong = time.perf_counter(), collections.Counter(), [], 0
+    for network, name, expected in instances(family)[:: options.every]:
+        verdict, spent, remark = decided(family / network, family / name, options)
+        counts[verdict] += 1
+        seconds.append(spent)
+        if {verdict, expected} == {"sat", "unsat"}:
+            wrong += 1
+            print(f"WRONG: {network} {name}: {verdict}, expected {expected}", file=sys.stderr)
+        if table is not None:
+            table.writerow((family.name, network, name, expected, verdict, f"{spent:.3f}", remark))
+    numbers = " ".join(str(counts[word]) for word in WORDS)
+    total = time.perf_counter() - began
+    median = statistics.median(seconds)
+    print(f"{family.name} {len(seconds)} {numbers} {wrong} {median:.2f} {total:.0f}", flush=True)
+    return wrong
 
 
 def instances(family: Path) -> list[tuple[str, str, str]]:
