@@ -9,7 +9,6 @@ import contextlib
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,14 +116,16 @@ def _runtime(module: nn.Module, given: FileInput, source: str, program: Callable
 
 def _outputs(module: nn.Module, x: Tensor, given: FileInput) -> Tensor:
     """Return the module's outputs; one input is given twice to a module that does not take it alone."""
-    if given.batch != "any" or len(x) != 1:
-        outputs: Tensor = module(x)
-        return outputs
+    outputs: Tensor
     try:
-        return _outputs(module, x, replace(given, batch="one"))
+        outputs = module(x)
     except Exception:
-        twice: Tensor = module(torch.cat([x, x]))
-        return twice[:1] if len(twice) == 2 else twice
+        # A module may raise anything where it asks for a batch; whatever else is wrong with it raises again.
+        if given.batch != "any" or len(x) != 1:
+            raise
+        outputs = module(torch.cat([x, x]))
+        return outputs[:1] if len(outputs) == 2 else outputs
+    return outputs
 
 
 def _state(module: nn.Module) -> str:

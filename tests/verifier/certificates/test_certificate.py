@@ -204,8 +204,7 @@ def test_every_broken_tree_is_refused(seed):
     number = largest(certificate)
     tree = certificate.trees[number]
     split = np.flatnonzero(tree.splits != LEAF)
-    if not len(split):
-        pytest.skip("a tree without splits")
+    assert len(split)
     shapes = {
         "splits after the end": np.append(tree.splits, LEAF),
         "ends before": tree.splits[:-1],

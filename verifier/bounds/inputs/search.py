@@ -149,14 +149,19 @@ class _Search:
         bounds = linear_bounds(asked.network, region, boxes=self.units.apart(boxes.units))
         minimum = bounds.minimise(rows, with_points=True)
         worst = asked.worst(minimum.bound - asked.offsets)
-        places = torch.nonzero((worst <= 0).any(dim=1)).squeeze(1)
+        # Open is what is not proved, whatever a comparison with NaN would say.
+        is_open = ~(worst > 0)
+        places = torch.nonzero(is_open.any(dim=1)).squeeze(1)
         known = self.units.together(bounds.boxes, boxes.units)
-        boxes, is_open = replace(boxes, bounds=worst.amin(dim=1), units=known)[places], worst[places] <= 0
-        if minimum.below is None or minimum.points is None or not len(places):
-            return OpenBoxes(boxes, boxes.lower[:, None])
-        tried = torch.cat([boxes.middles.reshape(-1, *shape), minimum.points[places].flatten(0, 1)])
-        if self._falsified(tried):
+        boxes, is_open = replace(boxes, bounds=worst.amin(dim=1), units=known)[places], is_open[places]
+        tried = boxes.middles.reshape(-1, *shape)
+        if minimum.points is not None:
+            tried = torch.cat([tried, minimum.points[places].flatten(0, 1)])
+        if len(places) and self._falsified(tried):
             return None
+        if minimum.below is None or not len(places):
+            # Nothing depends on the input: there is no function to cut with, and no side is better than another.
+            return OpenBoxes(boxes, torch.zeros_like(boxes.lower)[:, None])
         below = minimum.below.at(places)
         halfspaces = HalfspacesOfBox.of(below, asked.offsets, boxes.lower, boxes.upper)
         kept, lower, upper, is_open = _shrunk(asked, halfspaces, is_open)
@@ -186,7 +191,7 @@ def _shrunk(asked: Conjunctions, halfspaces: HalfspacesOfBox, is_open: Tensor) -
     lower, upper = torch.full_like(halfspaces.lower, torch.inf), torch.full_like(halfspaces.upper, -torch.inf)
     for k, group in enumerate(asked.groups):
         least, greatest = halfspaces.left(group)
-        is_open[:, k] &= (least <= greatest).all(dim=1)
+        is_open[:, k] &= ~(least > greatest).any(dim=1)
         if group.stop - group.start > 1:
             is_open[:, k] &= ~(halfspaces.combined(group) > 0)
         keeps = is_open[:, k, None]

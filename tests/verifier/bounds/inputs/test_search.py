@@ -100,3 +100,10 @@ def test_what_is_known_of_units_goes_together_and_apart_again() -> None:
         assert torch.equal(box.lower, boxes[name].lower) and torch.equal(box.upper, boxes[name].upper)
     nothing = UnitBoxes({})
     assert nothing.unknown().shape == (1, 2, 0) and nothing.apart(nothing.unknown()) == {}
+
+
+@pytest.mark.parametrize(("first", "word"), [(1.0, "proved"), (0.0, "falsified"), (-1.0, "falsified")])
+def test_outputs_that_do_not_depend_on_the_input_are_decided_at_once(first: float, word: str) -> None:
+    network = chain((2,), Affine(torch.zeros(2, 2), torch.tensor([first, 0.0]))).cast(torch.float64)
+    answer, _ = asked_about(Conjunctions.of_class(network, 0))
+    assert getattr(answer, word) and answer.boxes == 1
