@@ -16,10 +16,10 @@ from tests.networks.onnx_models import DOUBLE
 from tests.networks.onnx_sweep import drawn_model
 
 # The graphs sum some dozens of products of numbers around 1: a different meaning shows far above this.
-TOLERANCE = {np.float32: 5e-5, np.float64: 1e-11}
+TOLERANCE = {np.float32: 2e-5, np.float64: 1e-11}
 
 DRAWN = set(HANDLERS) - set(OTHER_DOMAINS)
-SAMPLE, BLOCK, BLOCKS = 400, 1000, 8
+SAMPLE, BLOCK, BLOCKS = 400, 4000, 2
 
 
 def outcome(source: onnx.ModelProto) -> str:
@@ -113,6 +113,5 @@ def test_a_sample_of_generated_files_is_read_as_onnxruntime_runs_it_or_refused()
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_generated_files_are_read_as_onnxruntime_runs_them_or_refused(block: int) -> None:
     outcomes, compared = sweep(range(SAMPLE + block * BLOCK, SAMPLE + (block + 1) * BLOCK))
-    # A thousand files cannot hold each of a hundred operators for sure.
-    assert sum(compared[operator] == 0 for operator in DRAWN) <= 2
+    assert min(compared[operator] for operator in DRAWN) >= 3, [name for name in DRAWN if compared[name] < 3]
     assert outcomes["equal"] > BLOCK // 4
