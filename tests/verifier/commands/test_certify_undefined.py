@@ -8,8 +8,9 @@ import torch
 
 from encoders import Box, write_network
 from encoders.network import INPUT, Network, Node
-from encoders.ops import Affine, Concat, Curve, Op, Relu, Sigmoid, Softmax
+from encoders.ops import Affine, Concat, Curve, Mwd, Op, Relu, Sigmoid, Softmax
 from encoders.questions import output_within
+from tests.networks.chains import chain
 from verifier import certify, verify
 from verifier.verdict import Verdict
 
@@ -55,6 +56,18 @@ def test_whatever_follows_the_function(tmp_path, bounded) -> None:
         for method in ("interval", "crown", "lp"):
             result = verify(path, asked, method=method, time_limit=60.0, out=None)
             assert result.properties[0].verdict is verdict, method
+
+
+@pytest.mark.parametrize("method", ["interval", "crown", "alpha-crown", "input-split", "milp", "auto"])
+def test_a_last_op_that_compares_boxes_is_none_the_wiser(tmp_path, method) -> None:
+    # Class 0 is near, class 1 far from all that the sigmoid can give; the model itself gives NaN below zero.
+    last = Mwd(torch.tensor([[1.0], [1.0]]), torch.tensor([[0.0], [50.0]]), torch.zeros(2, dtype=torch.bool))
+    path = tmp_path / "model.safetensors"
+    write_network(chain((1,), Affine(torch.tensor([[1.0]])), Curve("log"), Sigmoid(), last), path)
+    data = np.array([[0.0625]], dtype=np.float32), np.array([0])
+    result = certify(path, data, [0.05, 0.1], method=method, time_limit=SECONDS, out=None)
+    assert [row.certified for row in result.results] == [1, 0]
+    assert [row.trusted for row in result.results][1] == 0
 
 
 def test_boxes_of_nodes_behind_the_function_are_all_numbers() -> None:

@@ -88,9 +88,9 @@ def linear_bounds(
     proved: dict[str, Box] = {INPUT: _meet(region_minimum.box, known.get(INPUT))}
     passes = BackwardPass(cast, region_minimum, proved, dict(slopes or {}))
     widths: dict[str, int] = {}
+    without_value = torch.zeros(proved[INPUT].batch, dtype=torch.bool, device=device)
     for node in cast.nodes:
-        box = node.op.interval(*(proved[name] for name in node.inputs))
-        proved[node.name] = _meet(box, known.get(node.name))
+        proved[node.name] = _box_of(node, proved, known.get(node.name), without_value)
         if node.name not in tighten if tighten is not None else not _gains(cast, node, readers[node.name], region):
             continue
         is_open = _open_units(proved[node.name], readers[node.name])
@@ -98,6 +98,20 @@ def linear_bounds(
             tighter, widths[node.name] = bounded_units(passes, node, is_open, piece_bytes)
             proved[node.name] = _meet(proved[node.name], tighter)
     return LinearBounds(cast, region, proved, passes, widths)
+
+
+def _box_of(node: Node, boxes: Mapping[str, Box], known: Box | None, without_value: Tensor) -> Box:
+    """Return the box of a node by those before it, met with what is known; all numbers where there may be no value.
+
+    Whoever compares boxes, the last op or a program, then sees no more than is proved. without_value: `(batch,)`, which
+    regions hold a point where an op so far has no value; this one's are marked too.
+    """
+    inputs = [boxes[name] for name in node.inputs]
+    mask = node.op.undefined(*inputs)
+    if mask is not None:
+        without_value.logical_or_(mask)
+    box = _meet(node.op.interval(*inputs), known)
+    return box.unbounded_at(without_value) if bool(without_value.any()) else box
 
 
 def _readers(network: Network) -> dict[str, list[Node]]:
