@@ -2,23 +2,19 @@
 
 import math
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from encoders.box import Box
-from encoders.ops.base import ElementwiseOp
 from encoders.ops.curve_functions import curve_of
+from encoders.ops.smooth import SmoothOp
 from encoders.views.curve import Function
 from encoders.views.envelope import ElementwiseEnvelope
-from encoders.views.piecewise import piecewise
-from encoders.views.pseudogradient import replace_backward
-from encoders.views.relaxation import Relaxation, line_relaxation
 
 
 @dataclass(frozen=True, eq=False)
-class Curve(ElementwiseOp):
+class Curve(SmoothOp):
     """y = f(x). function: its name in the table; arguments: its numbers."""
 
     kind = "curve"
@@ -56,23 +52,11 @@ class Curve(ElementwiseOp):
             beyond |= (box.lower <= pole) & (pole <= box.upper)
         return beyond.unsqueeze(-1).flatten(1).any(dim=1)
 
-    def envelope(self, *boxes: Box, slope: Tensor | None = None) -> ElementwiseEnvelope:
-        return self.curve.envelope(boxes[0])
+    def derivative(self, x: Tensor) -> Tensor:
+        return self.curve.derivative(x)
 
-    def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
-        return line_relaxation(self.curve.envelope(boxes[0]))
-
-    def exact(self, *boxes: Box, segments: int = 1) -> Relaxation:
-        curve = self.curve
-        return piecewise(curve.interval, partial(curve.envelope, thin=True), curve.derivative, boxes[0], segments)
-
-    def open_units(self, box: Box) -> Tensor:
-        return box.lower < box.upper
-
-    def evaluate_pseudo(self, *x: Tensor, leak: float = 0.0) -> Tensor:
-        if leak == 0.0:
-            return self.evaluate(*x)
-        return replace_backward(self.evaluate, lambda z: self.evaluate(z) + leak * z)(*x)
+    def lines(self, box: Box, thin: bool = False) -> ElementwiseEnvelope:
+        return self.curve.envelope(box, thin=thin)
 
     def trusted_error(self, size: Tensor, *x: Tensor) -> Tensor:
         """Return the greatest of value, input and 1: runtimes multiply the input by an approximation of up to 1."""
