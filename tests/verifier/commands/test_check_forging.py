@@ -22,6 +22,7 @@ from encoders.ops import Affine, Sigmoid
 from tests.networks.chains import chain, random_relu_network
 from tests.networks.mwd_chains import random_mwd_network
 from tests.runs.files import CLIP, records_of, write_job, write_records
+from tests.runs.json_values import leaves
 from verifier import attack, certify, check, compare, robustness
 from verifier.cli import main
 from verifier.runs.folder import RunError, read_run
@@ -372,15 +373,6 @@ def test_a_folder_that_may_not_be_read_is_refused(run, capsys):
 
 
 # ------------------------------------------------------------------------------------------------------------ summaries
-
-
-def leaves(value, place=()):
-    """Yield (place, value) of every number, text, truth value and null of a JSON value."""
-    if isinstance(value, dict | list):
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from leaves(inner, (*place, key))
-    else:
-        yield place, value
 
 
 @pytest.mark.parametrize("command", ["certify", "attack", "robustness", "compare"])

@@ -18,6 +18,7 @@ from encoders.property import Halfspaces
 from encoders.questions import always_largest, output_within
 from tests.networks.chains import chain, random_relu_network
 from tests.runs.files import records_of, write_records
+from tests.runs.json_values import leaves
 from verifier import check, verify
 from verifier.certificates.files import read_certificate, write_certificate
 from verifier.cli import main
@@ -253,14 +254,6 @@ def test_boxes_without_number_cost_no_time_and_no_memory(run):
     for change in ({"inputs": (1 << 53) - 1}, {"offset": (1 << 53) - 1}, {"inputs": 1 << 20}):
         path.write_text(json.dumps({**results, **change}))
         assert refused_at(folder, -1)
-
-
-def leaves(value, place=()):
-    if isinstance(value, dict | list):
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from leaves(inner, (*place, key))
-    else:
-        yield place, value
 
 
 def test_every_figure_of_a_summary_is_computed_again(made, tmp_path):
