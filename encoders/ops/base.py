@@ -212,6 +212,14 @@ class Op(ABC):
         """
         raise TypeError(f"op {self.kind!r} is not linear and has no matrix")
 
+    def transposed(self, coefficients: Tensor, *shapes: Shape) -> tuple[Tensor, ...]:
+        """Return, for linear ops, the coefficients `(rows, *shape)` of each input that c L has, L being the linear map.
+
+        coefficients: c `(rows, *output shape)`; shapes: of the inputs. In the dtype and on the device of the weights,
+        rounded to nearest: for searches.
+        """
+        raise TypeError(f"op {self.kind!r} is not linear and has no adjoint")
+
     def unit_rows(self, units: Tensor) -> tuple[Tensor, Tensor | None] | None:
         """Return the weights `(batch, k, inputs)` and biases of units `(batch, k)` of a vector, as they are stored.
 

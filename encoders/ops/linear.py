@@ -36,6 +36,12 @@ class LinearOp(Op):
     def exact(self, *boxes: Box, segments: int = 1) -> Relaxation:
         return self.relax(*boxes)
 
+    def transposed(self, coefficients: Tensor, *shapes: Shape) -> tuple[Tensor, ...]:
+        """Return the derivative of c . op(x), which no constant of the op rounds."""
+        with torch.enable_grad():
+            zeros = [coefficients.new_zeros(len(coefficients), *shape).requires_grad_() for shape in shapes]
+            return torch.autograd.grad(self.evaluate(*zeros), zeros, coefficients)
+
 
 class SignedSum(LinearOp):
     """An op whose outputs are sums of inputs, each with its sign, and a constant: no coefficient is rounded."""
@@ -43,6 +49,10 @@ class SignedSum(LinearOp):
     @abstractmethod
     def adjoint(self, coefficients: Coefficients, shapes: tuple[Shape, ...]) -> tuple[Coefficients, ...]:
         """Return each input's coefficients; shapes: of the inputs. Exact."""
+
+    def transposed(self, coefficients: Tensor, *shapes: Shape) -> tuple[Tensor, ...]:
+        found = self.adjoint(Coefficients(coefficients.unsqueeze(0)), shapes)
+        return tuple(part.full(shape).squeeze(0) for part, shape in zip(found, shapes, strict=True))
 
     def bias(self, box: Box) -> Tensor | None:
         """Return the constant, of the shape of the box's ends."""
@@ -94,6 +104,10 @@ class WeightedSum(LinearOp):
     @abstractmethod
     def adjoint(self, coefficients: Coefficients, shape: Shape) -> Coefficients:
         """Return the coefficients c L of the input, of the given shape, in floating point."""
+
+    def transposed(self, coefficients: Tensor, *shapes: Shape) -> tuple[Tensor, ...]:
+        (shape,) = shapes
+        return (self.adjoint(Coefficients(coefficients.unsqueeze(0)), shape).full(shape).squeeze(0),)
 
     @abstractmethod
     def error_radius(self, t: Tensor) -> Tensor:
