@@ -38,7 +38,10 @@ class CertificateError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class BoxSlopes:
-    """Slopes for the bounds of some units of a node: places `(k,)`, slopes `(2 k, units so far)` in steps of 1/255."""
+    """Slopes for the bounds of some units of a node: places `(k,)`, slopes `(2 k, units so far)` in steps of 1/255.
+
+    They come after the bounds that need no numbers (`SplitProgram.tighten_open_units`), for units these leave open.
+    """
 
     name: str
     places: np.ndarray
@@ -165,6 +168,7 @@ class Certificate:
         program = SplitProgram(network, self._ball(network))
         boxes = {box.name: box for box in self.boxes}
         while (name := program.advance()) is not None:
+            program.tighten_open_units(name)
             if name in boxes:
                 box = boxes[name]
                 count = program.boxes[name].lower.numel()

@@ -9,9 +9,9 @@ from encoders.passes import expand_max_pools
 from encoders.region import Norm
 from verifier.certificates.split_program import split_refusal
 
-# Entries of the matrices between hinges beyond which none is made: they would take 250 MB, a step of ascent for a batch
-# of subproblems half a second.
-MOST_ENTRIES = 20_000_000
+# Multiplications of one way through the affine ops beyond which none is made: their rows would take 250 MB, a step of
+# ascent for a batch of subproblems seconds.
+MOST_MULTIPLICATIONS = 20_000_000
 
 
 def certificate_refusal(network: Network, norm: Norm) -> str | None:
@@ -22,8 +22,13 @@ def certificate_refusal(network: Network, norm: Norm) -> str | None:
     if node is not None:
         kinds = "affine ops, relu, leaky-relu, abs and max pools"
         return f"certificates are of networks of {kinds}; node {node.name!r} is {node.op.kind}"
-    units, entries = stage_sizes(expand_max_pools(network))
-    return f"a certificate {too_large(units, entries)}" if entries > MOST_ENTRIES else None
+    plain = expand_max_pools(network)
+    return f"a certificate {too_large(plain)}" if multiplications(plain) > MOST_MULTIPLICATIONS else None
+
+
+def multiplications(network: Network) -> int:
+    """Return how many a way through the affine ops takes, forward or back; a move of a value counts one."""
+    return sum(node.op.fan_in() * math.prod(network.shapes[node.name]) for node in network.nodes if node.op.linear)
 
 
 def stage_sizes(network: Network) -> tuple[int, int]:
@@ -43,9 +48,9 @@ def stage_sizes(network: Network) -> tuple[int, int]:
     return sum(sizes[1:]), entries
 
 
-def too_large(units: int, entries: int) -> str:
-    """Return in words what search over signs of so many units, with matrices of so many entries, would be."""
+def too_large(network: Network) -> str:
+    """Return in words what search over the signs of a network without max pools would be."""
     return (
-        f"would split the signs of up to {units:,} hinge units, with matrices of about {entries:,} entries between "
-        f"them, more than the {MOST_ENTRIES:,} it takes on"
+        f"would split the signs of up to {stage_sizes(network)[0]:,} hinge units, with rows of up to "
+        f"{multiplications(network):,} entries for the affine ops, more than the {MOST_MULTIPLICATIONS:,} it takes on"
     )

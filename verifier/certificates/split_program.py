@@ -20,10 +20,11 @@ from encoders.network import INPUT, Network, Node
 from encoders.passes import expand_max_pools
 from encoders.rounding import check_gradual_underflow
 from verifier.certificates.dual_bound import U
+from verifier.certificates.sub_program import stored, sub_program, windows
 from verifier.certificates.sweep import Ends, Equations, HingeRows, ProgramRows, Sweep
 
-# Blocks of the matrix with a larger share of entries are stored dense: products with them are much faster then.
-DENSE = 0.1
+# Numbers that one array over all columns may hold while units are bounded side by side: 32 MiB.
+PART_ENTRIES = 1 << 22
 
 
 def split_refusal(network: Network) -> Node | None:
@@ -82,7 +83,10 @@ class SplitProgram:
         self._tighten(name, np.zeros(len(places), dtype=np.int64), places, slopes)
 
     def tighten_open_units(self, name: str) -> None:
-        """Meet the boxes of the node just taken in with bounds of the units whose sign each of them leaves open."""
+        """Meet the boxes of the node just taken in with bounds of the units whose sign each of them leaves open.
+
+        Every hinge unit takes the side of its box that is longer, so that the bounds need no numbers.
+        """
         lower, upper = self._ends(name)
         boxes, places = np.nonzero((lower < 0) & (upper > 0))
         if self.units and len(boxes):
@@ -91,14 +95,22 @@ class SplitProgram:
     def _tighten(self, name: str, boxes: np.ndarray, places: np.ndarray, slopes: np.ndarray | None) -> None:
         """Bound units of boxes, given in pairs `(k,)`, and then their negatives."""
         lower, upper = (end.copy() for end in self._ends(name))
-        count = len(places)
-        rows, each = np.zeros((2 * count, lower.shape[1])), np.arange(count)
-        rows[each, places], rows[each + count, places] = 1.0, -1.0
-        bounds = self.bounds(name, rows, None, slopes, None, np.concatenate([boxes, boxes]))
-        lower[boxes, places] = np.maximum(lower[boxes, places], bounds[:count])
-        upper[boxes, places] = np.minimum(upper[boxes, places], -bounds[count:])
+        program = self._rows()
+        for part in self._parts(name, places):
+            own = None if slopes is None else slopes[np.concatenate([part, part + len(places)])]
+            bounds = _unit_bounds(program, name, boxes[part], places[part], own)
+            at, count = (boxes[part], places[part]), len(part)
+            lower[at] = np.maximum(lower[at], bounds[:count])
+            upper[at] = np.minimum(upper[at], -bounds[count:])
         shape = self.boxes[name].lower.shape
         self.boxes[name] = Box(torch.from_numpy(lower).reshape(shape), torch.from_numpy(upper).reshape(shape))
+
+    def _parts(self, name: str, places: np.ndarray) -> list[np.ndarray]:
+        """Return the indices of places in parts that are bounded side by side: by windows where that is less work."""
+        columns = sum(len(entries) for entries in self._entries.values())
+        most = max(1, PART_ENTRIES // (2 * columns))
+        groups = [np.arange(len(places))] if len(places) <= most else windows(self.boxes[name].shape, places)
+        return [part for group in groups for part in np.split(group, range(most, len(group), most))]
 
     def bounds(
         self,
@@ -178,7 +190,7 @@ class SplitProgram:
             start += width
             size = size + abs(part) @ self.reach(name)
             self._entries[name] += np.bincount(part.indices, minlength=width)
-            inputs.append((name, part.toarray() if part.nnz > DENSE * part.shape[0] * width else part))
+            inputs.append((name, stored(part)))
         # Rounded sums of k terms are at most (1 + 2 k U) below the real ones.
         size *= 1.0 + 2.0 * (matrix.shape[1] + 4) * U
         return Equations(node.name, tuple(inputs), divisor, made.lower, made.upper, size)
@@ -191,3 +203,17 @@ class SplitProgram:
 def _hull(box: Box) -> Box:
     """Return the one box (batch 1) around several."""
     return Box.unchecked(box.lower.amin(dim=0, keepdim=True), box.upper.amax(dim=0, keepdim=True))
+
+
+def _unit_bounds(
+    whole: ProgramRows, name: str, boxes: np.ndarray, places: np.ndarray, slopes: np.ndarray | None
+) -> np.ndarray:
+    """Return lower bounds `(2 k,)` of units of boxes, given in pairs `(k,)`, then of their negatives."""
+    needed, at = np.unique(places, return_inverse=True)
+    program, units = sub_program(whole, name, needed)
+    count, each = len(places), np.arange(len(places))
+    rows = np.zeros((2 * count, len(needed)))
+    rows[each, at], rows[each + count, at] = 1.0, -1.0
+    own = None if slopes is None else slopes[:, units]
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        return Sweep(program, name, rows, None, own, None, np.concatenate([boxes, boxes])).bound()

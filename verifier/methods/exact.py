@@ -13,7 +13,7 @@ from verifier.batch import Batch
 from verifier.bounds.mwd.chain import chain_refusal
 from verifier.bounds.split.search import decide_ball
 from verifier.budget import Budget
-from verifier.certificates.scope import MOST_ENTRIES, stage_sizes, too_large
+from verifier.certificates.scope import MOST_MULTIPLICATIONS, multiplications, stage_sizes, too_large
 from verifier.certificates.split_program import split_refusal
 from verifier.methods.base import Method
 from verifier.methods.bisection import bisect_brackets
@@ -55,11 +55,12 @@ class ExactMethod(Method):
                 f"method {self.name!r} takes networks of affine ops with relu, leaky-relu, abs and max pools, or of "
                 f"MWD layers; node {node.name!r} is {node.op.kind}"
             )
-        units, entries = stage_sizes(expand_max_pools(network))
+        plain = expand_max_pools(network)
+        units = stage_sizes(plain)[0]
         if self.hinges is not None and units > self.hinges:
             return f"{units} hinge units are more than the {self.hinges} of a portfolio"
-        if entries > MOST_ENTRIES:
-            return f"method {self.name!r} {too_large(units, entries)}"
+        if multiplications(plain) > MOST_MULTIPLICATIONS:
+            return f"method {self.name!r} {too_large(plain)}"
         return None
 
     def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> list[Answer]:

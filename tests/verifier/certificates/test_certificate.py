@@ -396,7 +396,7 @@ def test_odd_data_are_refused_with_a_sentence():
 
 def test_what_does_not_bear_on_the_claim_may_change():
     """Centres in float32 are the same numbers; boxes named twice or of other nodes are no worse than none."""
-    network, certificate = case(7)
+    network, certificate = case(12)
     exactly = certificate.centre.astype(np.float32).astype(np.float64)
     if (exactly == certificate.centre).all():
         assert passes(replace(certificate, centre=certificate.centre.astype(np.float32)), network)

@@ -250,7 +250,7 @@ def test_what_can_have_no_certificate_is_counted_apart_by_a_reason_that_is_compu
 
 
 def test_a_network_too_large_for_certificates_can_have_none(made, monkeypatch):
-    monkeypatch.setattr("verifier.certificates.scope.MOST_ENTRIES", 10)
+    monkeypatch.setattr("verifier.certificates.scope.MOST_MULTIPLICATIONS", 10)
     result = check(made / "compare")
     assert not result.refused and "more than the 10 it takes on" in next(iter(result.without))
 

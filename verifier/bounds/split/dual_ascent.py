@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from verifier.bounds.split.stages import Stage, StagedNetwork
+from verifier.bounds.split.form import AffineStage, HingeNetwork
 
 RATE = 0.25
 # Of multipliers, in the scale of the costs.
@@ -61,7 +61,7 @@ class Lines:
             self.span * whole,
         )  # fmt: skip
 
-    def __getitem__(self, subproblems: Tensor) -> Lines:
+    def __getitem__(self, subproblems: Tensor | slice) -> Lines:
         """Return the lines on some subproblems."""
         return Lines(*(getattr(self, field.name)[subproblems] for field in fields(Lines)))
 
@@ -88,39 +88,66 @@ class Evaluation:
 class DualAscent:
     """The bound of one staged network over one input box `(inputs,)`, for rows of any stage."""
 
-    def __init__(self, network: StagedNetwork, lower: Tensor, upper: Tensor) -> None:
+    def __init__(self, network: HingeNetwork, lower: Tensor, upper: Tensor) -> None:
         self.network = network
-        self.dtype = network.output.bias.dtype
-        self.lower, self.upper = lower.to(self.dtype), upper.to(self.dtype)
-        sizes = [len(stage.bias) for stage in network.hinges]
+        self.dtype, self.device = network.dtype, network.device
+        self.lower, self.upper = (end.to(self.device, self.dtype) for end in (lower, upper))
+        sizes = [stage.size for stage in network.hinges]
         starts = torch.tensor([0, *sizes]).cumsum(0).tolist()
         self.units = [slice(start, start + size) for start, size in zip(starts[:-1], sizes, strict=True)]
         self.left = torch.cat(
             [
-                torch.full((size,), stage.left, dtype=self.dtype)
+                torch.full((size,), stage.left, dtype=self.dtype, device=self.device)
                 for stage, size in zip(network.hinges, sizes, strict=True)
             ]
-            or [torch.zeros(0, dtype=self.dtype)]
+            or [torch.zeros(0, dtype=self.dtype, device=self.device)]
         )
 
-    def bound(self, stage: Stage, rows: Tensor, lines: Lines, slopes: Tensor, multipliers: Tensor | None) -> Tensor:
+    def bound(
+        self, stage: AffineStage, rows: Tensor, lines: Lines, slopes: Tensor, multipliers: Tensor | None
+    ) -> Tensor:
         """Return the bounds `(batch,)` of rows `(batch, values)` of a stage."""
-        return self._back(stage, rows, lines, slopes, multipliers)[0]
+        parts = self._parts(rows, lines, slopes, multipliers)
+        return torch.cat([self._back(stage, *part)[0] for part in parts])
 
     def evaluate(
-        self, stage: Stage, rows: Tensor, lines: Lines, slopes: Tensor, multipliers: Tensor | None
+        self, stage: AffineStage, rows: Tensor, lines: Lines, slopes: Tensor, multipliers: Tensor | None
+    ) -> Evaluation:
+        """Return the bounds of rows of a stage, with their gradients."""
+        parts = [self._evaluate(stage, *part) for part in self._parts(rows, lines, slopes, multipliers)]
+        return Evaluation(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Evaluation)))
+
+    def _parts(
+        self, rows: Tensor, lines: Lines, slopes: Tensor, multipliers: Tensor | None
+    ) -> list[tuple[Tensor, Lines, Tensor, Tensor | None]]:
+        """Return the arguments cut into pieces of subproblems, at least one."""
+        size = self.network.piece or max(1, len(rows))
+        if len(rows) <= size:
+            return [(rows, lines, slopes, multipliers)]
+        return [
+            (
+                rows[part], lines if len(lines.lower) == 1 else lines[part], slopes[part],
+                None if multipliers is None else multipliers[part],
+            )
+            for part in (slice(start, start + size) for start in range(0, len(rows), size))
+        ]  # fmt: skip
+
+    def _evaluate(
+        self, stage: AffineStage, rows: Tensor, lines: Lines, slopes: Tensor, multipliers: Tensor | None
     ) -> Evaluation:
         """Return the bounds of rows of a stage, with their gradients."""
         bound, costs, used, cost_of_input = self._back(stage, rows, lines, slopes, multipliers)
         points = torch.where(cost_of_input > 0, self.lower, self.upper)
-        values = [points]
         z = torch.zeros_like(costs)
         above = costs <= 0
         shift = lines.offset * above
-        for k, hinge in enumerate(self.network.hinges[: self._before(stage)]):
+
+        def at_hinge(k: int, value: Tensor) -> Tensor:
             own = self.units[k]
-            z[:, own] = hinge(values)
-            values.append(torch.addcmul(shift[:, own], used[:, own], z[:, own]))
+            z[:, own] = value
+            return torch.addcmul(shift[:, own], used[:, own], value)
+
+        self.network.forward(stage, points, at_hinge)
         slope_gain = (lines.span * costs * z).masked_fill_(above, 0.0)
         if multipliers is None:
             return Evaluation(bound, points, costs, slope_gain, torch.zeros_like(z))
@@ -130,13 +157,9 @@ class DualAscent:
         multiplier_gain = torch.where(multipliers > 0, low, torch.where(multipliers < 0, high, outside))
         return Evaluation(bound, points, costs, slope_gain, multiplier_gain)
 
-    def _before(self, stage: Stage) -> int:
-        """Return how many hinges come before a stage."""
-        return next((k for k, hinge in enumerate(self.network.hinges) if hinge is stage), len(self.network.hinges))
-
     def ascend(
         self,
-        stage: Stage,
+        stage: AffineStage,
         rows: Tensor,
         lines: Lines,
         slopes: Tensor,
@@ -148,12 +171,31 @@ class DualAscent:
 
         multipliers: None for none.
         """
-        best = torch.full((len(rows),), -torch.inf, dtype=self.dtype)
+        parts = self._parts(rows, lines, slopes, multipliers)
+        found = [self._ascend(stage, *part, steps, goal) for part in parts]
+        multipliers_found = [part[2] for part in found if part[2] is not None]
+        return (
+            torch.cat([part[0] for part in found]),
+            torch.cat([part[1] for part in found]),
+            torch.cat(multipliers_found) if multipliers_found else None,
+        )
+
+    def _ascend(
+        self,
+        stage: AffineStage,
+        rows: Tensor,
+        lines: Lines,
+        slopes: Tensor,
+        multipliers: Tensor | None,
+        steps: int,
+        goal: float,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        best = torch.full((len(rows),), -torch.inf, dtype=self.dtype, device=self.device)
         best_slopes, best_multipliers = slopes, multipliers
         slope_averages, multiplier_averages = ([torch.zeros_like(slopes), torch.zeros_like(slopes)] for _ in range(2))
         size = None
         for step in range(steps + 1):
-            evaluation = self.evaluate(stage, rows, lines, slopes, multipliers)
+            evaluation = self._evaluate(stage, rows, lines, slopes, multipliers)
             better = evaluation.bound > best
             best = torch.where(better, evaluation.bound, best)
             best_slopes = torch.where(better[:, None], slopes, best_slopes)
@@ -176,32 +218,24 @@ class DualAscent:
         return torch.cat(sizes, dim=1) if sizes else costs
 
     def _back(
-        self, stage: Stage, rows: Tensor, lines: Lines, slopes: Tensor, multipliers: Tensor | None
+        self, stage: AffineStage, rows: Tensor, lines: Lines, slopes: Tensor, multipliers: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return (bounds, the cost of each hinge's value, the slopes of the lines in use, the cost of the input)."""
-        pending = {j: rows @ weight for j, weight in stage.weights.items()}
-        total = rows @ stage.bias
         below = torch.addcmul(lines.least, lines.span, slopes)
-        costs = torch.zeros(len(rows), len(self.left), dtype=self.dtype)
+        costs = torch.zeros(len(rows), len(self.left), dtype=self.dtype, device=self.device)
         used = torch.zeros_like(costs)
-        for k in range(self._before(stage) - 1, -1, -1):
-            cost = pending.pop(k + 1, None)
-            if cost is None:
-                continue
-            hinge, own = self.network.hinges[k], self.units[k]
+
+        def at_hinge(k: int, cost: Tensor) -> Tensor:
+            own = self.units[k]
             costs[:, own] = cost
             line = torch.where(cost > 0, below[:, own], lines.slope[:, own])
             used[:, own] = line
-            passed = cost * line if multipliers is None else cost * line - multipliers[:, own]
-            total = total + passed @ hinge.bias
-            for j, weight in hinge.weights.items():
-                pending[j] = torch.addmm(pending[j], passed, weight) if j in pending else passed @ weight
+            return cost * line if multipliers is None else cost * line - multipliers[:, own]
+
+        total, cost = self.network.back(stage, rows, at_hinge)
         total = total + (costs.clamp(max=0) * lines.offset).sum(dim=1)
         if multipliers is not None:
             total = total + (multipliers.clamp(min=0) * lines.lower + multipliers.clamp(max=0) * lines.upper).sum(dim=1)
-        cost = pending.get(0)
-        if cost is None:
-            cost = torch.zeros(len(rows), len(self.lower), dtype=self.dtype)
         total = total + cost.clamp(min=0) @ self.lower + cost.clamp(max=0) @ self.upper
         return total, costs, used, cost
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from encoders.box import Box
 from encoders.linear_model import Direction, LinearModel
-from verifier.bounds.split.stages import StagedNetwork, substituted
+from verifier.bounds.split.form import HingeNetwork
 from verifier.budget import Budget
 from verifier.solvers.highs_backend import WarmModel
 
@@ -30,7 +30,7 @@ class PieceAnswer:
 
 
 def solve_piece(
-    network: StagedNetwork, box: Box, slopes: Tensor, signs: Tensor, row: np.ndarray, budget: Budget
+    network: HingeNetwork, box: Box, slopes: Tensor, signs: Tensor, row: np.ndarray, budget: Budget
 ) -> PieceAnswer:
     """Return proposals for one piece.
 
@@ -39,12 +39,12 @@ def solve_piece(
     """
     splits = torch.nonzero(signs).squeeze(1)
     side = signs[splits].to(torch.float64)
-    weights, bias, outputs, offsets = _affine(network, slopes.to(torch.float64))
+    weights, bias, outputs, offsets = _affine(network, slopes.to(torch.float64), splits)
     cost = torch.from_numpy(row) @ outputs
-    rows = csr_array((side[:, None] * weights[splits]).numpy())
+    rows = csr_array((side[:, None] * weights).numpy())
     try:
         model = LinearModel(
-        cost.numpy(), rows, (-side * bias[splits]).numpy(), np.full(len(splits), np.inf),
+        cost.numpy(), rows, (-side * bias).numpy(), np.full(len(splits), np.inf),
         box.lower.flatten().numpy(), box.upper.flatten().numpy(), Direction.EXACT,
     )  # fmt: skip
         solution = WarmModel(model).solve(budget.remaining)
@@ -72,26 +72,22 @@ def _greatest(cost: np.ndarray, model: LinearModel) -> float:
     return float(np.maximum(cost * model.col_lower, cost * model.col_upper).sum())
 
 
-def _affine(network: StagedNetwork, slopes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return (weights, bias) of what all hinges read, then of the output, as affine functions of the input."""
-    identity = torch.eye(network.inputs, dtype=torch.float64)
-    functions: list[tuple[dict[int, Tensor], Tensor]] = [
-        ({0: identity}, torch.zeros(network.inputs, dtype=torch.float64))
-    ]
-    reads: list[tuple[Tensor, Tensor]] = []
-    nothing = torch.zeros(0, network.inputs, dtype=torch.float64)
-    start = 0
-    for stage in network.hinges:
-        own = slice(start, start + len(stage.bias))
-        start = own.stop
-        weights, bias = substituted(stage, functions)
-        reads.append((weights.get(0, nothing.new_zeros(len(bias), network.inputs)), bias))
-        functions.append(({0: slopes[own, None] * reads[-1][0]}, slopes[own] * bias))
-    weights, offsets = substituted(network.output, functions)
-    outputs = weights.get(0, nothing.new_zeros(len(offsets), network.inputs))
-    return (
-        torch.cat([nothing, *(read[0] for read in reads)]),
-        torch.cat([nothing[:, 0], *(read[1] for read in reads)]),
-        outputs,
-        offsets,
-    )
+def _affine(network: HingeNetwork, slopes: Tensor, splits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return (weights, bias) of what some units read, then of the output, as affine functions of the input.
+
+    splits: `(k,)`, the places of the units among all, in rising order.
+    """
+    sizes = [stage.size for stage in network.hinges]
+    ends = torch.tensor([0, *sizes]).cumsum(0).tolist()
+
+    def at_hinge(k: int, cost: Tensor) -> Tensor:
+        return cost * slopes[ends[k] : ends[k + 1]]
+
+    reads = [(torch.zeros(0, dtype=network.dtype), torch.zeros(0, network.inputs, dtype=network.dtype))]
+    for k, stage in enumerate(network.hinges):
+        own = splits[(splits >= ends[k]) & (splits < ends[k + 1])] - ends[k]
+        if len(own):
+            reads.append(network.back(stage, torch.eye(stage.size, dtype=network.dtype)[own], at_hinge))
+    output = torch.eye(network.output.size, dtype=network.dtype)
+    offsets, outputs = network.back(network.output, output, at_hinge)
+    return torch.cat([read[1] for read in reads]), torch.cat([read[0] for read in reads]), outputs, offsets

@@ -19,7 +19,9 @@ from encoders.passes import expand_max_pools
 from encoders.region import BallRegion
 from encoders.scaling import exponents
 from verifier.bounds.split.dual_ascent import DualAscent, Lines
-from verifier.bounds.split.stages import StagedNetwork, StageUnits, stage_units, staged, with_known_signs
+from verifier.bounds.split.form import HingeNetwork
+from verifier.bounds.split.operators import affordable, chosen_form, open_form
+from verifier.bounds.split.stages import StageUnits
 from verifier.certificates.certificate import SLACK, STEPS, BoxSlopes, leaf_bounds
 from verifier.certificates.split_program import SplitProgram
 
@@ -28,14 +30,14 @@ from verifier.certificates.split_program import SplitProgram
 class SplitQuestion:
     """Whether a class is above every other on a ball (batch 1, inf-norm, on the processor).
 
-    network: without max pools; digest: of the network before. stages: its matrices, float64; units: of their values.
+    network: without max pools; digest: of the network before. stages: matrices or ops, float64; units: of their values.
     """
 
     network: Network
     digest: str
     region: BallRegion
     winner: int
-    stages: StagedNetwork
+    stages: HingeNetwork
     units: StageUnits
 
     @cached_property
@@ -60,8 +62,8 @@ class SplitQuestion:
 def split_question(network: Network, region: BallRegion, winner: int) -> SplitQuestion:
     """Return the question about a network of affine ops, hinges and max pools."""
     plain = expand_max_pools(network)
-    stages, ball = staged(plain), region.enclosure()
-    units = stage_units(stages, ball.lower.flatten(), ball.upper.flatten())
+    ball = region.enclosure()
+    stages, units = chosen_form(plain, ball.lower.flatten(), ball.upper.flatten())
     return SplitQuestion(plain, network.digest, region, winner, stages, units)
 
 
@@ -80,7 +82,7 @@ class PreparedBall:
     boxes: tuple[BoxSlopes, ...]
     reach: np.ndarray
     output: int
-    all_stages: StagedNetwork
+    all_stages: HingeNetwork
     ascent: DualAscent
     open_units: Tensor
     lines: Lines
@@ -119,17 +121,17 @@ class PreparedBall:
 
 def prepare(question: SplitQuestion, steps: int) -> PreparedBall:
     """Return the ball with boxes of what hinges read proved, by slopes from so many steps of ascent."""
-    unit_stages = question.units.applied(question.stages, 0)
+    unit_stages = question.stages.in_units(question.units, 0)
     whole = DualAscent(unit_stages.to(torch.float32), *question.input_ends)
     program = SplitProgram(question.network, question.region.enclosure())
     boxes = _proved_boxes(question, program, whole, steps)
     reach = np.abs(question.rows) @ program.reach(program.network.output.name)
     output = int(exponents(reach.max(keepdims=True))[0])
-    unit_stages = question.units.applied(question.stages, output)
+    unit_stages = question.stages.in_units(question.units, output)
     lines = _lines(question, program, whole.left)
     is_open = lines.span[0] > 0
     open_units = torch.nonzero(is_open).squeeze(1)
-    stages = with_known_signs(unit_stages, is_open, lines.slope[0]).to(torch.float32)
+    stages = open_form(unit_stages, is_open, lines.slope[0]).to(torch.float32)
     ascent = DualAscent(stages, *question.input_ends)
     return PreparedBall(
         question, program, boxes, reach, output, unit_stages.to(torch.float32), ascent, open_units,
@@ -145,11 +147,15 @@ def first_slopes(lines: Lines) -> Tensor:
 def _proved_boxes(
     question: SplitQuestion, program: SplitProgram, whole: DualAscent, steps: int
 ) -> tuple[BoxSlopes, ...]:
-    """Take all nodes into the program, tighten the boxes of what hinges read, and return the slopes that prove them."""
+    """Take all nodes into the program, tighten the boxes of what hinges read, and return the slopes that prove them.
+
+    Where ascent would take too long, or its slopes too many bytes, boxes keep the bounds that need no numbers.
+    """
     boxes: list[BoxSlopes] = []
     while (name := program.advance()) is not None:
+        program.tighten_open_units(name)
         places = program.open_units(name)
-        if program.units and len(places):
+        if steps and program.units and len(places) and affordable(whole.network, len(places), program.units, steps):
             lines = _lines(question, program, whole.left)
             slopes = _box_slopes(whole, name, places, lines, steps)[:, : program.units]
             rounded = (slopes * STEPS).round().to(torch.uint8).numpy()
@@ -162,7 +168,7 @@ def _box_slopes(whole: DualAscent, name: str, places: np.ndarray, lines: Lines, 
     """Return slopes `(2 places, units)` for the bounds of some units of a node, then of their negatives."""
     stage = next(hinge for hinge in whole.network.hinges if hinge.source == name)
     units, each = torch.from_numpy(places), torch.arange(len(places))
-    rows = torch.zeros(2 * len(units), len(stage.bias))
+    rows = torch.zeros(2 * len(units), stage.size)
     rows[each, units] = 1.0
     rows[each + len(units), units] = -1.0
     slopes = first_slopes(lines).expand(len(rows), -1)

@@ -7,13 +7,16 @@ hinge j gives; the output likewise. Any graph of affine ops has this form.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from encoders.network import INPUT, Network, Node
 from encoders.scaling import exponents
+from verifier.bounds.split.form import AffineStage, AtHinge, HingeNetwork
 
 # Constants of ops count as nothing beside values times 2^FAR; float64 ends at 2^1024.
 FAR = 512
@@ -31,6 +34,11 @@ class Stage:
     bias: Tensor
     left: float
 
+    @property
+    def size(self) -> int:
+        """How many values it has."""
+        return len(self.bias)
+
     def __call__(self, values: list[Tensor]) -> Tensor:
         """Return the stage's values `(batch, values)` from those of the stages before, `(batch, n_j)` each."""
         total = self.bias.expand(len(values[0]), -1)
@@ -38,9 +46,10 @@ class Stage:
             total = torch.addmm(total, values[j], weight.T)
         return total
 
-    def to(self, dtype: torch.dtype) -> Stage:
-        """Return the stage in another dtype."""
-        return replace(self, weights={j: w.to(dtype) for j, w in self.weights.items()}, bias=self.bias.to(dtype))
+    def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> Stage:
+        """Return the stage in another dtype or on another device."""
+        weights = {j: weight.to(device, dtype) for j, weight in self.weights.items()}
+        return replace(self, weights=weights, bias=self.bias.to(device, dtype))
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +60,60 @@ class StagedNetwork:
     hinges: tuple[Stage, ...]
     output: Stage
 
-    def to(self, dtype: torch.dtype) -> StagedNetwork:
-        """Return the stages in another dtype."""
-        hinges = tuple(stage.to(dtype) for stage in self.hinges)
-        return StagedNetwork(self.inputs, hinges, self.output.to(dtype))
+    # Matrices are best multiplied with as many subproblems as there are.
+    piece: ClassVar[int | None] = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of all values."""
+        return self.output.bias.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where all values are."""
+        return self.output.bias.device
+
+    def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> StagedNetwork:
+        """Return the stages in another dtype or on another device."""
+        hinges = tuple(stage.to(dtype, device) for stage in self.hinges)
+        return StagedNetwork(self.inputs, hinges, self.output.to(dtype, device))
+
+    def forward(self, stage: Stage, points: Tensor, at_hinge: AtHinge) -> None:
+        """Carry flat points through the hinges before a stage, as of `HingeNetwork`."""
+        values = [points]
+        for k, hinge in enumerate(self.hinges[: self._before(stage)]):
+            values.append(at_hinge(k, hinge(values)))
+
+    def back(self, stage: Stage, rows: Tensor, at_hinge: AtHinge) -> tuple[Tensor, Tensor]:
+        """Return the constants and the costs of the inputs of rows of a stage, as of `HingeNetwork`."""
+        pending = {j: rows @ weight for j, weight in stage.weights.items()}
+        total = rows @ stage.bias
+        for k in range(self._before(stage) - 1, -1, -1):
+            cost = pending.pop(k + 1, None)
+            if cost is None:
+                continue
+            hinge, passed = self.hinges[k], at_hinge(k, cost)
+            total = total + passed @ hinge.bias
+            for j, weight in hinge.weights.items():
+                pending[j] = torch.addmm(pending[j], passed, weight) if j in pending else passed @ weight
+        return total, pending[0] if 0 in pending else rows.new_zeros(len(rows), self.inputs)
+
+    def _before(self, stage: Stage) -> int:
+        """Return how many hinges come before a stage."""
+        return next((k for k, hinge in enumerate(self.hinges) if hinge is stage), len(self.hinges))
+
+    def in_units(self, units: StageUnits, output: int) -> StagedNetwork:
+        """Return the network in units, its output in units of 2^output."""
+        own = (*units.stages[1:], output)
+        stages = [
+            replace(
+                stage,
+                weights={j: torch.ldexp(w, torch.tensor(units.stages[j] - k)) for j, w in stage.weights.items()},
+                bias=torch.ldexp(stage.bias, torch.tensor(-k)),
+            )
+            for stage, k in zip((*self.hinges, self.output), own, strict=True)
+        ]
+        return StagedNetwork(self.inputs, tuple(stages[:-1]), stages[-1])
 
     def outputs(self, points: Tensor) -> Tensor:
         """Return the outputs `(batch, outputs)` at flat points `(batch, inputs)`."""
@@ -75,29 +134,18 @@ class StageUnits:
     stages: tuple[int, ...]
     units: Tensor
 
-    def applied(self, network: StagedNetwork, output: int) -> StagedNetwork:
-        """Return the network in these units, its output in units of 2^output."""
-        own = (*self.stages[1:], output)
-        stages = [
-            replace(
-                stage,
-                weights={j: torch.ldexp(w, torch.tensor(self.stages[j] - k)) for j, w in stage.weights.items()},
-                bias=torch.ldexp(stage.bias, torch.tensor(-k)),
-            )
-            for stage, k in zip((*network.hinges, network.output), own, strict=True)
-        ]
-        return StagedNetwork(network.inputs, tuple(stages[:-1]), stages[-1])
 
-
-def stage_units(network: StagedNetwork, lower: Tensor, upper: Tensor) -> StageUnits:
+def stage_units(network: HingeNetwork, lower: Tensor, upper: Tensor) -> StageUnits:
     """Return units by the values at both ends and the middle of an input box `(inputs,)`; 1 where these are 0."""
     points = torch.stack([lower, (lower + upper) / 2, upper])
-    values, powers = [points], [_exponent(points)]
-    for stage in network.hinges:
-        z = stage(values)
-        values.append(torch.maximum(z, stage.left * z))
-        powers.append(_exponent(z))
-    counts = torch.tensor([len(stage.bias) for stage in network.hinges], dtype=torch.int64)
+    powers = [_exponent(points), *[0] * len(network.hinges)]
+
+    def at_hinge(k: int, z: Tensor) -> Tensor:
+        powers[k + 1] = _exponent(z)
+        return torch.maximum(z, network.hinges[k].left * z)
+
+    network.forward(network.output, points, at_hinge)
+    counts = torch.tensor([stage.size for stage in network.hinges], dtype=torch.int64)
     return StageUnits(tuple(powers), torch.tensor(powers[1:], dtype=torch.int64).repeat_interleave(counts))
 
 
@@ -107,43 +155,44 @@ def _exponent(values: Tensor) -> int:
     return int(exponents(greatest)[0]) if math.isfinite(greatest[0]) else 0
 
 
-def with_known_signs(network: StagedNetwork, is_open: Tensor, slopes: Tensor) -> StagedNetwork:
-    """Return the stages with only the open units of each hinge; the others are affine, with the given slopes.
+def with_known_signs(network: HingeNetwork, is_open: Tensor, slopes: Tensor) -> StagedNetwork:
+    """Return the matrices between the open units of each hinge alone; the others are affine, with the given slopes.
 
     is_open, slopes: `(units,)` over all hinges side by side.
     """
-    # By stage, its values as an affine function of the open units of all stages: (weights by stage, bias).
-    functions: list[tuple[dict[int, Tensor], Tensor]] = [({0: _identity(network.inputs)}, _zeros(network.inputs))]
-    hinges: list[Stage] = []
-    start = 0
-    for k, stage in enumerate(network.hinges):
-        own = slice(start, start + len(stage.bias))
-        start = own.stop
-        weights, bias = substituted(stage, functions)
-        places = torch.nonzero(is_open[own]).squeeze(1)
-        open_weights = {j: weight[places].contiguous() for j, weight in weights.items()}
-        hinges.append(replace(stage, weights=open_weights, bias=bias[places]))
-        known = torch.where(is_open[own], 0.0, slopes[own]).to(bias.dtype)
-        after = {j: known[:, None] * weight for j, weight in weights.items()}
-        after[k + 1] = _identity(len(bias))[:, places]
-        functions.append((after, known * bias))
-    weights, bias = substituted(network.output, functions)
-    return StagedNetwork(network.inputs, tuple(hinges), replace(network.output, weights=weights, bias=bias))
+    sizes = [stage.size for stage in network.hinges]
+    places = [torch.nonzero(part).squeeze(1) for part in is_open.split(sizes)]
+    known = torch.where(is_open, 0.0, slopes).to(network.dtype).split(sizes)
+    hinges = [
+        Stage(stage.source, *_matrices(network, stage, own, places, known), stage.left)
+        for stage, own in zip(network.hinges, places, strict=True)
+    ]
+    every = torch.arange(network.output.size)
+    output = Stage(network.output.source, *_matrices(network, network.output, every, places, known), 1.0)
+    return StagedNetwork(network.inputs, tuple(hinges), output)
 
 
-def substituted(stage: Stage, functions: list[tuple[dict[int, Tensor], Tensor]]) -> tuple[dict[int, Tensor], Tensor]:
-    """Return (weights, bias) of a stage as a function of what the values that it reads are functions of.
+def _matrices(
+    network: HingeNetwork, stage: AffineStage, own: Tensor, places: list[Tensor], known: Sequence[Tensor]
+) -> tuple[dict[int, Tensor], Tensor]:
+    """Return (weights by stage, bias) of some values of a stage: a way back that ends at open units.
 
-    given: by stage, (weights, bias) of its values.
+    places: of the open units of each hinge; known: `(units,)` of each, the slopes of the others.
     """
-    total: dict[int, Tensor] = {}
-    bias = stage.bias
-    for j, weight in stage.weights.items():
-        inner, offset = functions[j]
-        bias = bias + weight @ offset
-        for i, matrix in inner.items():
-            total[i] = total[i] + weight @ matrix if i in total else weight @ matrix
-    return total, bias
+    parts: list[tuple[dict[int, Tensor], Tensor]] = []
+    for some in own.split(network.piece or max(1, len(own))):
+        weights: dict[int, Tensor] = {}
+
+        def at_hinge(k: int, cost: Tensor, weights: dict[int, Tensor] = weights) -> Tensor:
+            weights[k + 1] = cost[:, places[k]]
+            return cost * known[k]
+
+        rows = torch.zeros(len(some), stage.size, dtype=network.dtype)
+        rows[torch.arange(len(some)), some] = 1.0
+        bias, weights[0] = network.back(stage, rows, at_hinge)
+        parts.append((weights, bias))
+    stages = sorted({j for weights, _ in parts for j in weights})
+    return {j: torch.cat([weights[j] for weights, _ in parts]) for j in stages}, torch.cat([bias for _, bias in parts])
 
 
 def staged(network: Network) -> StagedNetwork:

@@ -1,0 +1,86 @@
+"""The part of a program's rows that a few units of a node depend on: a unit of a convolution sees a window only.
+
+Rows that are left out count with multiplier zero, so that what follows from the part follows from the whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from verifier.certificates.sweep import Equations, HingeRows, ProgramRows
+
+# Blocks of the matrix with a larger share of entries are stored dense: products with them are much faster then.
+DENSE = 0.1
+
+
+def stored(block: csr_array) -> np.ndarray | csr_array:
+    """Return a block in the form in which products with it are faster."""
+    return block.toarray() if block.nnz > DENSE * math.prod(block.shape) else block
+
+
+def sub_program(program: ProgramRows, name: str, places: np.ndarray) -> tuple[ProgramRows, np.ndarray]:
+    """Return (the rows on which some units of a node depend, the places of the hinge units in them among all).
+
+    places: `(k,)` in rising order; in the part the node has these units alone.
+    """
+    columns = {name: places}
+    for block in reversed(program.blocks):
+        own = columns.get(block.name)
+        if own is None:
+            continue
+        if isinstance(block, HingeRows):
+            read = [(block.source, own)]
+        else:
+            read = [(source, _columns(weights, own)) for source, weights in block.inputs]
+        for source, found in read:
+            columns[source] = np.union1d(columns[source], found) if source in columns else found
+    blocks: list[Equations | HingeRows] = []
+    units: list[np.ndarray] = []
+    count = 0
+    for block in program.blocks:
+        own = columns.get(block.name)
+        if own is None:
+            continue
+        if isinstance(block, HingeRows):
+            units.append(block.units.start + own)
+            blocks.append(HingeRows(block.name, block.source, block.left, slice(count, count + len(own))))
+            count += len(own)
+        else:
+            blocks.append(_rows(block, own, columns))
+    ends = {key: (low[:, own], high[:, own]) for key, own in columns.items() for low, high in [program.ends[key]]}
+    reach = {key: program.reach[key][own] for key, own in columns.items()}
+    places_of_units = np.concatenate(units) if units else np.zeros(0, dtype=np.int64)
+    return ProgramRows(blocks, ends, reach, program.largest_sum), places_of_units
+
+
+def windows(shape: Sequence[int], places: np.ndarray) -> list[np.ndarray]:
+    """Return the indices of places, `(k,)` in a flattened node of a shape, in groups that see small windows.
+
+    Of a map these are the units of one position; of other shapes all are one group.
+    """
+    if len(shape) != 3:
+        return [np.arange(len(places))]
+    position = places % (shape[1] * shape[2])
+    order = np.argsort(position, kind="stable")
+    cuts = np.flatnonzero(np.diff(position[order])) + 1
+    return [np.sort(group) for group in np.split(order, cuts)]
+
+
+def _columns(weights: np.ndarray | csr_array, rows: np.ndarray) -> np.ndarray:
+    """Return the columns in which some rows have entries, in rising order."""
+    part = weights[rows]
+    if isinstance(part, np.ndarray):
+        return np.flatnonzero(part.any(axis=0))
+    return np.unique(part.indices)
+
+
+def _rows(block: Equations, own: np.ndarray, columns: dict[str, np.ndarray]) -> Equations:
+    inputs: list[tuple[str, np.ndarray | csr_array]] = []
+    for source, weights in block.inputs:
+        part = weights[own][:, columns[source]]
+        inputs.append((source, part if isinstance(part, np.ndarray) else stored(part)))
+    return Equations(block.name, tuple(inputs), block.divisor[own], block.lower[own], block.upper[own], block.size[own])
