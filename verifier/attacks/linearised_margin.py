@@ -62,7 +62,7 @@ class LinearisedMargin(Attack):
     """Adv_Alpha: towards the class whose linearised boundary is nearest.
 
     It tries the shortest step, lengthened by the share `overshoot` (the step itself ends on a tie), and the step in
-    that direction as long as the radius; the nearer unsafe one is proposed.
+    that direction as long as the radius; the nearer unsafe one is proposed. whole: the latter is, untried.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("inf", "2", "1")
@@ -70,6 +70,7 @@ class LinearisedMargin(Attack):
 
     form: Form = "softmax"
     overshoot: float = 0.02
+    whole: bool = False
 
     def propose(self, search: Search) -> Tensor:
         """Return the nearer of the two points that is unsafe, else the one with the lesser margin."""
@@ -82,9 +83,11 @@ class LinearisedMargin(Attack):
         search.record.note_gradient(rows, model.vanishing())
         margins, gradients = self._boundary(model, search.targets, nearest.norm)
         below, above = nearest.rooms(nearest.centre)
-        shortest = step_to_halfspace(gradients, margins, below, above, nearest.norm)
         caps = torch.where(gradients > 0, below, above).to(gradients.dtype)
         longest = steepest(gradients, search.region.radius, nearest.norm, caps)
+        if self.whole:
+            return nearest.clamp(nearest.centre + longest.to(nearest.centre.dtype).reshape_as(nearest.centre))
+        shortest = step_to_halfspace(gradients, margins, below, above, nearest.norm)
         for step in ((1.0 + self.overshoot) * shortest, longest):
             nearest.evaluate(
                 rows, nearest.clamp(nearest.centre + step.to(nearest.centre.dtype).reshape_as(nearest.centre))
