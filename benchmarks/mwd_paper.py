@@ -6,7 +6,7 @@
 table1     accuracy under attack at epsilon .3: ReLU, sigmoid, MWD, MWD attacked through pseudogradients
 figure1    accuracy against epsilon (0 to .5) under I-FGSM and PGD
 figure2    lower (intervals) and upper (all attacks) bounds of MWD's accuracy beside the others' upper bounds
-figure3    the same beside ReLU networks trained with FGSM, I-FGSM and PGD examples (--mixing batch or steps)
+figure3    the same beside ReLU networks trained with FGSM, I-FGSM and PGD examples (--regime mixed or two-step)
 gradients  training with pseudogradients against true gradients, two architectures
 
 Every option scales: `--runs 1 --epochs 1 --inputs 100` is a minute. Networks are trained once into --cache (about
@@ -173,7 +173,11 @@ def figure3(experiment: Experiment) -> None:
     }
     for attack in ("fgsm", "ifgsm", "pgd"):
         network = experiment.network(
-            "relu", 0, attack=attack, mixing=experiment.options.mixing, epochs=experiment.options.adversarial_epochs
+            "relu",
+            0,
+            attack=attack,
+            regime=experiment.options.regime,
+            epochs=experiment.options.adversarial_epochs,
         )
         curves[f"relu({attack}) attacked"] = strongest(experiment, network)
     finish(experiment, "figure3", curves, "MWD beside adversarially trained ReLU networks")
@@ -210,7 +214,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--inputs", type=int, default=1000)
     parser.add_argument("--adversarial-epochs", type=int, default=10, help="figure3: of the ReLU networks")
-    parser.add_argument("--mixing", choices=("batch", "steps"), default="batch")
+    parser.add_argument("--regime", choices=("mixed", "two-step"), default="mixed")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "robustness-verifier" / "models")
     parser.add_argument("--out", type=Path, default=Path("runs") / "mwd-paper")
     options = parser.parse_args()

@@ -14,7 +14,7 @@ from typing import Any
 from verifier.commands.request import Request
 from verifier.commands.verify_request import ReadNetworks, VerifyRequest
 from verifier.options import GROUPS, add_options, option_names, radius, target
-from verifier.training.request import TrainRequest
+from verifier.training.request import NETWORKS, TrainRequest
 
 MODEL = "a file (.onnx, .pt2, .safetensors), or digits-mwd, digits-relu, digits-conv"
 DATA = "digits, mnist, fashion-mnist, cifar10, a .npz with x and y, or a .csv"
@@ -110,8 +110,7 @@ def _add_verify(groups: Groups) -> None:
 
 
 def _add_train(groups: Groups) -> None:
-    names = "mwd, mwd-conv, relu, sigmoid, lenet or lenet-linear-convolutions"
-    groups["question"].add_argument("name", metavar="NAME", help=names)
+    groups["question"].add_argument("name", metavar="NAME", help=", ".join(NETWORKS))
     groups["data"].add_argument("--data", required=True, metavar="DATA", help=DATA)
     words = "the .safetensors file to write"
     groups["output"].add_argument("--out", required=True, type=Path, metavar="FILE", help=words)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from encoders import read_network, write_network
+from encoders import write_network
 from encoders.formats.torch_export import from_module
 from encoders.layers import Mwd, MwdConv2d
 from verifier.commands.request import Progress
@@ -20,10 +22,14 @@ from verifier.data import Dataset, load_data
 from verifier.runs.records import SCHEMA
 from verifier.subject import choose_device
 from verifier.training.architectures import ARCHITECTURES, Architecture
-from verifier.training.recipes import Recipe, recipe_of
-from verifier.training.request import TrainOptions, TrainRequest
-from verifier.training.trainer import History, Plan, Trainer
-from verifier.training.validation import Score, split
+from verifier.training.dropout import with_dropout
+from verifier.training.history import History
+from verifier.training.plan import Plan
+from verifier.training.recipes import Job, Recipe, recipe_of
+from verifier.training.request import REGIMES, TrainOptions, TrainRequest
+from verifier.training.start import load_weights
+from verifier.training.trainer import Regime, Trainer
+from verifier.training.validation import JUDGE, Score, split
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class TrainResult:
 
     out: the .safetensors file.
     metadata: what the file says of its training: plan, options, validation scores, best epoch.
-    history: the epochs' losses and scores.
+    history: the epochs' losses and scores, and the epoch that diverged.
     """
 
     out: Path
@@ -54,14 +60,16 @@ def train(
 ) -> TrainResult:
     """Train a network and write it to a .safetensors file; return its accuracies.
 
-    name: mwd, mwd-conv, relu, sigmoid, lenet or lenet-linear-convolutions.
+    name: of the table `ARCHITECTURES`: mwd, mwd-conv, relu, sigmoid, linear, mlp, lenet, cnn-small, resnet18, ...
     data: a name (its training part), a .npz file, or a `Dataset`.
     out: the file to write.
     progress: called with (batches done, batches in all).
     options: as `TrainRequest` says.
 
-    The epoch with the best validation accuracy (certified accuracy, where an epsilon is given) is kept. A checkpoint
-    beside `out` lets the same command continue. Raises ValueError on anything impossible before work starts.
+    The epoch with the best validation score is kept: accuracy, that under attack, or that which intervals certify, by
+    what the regime trains for. A checkpoint beside `out` lets the same command continue; a log of the epochs is
+    written beside it as .csv. A training that diverges ends with the best epoch before; ValueError if there is none.
+    Raises ValueError on anything impossible before work starts.
     """
     path = Path(out)
     if path.suffix != ".safetensors":
@@ -75,7 +83,7 @@ def train(
     if checkpoint.exists():
         trainer.resume(checkpoint)
     path.parent.mkdir(parents=True, exist_ok=True)
-    history = trainer.run(checkpoint, progress)
+    history = trainer.run(checkpoint, progress, path.with_suffix(".csv"))
     metadata = _metadata(request, architecture, dataset, trainer)
     network = from_module(trainer.module.cpu(), tuple(trainer.inputs.shape[1:]))
     write_network(network, path, json.loads(json.dumps(metadata)))
@@ -87,14 +95,41 @@ def _prepared(request: TrainRequest, architecture: Architecture, dataset: Datase
     """Return the trainer of a request, ready to run or to be taken up again."""
     recipe, device = recipe_of(request), choose_device(request.device)
     rate = request.learning_rate or recipe.learning_rate or architecture.learning_rate
-    plan = Plan(request.epochs, request.batch, rate, request.schedule, request.seed)
+    plan = Plan(
+        request.epochs, request.batch, rate, request.schedule, request.seed, tuple(request.augment),
+        request.pseudo_share, request.pseudo_decay, request.pseudo_epochs, request.patience,
+        request.ramp if "ramp" in REGIMES[request.regime_name] else 0.0,
+    )  # fmt: skip
+    if plan.augment and not architecture.images:
+        raise ValueError(f"--augment changes images; {request.name} takes vectors")
     inputs, labels = _tensors(dataset, architecture.images, request.limit, device)
     module = _module(request, architecture, recipe, inputs, int(labels.max()) + 1)
     held_out, kept = split(len(inputs), request.seed)
-    score = Score(inputs[held_out], labels[held_out], request.certified_epsilon, dataset.clip)
     optimiser = (recipe.optimiser or architecture.optimiser)(module.parameters(), plan.learning_rate)
-    regime = recipe.regime(request, architecture, dataset.clip)
+    job = Job(request, architecture, dataset.clip, recipe)
+    regime = recipe.regime(job)
+    _try(regime, module, inputs[kept[:2]], labels[kept[:2]], request)
+    score = _score(job, inputs[held_out], labels[held_out])
     return Trainer(module, regime, optimiser, (inputs[kept], labels[kept]), plan, score)
+
+
+def _score(job: Job, inputs: Tensor, labels: Tensor) -> Score:
+    """Return what judges an epoch: what the regime trains for."""
+    if not job.recipe.judged:
+        boxes = job.request.certified_epsilon
+        return Score(inputs, labels, boxes, job.domain)
+    radius = job.request.certified_epsilon or job.request.attack_epsilon
+    return Score(inputs, labels, 0.0, job.domain, dataclasses.replace(job.adversary(radius), attack=JUDGE))
+
+
+def _try(regime: Regime, module: nn.Module, x: Tensor, y: Tensor, request: TrainRequest) -> None:
+    """Raise ValueError if the regime does not fit the network: it is tried on two inputs and a copy."""
+    with torch.random.fork_rng(devices=[]):
+        try:
+            for loss in regime(copy.deepcopy(module).train(), x, y, 1.0):
+                loss.detach()
+        except TypeError as error:
+            raise ValueError(f"regime {request.regime_name} does not fit {request.name}: {error}") from None
 
 
 def _module(
@@ -103,12 +138,14 @@ def _module(
     """Return the module to train, with its first weights, on the device of the inputs."""
     torch.manual_seed(request.seed)
     hidden = tuple(request.hidden) or architecture.hidden
-    module = architecture.make(inputs.shape[1:], hidden, request.types, classes).to(inputs.device)
+    module = architecture.make(inputs.shape[1:], hidden, request.types, classes)
+    if request.regime_name == "dropout":
+        module = with_dropout(module, request.dropout)
+    module = module.to(inputs.device)
     if request.start is not None:
-        _load_weights(module, Path(request.start))
+        load_weights(module, Path(request.start))
     for layer in module.modules():
         if isinstance(layer, Mwd | MwdConv2d):
-            layer.pseudo_share = request.pseudo_share
             layer.sharpness = recipe.sharpness if request.sharpness is None else request.sharpness
     return module
 
@@ -123,30 +160,20 @@ def _tensors(dataset: Dataset, images: bool, limit: int | None, device: torch.de
     return (inputs if images else inputs.flatten(1)).to(device), labels.to(device)
 
 
-def _load_weights(module: nn.Module, path: Path) -> None:
-    """Copy the weights of a native file into the module, layer by layer."""
-    layers = [layer for layer in module.modules() if isinstance(layer, Mwd | MwdConv2d)]
-    stored = [node.op.parameters() for node in read_network(path).nodes if node.op.measures_distances]
-    sizes = [[tuple(layer.u.shape) for layer in layers], [tuple(values["weight"].shape) for values in stored]]
-    if not layers or sizes[0] != sizes[1]:
-        raise ValueError(f"{path}: holds MWD layers {sizes[1]}, the network to train has {sizes[0]}")
-    with torch.no_grad():
-        for layer, values in zip(layers, stored, strict=True):
-            layer.u.copy_(values["weight"])
-            layer.w.copy_(values["attractor"])
-            layer.negated.copy_(values["negated"])
-
-
 def _metadata(request: TrainRequest, architecture: Architecture, dataset: Dataset, trainer: Trainer) -> dict[str, Any]:
     """Return what the model file says of its training."""
-    sharpness = recipe_of(request).sharpness if request.sharpness is None else request.sharpness
-    start, attack = request.start, request.attack
+    recipe = recipe_of(request)
+    start = request.start
+    special = {name: getattr(request, name) for name in REGIMES[request.regime_name]}
+    attacked = "attack" in special
+    if attacked:
+        special["attack"] = [request.attack or recipe.attack, request.attack_epsilon, recipe.mixing]
     return {
         "architecture": request.name, "data": dataset.name, "plan": vars(trainer.plan),
-        "certified_epsilon": request.certified_epsilon, "certified_share": request.certified_share,
-        "sensitivity_cost": request.sensitivity_cost, "pseudo_share": request.pseudo_share, "sharpness": sharpness,
-        "attack": attack and [attack, request.attack_epsilon, request.mixing],
+        "regime": request.regime_name, "attack": None, **special,
+        "sharpness": recipe.sharpness if request.sharpness is None else request.sharpness,
         "hidden": list(request.hidden) or list(architecture.hidden), "start": None if start is None else str(start),
         "validation_scores": trainer.history.scores, "best_epoch": trainer.history.best_epoch + 1,
+        "diverged_in_epoch": trainer.history.diverged,
         "start_digest": None if start is None else hashlib.sha256(Path(start).read_bytes()).hexdigest(),
     }  # fmt: skip

@@ -9,5 +9,10 @@ from verifier.commands.train import TrainResult
 
 def shown(result: TrainResult) -> Iterator[RenderableType]:
     """Yield what a terminal shows."""
-    best = result.history.best_epoch
-    yield f"{result.out}: best epoch {best + 1}, validation score {result.history.scores[best]:.2%}"
+    history, best = result.history, result.history.best_epoch
+    if history.diverged is not None:
+        yield (
+            f"training diverged in epoch {history.diverged}: a loss or a weight was not finite; the best epoch before "
+            "is kept (lower the learning rate)"
+        )
+    yield f"{result.out}: best epoch {best + 1}, validation score {history.scores[best]:.2%}"

@@ -1,12 +1,13 @@
 """What can be trained: a name, the modules it stands for, and the paper's loss and optimiser for it.
 
 MWD and sigmoid networks use squared error and AdaDelta, ReLU networks cross-entropy and AdaDelta (Agrawal et al.
-2019, section 7); LeNet uses cross-entropy and Adam.
+2019, section 7); all others use cross-entropy and Adam.
 """
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import cast
 
@@ -16,6 +17,7 @@ from torch.nn import functional
 
 from encoders.layers import Mwd, MwdConv2d
 from encoders.layers.mwd import UnitTypes
+from verifier.training.convolutional import cnn_small, cnn_wide, lenet, network_in_network, resnet18
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 # Takes (parameters, learning rate).
@@ -106,25 +108,19 @@ def _fully_connected(activation: type[nn.Module], last: bool) -> Callable[..., n
     return make
 
 
-def _lenet(activated: bool) -> Callable[..., nn.Sequential]:
-    """Return the maker of LeNets, with a relu after each convolution or, as in Caffe's, with none."""
+def _linear(shape: Sequence[int], hidden: Sequence[int], types: Sequence[str], classes: int) -> nn.Sequential:
+    if hidden or types:
+        raise ValueError("linear has neither hidden layers nor unit types; leave them out")
+    return nn.Sequential(nn.Linear(_vector_size(shape), classes))
 
-    def make(shape: Sequence[int], hidden: Sequence[int], types: Sequence[str], classes: int) -> nn.Sequential:
-        if len(shape) != 3 or types:
-            message = "lenet takes images (channels, height, width) and no unit types"
-            raise ValueError(f"{message}, got shape {tuple(shape)}")
-        size = [(((n - 4) // 2) - 4) // 2 for n in shape[1:]]
-        if min(size) < 1:
-            raise ValueError(f"lenet needs images of at least 16 x 16, got {tuple(shape)}")
-        (width,) = hidden
-        relu = [nn.ReLU()] if activated else []
-        return nn.Sequential(
-            nn.Conv2d(shape[0], 20, 5), *relu, nn.MaxPool2d(2),
-            nn.Conv2d(20, 50, 5), *relu, nn.MaxPool2d(2),
-            nn.Flatten(), nn.Linear(50 * size[0] * size[1], width), nn.ReLU(), nn.Linear(width, classes),
-        )  # fmt: skip
 
-    return make
+def _convolutional(make: Callable[[Sequence[int], Sequence[int], int], nn.Sequential]) -> Callable[..., nn.Sequential]:
+    def checked(shape: Sequence[int], hidden: Sequence[int], types: Sequence[str], classes: int) -> nn.Sequential:
+        if types:
+            raise ValueError("unit types are those of MWD layers; leave them out here")
+        return make(shape, hidden, classes)
+
+    return checked
 
 
 def _vector_size(shape: Sequence[int]) -> int:
@@ -133,13 +129,26 @@ def _vector_size(shape: Sequence[int]) -> int:
     return int(shape[0])
 
 
+def _image_network(
+    make: Callable[[Sequence[int], Sequence[int], int], nn.Sequential], hidden: tuple[int, ...]
+) -> Architecture:
+    return Architecture(_convolutional(make), hidden, functional.cross_entropy, adam, 1e-3, images=True)
+
+
 ARCHITECTURES: dict[str, Architecture] = {
     "mwd": Architecture(_mwd, (512, 512, 512), squared_error, _adadelta, 5.0),
     "mwd-conv": Architecture(_mwd_conv, (16, 128), squared_error, _adadelta, 5.0, images=True),
     "relu": Architecture(_fully_connected(nn.ReLU, False), (512, 512, 512), functional.cross_entropy, _adadelta, 1.0),
     "sigmoid": Architecture(_fully_connected(nn.Sigmoid, True), (512, 512, 512), squared_error, _adadelta, 1.0),
-    "lenet": Architecture(_lenet(True), (500,), functional.cross_entropy, adam, 1e-3, images=True),
-    "lenet-linear-convolutions": Architecture(_lenet(False), (500,), functional.cross_entropy, adam, 1e-3, images=True),
+    "linear": Architecture(_linear, (), functional.cross_entropy, adam, 1e-3),
+    # Huang et al. (2015), section 5.
+    "mlp": Architecture(_fully_connected(nn.ReLU, False), (1000, 1000), functional.cross_entropy, adam, 1e-3),
+    "lenet": _image_network(partial(lenet, True), (500,)),
+    "lenet-linear-convolutions": _image_network(partial(lenet, False), (500,)),
+    "cnn-small": _image_network(cnn_small, (16, 32, 100)),
+    "cnn-wide": _image_network(cnn_wide, (64, 128, 512)),
+    "nin": _image_network(network_in_network, (192,)),
+    "resnet18": _image_network(resnet18, (64,)),
 }
 
 

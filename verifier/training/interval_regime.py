@@ -1,9 +1,15 @@
-"""Certified training of MWD networks on the ends of the propagated intervals.
+"""Certified training on the ends of propagated intervals, alone or mixed with an attack.
 
-loss = (1 - kappa) clean + kappa worst, where worst is the squared error with every class at the end of its
-interval that hurts most: the label's lower end, the others' upper ends. The scheme is interval bound propagation
-training (Gowal et al. 2018); for MWD networks, with pseudogradients through both ends, no published use is known.
-The radius rises linearly from `RAMP_START` of its final value over the first `RAMP` of training.
+With `worst` the scores that hurt most over the box (`intervals.worst_scores`), L the loss of the architecture and a
+radius that rises linearly over the first `ramp.until` of training:
+
+    IntervalEnds   (1 - kappa) L(x) + kappa L(worst of the ball) + cost (tightness + balance)  (Gowal et al. 2018)
+    SmallBoxes     L(worst of a box of radius share * epsilon around an attacked point)  (SABR: Mueller et al. 2023)
+    Expressive     (1 - alpha) L(x') + alpha L(worst of the ball), x' attacked           (MTL-IBP: De Palma et al. 2024)
+
+The regularisers are those of Shi et al. (2021): layers whose boxes grow more than 2 times over that of the input, and
+relus whose active and inactive parts differ by more than a factor 2 in mean or variance, are penalised; their weight
+falls to 0 with the ramp. For MWD networks, with pseudogradients through both ends, no published use is known.
 """
 
 from collections.abc import Iterator
@@ -11,37 +17,119 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from encoders.layers import Mwd, MwdConv2d
-from verifier.training.architectures import squared_error
+from verifier.training.adversaries import Adversary, Domain
+from verifier.training.intervals import Boxes, worst_scores
+from verifier.training.regimes import Described, Loss
 
-RAMP = 0.6
-RAMP_START = 0.5
+# What ratios of widths, means and variances are to reach (Shi et al. 2021).
+TOLERANCE = 0.5
+LEAST = 1e-12
 
 
 @dataclass(frozen=True)
-class IntervalEnds:
-    """Half clean squared error, half squared error at the worst ends of intervals of radius `epsilon`."""
+class Ramp:
+    """The share of the radius at a time of training: from `start` to 1 at `until`, linear."""
 
+    start: float = 0.5
+    until: float = 0.6
+
+    def at(self, progress: float) -> float:
+        """Return the share."""
+        if progress >= self.until:
+            return 1.0
+        return min(1.0, self.start + (1.0 - self.start) * progress / self.until)
+
+
+@dataclass(frozen=True, repr=False)
+class IntervalEnds(Described):
+    """The clean loss and that at the worst ends of intervals of radius `epsilon`, of which kappa is the share."""
+
+    loss: Loss
     epsilon: float
     kappa: float = 0.5
-    domain: tuple[float, float] | None = None
+    domain: Domain = None
+    ramp: Ramp = Ramp()
+    cost: float = 0.0
 
     def __call__(self, module: nn.Module, x: Tensor, y: Tensor, progress: float) -> Iterator[Tensor]:
         """Yield the loss of the batch."""
-        radius = self.epsilon * min(1.0, RAMP_START + (1.0 - RAMP_START) * progress / RAMP)
-        lower, upper = x - radius, x + radius
-        if self.domain is not None:
-            lower, upper = lower.clamp(min=self.domain[0]), upper.clamp(max=self.domain[1])
-        for layer in module.children():
-            if isinstance(layer, nn.Flatten | nn.Unflatten):
-                lower, upper = layer(lower), layer(upper)
-            elif isinstance(layer, Mwd | MwdConv2d):
-                lower, upper = layer.pseudo_interval(lower, upper)
-            else:
-                raise TypeError(f"interval training takes a chain of MWD layers, got {type(layer).__name__}")
-        target = functional.one_hot(y, lower.shape[1]).to(x.dtype)
-        worst = torch.where(target.bool(), lower, upper)
-        clean = squared_error(module(x), y)
-        yield (1 - self.kappa) * clean + self.kappa * ((worst - target) ** 2).sum(dim=1).mean()
+        share = self.ramp.at(progress)
+        start = around(x, x, share * self.epsilon, self.domain)
+        boxes, worst = worst_scores(module, start, y)
+        total = (1 - self.kappa) * self.loss(boxes.clean, y) + self.kappa * self.loss(worst, y)
+        if self.cost and share < 1:
+            total = total + (1 - share) * self.cost * (tightness(start) + balance(start.hinges))
+        yield total
+
+
+@dataclass(frozen=True, repr=False)
+class SmallBoxes(Described):
+    """The loss at the worst ends of small boxes inside the ball, around attacked points.
+
+    adversary: of the whole radius; share: of it that the half-width of the box is.
+    """
+
+    loss: Loss
+    adversary: Adversary
+    share: float
+    ramp: Ramp = Ramp()
+
+    def __call__(self, module: nn.Module, x: Tensor, y: Tensor, progress: float) -> Iterator[Tensor]:
+        """Yield the loss of the batch."""
+        size = self.ramp.at(progress)
+        middle = self.adversary(module, x, y, size * (1 - self.share))
+        boxes = around(x, middle, size * self.share * self.adversary.radius, self.adversary.domain)
+        yield self.loss(worst_scores(module, boxes, y)[1], y)
+
+
+@dataclass(frozen=True, repr=False)
+class Expressive(Described):
+    """The loss on attacked points and that at the worst ends of the whole ball, of which alpha is the share."""
+
+    loss: Loss
+    adversary: Adversary
+    alpha: float
+    ramp: Ramp = Ramp()
+
+    def __call__(self, module: nn.Module, x: Tensor, y: Tensor, progress: float) -> Iterator[Tensor]:
+        """Yield the loss of the batch."""
+        size = self.ramp.at(progress)
+        points = self.adversary(module, x, y, size)
+        # Batch statistics are those of the attacked points, which the network is run on.
+        boxes, worst = worst_scores(module, around(points, x, size * self.adversary.radius, self.adversary.domain), y)
+        yield (1 - self.alpha) * self.loss(boxes.clean, y) + self.alpha * self.loss(worst, y)
+
+
+def around(clean: Tensor, middle: Tensor, radius: float, domain: Domain) -> Boxes:
+    """Return boxes around points `(batch, *shape)`, cut to the domain, with the inputs to run beside them."""
+    lower, upper = middle - radius, middle + radius
+    if domain is not None:
+        lower, upper = lower.clamp(min=domain[0]), upper.clamp(max=domain[1])
+    return Boxes(clean, lower, upper)
+
+
+def tightness(boxes: Boxes) -> Tensor:
+    """Return the mean of max(0, 1 - w_0 / (TOLERANCE w_i)), w_i the mean width of the boxes before relus i."""
+    width = (boxes.upper - boxes.lower).mean()
+    ratios = [width / (upper - lower).mean().clamp(min=LEAST) for lower, upper in boxes.hinges]
+    return _shortfall(ratios, width)
+
+
+def balance(hinges: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return how far relus are from equal parts of active and inactive units, in means and variances of middles."""
+    ratios = []
+    for lower, upper in hinges:
+        middle = (lower + upper) / 2
+        active, inactive = (lower > 0).to(middle), (upper < 0).to(middle)
+        spread = (middle - middle.mean()) ** 2
+        for values in (middle.abs(), spread):
+            on, off = (values * active).sum().clamp(min=LEAST), (values * inactive).sum().clamp(min=LEAST)
+            ratios.append(torch.minimum(on / off, off / on))
+    return _shortfall(ratios, hinges[0][0]) if hinges else torch.zeros(())
+
+
+def _shortfall(ratios: list[Tensor], like: Tensor) -> Tensor:
+    if not ratios:
+        return like.new_zeros(())
+    return (TOLERANCE - torch.stack(ratios)).clamp(min=0).mean() / TOLERANCE

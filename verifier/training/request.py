@@ -9,13 +9,44 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from verifier.options import number, option, radius
 
-# Names of `verifier.training.regimes.ADVERSARIAL_SETTINGS`, which loads torch.
-ATTACKS = ("fgsm", "ifgsm", "pgd")
+if TYPE_CHECKING:
+    from encoders.region import Norm
+
+# Names of tables that load torch.
+NETWORKS = (
+    "mwd", "mwd-conv", "relu", "sigmoid", "linear", "mlp", "lenet", "lenet-linear-convolutions", "cnn-small",
+    "cnn-wide", "nin", "resnet18",
+)  # fmt: skip
+ATTACKS = (
+    "fgsm", "ifgsm", "pgd", "fgsm-random", "mi-fgsm", "pgd-short", "apgd", "adv-loss", "adv-loss-sign", "adv-alpha",
+)  # fmt: skip
 MWD_NETWORKS = ("mwd", "mwd-conv")
+
+_ATTACK = ("attack", "attack_epsilon", "attack_norm", "attack_steps", "attack_step", "restarts", "unclipped")
+_CERTIFIED = ("certified_epsilon", "ramp")
+# The options that each regime takes, beside those of every training.
+REGIMES: dict[str, tuple[str, ...]] = {
+    "plain": (),
+    "dropout": ("dropout",),
+    "adversarial": _ATTACK,
+    "mixed": (*_ATTACK, "attack_share"),
+    "two-step": _ATTACK,
+    "goodfellow": (*_ATTACK, "attack_share"),
+    "lwa": _ATTACK,
+    "lwa-layer": tuple({*_ATTACK, "layer"} - {"unclipped"}),
+    "perturbed-only": _ATTACK,
+    "robust-linear": ("certified_epsilon", "attack_norm", "unclipped"),
+    "interval": (*_CERTIFIED, "certified_share", "interval_cost"),
+    "sabr": (*_CERTIFIED, "box_share", "attack", "attack_steps", "attack_step", "restarts"),
+    "mtl-interval": (*_CERTIFIED, "certified_share", "attack", "attack_steps", "attack_step", "restarts"),
+    "sensitivity": ("sensitivity_cost",),
+}
+# Every option that some regimes do not take.
+_SPECIAL = {name for names in REGIMES.values() for name in names}
 
 
 class TrainOptions(TypedDict, total=False):
@@ -29,12 +60,27 @@ class TrainOptions(TypedDict, total=False):
     schedule: str
     pseudo_share: float
     sharpness: float | None
+    pseudo_decay: float
+    pseudo_epochs: int | None
+    regime: str | None
     attack: str | None
     attack_epsilon: float
-    mixing: Literal["batch", "steps"]
+    attack_norm: Norm | None
+    attack_steps: int | None
+    attack_step: float | None
+    attack_share: float
+    restarts: int | None
+    unclipped: bool
+    layer: str | None
     certified_epsilon: float
     certified_share: float
+    ramp: float
+    interval_cost: float
+    box_share: float
     sensitivity_cost: float
+    dropout: float
+    augment: Sequence[str]
+    patience: int | None
     start: str | Path | None
     limit: int | None
     seed: int
@@ -50,14 +96,25 @@ class TrainRequest:
     epochs, batch, learning_rate, schedule: passes over the data, inputs of a step, and the rate with how it falls
     ("cosine" or "constant"); None: the rate of recipe or architecture.
     hidden, types: sizes of the hidden layers and unit types of MWD layers; empty: the architecture's.
-    pseudo_share: of the MWD layers' gradients, 1 pseudo to 0 true.
+    pseudo_share, pseudo_decay, pseudo_epochs: of the MWD layers' gradients, 1 pseudo to 0 true, multiplied by the decay
+    after each epoch; true ones follow after so many epochs.
     sharpness: of the pseudogradient's shares (see `encoders.layers.mwd`); None: the recipe's.
-    attack, attack_epsilon, mixing: mix adversarial examples of this radius in (see `Adversarial`).
-    certified_epsilon: train MWD networks on the ends of the intervals of this radius, which rises to it during
-    training; certified_share is the part of the loss that the ends have.
+    regime: a row of `REGIMES`; None: what the other options ask for (an attack: mixed; a certified epsilon: interval; a
+    sensitivity cost: sensitivity), else plain.
+    attack, attack_epsilon, attack_norm, attack_steps, attack_step, restarts: what perturbs inputs (see
+    `verifier.training.adversaries`), within which radius; steps are in units of it. None: what the regime or the attack
+    has. unclipped: perturbed inputs may leave the domain.
+    attack_share: what the perturbed half counts in the loss of mixed (Goodfellow et al. 2015: 1 - alpha).
+    layer: the name of the layer whose output lwa-layer perturbs.
+    certified_epsilon: train on the ends of the intervals of this radius, which rises to it over the first `ramp` of
+    training; certified_share is the part of the loss that the ends have; interval_cost weighs the regularisers of
+    interval; box_share is the part of the radius that the boxes of sabr have.
     sensitivity_cost: add that times the mean Lipschitz bound of the outputs to the loss of an MWD network (see
     `Sensitivity`).
-    start: take the weights of this file (same architecture).
+    dropout: the probability with which values behind dense relus are dropped.
+    augment: shift or flip images at random (see `verifier.training.augmentation`).
+    patience: stop after so many epochs without a better validation score.
+    start: take the weights of this file, of the same architecture.
     limit, seed, device, data_dir: as of `verifier.commands.request.Request`; the seed is that of weights, order and
     held-out inputs.
 
@@ -70,7 +127,7 @@ class TrainRequest:
     types: Sequence[str] = option((), "training", "mwd: plain, negated or mixed for each layer", nargs="+", metavar="T")
     batch: int = option(100, "training", "inputs of a step (default: 100)", type=int, metavar="N")
     learning_rate: float | None = option(
-        None, "training", "default: 5 for mwd, 1 for relu and sigmoid, .01 certified", type=float, metavar="R"
+        None, "training", "at the start (default: the regime's, else the network's)", type=float, metavar="R"
     )
     schedule: str = option("cosine", "training", "cosine (default) or constant", metavar="NAME")
     pseudo_share: float = option(
@@ -79,18 +136,47 @@ class TrainRequest:
     sharpness: float | None = option(
         None, "training", "mwd: of pseudogradients; default: 1, certified 4", type=number, metavar="B"
     )
-    attack: str | None = option(None, "training", "mix in adversarial examples: fgsm, ifgsm or pgd", metavar="NAME")
-    attack_epsilon: float = option(0.3, "training", "their radius (default: 0.3)", type=radius, metavar="E")
-    mixing: Literal["batch", "steps"] = option(
-        "batch", "training", "one step on both halves, or one on each", choices=("batch", "steps")
+    pseudo_decay: float = option(
+        1.0, "training", "mwd: what multiplies that share after each epoch (default: 1)", type=float, metavar="R"
     )
-    certified_epsilon: float = option(0.0, "training", "mwd: train on interval ends", type=radius, metavar="E")
+    pseudo_epochs: int | None = option(
+        None, "training", "mwd: true gradients after so many epochs", type=int, metavar="N"
+    )
+    regime: str | None = option(None, "training", f"how to train: {', '.join(REGIMES)}", metavar="NAME")
+    attack: str | None = option(None, "training", f"what perturbs inputs: {', '.join(ATTACKS)}", metavar="NAME")
+    attack_epsilon: float = option(0.3, "training", "its radius (default: 0.3)", type=radius, metavar="E")
+    attack_norm: Norm | None = option(None, "training", "inf, 2 or 1 (default: the regime's)", metavar="NORM")
+    attack_steps: int | None = option(None, "training", "its steps (default: the attack's)", type=int, metavar="N")
+    attack_step: float | None = option(
+        None, "training", "their length in units of the radius", type=number, metavar="R"
+    )
+    attack_share: float = option(
+        0.5, "training", "mixed, goodfellow: weight of perturbed inputs (default: 0.5)", type=number, metavar="S"
+    )
+    restarts: int | None = option(None, "training", "descents of the attack, of which the best", type=int, metavar="N")
+    unclipped: bool = option(False, "training", "perturbed inputs may leave the domain", action="store_true")
+    layer: str | None = option(None, "training", "lwa-layer: which layer's output is perturbed", metavar="NAME")
+    certified_epsilon: float = option(0.0, "training", "train on interval ends", type=radius, metavar="E")
     certified_share: float = option(
-        0.5, "training", "mwd: share of the interval ends in the loss", type=float, metavar="K"
+        0.5, "training", "share of the interval ends in the loss (default: 0.5)", type=float, metavar="K"
+    )
+    ramp: float = option(
+        0.6, "training", "part of the training over which the radius rises (default: 0.6)", type=float, metavar="R"
+    )
+    interval_cost: float = option(
+        0.0, "training", "interval: weight of the regularisers (default: 0)", type=radius, metavar="C"
+    )
+    box_share: float = option(
+        0.4, "training", "sabr: half-width of boxes over the radius (default: 0.4)", type=number, metavar="S"
     )
     sensitivity_cost: float = option(0.0, "training", "mwd: penalise Lipschitz bounds", type=radius, metavar="C")
+    dropout: float = option(0.5, "training", "regime dropout: the probability (default: 0.5)", type=number, metavar="P")
+    augment: Sequence[str] = option((), "training", "change images at random: shift, flip", nargs="+", metavar="NAME")
+    patience: int | None = option(
+        None, "training", "stop after so many epochs without a better score", type=int, metavar="N"
+    )
     start: str | Path | None = option(
-        None, "training", "mwd: start from the weights of this file", type=Path, metavar="FILE"
+        None, "training", "start from the weights of this file", type=Path, metavar="FILE"
     )
     limit: int | None = option(None, "data", "use the first N inputs", type=int, metavar="N")
     seed: int = option(0, "training", "of weights, order and held-out inputs", type=int, metavar="N")
@@ -98,16 +184,64 @@ class TrainRequest:
     data_dir: str | Path | None = option(None, "data", "where the files of named data lie", type=Path, metavar="DIR")
 
     def __post_init__(self) -> None:
-        if self.attack is not None and (self.certified_epsilon or self.attack not in ATTACKS):
-            known = ", ".join(ATTACKS)
-            raise ValueError(f"attack {self.attack!r}: supported for training are {known}, without a certified epsilon")
+        if self.attack is not None and self.attack not in ATTACKS:
+            raise ValueError(f"attack {self.attack!r}: supported for training are {', '.join(ATTACKS)}")
+        if self.regime is None:
+            self._check_one_purpose()
+        elif self.regime not in REGIMES:
+            raise ValueError(f"unknown regime {self.regime!r}; supported: {', '.join(REGIMES)}")
+        self._check_numbers()
+        self._check_taken()
+
+    @property
+    def regime_name(self) -> str:
+        """The regime, named or asked for by other options."""
+        if self.regime is not None:
+            return self.regime
+        if self.certified_epsilon:
+            return "interval"
+        if self.attack is not None:
+            return "mixed"
+        return "sensitivity" if self.sensitivity_cost else "plain"
+
+    def _check_one_purpose(self) -> None:
+        if self.attack is not None and self.certified_epsilon:
+            raise ValueError(
+                f"attack {self.attack!r} is used without a certified epsilon, or with --regime sabr or mtl-interval"
+            )
+        if self.sensitivity_cost and (self.certified_epsilon or self.attack):
+            raise ValueError("a sensitivity cost is used without certified epsilon and attack")
+
+    def _check_taken(self) -> None:
+        """Raise ValueError for an option that the regime does not take, and for one that it needs."""
+        regime = self.regime_name
+        for field in dataclasses.fields(self):
+            given = getattr(self, field.name) != field.default
+            if field.name in _SPECIAL and given and field.name not in REGIMES[regime]:
+                takers = ", ".join(name for name, taken in REGIMES.items() if field.name in taken)
+                flag = field.name.replace("_", "-")
+                raise ValueError(f"regime {regime} does not take --{flag}; supported by {takers}")
+        for name in ("certified_epsilon", "sensitivity_cost", "layer"):
+            if name in REGIMES[regime] and not getattr(self, name):
+                raise ValueError(f"regime {regime} needs --{name.replace('_', '-')}")
+        if regime == "sensitivity" and self.name not in MWD_NETWORKS:
+            raise ValueError("sensitivity training is built for mwd networks only")
+        if self.attack == "adv-alpha" and self.name in MWD_NETWORKS:
+            raise ValueError("attack adv-alpha needs gradients of all classes at once, which MWD layers do not have")
+        if regime == "robust-linear" and self.name != "linear":
+            raise ValueError(f"regime robust-linear is the closed form of the network linear, not of {self.name}")
+
+    def _check_numbers(self) -> None:
         if self.sharpness is not None and not 0.0 < self.sharpness < float("inf"):
             raise ValueError(f"sharpness must be positive, got {self.sharpness}")
-        if not 0.0 <= self.certified_share <= 1.0:
-            raise ValueError(f"certified_share must lie in [0, 1], got {self.certified_share}")
-        if (self.certified_epsilon or self.sensitivity_cost) and self.name not in MWD_NETWORKS:
-            raise ValueError("certified and sensitivity training are built for mwd networks only")
-        if self.sensitivity_cost < 0 or (self.sensitivity_cost and (self.certified_epsilon or self.attack)):
-            raise ValueError(
-                "a sensitivity cost must not be negative, and is used without certified epsilon and attack"
-            )
+        for name in ("certified_share", "attack_share", "box_share", "ramp", "dropout"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if self.attack_norm not in (None, "inf", "2", "1"):
+            raise ValueError(f"unknown attack_norm {self.attack_norm!r}; supported: inf, 2, 1")
+        if self.sensitivity_cost < 0 or self.interval_cost < 0:
+            raise ValueError("a sensitivity cost and an interval cost must not be negative")
+        for name in ("attack_steps", "attack_step", "restarts"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive, got {value}")

@@ -7,8 +7,8 @@ pickle) and are replaced atomically.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from encoders.files import write_atomically
+from encoders.layers import Mwd, MwdConv2d
 from verifier.training.architectures import clamp_parameters
+from verifier.training.augmentation import AUGMENTATIONS
+from verifier.training.history import History
+from verifier.training.log import write_log
+from verifier.training.plan import Plan
 
 
 class Regime(Protocol):
@@ -26,36 +31,6 @@ class Regime(Protocol):
     """
 
     def __call__(self, module: nn.Module, x: Tensor, y: Tensor, progress: float) -> Iterator[Tensor]: ...
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long and how to train. schedule: constant, or cosine (the learning rate falls to 0 on half a cosine)."""
-
-    epochs: int
-    batch: int = 100
-    learning_rate: float = 1.0
-    schedule: str = "cosine"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 1 or not self.learning_rate > 0:
-            raise ValueError("training needs at least one epoch, a batch of one and a positive learning rate")
-        if self.schedule not in ("constant", "cosine"):
-            raise ValueError(f"unknown schedule {self.schedule!r}; supported: constant, cosine")
-
-
-@dataclass
-class History:
-    """What was measured after each epoch: losses (their sum over a batch, mean over batches) and validation score."""
-
-    losses: list[float] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-
-    @property
-    def best_epoch(self) -> int:
-        """The first epoch with the greatest score, counted from 0."""
-        return max(range(len(self.scores)), key=lambda epoch: (self.scores[epoch], -epoch))
 
 
 class Trainer:
@@ -76,21 +51,42 @@ class Trainer:
         self.history = History()
         self.best: dict[str, Tensor] = {}
 
-    def run(self, checkpoint: Path | None = None, progress: Callable[[int, int], None] | None = None) -> History:
-        """Train the epochs that are left; write the checkpoint after each; load the best epoch at the end.
+    def run(
+        self,
+        checkpoint: Path | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        log: Path | None = None,
+    ) -> History:
+        """Train the epochs that are left; write checkpoint and log after each; load the best epoch at the end.
 
-        progress: called with (batches done, batches in all).
+        Where a loss or a weight is not finite it ends with the best epoch before, which the history says; ValueError
+        if there is none. progress: called with (batches done, batches in all).
         """
-        while len(self.history.losses) < self.plan.epochs:
-            self._epoch(len(self.history.losses), progress)
+        while not self._over():
+            epoch = len(self.history.losses)
+            if not self._epoch(epoch, progress):
+                self.history.diverged = epoch + 1
+                break
             if checkpoint is not None:
                 self.save(checkpoint)
+            if log is not None:
+                write_log(log, self.history)
+        if not self.best:
+            raise ValueError(
+                "training diverged in the first epoch: a loss or a weight is not finite; lower the learning rate"
+            )
         self.module.load_state_dict(self.best)
         self.module.eval()
         return self.history
 
-    def _epoch(self, epoch: int, progress: Callable[[int, int], None] | None) -> None:
+    def _over(self) -> bool:
+        scores = self.history.scores
+        return bool(scores) and self.plan.is_over(scores, self.history.best_epoch)
+
+    def _epoch(self, epoch: int, progress: Callable[[int, int], None] | None) -> bool:
+        """Train one epoch and measure; return whether losses and weights stayed finite, and measure nothing else."""
         self.module.train()
+        self._set_pseudo_share(self.plan.pseudo_share_in(epoch))
         order = torch.randperm(len(self.inputs), generator=self.generator)
         batches = order.split(self.plan.batch)
         total, done = 0.0, epoch * len(batches)
@@ -98,26 +94,44 @@ class Trainer:
         for number, rows in enumerate(batches):
             share = (done + number) / everything
             self._set_learning_rate(share)
-            rows = rows.to(self.inputs.device)
-            for loss in self.regime(self.module, self.inputs[rows], self.labels[rows], share):
-                self.optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                self.optimiser.step()
-                clamp_parameters(self.module)
-                total += float(loss.detach())
+            total += self._batch(rows.to(self.inputs.device), share)
+            if not math.isfinite(total):
+                return False
             if progress is not None:
                 progress(done + number + 1, everything)
+        if not all(bool(value.isfinite().all()) for value in self.module.state_dict().values()):
+            return False
         self.module.eval()
         self.history.losses.append(total / len(batches))
+        self.history.rates.append(self.plan.rate_at(share))
         self.history.scores.append(self.score(self.module))
         if self.history.best_epoch == epoch:
             self.best = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
+        return True
+
+    def _batch(self, rows: Tensor, share: float) -> float:
+        """Take the steps of a batch; return the sum of its losses. A loss that is not finite takes no step."""
+        x, y, total = self.inputs[rows], self.labels[rows], 0.0
+        for name in self.plan.augment:
+            x = AUGMENTATIONS[name](x)
+        for loss in self.regime(self.module, x, y, share):
+            total += float(loss.detach())
+            if not math.isfinite(total):
+                break
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimiser.step()
+            clamp_parameters(self.module)
+        return total
 
     def _set_learning_rate(self, share: float) -> None:
-        factor = 0.5 * (1.0 + torch.cos(torch.tensor(share * torch.pi)).item())
-        rate = self.plan.learning_rate * (factor if self.plan.schedule == "cosine" else 1.0)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = self.plan.rate_at(share)
+
+    def _set_pseudo_share(self, share: float) -> None:
+        for layer in self.module.modules():
+            if isinstance(layer, Mwd | MwdConv2d):
+                layer.pseudo_share = share
 
     def save(self, path: Path) -> None:
         """Write all that `resume` needs, in one step."""
@@ -129,7 +143,8 @@ class Trainer:
             tensors |= {f"optimiser.{number}.{name}": torch.as_tensor(value) for name, value in values.items()}
         # torch's global generator too: regimes may draw from it.
         tensors |= {"generator": self.generator.get_state(), "global_generator": torch.get_rng_state()}
-        meta = {"plan": self._identity(), "losses": self.history.losses, "scores": self.history.scores}
+        history = {"losses": self.history.losses, "scores": self.history.scores, "rates": self.history.rates}
+        meta = {"plan": self._identity(), **history}
         contiguous = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
         write_atomically(path, save(contiguous, {"checkpoint": json.dumps(meta)}))
 
@@ -154,13 +169,14 @@ class Trainer:
         self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
         self.generator.set_state(tensors["generator"])
         torch.set_rng_state(tensors["global_generator"])
-        self.history = History(meta["losses"], meta["scores"])
+        self.history = History(meta["losses"], meta["scores"], meta["rates"])
 
     def _identity(self) -> dict[str, Any]:
         """Return what must agree between a checkpoint and this training."""
         shapes = {name: list(value.shape) for name, value in self.module.state_dict().items()}
         return {
-            "plan": vars(self.plan), "regime": repr(self.regime), "shapes": shapes, "inputs": list(self.inputs.shape),
+            "plan": vars(self.plan) | {"augment": list(self.plan.augment)}, "regime": repr(self.regime),
+            "optimiser": type(self.optimiser).__name__, "shapes": shapes, "inputs": list(self.inputs.shape),
             "check": float(self.inputs.double().sum()) + float(self.labels.double().sum()),
         }  # fmt: skip
 

@@ -7,10 +7,17 @@ from torch import Tensor, nn
 
 from encoders import Box
 from encoders.formats.torch_export import from_module
+from verifier.attacks.descent import Descent
+from verifier.attacks.steps import Steepest
 from verifier.bounds.interval import proves
+from verifier.training.adversaries import Adversary
 
 # Inputs of the training part that validation holds back.
 VALIDATION_SHARE = 1 / 12
+# What judges an epoch of training against attacks, whichever these are: training on few steps alone can make a network
+# that only these do not break (Wong, Rice, Kolter 2020).
+JUDGE = Descent(10, Steepest(0.25), loss="cross-entropy")
+ROWS = 500
 
 
 def split(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -22,18 +29,22 @@ def split(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """The validation score: accuracy, or accuracy certified by intervals where an epsilon is given."""
+    """The validation score: accuracy, under an adversary or certified by intervals where there is a radius.
+
+    epsilon: of the boxes that intervals certify, 0 for none. adversary: None for none.
+    """
 
     inputs: Tensor
     labels: Tensor
     epsilon: float
     domain: tuple[float, float] | None
+    adversary: Adversary | None = None
 
     def __call__(self, module: nn.Module) -> float:
-        """Return the share of held-out inputs."""
-        with torch.no_grad():
-            predictions = torch.cat([module(rows).argmax(dim=1) for rows in self.inputs.split(500)])
-        right = predictions == self.labels
+        """Return the share of held-out inputs; torch's global generator is left as it is."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            right = torch.cat([self._right(module, *part) for part in self._parts()])
         if not self.epsilon:
             return float(right.double().mean())
         network = from_module(module.cpu(), tuple(self.inputs.shape[1:]))
@@ -44,6 +55,15 @@ class Score:
             ends = (ends[0].clamp(min=self.domain[0]), ends[1].clamp(max=self.domain[1]))
         masks = [
             proves(network, Box(low, high), label)
-            for low, high, label in zip(ends[0].split(500), ends[1].split(500), self.labels.split(500), strict=True)
+            for low, high, label in zip(ends[0].split(ROWS), ends[1].split(ROWS), self.labels.split(ROWS), strict=True)
         ]
         return float((torch.cat(masks) & right).double().mean())
+
+    def _parts(self) -> list[tuple[Tensor, Tensor]]:
+        return list(zip(self.inputs.split(ROWS), self.labels.split(ROWS), strict=True))
+
+    def _right(self, module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        points = x if self.adversary is None else self.adversary(module, x, y)
+        with torch.no_grad():
+            right: Tensor = (module(points).argmax(dim=1) == y) & (module(x).argmax(dim=1) == y)
+        return right

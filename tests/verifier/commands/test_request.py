@@ -19,8 +19,10 @@ from verifier.arguments import COMMANDS, SHARING, parser, verb_arguments
 from verifier.commands.request import Options, Request, read_options
 from verifier.commands.verify_request import VerifyOptions, VerifyRequest
 from verifier.options import GROUPS, add_options, option_names
-from verifier.training.regimes import ADVERSARIAL_SETTINGS
-from verifier.training.request import ATTACKS, TrainOptions, TrainRequest
+from verifier.training.adversaries import ADVERSARIES
+from verifier.training.architectures import ARCHITECTURES
+from verifier.training.recipes import RECIPES
+from verifier.training.request import ATTACKS, NETWORKS, REGIMES, TrainOptions, TrainRequest
 
 CASES = REPOSITORY / "tests" / "cases"
 
@@ -86,8 +88,9 @@ def test_every_option_stands_in_a_group_that_is_named(command):
     assert text.split("options:")[1].split("\n\n")[0].count("--") == 1, "only --help is in no group"
 
 
-def test_attacks_of_training_are_those_of_the_table():
-    assert set(ATTACKS) == set(ADVERSARIAL_SETTINGS)
+def test_attacks_networks_and_regimes_of_training_are_those_of_the_tables():
+    assert (tuple(ADVERSARIES), tuple(ARCHITECTURES)) == (ATTACKS, NETWORKS)
+    assert {*REGIMES} == {*RECIPES} - {"interval-mwd"}
 
 
 def test_what_the_command_line_reads_is_what_the_verbs_take():

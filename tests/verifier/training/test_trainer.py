@@ -15,11 +15,13 @@ from verifier.bounds.mwd.chain import dense_layers
 from verifier.bounds.mwd.lipschitz import distance_sensitivities
 from verifier.cli import main
 from verifier.data import from_arrays, load_data
+from verifier.training.adversaries import ADVERSARIES, Adversary
 from verifier.training.architectures import ARCHITECTURES, alternating, squared_error
 from verifier.training.interval_regime import IntervalEnds
-from verifier.training.regimes import ADVERSARIAL_SETTINGS, Adversarial, Clean
+from verifier.training.plan import Plan
+from verifier.training.regimes import Clean, Perturbed
 from verifier.training.sensitivity_regime import output_sensitivity
-from verifier.training.trainer import Plan, Trainer
+from verifier.training.trainer import Trainer
 
 
 def blobs(count: int = 240):
@@ -138,7 +140,7 @@ def test_the_interval_regime_is_the_clean_loss_at_radius_zero_and_never_below_it
     module = trainer.module
     with torch.no_grad():
         clean = float(squared_error(module(x), y))
-        losses = [float(next(IntervalEnds(e)(module, x, y, 1.0))) for e in (0.0, 0.01, 0.05, 0.1)]
+        losses = [float(next(IntervalEnds(squared_error, e)(module, x, y, 1.0))) for e in (0.0, 0.01, 0.05, 0.1)]
     assert losses[0] == pytest.approx(clean, rel=1e-5)
     assert losses == sorted(losses)
 
@@ -162,19 +164,18 @@ def test_adversarial_examples_stay_in_the_ball_and_hurt():
     trainer.run()
     x, y, module = trainer.inputs, trainer.labels, trainer.module
     loss = ARCHITECTURES["relu"].loss
-    for steps, step, random_start in ADVERSARIAL_SETTINGS.values():
-        regime = Adversarial(loss, 0.1, steps, step, random_start, domain=(0.0, 1.0))
-        points = regime.examples(module, x, y)
+    for attack in ADVERSARIES.values():
+        points = Adversary(attack, 0.1, domain=(0.0, 1.0))(module, x, y)
         assert float((points - x).abs().max()) <= 0.1 + 1e-6
         assert float(points.min()) >= 0.0 and float(points.max()) <= 1.0
         with torch.no_grad():
             assert float(loss(module(points), y)) > float(loss(module(x), y))
 
 
-@pytest.mark.parametrize(("mixing", "steps"), [("batch", 1), ("steps", 2)])
-def test_the_two_mixing_styles_take_one_and_two_steps(mixing, steps):
+@pytest.mark.parametrize(("mixing", "steps"), [("pure", 1), ("batch", 1), ("steps", 2)])
+def test_the_mixing_styles_take_one_and_two_steps(mixing, steps):
     trainer = make_trainer(1, checkpoint_of="relu")
-    regime = Adversarial(ARCHITECTURES["relu"].loss, 0.1, 1, 1.0, mixing=mixing)
+    regime = Perturbed(ARCHITECTURES["relu"].loss, Adversary(ADVERSARIES["fgsm"], 0.1), mixing)
     assert len(list(regime(trainer.module, trainer.inputs, trainer.labels, 0.0))) == steps
 
 
@@ -243,7 +244,7 @@ def test_layer_types_alternate_and_end_negated():
     [
         ({"name": "transformer"}, "supported: mwd"), ({"out": "model.pt"}, "safetensors"), ({"epochs": 0}, "epoch"),
         ({"types": ("plain",)}, "as many unit types"), ({"name": "relu", "types": ("plain",)}, "MWD layers"),
-        ({"name": "relu", "certified_epsilon": 0.1}, "mwd networks only"), ({"schedule": "steps"}, "schedule"),
+        ({"name": "relu", "regime": "interval"}, "needs --certified-epsilon"), ({"schedule": "steps"}, "schedule"),
         ({"types": ("plain", "sideways")}, "sideways"), ({"name": "lenet"}, "images"),
         ({"learning_rate": -1.0}, "positive"), ({"attack": "cw"}, "fgsm, ifgsm, pgd"),
         ({"certified_share": 1.5}, "certified_share"), ({"sharpness": 0.0}, "sharpness must be positive"),
