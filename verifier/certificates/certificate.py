@@ -17,23 +17,19 @@ import torch
 from encoders.box import Box
 from encoders.network import Network
 from encoders.region import BallRegion, Domain
-from verifier.certificates.input_tree import InputTree, InputTreeError, leaf_margins, piece_size
+from verifier.certificates.error import CertificateError
+from verifier.certificates.input_tree import InputTree, leaf_margins, piece_size
+from verifier.certificates.sign_leaves import SignLeaves
+from verifier.certificates.sign_tree import SplitTree
 from verifier.certificates.split_program import SplitProgram, split_refusal
 
-# Leaves evaluated side by side.
-PIECE = 512
-LEAF = -1
-# Signs of all leaves together, a byte each, that are made at once: 1 GiB.
-MOST_SIGNS = 1 << 30
+# Coordinates of boxes of inputs that are made at once.
+MOST_COORDINATES = 1 << 26
 # Whoever makes a certificate lets bounds pass this share of the margin's reach, so that they do on machines that round
 # otherwise, too.
 SLACK = 1e-11
 # Slopes of box bounds are stored in this many steps.
 STEPS = 255
-
-
-class CertificateError(ValueError):
-    """A certificate does not prove what it says."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,19 +42,6 @@ class BoxSlopes:
     name: str
     places: np.ndarray
     slopes: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class SplitTree:
-    """The splits against one rival, first subproblem first: a unit's place among all hinge units, then the subproblem
-    where it is at least zero, then the one where it is at most zero; -1 for a leaf. slopes, multipliers: `(leaves, open
-    units)`, in order.
-    """
-
-    rival: int
-    splits: np.ndarray
-    slopes: np.ndarray
-    multipliers: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +76,7 @@ class Certificate:
         """How many subproblems the ball is split into, over all rivals."""
         if self.inputs is not None:
             return self.inputs.leaves
-        return sum(len(tree.slopes) for tree in self.trees)
+        return sum(tree.leaves for tree in self.trees)
 
     def check(self, network: Network) -> None:
         """Evaluate everything again; CertificateError says what does not hold."""
@@ -110,16 +93,17 @@ class Certificate:
         if self.inputs is not None:
             self._check_inputs(self.inputs, network)
             return
-        program = self._program(network)
+        program = self.program(network)
         classes = network.output_shape[0]
         rivals = sorted(tree.rival for tree in self.trees)
         if rivals != [k for k in range(classes) if k != self.winner]:
             raise CertificateError(f"it holds trees against the classes {rivals}, not against each but {self.winner}")
-        self._check_leaves(program, classes)
+        self._check_leaves(program)
 
     def _check_types(self) -> None:
         """Raise CertificateError unless every array is of the kind and dimensions that the arithmetic takes."""
-        places = [self.open_units, *(box.places for box in self.boxes), *(tree.splits for tree in self.trees)]
+        places = [self.open_units, *(box.places for box in self.boxes)]
+        places += [values for tree in self.trees for values in (tree.splits, tree.sets)]
         numbers = [box.slopes for box in self.boxes]
         numbers += [values for tree in self.trees for values in (tree.slopes, tree.multipliers)]
         if self.inputs is not None:
@@ -134,7 +118,7 @@ class Certificate:
             raise CertificateError("slopes and multipliers must be matrices of real numbers")
         if self.centre.dtype.kind != "f" or not np.isfinite(self.centre).all():
             raise CertificateError("its centre does not hold finite numbers")
-        if any(len(tree.splits) != 2 * len(tree.slopes) - 1 for tree in self.trees):
+        if any(len(tree.splits) != 2 * tree.leaves - 1 for tree in self.trees):
             raise CertificateError("a tree of n leaves has n - 1 splits")
 
     def _ball(self, network: Network) -> Box:
@@ -147,12 +131,9 @@ class Certificate:
     def _check_inputs(self, tree: InputTree, network: Network) -> None:
         """Bound every box that the ball is divided into, many side by side."""
         ball = self._ball(network)
-        if tree.leaves * ball.lower.numel() > MOST_SIGNS // 16:
+        if tree.leaves * ball.lower.numel() > MOST_COORDINATES:
             raise CertificateError(f"{tree.leaves:,} boxes of {ball.lower.numel():,} inputs are more than is evaluated")
-        try:
-            lower, upper = tree.boxes(ball.lower.flatten().numpy(), ball.upper.flatten().numpy())
-        except InputTreeError as error:
-            raise CertificateError(str(error)) from None
+        lower, upper = tree.boxes(ball.lower.flatten().numpy(), ball.upper.flatten().numpy())
         size = piece_size(network)
         for start in range(0, len(lower), size):
             piece = slice(start, start + size)
@@ -164,7 +145,8 @@ class Certificate:
                     "above 0"
                 )
 
-    def _program(self, network: Network) -> SplitProgram:
+    def program(self, network: Network) -> SplitProgram:
+        """Return the rows of the network on the ball, their boxes tightened; CertificateError if it names no units."""
         program = SplitProgram(network, self._ball(network))
         boxes = {box.name: box for box in self.boxes}
         while (name := program.advance()) is not None:
@@ -179,72 +161,30 @@ class Certificate:
         _check_places(self.open_units, program.units, "open units")
         return program
 
-    def _check_leaves(self, program: SplitProgram, classes: int) -> None:
+    def _check_leaves(self, program: SplitProgram) -> None:
         """Evaluate the leaves of all trees, many side by side."""
-        if self.leaves * max(1, program.units) > MOST_SIGNS:
-            raise CertificateError(f"{self.leaves:,} leaves of {program.units:,} units are more than is evaluated")
-        signs = [leaf_signs(tree.splits, program.units) for tree in self.trees]
-        for tree, leaves in zip(self.trees, signs, strict=True):
-            shape = (len(leaves), len(self.open_units))
-            if tree.slopes.shape != shape or tree.multipliers.shape != shape:
+        for tree in self.trees:
+            if tree.slopes.shape != tree.multipliers.shape or tree.slopes.shape[1] != len(self.open_units):
                 raise CertificateError(
-                    f"class {tree.rival}: {shape[0]} leaves, but numbers of shape {tree.slopes.shape}"
+                    f"class {tree.rival}: {len(self.open_units)} open units, but numbers of shape {tree.slopes.shape}"
                 )
-        counts = [len(leaves) for leaves in signs]
-        rivals = np.repeat([tree.rival for tree in self.trees], counts)
-        places = np.concatenate([np.arange(count) for count in counts])
-        all_signs = np.concatenate(signs)
-        slopes = np.concatenate([tree.slopes for tree in self.trees])
-        multipliers = np.concatenate([tree.multipliers for tree in self.trees])
-        for start in range(0, len(rivals), PIECE):
-            piece = slice(start, start + PIECE)
-            rows = -np.eye(classes)[rivals[piece]]
-            rows[:, self.winner] = 1.0
-            bounds = leaf_bounds(program, rows, all_signs[piece], self.open_units, slopes[piece], multipliers[piece])
-            worst = int(bounds.argmin())
-            if not bounds[worst] > 0:
-                raise CertificateError(
-                    f"class {rivals[start + worst]}, leaf {places[start + worst]}: the margin is proved to be at least "
-                    f"{bounds[worst]:.3g} only, which is not above 0"
-                )
-
-
-def leaf_bounds(
-    program: SplitProgram,
-    row: np.ndarray,
-    signs: np.ndarray,
-    open_units: np.ndarray,
-    slopes: np.ndarray,
-    multipliers: np.ndarray,
-) -> np.ndarray:
-    """Return lower bounds `(leaves,)` of a row of the output; row: `(outputs,)` or `(leaves, outputs)`."""
-    count = len(signs)
-    all_slopes, all_multipliers = np.zeros((count, program.units)), np.zeros((count, program.units))
-    all_slopes[:, open_units], all_multipliers[:, open_units] = slopes, multipliers
-    rows = np.broadcast_to(row, (count, row.shape[-1]))
-    return program.bounds(program.network.output.name, rows, signs, all_slopes, all_multipliers)
-
-
-def leaf_signs(splits: np.ndarray, units: int) -> np.ndarray:
-    """Return the signs `(leaves, units)` of the leaves of a tree; CertificateError if the splits are no tree."""
-    leaves: list[np.ndarray] = []
-    waiting = [np.zeros(units, dtype=np.int8)]
-    for split in splits.tolist():
-        if not waiting:
-            raise CertificateError("there are splits after the end of the tree")
-        signs = waiting.pop()
-        if split == LEAF:
-            leaves.append(signs)
-            continue
-        if not 0 <= split < units or signs[split]:
-            raise CertificateError(f"unit {split} is split twice, or does not exist")
-        for sign in (-1, 1):
-            half = signs.copy()
-            half[split] = sign
-            waiting.append(half)
-    if waiting:
-        raise CertificateError("the tree ends before its subproblems do")
-    return np.array(leaves)
+            if not 0 <= int(tree.sets.min(initial=0)) <= int(tree.sets.max(initial=0)) < len(tree.slopes):
+                raise CertificateError(f"class {tree.rival}: a leaf names numbers that are not there")
+        leaves = SignLeaves.of_trees(program, self.winner, self.open_units, self.trees)
+        before = np.cumsum([0, *(len(tree.slopes) for tree in self.trees)])[leaves.of]
+        sets = before + np.concatenate([tree.sets.astype(np.int64) for tree in self.trees])
+        slopes, multipliers = (
+            np.concatenate([getattr(tree, name) for tree in self.trees]) for name in ("slopes", "multipliers")
+        )
+        bounds = leaves.bounds(slopes, multipliers, sets)
+        worst = int(bounds.argmin())
+        if not bounds[worst] > 0:
+            number = int(leaves.of[worst])
+            leaf = worst - int((leaves.of < number).sum())
+            raise CertificateError(
+                f"class {self.trees[number].rival}, leaf {leaf}: the margin is proved to be at least "
+                f"{bounds[worst]:.3g} only, which is not above 0"
+            )
 
 
 def _check_places(places: np.ndarray, count: int, what: str) -> None:

@@ -15,19 +15,26 @@ import torch
 
 from encoders.box import Box
 from encoders.files import write_atomically
+from encoders.network import Network
 from encoders.region import Domain
-from verifier.certificates.certificate import BoxSlopes, Certificate, CertificateError, SplitTree
+from verifier.certificates.certificate import BoxSlopes, Certificate
+from verifier.certificates.error import CertificateError
 from verifier.certificates.input_tree import InputTree
+from verifier.certificates.packed import narrow, pack, unpack
+from verifier.certificates.shortened import shortened
+from verifier.certificates.sign_tree import SplitTree
 from verifier.fields import COUNT, NUMBER, TEXT, stated
 from verifier.npz import read_npz
 
-SCHEMA = 1
+SCHEMA = 2
 # The folder of a run that holds them.
 FOLDER = "certificates"
-# What the file calls the splits, slopes and multipliers of a tree.
-TREE_ARRAYS = ("cuts", "slopes", "pulls")
-# A larger file is not opened: 2 GiB.
-LARGEST = 1 << 31
+# Bytes that the certificate of one answer may take; a larger file is neither written nor opened.
+MOST_BYTES = 1 << 26
+
+
+class TooLong(ValueError):
+    """A certificate has more bytes than one may take."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,29 +52,44 @@ class CertificateFile:
     others: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
 
+def keep_certificate(certificate: Certificate, network: Network, folder: Path, index: int) -> CertificateFile | str:
+    """Write a certificate of a network, made as short as it still proves, and return what a record says of it.
+
+    Where it would have more than MOST_BYTES nothing is written, and the reason is returned.
+    """
+    try:
+        return write_certificate(shortened(certificate, network), folder, index)
+    except TooLong as error:
+        return str(error)
+
+
 def write_certificate(certificate: Certificate, folder: Path, index: int) -> CertificateFile:
-    """Write the certificate of input `index` into a folder; return what a record says of it."""
+    """Write the certificate of input `index` into a folder as it is; return what a record says of it.
+
+    Raises TooLong where the file would have more than MOST_BYTES.
+    """
     box = certificate.domain if isinstance(certificate.domain, Box) else None
     header = {
         "schema": SCHEMA, "digest": certificate.digest, "index": index, "radius": certificate.radius,
         "domain": None if box is not None else certificate.domain, "winner": certificate.winner,
-        "boxes": [box.name for box in certificate.boxes],
-        "rivals": [tree.rival for tree in certificate.trees],
+        "boxes": [[box.name, *box.slopes.shape] for box in certificate.boxes],
+        "trees": [[tree.rival, tree.leaves, len(tree.slopes)] for tree in certificate.trees],
     }  # fmt: skip
-    arrays = {"header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8), "centre": certificate.centre,
-              "open_units": certificate.open_units}  # fmt: skip
+    floats = (np.float32, np.float64)
+    arrays = {"header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8),
+              "centre": narrow(certificate.centre, floats)}  # fmt: skip
     if box is not None:
-        arrays |= {"domain.lower": box.lower.numpy(), "domain.upper": box.upper.numpy()}
+        ends = {"lower": box.lower, "upper": box.upper}
+        arrays |= {f"domain.{end}": narrow(values.numpy(), floats) for end, values in ends.items()}
     if certificate.inputs is not None:
         arrays |= {"inputs.sides": certificate.inputs.sides, "inputs.values": certificate.inputs.values}
-    for number, slopes in enumerate(certificate.boxes):
-        arrays |= {f"box{number}.places": slopes.places, f"box{number}.slopes": slopes.slopes}
-    for number, tree in enumerate(certificate.trees):
-        numbers = (tree.splits, tree.slopes, tree.multipliers)
-        arrays |= {f"tree{number}.{name}": values for name, values in zip(TREE_ARRAYS, numbers, strict=True)}
+    else:
+        arrays |= _sign_arrays(certificate)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     content = buffer.getvalue()
+    if len(content) > MOST_BYTES:
+        raise TooLong(f"a certificate of {len(content):,} bytes is more than the {MOST_BYTES:,} that one may take")
     sha = hashlib.sha256(content).hexdigest()
     folder.mkdir(exist_ok=True)
     path = folder / f"{index:09d}-{sha[:12]}.npz"
@@ -76,6 +98,22 @@ def write_certificate(certificate: Certificate, folder: Path, index: int) -> Cer
         file=f"{folder.name}/{path.name}", sha256=sha, radius=certificate.radius, leaves=certificate.leaves,
         bytes=len(content),
     )  # fmt: skip
+
+
+def _sign_arrays(certificate: Certificate) -> dict[str, np.ndarray]:
+    """Return the arrays of a ball that is divided by signs, those of all nodes and of all trees one after the other."""
+    boxes, trees, none = certificate.boxes, certificate.trees, np.zeros(0, dtype=np.uint8)
+    no_sets = np.zeros((0, len(certificate.open_units)))
+    slopes = np.concatenate([no_sets, *(tree.slopes for tree in trees)])
+    multipliers = np.concatenate([no_sets, *(tree.multipliers for tree in trees)])
+    return {
+        "open_units": narrow(certificate.open_units),
+        "boxes.places": narrow(np.concatenate([none, *(box.places for box in boxes)])),
+        "boxes.slopes": np.concatenate([none, *(box.slopes.flatten() for box in boxes)]),
+        "splits": narrow(np.concatenate([none, *(tree.splits for tree in trees)])),
+        "sets": narrow(np.concatenate([none, *(tree.sets for tree in trees)])),
+        **pack(slopes, multipliers),
+    }
 
 
 def certificate_path(run: Path, named: str) -> Path:
@@ -94,8 +132,8 @@ def read_certificate(path: Path, sha256: str, index: int) -> Certificate:
     try:
         if path.is_symlink() or not path.is_file():
             raise CertificateError(f"{path} cannot be read: there is no regular file of that name")
-        if path.stat().st_size > LARGEST:
-            raise CertificateError(f"{path} has {path.stat().st_size:,} bytes, more than {LARGEST:,}")
+        if path.stat().st_size > MOST_BYTES:
+            raise CertificateError(f"{path} has {path.stat().st_size:,} bytes, more than {MOST_BYTES:,}")
         content = path.read_bytes()
     except OSError as error:
         raise CertificateError(f"{path} cannot be read: {error}") from None
@@ -110,23 +148,50 @@ def read_certificate(path: Path, sha256: str, index: int) -> Certificate:
 
 def _certificate(arrays: dict[str, np.ndarray], index: int) -> Certificate:
     header = json.loads(arrays["header"].tobytes())
+    if header["schema"] < SCHEMA:
+        raise ValueError(f"it is of schema {header['schema']}; prove the answer again for one of schema {SCHEMA}")
     if header["schema"] != SCHEMA or header["index"] != index:
         raise ValueError(f"schema {header['schema']}, input {header['index']}, where {SCHEMA} and {index} are expected")
+    domain, centre = _domain(header["domain"], arrays), arrays["centre"].astype(np.float64)
+    claim = (header["digest"], centre, float(header["radius"]), domain, int(header["winner"]))
+    if "inputs.sides" in arrays:
+        inputs = InputTree(arrays["inputs.sides"], arrays["inputs.values"])
+        return Certificate(*claim, (), np.zeros(0, dtype=np.int32), (), inputs)
+    places, slopes = _Reader(arrays["boxes.places"]), _Reader(arrays["boxes.slopes"])
     boxes = tuple(
-        BoxSlopes(name, arrays[f"box{number}.places"], arrays[f"box{number}.slopes"])
-        for number, name in enumerate(header["boxes"])
+        BoxSlopes(name, places.take(rows // 2), slopes.take(rows * columns).reshape(rows, columns))
+        for name, rows, columns in header["boxes"]
     )
+    splits, sets = _Reader(arrays["splits"]), _Reader(arrays["sets"])
+    leaf_slopes, multipliers = map(_Reader, unpack(arrays))
     trees = tuple(
-        SplitTree(rival, *(arrays[f"tree{number}.{name}"] for name in TREE_ARRAYS))
-        for number, rival in enumerate(header["rivals"])
+        SplitTree(
+            rival, splits.take(2 * leaves - 1), leaf_slopes.take(count), multipliers.take(count), sets.take(leaves)
+        )
+        for rival, leaves, count in header["trees"]
     )
-    domain = _domain(header["domain"], arrays)
-    divided = "inputs.sides" in arrays
-    inputs = InputTree(arrays["inputs.sides"], arrays["inputs.values"]) if divided else None
-    return Certificate(
-        header["digest"], arrays["centre"], float(header["radius"]), domain, int(header["winner"]), boxes,
-        arrays["open_units"], trees, inputs,
-    )  # fmt: skip
+    if not all(reader.done for reader in (places, slopes, splits, sets, leaf_slopes, multipliers)):
+        raise ValueError("it holds more numbers than its boxes and trees take")
+    return Certificate(*claim, boxes, arrays["open_units"], trees)
+
+
+class _Reader:
+    """An array whose rows are taken one part after the other."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self._left = values
+
+    def take(self, count: int) -> np.ndarray:
+        """Return the next rows; ValueError where so many are not left."""
+        if not 0 <= count <= len(self._left):
+            raise ValueError(f"{count} numbers are named where {len(self._left)} are left")
+        taken, self._left = self._left[:count], self._left[count:]
+        return taken
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left."""
+        return not len(self._left)
 
 
 def _domain(ends: Any, arrays: dict[str, np.ndarray]) -> Domain:

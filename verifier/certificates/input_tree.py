@@ -15,15 +15,12 @@ import torch
 
 from encoders.box import Box
 from encoders.network import Network
+from verifier.certificates.error import CertificateError
 from verifier.certificates.split_program import SplitProgram
 
 LEAF = -1
 # Bytes that one array of a batch of boxes may take.
 PIECE_BYTES = 1 << 24
-
-
-class InputTreeError(ValueError):
-    """The splits are no tree over the box."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,26 +42,26 @@ class InputTree:
     def boxes(self, lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the ends `(leaves, inputs)` of the leaves that a box `(inputs,)` is divided into.
 
-        InputTreeError if the splits are no tree, or one lies outside the box that it is to halve.
+        CertificateError if the splits are no tree, or one lies outside the box that it is to halve.
         """
         if self.sides.shape != self.values.shape or 2 * self.leaves != len(self.sides) + 1:
-            raise InputTreeError("a tree of n leaves has n - 1 splits")
+            raise CertificateError("a tree of n leaves has n - 1 splits")
         leaves: list[tuple[np.ndarray, np.ndarray]] = []
         waiting = [(lower, upper)]
         for side, value in zip(self.sides.tolist(), self.values.tolist(), strict=True):
             if not waiting:
-                raise InputTreeError("there are splits after the end of the tree")
+                raise CertificateError("there are splits after the end of the tree")
             least, greatest = waiting.pop()
             if side == LEAF:
                 leaves.append((least, greatest))
                 continue
             if not 0 <= side < len(lower) or not least[side] <= value <= greatest[side]:
-                raise InputTreeError(f"input {side} is split at {value!r}, outside its box")
+                raise CertificateError(f"input {side} is split at {value!r}, outside its box")
             below, above = greatest.copy(), least.copy()
             below[side] = above[side] = value
             waiting += [(above, greatest), (least, below)]
         if waiting:
-            raise InputTreeError("the tree ends before its boxes do")
+            raise CertificateError("the tree ends before its boxes do")
         ends = tuple(np.stack(part) for part in zip(*leaves, strict=True))
         return ends[0], ends[1]
 

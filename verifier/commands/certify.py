@@ -20,7 +20,6 @@ from verifier.batch import Batch
 from verifier.bounds.certify import certificate_of
 from verifier.budget import Budget
 from verifier.certificates.certificate import Certificate
-from verifier.certificates.files import write_certificate
 from verifier.commands.changes import load_change_job
 from verifier.commands.job import DataJob, load_job
 from verifier.commands.loop import Known, run_task
@@ -201,9 +200,7 @@ class _Certification:
         certificate: Certificate | str | None = answer.certificate
         if certificate is None:
             certificate = certificate_of(one, lower, Budget(self.seconds_per_input), answer.bracket.lower_method)
-        if isinstance(certificate, str):
-            return replace(record, no_certificate=certificate)
-        return replace(record, certificate=write_certificate(certificate, folder, record.index))
+        return record.keeping(certificate, one.subject.network, folder)
 
 
 def _check_radii(epsilons: Sequence[float]) -> tuple[float, ...]:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from verifier.agreement import INPUTS
-from verifier.certificates.certificate import CertificateError
 from verifier.certificates.counterexample import ClaimError
+from verifier.certificates.error import CertificateError
 from verifier.commands.changes import ChangeClaims
 from verifier.commands.claims import MALFORMED, Claims, place_of, require_digest
 from verifier.commands.property_claims import PropertyClaims, load_property_claims

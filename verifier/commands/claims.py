@@ -15,8 +15,9 @@ import torch
 from encoders.box import Box
 from encoders.network import Network
 from encoders.region import BallRegion, Norm, domain_ends
-from verifier.certificates.certificate import Certificate, CertificateError
+from verifier.certificates.certificate import Certificate
 from verifier.certificates.counterexample import ClaimError, check_witness
+from verifier.certificates.error import CertificateError
 from verifier.certificates.files import CertificateFile, certificate_path, read_certificate
 from verifier.certificates.scope import certificate_refusal
 from verifier.data import Dataset

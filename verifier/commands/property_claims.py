@@ -21,8 +21,8 @@ from encoders.formats import read_property
 from encoders.joint import Joint
 from encoders.property import Property
 from encoders.region import BallRegion
-from verifier.certificates.certificate import CertificateError
 from verifier.certificates.counterexample import ClaimError
+from verifier.certificates.error import CertificateError
 from verifier.certificates.files import certificate_path, read_certificate
 from verifier.certificates.scope import certificate_refusal
 from verifier.commands.claims import MALFORMED, NEARLY, evaluate, place_of, require_digest

@@ -23,7 +23,6 @@ from verifier.answers import Answer
 from verifier.bounds.certify import certificate_of
 from verifier.budget import Budget
 from verifier.certificates.certificate import Certificate
-from verifier.certificates.files import write_certificate
 from verifier.commands.loop import Known, run_task
 from verifier.commands.property_job import Asked, PropertyJob, load_property_job
 from verifier.commands.request import Model
@@ -270,9 +269,7 @@ class _Verification:
         if found is None:
             radius, budget = float(question.region.radius[0]), Budget(self.request.time_limit)
             found = certificate_of(question.batch, radius, budget, bracket.lower_method)
-        if isinstance(found, str):
-            return dataclasses.replace(record, no_certificate=found)
-        return dataclasses.replace(record, certificate=write_certificate(found, known.run.certificates, record.index))
+        return record.keeping(found, question.network, known.run.certificates)
 
 
 def _why_open(answer: Answer, question: Question) -> str:

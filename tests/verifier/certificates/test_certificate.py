@@ -20,15 +20,10 @@ from tests.oracles.node_values import exact_values
 from tests.oracles.polygons import least_margin
 from verifier.bounds.split.search import decide_ball
 from verifier.budget import Budget
-from verifier.certificates.certificate import (
-    LEAF,
-    BoxSlopes,
-    Certificate,
-    CertificateError,
-    SplitTree,
-    leaf_bounds,
-    leaf_signs,
-)
+from verifier.certificates.certificate import BoxSlopes, Certificate
+from verifier.certificates.error import CertificateError
+from verifier.certificates.sign_leaves import leaf_bounds
+from verifier.certificates.sign_tree import LEAF, SplitTree, leaf_signs
 
 # Seeds of networks, and radii at most 0.001 below the exact ones, so that proofs need splits.
 CASES = {0: 0.3466, 1: 0.2167, 7: 0.1826, 8: 0.1630, 10: 0.1044, 12: 0.1591, 13: 0.4638, 15: 0.1757}
@@ -208,7 +203,7 @@ def test_every_broken_tree_is_refused(seed):
     shapes = {
         "splits after the end": np.append(tree.splits, LEAF),
         "ends before": tree.splits[:-1],
-        "split twice": np.concatenate([tree.splits[:1], tree.splits[:1], [LEAF, LEAF], tree.splits[1:]]),
+        "split twice": np.concatenate([tree.splits[:1], tree.splits[:1], [LEAF, LEAF, LEAF]]),
         "does not exist": np.where(np.arange(len(tree.splits)) == split[0], 10_000, tree.splits),
     }
     for sentence, splits in shapes.items():
@@ -220,9 +215,7 @@ def test_every_broken_tree_is_refused(seed):
     with pytest.raises(CertificateError, match="splits after the end"):
         with_tree(certificate, number, replace(tree, splits=np.roll(tree.splits, 1))).check(network)
     for k in range(len(tree.slopes)):
-        fewer = replace(
-            tree, slopes=np.delete(tree.slopes, k, axis=0), multipliers=np.delete(tree.multipliers, k, axis=0)
-        )
+        fewer = replace(tree, sets=np.delete(tree.sets, k))
         with pytest.raises(CertificateError, match="a tree of n leaves has n - 1 splits"):
             with_tree(certificate, number, fewer).check(network)
 
@@ -240,9 +233,7 @@ def test_a_tree_without_its_last_cuts_is_proved_by_its_numbers_or_refused(seed):
             splits = np.delete(tree.splits, [place + 1, place + 2])
             splits[place] = LEAF
             for gone in (leaf, leaf + 1):
-                merged = SplitTree(
-                    tree.rival, splits, np.delete(tree.slopes, gone, axis=0), np.delete(tree.multipliers, gone, axis=0)
-                )
+                merged = replace(tree, splits=splits, sets=np.delete(tree.sets, gone))
                 refused += not passes(with_tree(certificate, number, merged), network)
                 tried += 1
     assert refused > 0 or not tried
@@ -274,7 +265,7 @@ def test_other_numbers_of_leaves_and_boxes_cannot_prove_what_is_false(seed):
     endless = with_tree(certificate, number, replace(tree, multipliers=np.full_like(tree.multipliers, np.inf)))
     assert not passes(endless, network)
     for draw in draws:
-        other = SplitTree(tree.rival, tree.splits, draw(tree.slopes), draw(tree.multipliers))
+        other = replace(tree, slopes=draw(tree.slopes), multipliers=draw(tree.multipliers))
         for base in (certificate, false):
             altered = with_tree(base, number, other)
             assert base is certificate or not passes(altered, network)
@@ -291,7 +282,7 @@ def test_an_altered_byte_of_a_leaf_still_proves_its_part_or_is_refused(seed):
     generator = np.random.default_rng(seed)
     number = largest(certificate)
     tree = certificate.trees[number]
-    program = certificate._program(network)
+    program = certificate.program(network)
     row = np.zeros(3)
     row[certificate.winner], row[tree.rival] = 1.0, -1.0
     signs = leaf_signs(tree.splits, program.units)
@@ -302,8 +293,10 @@ def test_an_altered_byte_of_a_leaf_still_proves_its_part_or_is_refused(seed):
         data = changed.view(np.uint8).reshape(-1)
         place = generator.integers(len(data))
         data[place] ^= generator.integers(1, 256)
-        found = leaf_bounds(program, row, signs, certificate.open_units, numbers["slopes"], numbers["multipliers"])
-        proves = passes(with_tree(certificate, number, replace(tree, **numbers)), network)
+        altered = replace(tree, **numbers)
+        as_they_stand = altered.numbers(slice(None), signs[:, certificate.open_units])
+        found = leaf_bounds(program, row, signs, certificate.open_units, *as_they_stand)
+        proves = passes(with_tree(certificate, number, altered), network)
         assert proves == bool((found > 0).all())
         passed, refused = passed + proves, refused + (not proves)
     assert passed and refused
@@ -414,10 +407,15 @@ def constant_network() -> Network:
     return chain((2,), Affine(torch.zeros(3, 2)), Relu(), Affine(torch.zeros(3, 3), torch.tensor([-3.0, -2.0, -1.0])))
 
 
+def one_leaf(rival: int, units: int) -> SplitTree:
+    """Return a tree without splits whose numbers are zeros."""
+    nothing, first = np.zeros((1, units)), np.zeros(1, dtype=np.int32)
+    return SplitTree(rival, np.array([LEAF], dtype=np.int32), nothing, nothing, first)
+
+
 def plain_certificate(network: Network, winner: int, rivals: list[int], units: int) -> Certificate:
     """Return a certificate without splits whose numbers are zeros."""
-    nothing = np.zeros((1, units))
-    trees = tuple(SplitTree(rival, np.array([LEAF], dtype=np.int32), nothing, nothing) for rival in rivals)
+    trees = tuple(one_leaf(rival, units) for rival in rivals)
     open_units = np.arange(units, dtype=np.int32)
     return Certificate(network.digest, np.zeros(2), 0.5, None, winner, (), open_units, trees)
 
@@ -453,12 +451,13 @@ def test_every_leaf_of_a_large_tree_counts(leaf):
     network = chain((2,), Affine(torch.ones(10, 2)), Relu(), last)
     splits = np.array(_full_tree(list(range(10))), dtype=np.int32)
     slopes, multipliers = np.zeros((1024, 10)), np.zeros((1024, 10))
-    proof = replace(plain_certificate(network, 0, [], 10), trees=(SplitTree(1, splits, slopes, multipliers),))
+    tree = SplitTree.of_leaves(1, splits, slopes, multipliers, np.arange(10))
+    proof = replace(plain_certificate(network, 0, [], 10), trees=(tree,))
     proof.check(network)
     broken = multipliers.copy()
     broken[leaf, 3] = np.inf
     with pytest.raises(CertificateError, match=f"leaf {leaf}:"):
-        with_tree(proof, 0, SplitTree(1, splits, slopes, broken)).check(network)
+        with_tree(proof, 0, replace(tree, multipliers=broken)).check(network)
 
 
 def _full_tree(units: list[int]) -> list[int]:
@@ -493,7 +492,7 @@ def test_nothing_is_proved_where_subnormal_numbers_are_flushed():
     """y = 1e5 - 1e8 relu(1e-40 x) is about -9e5 at x = 1e38; with the weight read as 0 it is above zero."""
     first, last = torch.tensor([[1e-40]]), torch.tensor([[-1e8], [0.0]])
     network = chain((1,), Affine(first), Relu(), Affine(last, torch.tensor([1e5, 0.0])))
-    tree = SplitTree(1, np.array([LEAF]), np.zeros((1, 0)), np.zeros((1, 0)))
+    tree = one_leaf(1, 0)
     certificate = Certificate(network.digest, np.full(1, 1e38), 0.0, None, 0, (), np.zeros(0, dtype=np.int32), (tree,))
     torch.set_flush_denormal(True)
     try:
@@ -506,7 +505,7 @@ def test_nothing_is_proved_where_subnormal_numbers_are_flushed():
 def test_a_ball_that_the_domain_cuts_is_proved_on_what_is_left():
     """x - 0.2 > 0 fails on a part of [0.1, 0.9], which the domain [0.3, 1] cuts off."""
     network = chain((1,), Affine(torch.tensor([[1.0], [0.0]]), torch.tensor([-0.2, 0.0])))
-    tree = SplitTree(1, np.array([LEAF]), np.zeros((1, 0)), np.zeros((1, 0)))
+    tree = one_leaf(1, 0)
     claim = Certificate(network.digest, np.full(1, 0.5), 0.4, (0.3, 1.0), 0, (), np.zeros(0, dtype=np.int32), (tree,))
     claim.check(network)
     for domain in ((0.1, 1.0), None):

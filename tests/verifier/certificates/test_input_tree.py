@@ -17,9 +17,10 @@ from tests.seeds import seeds
 from verifier import certify, check
 from verifier.bounds.inputs.certified import certificate_by_inputs
 from verifier.budget import Budget
-from verifier.certificates.certificate import Certificate, CertificateError
+from verifier.certificates.certificate import Certificate
+from verifier.certificates.error import CertificateError
 from verifier.certificates.files import read_certificate, write_certificate
-from verifier.certificates.input_tree import InputTree, InputTreeError, leaf_margins
+from verifier.certificates.input_tree import InputTree, leaf_margins
 
 # Seeds of networks and radii just below the exact ones.
 CASES = {0: 0.3466, 1: 0.2167, 7: 0.1826, 8: 0.1630}
@@ -81,7 +82,7 @@ def test_leaves_cover_the_box_whatever_the_tree() -> None:
     ],
 )  # fmt: skip
 def test_splits_that_are_no_tree_over_the_box_are_refused(nodes: tuple[tuple[int, float], ...]) -> None:
-    with pytest.raises(InputTreeError):
+    with pytest.raises(CertificateError):
         tree_of(*nodes).boxes(LOWER, UPPER)
 
 

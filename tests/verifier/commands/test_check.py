@@ -77,14 +77,16 @@ def test_any_altered_byte_of_any_certificate_is_refused(folder, tmp_path):
 def test_an_altered_number_is_refused_even_where_the_digest_was_made_to_fit(folder, tmp_path):
     """The arithmetic itself refuses: numbers that prove nothing, a larger ball, another input, another class."""
     alterations = {
-        "pulls": (lambda arrays, header: arrays.update({"tree0.pulls": arrays["tree0.pulls"] + 50}), "is not above 0"),
-        "nan": (lambda arrays, header: arrays.update({"tree0.slopes": arrays["tree0.slopes"][:, :0]}), "shape"),
-        "cut": (lambda arrays, header: arrays.update({"tree0.cuts": arrays["tree0.cuts"][:-1]}), "tree"),
+        "pulls": (lambda arrays, header: arrays.update(multipliers=arrays["multipliers"] | 0x43), "is not above 0"),
+        "nan": (lambda arrays, header: arrays.update(slopes=arrays["slopes"][:0]), "shape"),
+        "cut": (lambda arrays, header: arrays.update(splits=arrays["splits"][:-1]), "are left"),
+        "order": (lambda arrays, header: arrays.update(splits=arrays["splits"][::-1]), "tree"),
         "radius": (lambda arrays, header: header.update(radius=header["radius"] * 3.0), "is not above 0"),
         "smaller": (lambda arrays, header: header.update(radius=header["radius"] / 2), "the record claims"),
         "winner": (lambda arrays, header: header.update(winner=(header["winner"] + 1) % 3), "the label is"),
-        "centre": (lambda arrays, header: arrays.update(centre=arrays["centre"] + 1e-9), "another input"),
-        "rivals": (lambda arrays, header: header.update(rivals=header["rivals"][:1]), "trees against"),
+        "centre": (lambda arrays, header: arrays.update(centre=arrays["centre"] + np.float64(1e-9)), "another input"),
+        "rivals": (lambda arrays, header: header["trees"][1].__setitem__(0, header["trees"][0][0]), "trees against"),
+        "trees": (lambda arrays, header: header.update(trees=header["trees"][:1]), "more numbers"),
         "domain": (lambda arrays, header: header.update(domain=[0.2, 1.0]), "domain"),
         "index": (lambda arrays, header: header.update(index=header["index"] + 1), "schema"),
         "network": (lambda arrays, header: header.update(digest="0" * 64), "network"),

@@ -200,7 +200,9 @@ def test_certificates_that_would_fill_the_memory_are_refused_at_once(run, monkey
         write_records(folder, records)
         assert words in refused_at(folder, record["index"]), words
     header = json.loads(arrays["header"].tobytes())
-    for change in ({"radius": math.nan}, {"radius": 1e300}, {"rivals": [[]]}, {"winner": None}, {"boxes": 3}):
+    changes = ({"radius": math.nan}, {"radius": 1e300}, {"trees": [[]]}, {"trees": [[[], 1, 1]]},
+               {"winner": None}, {"boxes": 3})  # fmt: skip
+    for change in changes:
         text = np.frombuffer(json.dumps({**header, **change}).encode(), np.uint8)
         altered(path, record, archive(**{name: packed(array) for name, array in {**arrays, "header": text}.items()}))
         write_records(folder, records)

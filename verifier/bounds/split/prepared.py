@@ -22,7 +22,8 @@ from verifier.bounds.split.dual_ascent import DualAscent, Lines
 from verifier.bounds.split.form import HingeNetwork
 from verifier.bounds.split.operators import affordable, chosen_form, open_form
 from verifier.bounds.split.stages import StageUnits
-from verifier.certificates.certificate import SLACK, STEPS, BoxSlopes, leaf_bounds
+from verifier.certificates.certificate import SLACK, STEPS, BoxSlopes
+from verifier.certificates.sign_leaves import leaf_bounds
 from verifier.certificates.split_program import SplitProgram
 
 

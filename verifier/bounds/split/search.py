@@ -135,10 +135,11 @@ class _Search:
         """Return the answer with what was spent, and the certificate if nothing is open."""
         certificate, ball, question = None, self.ball, self.ball.question
         if not reason and not falsified:
-            trees = tuple(self.forest.tree(number, rival) for number, rival in enumerate(question.rivals))
+            open_units = ball.open_units.numpy().astype(np.int32)
+            trees = tuple(self.forest.tree(number, rival, open_units) for number, rival in enumerate(question.rivals))
             certificate = Certificate(
                 question.digest, question.region.centre[0].numpy(), float(question.region.radius[0]),
-                question.region.domain, question.winner, ball.boxes, ball.open_units.numpy().astype(np.int32), trees,
+                question.region.domain, question.winner, ball.boxes, open_units, trees,
             )  # fmt: skip
         return SplitAnswer(
             certificate, falsified, reason, self.effort.subproblems, self.effort.programs, len(ball.open_units)

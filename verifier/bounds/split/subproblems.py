@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verifier.certificates.certificate import LEAF, SplitTree
+from verifier.certificates.sign_tree import LEAF, SplitTree
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +96,8 @@ class Forest:
         """Keep the numbers `(open units,)` that prove a leaf."""
         self._leaves[node] = (slopes, multipliers)
 
-    def tree(self, row: int, rival: int) -> SplitTree:
-        """Return the tree of a row all of whose leaves are closed."""
+    def tree(self, row: int, rival: int, open_units: np.ndarray) -> SplitTree:
+        """Return the tree of a row all of whose leaves are closed; open_units: their places among all hinge units."""
         splits, leaves, stack = [], [], [row]
         while stack:
             node = stack.pop()
@@ -108,4 +108,4 @@ class Forest:
             else:
                 stack += [first + 1, first]
         slopes, multipliers = (np.stack(numbers) for numbers in zip(*leaves, strict=True))
-        return SplitTree(rival, np.array(splits, dtype=np.int32), slopes, multipliers)
+        return SplitTree.of_leaves(rival, np.array(splits, dtype=np.int32), slopes, multipliers, open_units)

@@ -8,7 +8,7 @@ import torch
 
 from tests.seeds import seeds
 from verifier.bounds.split.subproblems import Forest, Subproblems, SubproblemStore
-from verifier.certificates.certificate import LEAF, leaf_signs
+from verifier.certificates.sign_tree import LEAF, leaf_signs
 
 
 def subproblems_of(bounds: np.ndarray, numbers: np.ndarray, units: int = 3) -> Subproblems:
@@ -116,13 +116,12 @@ def test_leaves_of_a_tree_are_those_of_its_nodes_in_the_order_of_the_check(seed)
             signs[child][unit] = sign
             open_nodes.append(child)
     for row in range(rows):
-        tree = forest.tree(row, rival=row + 10)
+        tree = forest.tree(row, row + 10, np.arange(2))
         assert tree.rival == row + 10
         found = leaf_signs(tree.splits, units)
         expected = [leaves[row][subproblem.tobytes()] for subproblem in found]
-        assert tree.slopes[:, 0].tolist() == expected and tree.multipliers[:, 0].tolist() == [
-            -node for node in expected
-        ]
+        slopes, multipliers = tree.numbers(slice(None), found[:, :2])
+        assert slopes[:, 0].tolist() == expected and multipliers[:, 0].tolist() == [-node for node in expected]
         assert len(expected) == len(leaves[row]) == int((tree.splits == LEAF).sum())
 
 
@@ -131,9 +130,9 @@ def test_a_tree_with_an_open_leaf_is_not_made():
     first = forest.split(0, 2)
     forest.close(first, np.zeros(1), np.zeros(1))
     with pytest.raises(KeyError):
-        forest.tree(0, 1)
+        forest.tree(0, 1, np.arange(1))
     forest.close(first + 1, np.ones(1), np.zeros(1))
-    assert forest.tree(0, 1).slopes.tolist() == [[0.0], [1.0]]
+    assert forest.tree(0, 1, np.arange(1)).slopes.tolist() == [[0.0], [1.0]]
 
 
 def test_leaves_of_both_precisions_keep_their_numbers():
@@ -142,6 +141,7 @@ def test_leaves_of_both_precisions_keep_their_numbers():
     first = forest.split(0, 0)
     forest.close(first, np.array([0.1], dtype=np.float32), np.array([0.1], dtype=np.float32))
     forest.close(first + 1, np.array([0.1]), np.array([1e300]))
-    tree = forest.tree(0, 1)
-    assert tree.slopes[:, 0].tolist() == [float(np.float32(0.1)), 0.1]
-    assert tree.multipliers[:, 0].tolist() == [float(np.float32(0.1)), 1e300]
+    tree = forest.tree(0, 1, np.arange(1))
+    slopes, multipliers = tree.numbers(slice(None), leaf_signs(tree.splits, 1))
+    assert slopes[:, 0].tolist() == [float(np.float32(0.1)), 0.1]
+    assert multipliers[:, 0].tolist() == [float(np.float32(0.1)), 1e300]

@@ -1,0 +1,91 @@
+"""The leaves of several trees side by side, so that many are evaluated at once whatever tree they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from verifier.certificates.error import CertificateError
+from verifier.certificates.sign_tree import SplitTree, along_signs, leaf_signs
+from verifier.certificates.split_program import SplitProgram
+
+# Leaves evaluated side by side.
+PIECE = 512
+# Signs of all leaves together, a byte each, that are made at once: 1 GiB.
+MOST_SIGNS = 1 << 30
+
+
+@dataclass(frozen=True, eq=False)
+class SignLeaves:
+    """Subproblems of a ball, each with the row of the output that is bounded on it.
+
+    rows: `(rivals, outputs)`. open_units: which of all hinge units numbers are of. of: `(leaves,)`, which row each is
+    about. signs: `(leaves, units)`.
+    """
+
+    program: SplitProgram
+    rows: np.ndarray
+    open_units: np.ndarray
+    of: np.ndarray
+    signs: np.ndarray
+    # The greatest |row| `(rivals,)` that the boxes of outputs allow.
+    reach: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reach", np.abs(self.rows) @ self.program.reach(self.program.network.output.name))
+
+    @classmethod
+    def of_trees(
+        cls, program: SplitProgram, winner: int, open_units: np.ndarray, trees: Sequence[SplitTree]
+    ) -> SignLeaves:
+        """Return the leaves of trees, one after the other; CertificateError if they are too many, or no trees."""
+        count = sum(tree.leaves for tree in trees)
+        if count * max(1, program.units) > MOST_SIGNS:
+            raise CertificateError(f"{count:,} leaves of {program.units:,} units are more than is evaluated")
+        rows = -np.eye(program.network.output_shape[0])[[tree.rival for tree in trees]]
+        rows[:, winner] = 1.0
+        of = np.repeat(np.arange(len(trees)), [tree.leaves for tree in trees])
+        signs = [leaf_signs(tree.splits, program.units) for tree in trees]
+        return cls(program, rows, open_units, of, np.concatenate(signs))
+
+    def __len__(self) -> int:
+        return len(self.of)
+
+    def __getitem__(self, leaves: np.ndarray | slice) -> SignLeaves:
+        """Return some of the leaves."""
+        return SignLeaves(self.program, self.rows, self.open_units, self.of[leaves], self.signs[leaves])
+
+    def bounds(self, slopes: np.ndarray, multipliers: np.ndarray, sets: np.ndarray | None = None) -> np.ndarray:
+        """Return lower bounds `(leaves,)`, proved whatever the numbers are.
+
+        slopes, multipliers: `(sets, open units)`, as a tree keeps them; sets: `(leaves,)`, which each leaf takes, None
+        for one each.
+        """
+        found = []
+        for start in range(0, len(self), PIECE):
+            piece = slice(start, start + PIECE)
+            chosen = piece if sets is None else sets[piece]
+            signs = self.signs[piece]
+            kept = along_signs(multipliers[chosen], signs[:, self.open_units])
+            found.append(
+                leaf_bounds(self.program, self.rows[self.of[piece]], signs, self.open_units, slopes[chosen], kept)
+            )
+        return np.concatenate(found) if found else np.zeros(0)
+
+
+def leaf_bounds(
+    program: SplitProgram,
+    row: np.ndarray,
+    signs: np.ndarray,
+    open_units: np.ndarray,
+    slopes: np.ndarray,
+    multipliers: np.ndarray,
+) -> np.ndarray:
+    """Return lower bounds `(leaves,)` of a row of the output; row: `(outputs,)` or `(leaves, outputs)`."""
+    count = len(signs)
+    all_slopes, all_multipliers = np.zeros((count, program.units)), np.zeros((count, program.units))
+    all_slopes[:, open_units], all_multipliers[:, open_units] = slopes, multipliers
+    rows = np.broadcast_to(row, (count, row.shape[-1]))
+    return program.bounds(program.network.output.name, rows, signs, all_slopes, all_multipliers)
