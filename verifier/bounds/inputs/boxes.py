@@ -19,27 +19,23 @@ class InputBoxes:
     """Boxes side by side.
 
     lower, upper: `(boxes, inputs)`, float64. nodes: `(boxes,)`, their places in the tree. bounds: `(boxes,)`, lower
-    bounds of the worst group. rules: `(boxes,)`, which of `WIDTH_SHARES` did better where both were last tried.
-    units: `(boxes, 2, units)`, what is known of units (`verifier.bounds.inputs.inherited`).
+    bounds of the worst group. units: `(boxes, 2, units)`, what is known of units (`verifier.bounds.inputs.inherited`).
     """
 
     lower: Tensor
     upper: Tensor
     nodes: Tensor
     bounds: Tensor
-    rules: Tensor
     units: Tensor
 
     @classmethod
     def root(cls, lower: Tensor, upper: Tensor, units: Tensor | None = None) -> InputBoxes:
         """Return one box `(1, inputs)`, the whole; units: `(1, 2, units)`, None for none."""
-        none = torch.zeros(1, dtype=torch.int64)
         return cls(
             lower,
             upper,
-            none,
+            torch.zeros(1, dtype=torch.int64),
             torch.full((1,), -torch.inf, dtype=torch.float64),
-            none,
             torch.zeros(1, 2, 0) if units is None else units,
         )
 
@@ -117,5 +113,5 @@ def halves(boxes: InputBoxes, sides: Tensor) -> InputBoxes:
     upper[rows, sides], lower[rows, sides] = middle, middle
     both = [torch.stack(pair, dim=1).flatten(0, 1) for pair in ((boxes.lower, lower), (upper, boxes.upper))]
     nodes = torch.stack([boxes.nodes, boxes.nodes + 1], dim=1).flatten()
-    inherited = (values.repeat_interleave(2, dim=0) for values in (boxes.bounds, boxes.rules, boxes.units))
+    inherited = (values.repeat_interleave(2, dim=0) for values in (boxes.bounds, boxes.units))
     return InputBoxes(both[0], both[1], nodes, *inherited)

@@ -16,10 +16,12 @@ from torch import Tensor
 
 from encoders.box import Box
 from encoders.region import BallRegion
-from verifier.bounds.inputs.boxes import BoxStore, InputBoxes, chosen_sides, halves, joined
+from verifier.bounds.inputs.boxes import BoxStore, InputBoxes, halves
 from verifier.bounds.inputs.conjunctions import Conjunctions, HalfspacesOfBox
 from verifier.bounds.inputs.inherited import UnitBoxes
 from verifier.bounds.inputs.sampling import sampled
+from verifier.bounds.inputs.sides import OpenRows, best_sides
+from verifier.bounds.linear.backward import Seen
 from verifier.bounds.linear.bounds import linear_bounds
 from verifier.budget import Budget
 
@@ -29,8 +31,6 @@ BATCH = 128
 MOST_THIN = 16
 # Points of a batch that are tried as counterexamples.
 POINTS = 16
-# Both rules for sides are tried on the first boxes that are halved, and on one of so many later ones.
-FIRST_TRIALS, TRIALS = 64, 8
 TIME = "time limit"
 
 # Tries points `(count, *input_shape)`; true once one of them is a replayed counterexample.
@@ -57,79 +57,39 @@ def decide_box(
     return _Search(asked, box, attack, budget, seed).run(most_boxes)
 
 
-@dataclass(frozen=True, eq=False)
-class OpenBoxes:
-    """Boxes that bounds leave open; slopes: `(boxes, rows, inputs)`, of the functions below open rows, 0 for others."""
-
-    boxes: InputBoxes
-    slopes: Tensor
-
-    def __len__(self) -> int:
-        return len(self.boxes)
-
-    def __getitem__(self, rows: Tensor) -> OpenBoxes:
-        """Return the boxes of some rows."""
-        return OpenBoxes(self.boxes[rows], self.slopes[rows])
-
-
 class _Search:
-    """The boxes that wait, those that are bounded and to be halved next, and how many have been bounded."""
+    """The boxes that wait, and how many have been bounded."""
 
     def __init__(self, asked: Conjunctions, box: Box, attack: Attack, budget: Budget, seed: int) -> None:
         self.asked, self.attack, self.budget, self.seed = asked, attack, budget, seed
         lower, upper = box.lower.cpu().flatten(1), box.upper.cpu().flatten(1)
-        self.widths = (upper - lower)[0]
         self.store = BoxStore()
         self.units = UnitBoxes.of(asked.network)
         self.store.add(InputBoxes.root(lower, upper, self.units.unknown()))
-        self.ready: list[OpenBoxes] = []
-        self.bounded, self.halved, self.thin = 0, 0, 0
+        self.bounded, self.thin = 0, 0
 
     def run(self, most_boxes: int) -> InputAnswer:
         """Bound and halve until no box is left, one has a counterexample, or so many have been bounded."""
-        while len(self.store) or self.ready:
+        while len(self.store):
             if self.budget.exhausted or self.bounded >= most_boxes or self.thin >= MOST_THIN:
                 break
-            found = self.ready.pop() if self.ready else self._bounded(self.store.take(BATCH))
+            found = self._bounded(self.store.take(BATCH))
             # The whole box is sampled once, where it is not proved at once.
-            shown = found is None or (self.bounded == 1 and len(found) > 0 and self._sampled(found.boxes))
-            if found is None or shown or not self._halve(found):
+            if found is None or (self.bounded == 1 and len(found[0]) > 0 and self._sampled(found[0])):
                 return InputAnswer(False, True, "", self.bounded)
+            self._halve(*found)
         return self._ended(most_boxes)
 
-    def _halve(self, found: OpenBoxes) -> bool:
-        """Halve boxes; where both rules are tried, go on with the halves that gain more. False on a counterexample."""
-        sides = chosen_sides(found.boxes, found.slopes, self.widths)
-        divides = sides[:, 0] >= 0
+    def _halve(self, boxes: InputBoxes, scores: Tensor) -> None:
+        """Halve boxes along the sides of the greatest scores; those that no float64 halves stay open."""
+        sides = best_sides(boxes, scores)
+        divides = sides >= 0
         self.thin += int((~divides).sum())
-        found, sides = found[divides], sides[divides]
-        turns = self.halved + torch.arange(len(found))
-        self.halved += len(found)
-        tried = (sides[:, 0] != sides[:, 1]) & ((turns < FIRST_TRIALS) | (turns % TRIALS == 0))
-        plain = found.boxes[~tried]
-        if len(plain):
-            self.store.add(halves(plain, sides[~tried].gather(1, plain.rules[:, None]).squeeze(1)))
-        return not bool(tried.any()) or self._try_rules(found.boxes[tried], sides[tried])
-
-    def _try_rules(self, boxes: InputBoxes, sides: Tensor) -> bool:
-        """Bound the halves of both rules, and keep those whose bounds are better. False on a counterexample."""
-        count = len(boxes)
-        both = [halves(replace(boxes, rules=torch.full_like(boxes.rules, k)), sides[:, k]) for k in (0, 1)]
-        numbered = [replace(part, nodes=torch.arange(2 * count) // 2 + k * count) for k, part in enumerate(both)]
-        found = self._bounded(joined(numbered))
-        if found is None:
-            return False
-        # What is missing to a proof, of both halves together: by rule and box.
-        missing = torch.zeros(2 * count, dtype=torch.float64)
-        missing.index_add_(0, found.boxes.nodes, found.boxes.bounds.clamp(min=-1e300))
-        better = (missing[count:] > missing[:count]).to(torch.int64)
-        kept = found[better[found.boxes.nodes % count] == found.boxes.rules]
-        if len(kept):
-            self.ready.append(kept)
-        return True
+        if bool(divides.any()):
+            self.store.add(halves(boxes[divides], sides[divides]))
 
     def _ended(self, most_boxes: int) -> InputAnswer:
-        waiting = len(self.store) + sum(len(found) for found in self.ready)
+        waiting = len(self.store)
         if self.thin:
             more = f", {waiting} more are open" if waiting else ""
             reason = f"{self.thin} boxes of single points, but for rounding, are neither proved nor unsafe{more}"
@@ -140,14 +100,18 @@ class _Search:
             return InputAnswer(True, False, "", self.bounded)
         return InputAnswer(False, False, reason, self.bounded)
 
-    def _bounded(self, boxes: InputBoxes) -> OpenBoxes | None:
-        """Return the boxes that stay open, shrunk to where unsafe points may lie; None on a counterexample."""
+    def _bounded(self, boxes: InputBoxes) -> tuple[InputBoxes, Tensor] | None:
+        """Return the boxes that stay open, shrunk to where unsafe points may lie, and the scores of their sides.
+
+        None on a counterexample.
+        """
         asked, shape = self.asked, self.asked.network.input_shape
         self.bounded += len(boxes)
         region = BallRegion.of_box(Box(boxes.lower.reshape(-1, *shape), boxes.upper.reshape(-1, *shape)))
         rows = asked.coefficients.expand(len(boxes), *asked.coefficients.shape)
         bounds = linear_bounds(asked.network, region, boxes=self.units.apart(boxes.units))
-        minimum = bounds.minimise(rows, with_points=True)
+        seen: Seen = {}
+        minimum = bounds.minimise(rows, with_points=True, seen=seen)
         worst = asked.worst(minimum.bound - asked.offsets)
         # Open is what is not proved, whatever a comparison with NaN would say.
         is_open = ~(worst > 0)
@@ -161,12 +125,13 @@ class _Search:
             return None
         if minimum.below is None or not len(places):
             # Nothing depends on the input: there is no function to cut with, and no side is better than another.
-            return OpenBoxes(boxes, torch.zeros_like(boxes.lower)[:, None])
+            return boxes, boxes.upper - boxes.lower
         below = minimum.below.at(places)
         halfspaces = HalfspacesOfBox.of(below, asked.offsets, boxes.lower, boxes.upper)
         kept, lower, upper, is_open = _shrunk(asked, halfspaces, is_open)
         shown = torch.cat([is_open[:, k, None].expand(-1, g.stop - g.start) for k, g in enumerate(asked.groups)], dim=1)
-        return OpenBoxes(replace(boxes, lower=lower, upper=upper), halfspaces.slopes * shown[:, :, None])[kept]
+        boxes, slopes = replace(boxes, lower=lower, upper=upper)[kept], halfspaces.slopes * shown[:, :, None]
+        return boxes, OpenRows(bounds.passes, seen, places[kept], slopes[kept]).scores(boxes)
 
     def _sampled(self, boxes: InputBoxes) -> bool:
         """Sample the one box; true once a point is a counterexample."""

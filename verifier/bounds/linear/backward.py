@@ -9,7 +9,7 @@ Every rounding is bounded and moved past (see `encoders.views.envelope`): in flo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -24,6 +24,9 @@ from verifier.bounds.linear.region_minimum import RegionMinimum
 
 # Lower slopes of the ops that let one choose, by (node whose units are bounded, node of the op).
 Slopes = Mapping[tuple[str, str], Tensor]
+
+# The coefficients of rows at each node on their way back.
+Seen = dict[str, Coefficients]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,43 +71,53 @@ class BackwardPass:
     _envelopes: dict[str, Envelope] = field(default_factory=dict)
 
     def minimise(
-        self, start: str, coefficients: Coefficients, with_points: bool = False, target: str | None = None
+        self,
+        start: str,
+        rows: Coefficients,
+        with_points: bool = False,
+        target: str | None = None,
+        seen: Seen | None = None,
     ) -> Minimum:
         """Return the least values of rows of functions of a node's value.
 
-        target: the node whose units are bounded, None where the rows are of the output.
+        target: the node whose units are bounded, None where the rows are of the output. seen: filled in.
         """
-        pending = {start: coefficients}
+        pending = {start: rows}
         names = [node.name for node in self.network.nodes]
         before = self.network.nodes[: names.index(start) + 1 if start != INPUT else 0]
-        total = _Sum(torch.zeros(*coefficients.rows, dtype=self.dtype, device=coefficients.values.device))
-        for node in before:
-            without_value = node.op.undefined(*(self.boxes[name] for name in node.inputs))
-            if without_value is not None:
-                total.add(torch.zeros_like(total.value).masked_fill(without_value[:, None], -torch.inf))
-        best = torch.full_like(total.value, -torch.inf)
-        width = 1
+        total = self._sum_of_none(before, rows)
+        best, width = torch.full_like(total.value, -torch.inf), 1
         for node in reversed(before):
-            rows = pending.pop(node.name, None)
-            if rows is None:
+            if node.name not in pending:
                 continue
+            rows = pending.pop(node.name)
+            if seen is not None:
+                seen[node.name] = rows
             width = max(width, math.prod(rows.values.shape[2:]))
             if target is None and not pending and not self.slopes:
                 # All that is known so far is a function of this node: its box gives a bound too, so that the answer
                 # is never looser than intervals through the layers behind it. It would hide the slopes' gradient.
                 best = torch.maximum(best, total.rounded_down(BoxMinimum(self.boxes[node.name])(rows)))
-            inputs, constant = self._envelope(node, target or self.network.output.name).below(rows)
+            inputs, constant = self.envelope(node, target).below(rows)
             total.add(constant)
             for name, share in zip(node.inputs, inputs, strict=False):
                 pending[name] = self._joined(name, pending[name], share, total) if name in pending else share
-        below, points, least = None, None, torch.zeros_like(total.value)
-        if INPUT in pending:
-            least = self.region_minimum(pending[INPUT])
-            if with_points:
-                slopes = pending[INPUT].full(self.network.input_shape)
-                below = LinearFunctions(slopes, total.rounded_down(torch.zeros_like(least)))
-                points = self.region_minimum.points(pending[INPUT], self.network.input_shape)
-        return Minimum(torch.maximum(best, total.rounded_down(least)), width, below, points)
+        last = pending.get(INPUT)
+        least = torch.zeros_like(total.value) if last is None else self.region_minimum(last)
+        bound = torch.maximum(best, total.rounded_down(least))
+        if last is None or not with_points:
+            return Minimum(bound, width)
+        below = LinearFunctions(last.full(self.network.input_shape), total.rounded_down(torch.zeros_like(least)))
+        return Minimum(bound, width, below, self.region_minimum.points(last, self.network.input_shape))
+
+    def _sum_of_none(self, nodes: Sequence[Node], rows: Coefficients) -> _Sum:
+        """Return the sums of rows before anything is added: minus infinity where a node may have no value."""
+        total = _Sum(torch.zeros(*rows.rows, dtype=self.dtype, device=rows.values.device))
+        for node in nodes:
+            without_value = node.op.undefined(*(self.boxes[name] for name in node.inputs))
+            if without_value is not None:
+                total.add(torch.zeros_like(total.value).masked_fill(without_value[:, None], -torch.inf))
+        return total
 
     @property
     def dtype(self) -> torch.dtype:
@@ -118,8 +131,9 @@ class BackwardPass:
         total.add(-abs(first).plus(abs(second), shape).dot(inflated(error)))
         return first.plus(second, shape)
 
-    def _envelope(self, node: Node, target: str) -> Envelope:
-        slope = self.slopes.get((target, node.name))
+    def envelope(self, node: Node, target: str | None = None) -> Envelope:
+        """Return the envelope of a node; target: as in `minimise`."""
+        slope = self.slopes.get((target or self.network.output.name, node.name))
         if slope is None and node.name in self._envelopes:
             return self._envelopes[node.name]
         envelope = node.op.envelope(*(self.boxes[name] for name in node.inputs), slope=slope)

@@ -17,7 +17,7 @@ from encoders.network import INPUT, Network, Node
 from encoders.region import BallRegion
 from encoders.rounding import check_gradual_underflow
 from encoders.views.coefficients import Coefficients
-from verifier.bounds.linear.backward import BackwardPass, Minimum, Slopes
+from verifier.bounds.linear.backward import BackwardPass, Minimum, Seen, Slopes
 from verifier.bounds.linear.region_minimum import RegionMinimum
 from verifier.bounds.linear.units import bounded_units
 
@@ -52,9 +52,9 @@ class LinearBounds:
     passes: BackwardPass
     widths: Mapping[str, int]
 
-    def minimise(self, coefficients: Tensor, *, with_points: bool = False) -> Minimum:
-        """Return the least values of rows `(batch, rows, *output_shape)` of functions of the output."""
-        return self.passes.minimise(self.network.output.name, Coefficients(coefficients), with_points)
+    def minimise(self, rows: Tensor, *, with_points: bool = False, seen: Seen | None = None) -> Minimum:
+        """Return the least values of rows `(batch, rows, *output_shape)` of the output; seen: filled in."""
+        return self.passes.minimise(self.network.output.name, Coefficients(rows), with_points, seen=seen)
 
     def pass_bytes(self) -> dict[str, int]:
         """Return the bytes of coefficients that bounding each node's still open units again would take."""

@@ -8,7 +8,7 @@ from verifier.bounds.inputs.boxes import BoxStore, InputBoxes, chosen_sides, hal
 def boxes_of(lower: list[list[float]], upper: list[list[float]]) -> InputBoxes:
     count = torch.zeros(len(lower), dtype=torch.int64)
     ends = (torch.tensor(values, dtype=torch.float64) for values in (lower, upper))
-    return InputBoxes(*ends, count, -count.to(torch.float64), count, torch.zeros(len(lower), 2, 0))
+    return InputBoxes(*ends, count, -count.to(torch.float64), torch.zeros(len(lower), 2, 0))
 
 
 def test_halves_share_the_middle_and_cover_the_box() -> None:
