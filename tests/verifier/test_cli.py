@@ -247,3 +247,11 @@ def test_the_version_is_that_of_the_package(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
     assert ended.value.code == 0 and capsys.readouterr().out.strip() == version("robustness-verifier")
+
+
+def test_what_loading_makes_is_left_out_of_later_collections():
+    code = "import gc, verifier.cli as c; c.main(['show', '--methods']); print(gc.isenabled(), gc.get_freeze_count())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    enabled, frozen = done.stdout.split()[-2:]
+    # torch alone makes most of 276,000 objects.
+    assert enabled == "True" and int(frozen) > 100_000
