@@ -7,16 +7,20 @@ field, its line in `merge`, who finds it out and who reads it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import Tensor
 
 from verifier.certificates.certificate import Certificate
+from verifier.fields import NUMBER, REASON, TEXT, one_of, stated
 from verifier.verdict import Bracket, Outcome, Strength
 
 # The bracket of an input that nobody has looked at.
 UNKNOWN = Bracket()
+# What may come of a stage.
+OUTCOMES = ("proved", "found", "both", "vouched", "nothing")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +38,21 @@ class Witness:
 
 
 @dataclass(frozen=True)
+class Spent:
+    """What a stage of several methods took for an input, and what came of it.
+
+    stage: a name of `--method`, or an attack's. seconds: the input's share. outcome: proved (the lower end rose), found
+    (the upper end fell), both, vouched (a solver's word alone) or nothing. reason: why the stage left the input open.
+    """
+
+    stage: str = stated(TEXT)
+    seconds: float = stated(NUMBER)
+    outcome: str = stated(one_of(OUTCOMES))
+    reason: str | None = stated(REASON, None)
+    others: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Answer:
     """What is known about one input; nothing by default.
 
@@ -44,6 +63,7 @@ class Answer:
     reason: why a region was left open, the last that a method gave; only of interest where the bracket still is.
     open_units: how many units (for `milp` binaries) the boxes of the last ball left open, where that was counted.
     refuted: the (prover, finder) of a trusted end that a witness cut down.
+    spent: what each stage took, in order, where several methods work one after the other.
     """
 
     bracket: Bracket = UNKNOWN
@@ -53,6 +73,7 @@ class Answer:
     certificate: Certificate | None = None
     open_units: int | None = None
     refuted: tuple[str, str] | None = None
+    spent: tuple[Spent, ...] = ()
 
     @classmethod
     def proved(cls, radius: float, method: str, strength: Strength, certificate: Certificate | None = None) -> Answer:
@@ -99,7 +120,13 @@ class Answer:
             other.certificate if theirs.lower > ours.lower else self.certificate,
             self.open_units if other.open_units is None else other.open_units,
             ours.refutation(theirs) or other.refuted or self.refuted,
+            self.spent + other.spent,
         )
+
+    def after(self, stage: str, seconds: float, before: Bracket, reason: str | None) -> Answer:
+        """Return the answer with what a stage has taken; before: the bracket that it began with."""
+        spent = Spent(stage, seconds, _outcome(before, self.bracket), reason)
+        return replace(self, spent=(*self.spent, spent))
 
 
 def merged(known: Sequence[Answer], rows: Sequence[int], fresh: Sequence[Answer]) -> list[Answer]:
@@ -108,6 +135,16 @@ def merged(known: Sequence[Answer], rows: Sequence[int], fresh: Sequence[Answer]
     for row, answer in zip(rows, fresh, strict=True):
         answers[row] = answers[row].merge(answer)
     return answers
+
+
+def _outcome(before: Bracket, after: Bracket) -> str:
+    """Return in a word how a bracket has become narrower."""
+    rose, fell = after.lower > before.lower, after.upper < before.upper
+    if rose and fell:
+        return "both"
+    if rose or fell:
+        return "proved" if rose else "found"
+    return "vouched" if after.trusted > before.trusted else "nothing"
 
 
 def _nearest(*distances: float | None) -> float | None:

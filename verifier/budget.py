@@ -1,18 +1,62 @@
-"""Time limits. A budget that has run out leaves answers open; it never turns into one."""
+"""Limits of time and memory, and wishes to stop. A budget that has run out leaves answers open; it never makes one."""
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+import sys
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+
+# Seconds between two reports of how work stands.
+REPORTS = 1.0
+# Of the memory that the process may have, what it takes by default before it stops: the rest is for others.
+MEMORY_SHARE = 0.75
+
+
+class Watch:
+    """What ends work beside its time, and who hears how it stands.
+
+    memory: bytes that the process may hold. stopped: set once somebody wants an end. told: called with a few words
+    about work that goes on.
+    """
+
+    def __init__(
+        self,
+        memory: float = math.inf,
+        stopped: threading.Event | None = None,
+        told: Callable[[str], None] | None = None,
+    ) -> None:
+        self.memory, self.stopped, self.told = memory, stopped or threading.Event(), told
+        self._last = -math.inf
+
+    @property
+    def why(self) -> str | None:
+        """Why work has to end; None where it may go on."""
+        if self.stopped.is_set():
+            return "interrupted"
+        if self.memory < math.inf and resident_bytes() > self.memory:
+            return f"memory limit of {self.memory / 2**30:.3g} GiB"
+        return None
+
+    def tell(self, words: Callable[[], str]) -> None:
+        """Report how work stands, now and then; words: makes the report."""
+        if self.told is not None and time.monotonic() - self._last >= REPORTS:
+            self._last = time.monotonic()
+            self.told(words())
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Wall-clock seconds that a piece of work may take, counted from the making of this object."""
+    """Wall-clock seconds that a piece of work may take, counted from the making of this object; watch: other ends."""
 
     seconds: float = math.inf
     started: float = field(default_factory=time.monotonic)
+    watch: Watch = field(default_factory=Watch, compare=False)
 
     def __post_init__(self) -> None:
         if math.isnan(self.seconds) or self.seconds < 0:
@@ -20,10 +64,59 @@ class Budget:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the time is up; at once for a limit of zero."""
-        return time.monotonic() - self.started >= self.seconds
+        """Whether the work has to end; at once for a limit of zero."""
+        return self.why is not None
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether the time is up, whatever else."""
+        return self.elapsed >= self.seconds
+
+    @property
+    def why(self) -> str | None:
+        """Why the work has to end; None where it may go on."""
+        return "time limit" if self.timed_out else self.watch.why
+
+    @property
+    def elapsed(self) -> float:
+        """The seconds since the beginning."""
+        return time.monotonic() - self.started
 
     @property
     def remaining(self) -> float:
         """The seconds that are left; not negative."""
-        return max(0.0, self.seconds - (time.monotonic() - self.started))
+        return max(0.0, self.seconds - self.elapsed)
+
+    def share(self, parts: int, most: float = math.inf) -> Budget:
+        """Return the next of so many parts of what is left, of at most so many seconds."""
+        return Budget(min(self.remaining / parts, most), watch=self.watch)
+
+
+def resident_bytes() -> int:
+    """Return the memory that the process holds; where the system does not say, the most it has held, or 0."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        try:
+            import resource
+        except ImportError:
+            return 0
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def memory_to_use() -> float:
+    """Return the bytes that a process holds at most if nobody says: a share of what it may have; infinite if unknown.
+
+    What it may have is the memory of the machine, or of its group of processes where that has less.
+    """
+    known = []
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            known.append(float(Path(path).read_text()))
+        except (OSError, ValueError):
+            # No such group, or "max".
+            continue
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        known.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+    return MEMORY_SHARE * min(known, default=math.inf)

@@ -105,6 +105,7 @@ class _Attacking:
     request: AttackRequest
     seconds_per_input: float
     asks_witnesses: ClassVar[bool] = True
+    ends_early: ClassVar[bool] = False
     batch_size: ClassVar[int] = BATCH_SIZE
 
     @property
@@ -126,7 +127,7 @@ class _Attacking:
         points, labels = self.job.inputs(rows, open_rows)
         predictions = self.job.predictions(points, open_rows)
         correct = np.flatnonzero(predictions == labels)
-        budget = Budget(self.seconds_per_input * max(1, len(correct)))
+        budget = Budget(self.seconds_per_input * max(1, len(correct)), watch=known.watch)
         heads = [
             self.job.head(row, label, prediction, 0.0)
             for row, label, prediction in zip(open_rows, labels, predictions, strict=True)
@@ -162,7 +163,7 @@ class _Attacking:
                     robust=robust,
                     tie=answer.witness is not None and answer.witness.tie,
                     execution_only=answer.execution_only,
-                    reason="time limit" if robust and budget.exhausted else None,
+                    reason=budget.why if robust else None,
                     **watched.effort(position),
                 )
             )

@@ -9,7 +9,6 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar, Unpack
 
 import numpy as np
@@ -33,6 +32,7 @@ from verifier.runs.certify_record import CertifyRecord
 from verifier.runs.stored_answer import kept
 from verifier.runs.witness_files import Witnesses
 from verifier.summaries.certify import certified
+from verifier.summaries.spending import StageTotal, totals
 from verifier.verdict import Bracket, Outcome
 
 
@@ -42,6 +42,7 @@ class CertifyResult(VerbResult):
 
     results: the counts at each radius, rising.
     brackets: of the correctly classified inputs, by index in the data.
+    spent: by the stages of several methods.
     norm: of the balls. delta: what outputs were asked to stay within; None where it was about classes.
     """
 
@@ -50,11 +51,13 @@ class CertifyResult(VerbResult):
     results: tuple[RobustnessAt, ...]
     brackets: dict[int, Bracket]
     norm: Norm
+    spent: tuple[StageTotal, ...]
     delta: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         asked = {} if self.delta is None else {"delta": self.delta}
-        return {**super().to_json(), **asked, "results": [dataclasses.asdict(result) for result in self.results]}
+        rows, spent = ([dataclasses.asdict(each) for each in part] for part in (self.results, self.spent))
+        return {**super().to_json(), **asked, "results": rows, "spent": spent}
 
 
 def certify(
@@ -108,6 +111,7 @@ class _Certification:
     seconds_per_input: float
     certificates: bool
     asks_witnesses: ClassVar[bool] = False
+    ends_early: ClassVar[bool] = True
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -134,7 +138,7 @@ class _Certification:
         correct = np.flatnonzero(predictions == labels)
         records, asked = known.records, [rows[i] for i in correct]
         answers = [records[row].answer if row in records else Answer() for row in asked]
-        budget = Budget(self.seconds_per_input * max(1, len(asked)))
+        budget = Budget(self.seconds_per_input * max(1, len(asked)), watch=known.watch)
         batch: Batch | None = None
         if asked:
             batch = self.job.batch(points[correct], asked, labels[correct], self.norm)
@@ -149,10 +153,10 @@ class _Certification:
             record = CertifyRecord(head=self.job.head(row, label, prediction, seconds))
             if batch is not None and row in positions:
                 answer = answers[positions[row]]
-                record = self._answered(record, answer, before, budget.exhausted)
+                record = self._answered(record, answer, before, budget.why)
                 if self.certificates and known.run is not None:
                     one = batch.one(positions[row])
-                    record = self._with_certificate(record, one, answer, before, known.run.certificates)
+                    record = self._with_certificate(record, one, answer, before, known)
             fresh.append(record)
         return fresh, arrays_of(asked, self.job.shaped(answers))
 
@@ -165,10 +169,11 @@ class _Certification:
             delta=self.job.asks_within,
             results=certified(records, self.epsilons),
             brackets=brackets,
+            spent=totals(record.spent for record in records),
         )
 
     def _answered(
-        self, record: CertifyRecord, answer: Answer, before: CertifyRecord | None, timed_out: bool
+        self, record: CertifyRecord, answer: Answer, before: CertifyRecord | None, stopped: str | None
     ) -> CertifyRecord:
         """Return the record with what is known now; before: what was known at the start."""
         bracket = answer.bracket
@@ -176,9 +181,9 @@ class _Certification:
         # Where a solver has spoken the method has done what it can, though its word certifies nothing.
         is_open = any(not bracket.only_trusted_at(epsilon) for epsilon in undecided)
         word = f"safe by the word of a solver alone ({bracket.trusted_method})"
-        why = "time limit" if answer.reason is None and timed_out else answer.reason
-        # What the clock stopped was not tried: the same command takes it up again.
-        tried = {*(before.tried if before is not None else ()), *(() if timed_out and is_open else self.epsilons)}
+        why = answer.reason or stopped
+        # What was stopped was not tried: the same command takes it up again.
+        tried = {*(before.tried if before is not None else ()), *(() if stopped and is_open else self.epsilons)}
         known_tie = before is not None and before.tie
         return replace(
             record,
@@ -186,21 +191,33 @@ class _Certification:
             tie=known_tie if answer.witness is None else answer.witness.tie,
             tried=tuple(sorted(tried)),
             reason=(why if is_open else word) if undecided else None,
+            spent=(*(() if before is None else before.spent), *answer.spent),
         )
 
     def _with_certificate(
-        self, record: CertifyRecord, one: Batch, answer: Answer, before: CertifyRecord | None, folder: Path
+        self,
+        record: CertifyRecord,
+        one: Batch,
+        answer: Answer,
+        before: CertifyRecord | None,
+        known: Known[CertifyRecord],
     ) -> CertifyRecord:
         """Return the record with the certificate of its lower end, which is written first."""
-        lower = answer.bracket.lower
-        if lower < 0:
+        lower, watch = answer.bracket.lower, known.watch
+        if lower < 0 or known.run is None:
             return record
         if before is not None and before.answer.bracket.lower == lower and before.says_of_certificate:
             return replace(record, certificate=before.certificate, no_certificate=before.no_certificate)
         certificate: Certificate | str | None = answer.certificate
         if certificate is None:
-            certificate = certificate_of(one, lower, Budget(self.seconds_per_input), answer.bracket.lower_method)
-        return record.keeping(certificate, one.subject.network, folder)
+            if watch.stopped.is_set():
+                # The same command makes it.
+                return record
+            budget = Budget(self.seconds_per_input, watch=watch)
+            certificate = certificate_of(one, lower, budget, answer.bracket.lower_method)
+            if watch.stopped.is_set() and isinstance(certificate, str):
+                return record
+        return record.keeping(certificate, one.subject.network, known.run.certificates)
 
 
 def _check_radii(epsilons: Sequence[float]) -> tuple[float, ...]:

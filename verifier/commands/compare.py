@@ -20,7 +20,7 @@ from encoders.region import Norm
 from verifier.answers import Answer
 from verifier.attacks import ATTACKS
 from verifier.batch import BATCH_SIZE, Batch
-from verifier.budget import Budget
+from verifier.budget import Budget, Watch
 from verifier.commands.job import DataJob, load_job
 from verifier.commands.loop import Known, run_task
 from verifier.commands.request import Data, Model, Options, Request, checked_radius
@@ -132,6 +132,7 @@ class _Comparison:
     left_out: dict[str, str]
     seconds_per_input: float
     asks_witnesses: ClassVar[bool] = False
+    ends_early: ClassVar[bool] = False
     batch_size: ClassVar[int] = BATCH_SIZE
 
     @property
@@ -155,7 +156,8 @@ class _Comparison:
             missing = [i for i, known_answers in enumerate(answers) if name not in known_answers]
             if not missing:
                 continue
-            fresh, seconds = self._alone(name, batch.at(torch.tensor(missing, device=batch.centres.device)))
+            part = batch.at(torch.tensor(missing, device=batch.centres.device))
+            fresh, seconds = self._alone(name, part, known.watch)
             for i, answer in zip(missing, fresh, strict=True):
                 spent[i] += seconds
                 answers[i][name] = MethodAnswer(answer=kept(answer), seconds=seconds)
@@ -167,10 +169,10 @@ class _Comparison:
         ]
         return records, arrays_of(list(nearest), list(nearest.values()))
 
-    def _alone(self, name: str, batch: Batch) -> tuple[list[Answer], float]:
+    def _alone(self, name: str, batch: Batch, watch: Watch) -> tuple[list[Answer], float]:
         """Return what a method says of the inputs of a batch, knowing nothing, and its seconds an input."""
         started = time.perf_counter()
-        budget = Budget(self.seconds_per_input * len(batch))
+        budget = Budget(self.seconds_per_input * len(batch), watch=watch)
         answers = COMPARED[name].bracket(batch, [self.epsilon], [Answer()] * len(batch), budget)
         return answers, (time.perf_counter() - started) / len(batch)
 

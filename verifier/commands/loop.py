@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from encoders.region import Norm
+from verifier.budget import Watch, memory_to_use
+from verifier.commands.interruption import interruption
 from verifier.commands.job import Job, opened
 from verifier.commands.request import Progress
 from verifier.commands.resuming import take_up
@@ -27,12 +29,13 @@ RecordOf = TypeVar("RecordOf", bound=Record)
 class Known(Generic[RecordOf]):
     """What is known so far, by position in the data. run: the folder that keeps it, if any.
 
-    witnesses: the nearest ones, of a task that asks for them.
+    witnesses: the nearest ones, of a task that asks for them. watch: what ends work beside its time.
     """
 
     run: Run | None
     records: dict[int, RecordOf]
     witnesses: Witnesses
+    watch: Watch = field(default_factory=Watch)
 
 
 class Result(Protocol):
@@ -53,6 +56,9 @@ class Keeps(Protocol):
 
     @property
     def progress(self) -> Progress | None: ...
+
+    @property
+    def memory_limit(self) -> float | None: ...
 
 
 class Task(Protocol[RecordOf, ResultOf]):
@@ -78,6 +84,10 @@ class Task(Protocol[RecordOf, ResultOf]):
     def asks_witnesses(self) -> bool:
         """Whether `work` and `summarise` look at the witnesses known."""
 
+    @property
+    def ends_early(self) -> bool:
+        """Whether `work` ends soon once its watch wants an end, with records that say what was not tried."""
+
     def complete(self, record: RecordOf | None) -> bool:
         """Return whether nothing is left to do about an input."""
 
@@ -94,14 +104,16 @@ class Task(Protocol[RecordOf, ResultOf]):
 def run_task(task: Task[RecordOf, ResultOf], command: str, request: Keeps, started: float) -> ResultOf:
     """Return the result of a task, worked on batch by batch; what its folder holds already is not done again.
 
-    started: when the command began (`time.perf_counter`). An interruption leaves the folder as the last batch did.
+    started: when the command began (`time.perf_counter`). An interruption leaves the folder as the last batch did, and
+    what is known of the one that was worked on, of a task that ends early; KeyboardInterrupt follows.
     """
     job = task.job
     configuration = {**job.configuration(command), **task.configuration}
-    with job.threads(), opened(request.out, configuration, job) as run:
+    with job.threads(), opened(request.out, configuration, job) as run, interruption(task.ends_early) as stopped:
         # A folder holds records of its command alone.
         records = cast(dict[int, RecordOf], take_up(run, job, task.norm))
-        known = Known(run, records, run.witnesses() if run is not None and task.asks_witnesses else {})
+        watch = Watch(_bytes(request.memory_limit), stopped, getattr(request.progress, "stands", None))
+        known = Known(run, records, run.witnesses() if run is not None and task.asks_witnesses else {}, watch)
         for rows in job.batches(task.batch_size):
             if not all(task.complete(records.get(row)) for row in rows):
                 fresh, witnesses = task.work(rows, known)
@@ -110,6 +122,8 @@ def run_task(task: Task[RecordOf, ResultOf], command: str, request: Keeps, start
                 records.update({record.index: record for record in fresh})
                 if task.asks_witnesses:
                     known.witnesses.update(witnesses)
+            if stopped.is_set():
+                raise KeyboardInterrupt
             if request.progress is not None:
                 request.progress(rows[-1] - job.indices[0] + 1, len(job.indices))
         held = [records[row] for row in job.indices if row in records]
@@ -117,3 +131,8 @@ def run_task(task: Task[RecordOf, ResultOf], command: str, request: Keeps, start
         if run is not None:
             run.finish({**result.to_json(), "offset": job.indices.start})
     return result
+
+
+def _bytes(gibibytes: float | None) -> float:
+    """Return a limit of memory in bytes; None: what this machine has to spare."""
+    return memory_to_use() if gibibytes is None else gibibytes * 2**30

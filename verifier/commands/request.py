@@ -44,6 +44,7 @@ class Options(TypedDict, total=False):
     limit: int | None
     offset: int
     time_limit: float
+    memory_limit: float | None
     seed: int
     device: str
     data_dir: str | Path | None
@@ -72,6 +73,8 @@ class Request:
     the raw input.
     limit, offset: so many inputs from this position of the data on; None: all that follow.
     time_limit: seconds an input; what it stops stays open.
+    memory_limit: GiB that the process may hold; work that finds it above them stops, and stays open. None: three
+    quarters of what the machine or its group of processes has.
     seed: of the attacks' random starts, and part of the run's identity.
     device: "auto", "cpu" or "cuda", where bounds and attacks are computed.
     data_dir: where the files of named data lie.
@@ -108,6 +111,10 @@ class Request:
     limit: int | None = option(None, "data", "at most N inputs", type=int, metavar="N")
     offset: int = option(0, "data", "start at input K", type=int, metavar="K")
     time_limit: float = option(math.inf, "limits", "seconds an input", type=float, metavar="S")
+    memory_limit: float | None = option(
+        None, "limits", "memory of the process at which work stops (default: 3/4 of the machine's)",
+        type=float, metavar="GIB",
+    )  # fmt: skip
     seed: int = option(0, "question", "seed of the attacks' random starts", type=int, metavar="N")
     device: str = option("auto", "limits", "auto, cpu or cuda", metavar="NAME")
     data_dir: str | Path | None = option(None, "data", "where the files of named data lie", type=Path, metavar="DIR")
@@ -134,6 +141,13 @@ class Request:
             )
         if math.isnan(self.time_limit) or self.time_limit < 0:
             raise ValueError(f"a time limit must be a number of seconds that is not negative, got {self.time_limit}")
+        check_memory_limit(self.memory_limit)
+
+
+def check_memory_limit(gibibytes: float | None) -> None:
+    """Raise ValueError unless a limit is None or positive."""
+    if gibibytes is not None and not gibibytes > 0:
+        raise ValueError(f"a memory limit must be a positive number of GiB, got {gibibytes}")
 
 
 def checked_radius(epsilon: float) -> float:

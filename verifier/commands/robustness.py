@@ -121,6 +121,7 @@ class _Measurement:
     norm: Norm
     seconds_per_input: float
     asks_witnesses: ClassVar[bool] = False
+    ends_early: ClassVar[bool] = False
     batch_size: ClassVar[int] = BATCH_SIZE
 
     @property
@@ -142,7 +143,7 @@ class _Measurement:
         points, labels = self.job.inputs(rows, open_rows)
         predictions = self.job.outputs(points, open_rows).argmax(axis=1)
         batch = self.job.batch(points, open_rows, predictions)
-        budget = Budget(self.seconds_per_input * len(open_rows))
+        budget = Budget(self.seconds_per_input * len(open_rows), watch=known.watch)
         answers = [before[row].answer if row in before else Answer() for row in open_rows]
         started = time.perf_counter()
         answers = find_method(self.method, self.norm).bracket(batch, [self.epsilon], answers, budget)
@@ -155,18 +156,18 @@ class _Measurement:
             mine = {name: values[i] for name, values in estimates.items()}
             spent = proving + sum(estimate.seconds for estimate in mine.values())
             head = self.job.head(row, labels[i], predictions[i], spent)
-            records.append(self._record(head, answers[i], mine, budget.exhausted))
+            records.append(self._record(head, answers[i], mine, budget.why))
         return records, arrays_of(open_rows, answers)
 
     def _record(
-        self, head: InputHead, answer: Answer, estimates: dict[str, Estimate], timed_out: bool
+        self, head: InputHead, answer: Answer, estimates: dict[str, Estimate], why: str | None
     ) -> RobustnessRecord:
-        stopped = timed_out and any(e.outcome == Outcome.STOPPED for e in estimates.values())
+        stopped = any(e.outcome == Outcome.STOPPED for e in estimates.values())
         stored = {
             name: StoredEstimate(radius=estimate.radius, outcome=estimate.outcome, seconds=estimate.seconds)
             for name, estimate in estimates.items()
         }
-        reason = "time limit" if stopped else None
+        reason = why if stopped else None
         return RobustnessRecord(head=head, answer=kept(answer), estimators=stored, tried=self.epsilon, reason=reason)
 
     def summarise(

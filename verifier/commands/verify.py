@@ -162,6 +162,7 @@ class _Verification:
     # A box may take all the time of its property, and what was done is to last.
     batch_size: ClassVar[int] = 1
     asks_witnesses: ClassVar[bool] = True
+    ends_early: ClassVar[bool] = True
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -192,7 +193,7 @@ class _Verification:
             boxes = range(first, first + box.boxes)
             others = [known.records[i] for i in boxes if i in known.records and self.complete(known.records[i])]
             spent = sum(other.head.seconds for other in others)
-            self.budgets[first] = Budget(max(0.0, self.request.time_limit - spent))
+            self.budgets[first] = Budget(max(0.0, self.request.time_limit - spent), watch=known.watch)
             self.settled.update(first for other in others if other.verdict in SETTLED)
         if first in self.settled and not (before is not None and before.is_decided):
             return [], {}
@@ -233,6 +234,7 @@ class _Verification:
         blank = VerifyRecord(
             head=Head(**self.job.described(index, 0.0)), name=box.name, file=box.file, digest=box.digest, box=box.box,
             boxes=box.boxes, verdict=Verdict.UNKNOWN, strength=None, method="", reason=None,
+            spent=() if before is None else before.spent,
             tried=max(self.request.time_limit, -1.0 if before is None else before.tried),
         )  # fmt: skip
         if not box.asked.unsafe:
@@ -245,14 +247,18 @@ class _Verification:
             answer = Answer.proved(float(question.region.radius[0]), before.method, Strength(before.strength or ""))
         else:
             (answer,) = find_prover(self.request.method).decide(question.batch, question.region, budget)
+            blank = dataclasses.replace(blank, spent=(*blank.spent, *answer.spent))
         found = None if answer.witness is None else question.confirm(answer.witness.point)
         if isinstance(found, PropertyWitness):
             record = dataclasses.replace(blank, verdict=Verdict.SAT, method=answer.bracket.upper_method)
             return record, {index: (found.point.numpy(), INSIDE)}
         if found is None and answer.bracket.lower >= float(question.region.radius[0]):
             return self._proved(blank, answer, question, known), {}
-        why = found or (answer.reason if budget.exhausted else _why_open(answer, question))
-        verdict = Verdict.TIMEOUT if budget.exhausted else Verdict.UNKNOWN
+        why = found or (answer.reason or budget.why if budget.exhausted else _why_open(answer, question))
+        verdict = Verdict.TIMEOUT if budget.timed_out else Verdict.UNKNOWN
+        if known.watch.stopped.is_set() and not budget.timed_out:
+            # The same command takes it up again.
+            blank = dataclasses.replace(blank, tried=max(budget.elapsed, -1.0 if before is None else before.tried))
         return dataclasses.replace(blank, verdict=verdict, reason=why), {}
 
     def _proved(
@@ -267,8 +273,13 @@ class _Verification:
             return record
         found: Certificate | str | None = answer.certificate
         if found is None:
-            radius, budget = float(question.region.radius[0]), Budget(self.request.time_limit)
+            radius, budget = float(question.region.radius[0]), Budget(self.request.time_limit, watch=known.watch)
+            if known.watch.stopped.is_set():
+                # The same command makes it.
+                return record
             found = certificate_of(question.batch, radius, budget, bracket.lower_method)
+            if known.watch.stopped.is_set() and isinstance(found, str):
+                return record
         return record.keeping(found, question.network, known.run.certificates)
 
 

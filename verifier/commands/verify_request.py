@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from encoders.limits import Limits, read_limits
-from verifier.commands.request import Model, Progress
+from verifier.commands.request import Model, Progress, check_memory_limit
 from verifier.options import option
 
 
@@ -42,6 +42,7 @@ class VerifyOptions(TypedDict, total=False):
     limit: int | None
     offset: int
     time_limit: float
+    memory_limit: float | None
     seed: int
     device: str
     networks: Mapping[str, Model] | None
@@ -57,6 +58,8 @@ class VerifyRequest:
     method: of the table `verifier.methods.METHODS`.
     limit, offset: so many properties from this one of the list on; None: all that follow.
     time_limit: seconds for each property; a larger one tries again what a run left open.
+    memory_limit: GiB that the process may hold; work that finds it above them stops, and stays open. None: three
+    quarters of what the machine or its group of processes has.
     seed: of the attacks' random starts, and part of the run's identity.
     device: "auto", "cpu" or "cuda", where bounds and attacks are computed.
     networks: the models of further networks that a property is about, by their names in it.
@@ -73,6 +76,10 @@ class VerifyRequest:
     limit: int | None = option(None, "data", "at most N properties", type=int, metavar="N")
     offset: int = option(0, "data", "start at property K of the list, from 0", type=int, metavar="K")
     time_limit: float = option(math.inf, "limits", "seconds a property", type=float, metavar="S")
+    memory_limit: float | None = option(
+        None, "limits", "memory of the process at which work stops (default: 3/4 of the machine's)",
+        type=float, metavar="GIB",
+    )  # fmt: skip
     seed: int = option(0, "question", "seed of the attacks' random starts", type=int, metavar="N")
     device: str = option("auto", "limits", "auto, cpu or cuda", metavar="NAME")
     networks: Mapping[str, Model] | None = option(
@@ -91,5 +98,6 @@ class VerifyRequest:
     def __post_init__(self) -> None:
         if math.isnan(self.time_limit) or self.time_limit < 0:
             raise ValueError(f"a time limit must be a number of seconds that is not negative, got {self.time_limit}")
+        check_memory_limit(self.memory_limit)
         if self.offset < 0 or (self.limit is not None and self.limit < 1):
             raise ValueError(f"{self.limit} properties from {self.offset} on are none; name at least one, from 0 on")

@@ -60,10 +60,7 @@ class ContractionMethod(Method):
             points: dict[int, np.ndarray] = {}
             for number, row in enumerate(pending):
                 # What easy inputs leave of their time goes to the later ones.
-                share = Budget(
-                    budget.remaining / (len(pending) - number) if math.isfinite(budget.seconds) else math.inf
-                )
-                point = search.advance(row, share)
+                point = search.advance(row, budget.share(len(pending) - number))
                 if point is not None:
                     points[row] = point
             answers = merged(answers, list(points), _confirmed(batch, region, points, self.name))

@@ -201,7 +201,7 @@ class MilpMethod(Method):
 
     def _share(self, budget: Budget, inputs: int) -> Budget:
         """Return the next input's part of a budget for several: what easy ones leave goes to the later ones."""
-        return Budget(min(budget.remaining / inputs, self.seconds))
+        return budget.share(inputs, self.seconds)
 
 
 def _is_open(bracket: Bracket, epsilons: Sequence[float]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -26,8 +25,7 @@ def one_by_one(decide: Decide, batch: Batch, region: BallRegion, budget: Budget)
         if budget.exhausted:
             break
         index = torch.tensor([row], device=batch.centres.device)
-        share = Budget(budget.remaining / (len(batch) - row) if math.isfinite(budget.seconds) else math.inf)
-        answers[row] = decide(batch.one(row), region[index], share)
+        answers[row] = decide(batch.one(row), region[index], budget.share(len(batch) - row))
     return answers
 
 

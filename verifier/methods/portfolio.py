@@ -1,16 +1,18 @@
 """The methods that exist, one after the other, each on what the earlier ones left open."""
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from encoders.network import Network
 from encoders.region import NORMS, BallRegion
-from verifier.answers import Answer, merged
+from verifier.answers import UNKNOWN, Answer, merged
 from verifier.batch import BATCH_SIZE, Batch
 from verifier.budget import Budget
 from verifier.methods.base import Method
-from verifier.verdict import Strength
+from verifier.verdict import Outcome, Strength
 
 
 class PortfolioMethod(Method):
@@ -37,25 +39,58 @@ class PortfolioMethod(Method):
 
     def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> list[Answer]:
         answers, radii = [Answer()] * len(batch), region.radius.tolist()
-        for stage in self._applicable(batch):
+        for number, stage in enumerate(self._applicable(batch)):
             rows = [
                 i for i, answer in enumerate(answers) if answer.witness is None and not answer.vouched_safe(radii[i])
             ]
+            # What the first stages found out about why the time was not enough is not to be written over.
+            if number and budget.exhausted:
+                return _ended(answers, rows, budget)
             if not rows:
                 break
-            index = torch.tensor(rows, device=batch.centres.device)
-            answers = merged(answers, rows, stage.decide(batch.at(index), region[index], budget))
+            index, started = torch.tensor(rows, device=batch.centres.device), time.perf_counter()
+            fresh = stage.decide(batch.at(index), region[index], budget)
+            seconds = (time.perf_counter() - started) / len(rows)
+            timed = [answer.after(stage.name, seconds, UNKNOWN, answer.reason) for answer in fresh]
+            answers = merged(answers, rows, timed)
         return answers
 
     def bracket(
         self, batch: Batch, epsilons: Sequence[float], answers: Sequence[Answer], budget: Budget
     ) -> list[Answer]:
         known = list(answers)
-        for stage in self._applicable(batch):
-            known = stage.bracket(batch, epsilons, known, budget)
+        for number, stage in enumerate(self._applicable(batch)):
+            if number and budget.exhausted:
+                return _ended(known, [i for i, answer in enumerate(known) if _is_open(answer, epsilons)], budget)
+            before, started = known, time.perf_counter()
+            blank = [replace(answer, reason=None, spent=()) for answer in known]
+            fresh = stage.bracket(batch, epsilons, blank, budget)
+            # What a stage takes is shared by the inputs that are open at a radius, or about which it says more.
+            pairs = enumerate(zip(before, fresh, strict=True))
+            rows = [i for i, (a, b) in pairs if _is_open(a, epsilons) or a.bracket != b.bracket]
+            seconds = (time.perf_counter() - started) / max(1, len(rows))
+            known = [_following(*pair) for pair in zip(fresh, before, strict=True)]
+            for i in rows:
+                known[i] = known[i].after(stage.name, seconds, before[i].bracket, fresh[i].reason)
         return known
 
     def _applicable(self, batch: Batch) -> list[Method]:
         stages = [stage for stage in self.stages if batch.norm in stage.norms]
         stages = [stage for stage in stages if batch.scale is None or stage.scales]
         return [stage for stage in stages if stage.refusal(batch.subject.network) is None]
+
+
+def _is_open(answer: Answer, epsilons: Sequence[float]) -> bool:
+    """Return whether an answer leaves one of the radii open."""
+    return any(answer.at(epsilon) is Outcome.OPEN for epsilon in epsilons)
+
+
+def _ended(answers: list[Answer], rows: Sequence[int], budget: Budget) -> list[Answer]:
+    """Return the answers, those of rows without a reason with that of the budget."""
+    silent = [i for i in rows if answers[i].reason is None]
+    return merged(answers, silent, [Answer.open(budget.why)] * len(silent))
+
+
+def _following(answer: Answer, earlier: Answer) -> Answer:
+    """Return an answer with what was spent before, and with the earlier reason where it has none."""
+    return replace(answer, spent=earlier.spent, reason=earlier.reason if answer.reason is None else answer.reason)

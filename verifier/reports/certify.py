@@ -9,12 +9,14 @@ from rich.table import Table
 
 from verifier.commands.certify import CertifyResult
 from verifier.reports.figure import new_axes, save
-from verifier.reports.footnotes import EXECUTION_ONLY, TRUSTED
+from verifier.reports.footnotes import EXECUTION_ONLY, TRUSTED, spent_in_words
 
 
 def shown(result: CertifyResult) -> Iterator[RenderableType]:
     """Yield what a terminal shows."""
     yield table(result)
+    if result.spent:
+        yield spent_in_words(result.spent)
 
 
 def write(result: CertifyResult, folder: Path) -> list[Path]:

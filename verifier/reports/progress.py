@@ -1,17 +1,23 @@
 """Progress of long work on standard error: a bar in a terminal, a line now and then elsewhere."""
 
+from __future__ import annotations
+
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 # Seconds between two lines where there is no terminal.
 LINE_INTERVAL = 10.0
 
 
 @contextlib.contextmanager
-def progress_on_stderr(what: str, items: str = "inputs") -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that takes (done, total) and shows them with an estimate of the time left."""
+def progress_on_stderr(what: str, items: str = "inputs") -> Iterator[_Lines | _Bar]:
+    """Yield a function that takes (done, total) and shows them with an estimate of the time left.
+
+    Its method `stands` takes a few words about work that goes on.
+    """
     if not sys.stderr.isatty():
         yield _Lines(what, items)
         return
@@ -20,8 +26,22 @@ def progress_on_stderr(what: str, items: str = "inputs") -> Iterator[Callable[[i
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        yield _Bar(bar, what)
+
+
+class _Bar:
+    """A bar with a description, which says how work stands."""
+
+    def __init__(self, bar: Any, what: str) -> None:
+        self.bar, self.what = bar, what
+        self.task = bar.add_task(what, total=None)
+
+    def __call__(self, done: int, total: int) -> None:
+        self.bar.update(self.task, completed=done, total=total, description=self.what)
+
+    def stands(self, words: str) -> None:
+        """Show how work stands."""
+        self.bar.update(self.task, description=f"{self.what}: {words}")
 
 
 class _Lines:
@@ -30,11 +50,25 @@ class _Lines:
     def __init__(self, what: str, items: str) -> None:
         self.what, self.items = what, items
         self.started = self.last = time.monotonic()
+        self.done = 0
 
     def __call__(self, done: int, total: int) -> None:
+        self.done = done
+        if self._is_due():
+            left = (time.monotonic() - self.started) / done * (total - done)
+            self._print(f"{done} of {total} {self.items}, about {left:.0f} s left")
+
+    def stands(self, words: str) -> None:
+        """Print how work stands."""
+        if self._is_due():
+            self._print(f"{self.done} {self.items} done; {words}")
+
+    def _is_due(self) -> bool:
         now = time.monotonic()
         if now - self.last < LINE_INTERVAL:
-            return
+            return False
         self.last = now
-        left = (now - self.started) / done * (total - done)
-        print(f"{self.what}: {done} of {total} {self.items}, about {left:.0f} s left", file=sys.stderr, flush=True)
+        return True
+
+    def _print(self, words: str) -> None:
+        print(f"{self.what}: {words}", file=sys.stderr, flush=True)

@@ -7,6 +7,8 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from verifier.commands.verify import VerifyResult
+from verifier.reports.footnotes import spent_in_words
+from verifier.summaries.spending import summed
 
 # Coordinates of a witness that are shown; JSON and the results file have all.
 SHOWN = 16
@@ -27,6 +29,8 @@ def shown(result: VerifyResult) -> Iterator[RenderableType]:
         remark = verified.reason or (f"{verified.boxes} boxes" if verified.boxes > 1 else "")
         rows.add_row(verified.property, verified.verdict, f"{verified.seconds:.2f}", by, remark)
     yield rows
+    if spent := summed(verified.spent for verified in result.properties):
+        yield spent_in_words(spent)
     witnesses = [verified.to_text() for verified in result.properties if verified.witness is not None]
     if len(result.properties) == 1 and witnesses and witnesses[0].count("\n") <= SHOWN:
         yield witnesses[0].rstrip()

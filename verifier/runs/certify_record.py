@@ -7,11 +7,12 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from verifier.answers import Answer
+from verifier.answers import Answer, Spent
 from verifier.fields import FLAG, RADII, REASON, read_fields, stated, write_fields
 from verifier.runs.kept_certificate import KeptCertificate
 from verifier.runs.records import Configuration, InputRecord
 from verifier.runs.stored_answer import read_answer, widened, write_answer
+from verifier.runs.stored_spending import SPENDING
 from verifier.verdict import Bracket
 
 
@@ -20,7 +21,7 @@ class CertifyRecord(InputRecord, KeptCertificate):
     """What is known of an input, against its label.
 
     tried: radii at which the method has done what it can; reason: why one of them is open. tie: the witness only ties
-    with the label. The certificate is that of the lower end.
+    with the label. The certificate is that of the lower end. spent: by the stages of several methods, over all tries.
     """
 
     about_label: ClassVar[bool] = True
@@ -29,6 +30,7 @@ class CertifyRecord(InputRecord, KeptCertificate):
     tried: tuple[float, ...] = stated(RADII, (), required=True)
     reason: str | None = stated(REASON, None, required=True)
     tie: bool = stated(FLAG, False)
+    spent: tuple[Spent, ...] = stated(SPENDING, ())
 
     @property
     def brackets(self) -> tuple[Bracket, ...]:

@@ -66,8 +66,8 @@ def read_answer(values: Mapping[str, Any], where: str = "") -> Answer:
 
 
 def kept(answer: Answer) -> Answer:
-    """Return what a record keeps of an answer."""
-    return dataclasses.replace(answer, witness=None, certificate=None, reason=None)
+    """Return what a record keeps of an answer as such."""
+    return dataclasses.replace(answer, witness=None, certificate=None, reason=None, spent=())
 
 
 def write_answer(answer: Answer) -> dict[str, Any]:

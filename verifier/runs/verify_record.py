@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Self
 
+from verifier.answers import Spent
 from verifier.fields import (
     COUNT,
     DISTANCE,
@@ -22,6 +23,7 @@ from verifier.fields import (
 )
 from verifier.runs.kept_certificate import KeptCertificate
 from verifier.runs.records import Configuration
+from verifier.runs.stored_spending import SPENDING
 from verifier.verdict import Strength, Verdict
 
 PROOFS = [str(Strength.CHECKED), str(Strength.COMPUTED)]
@@ -41,7 +43,7 @@ class VerifyRecord(KeptCertificate):
     name: of the property. file: the full path of its file; None where it was an object, whose numbers the run keeps.
     digest: of the exact numbers that this box asks about. strength: of the proof, with `unsat`. method: what proved it
     or found the witness, empty where nothing had to be done. reason: why it is open, or what must be said of a proof.
-    tried: the seconds after which it may be left open.
+    tried: the seconds after which it may be left open. spent: by the stages of several methods, over all tries.
     """
 
     name: str = stated(TEXT)
@@ -54,6 +56,7 @@ class VerifyRecord(KeptCertificate):
     method: str = stated(TEXT)
     reason: str | None = stated(REASON)
     tried: float = stated(DISTANCE)
+    spent: tuple[Spent, ...] = stated(SPENDING, ())
 
     @property
     def first(self) -> int:

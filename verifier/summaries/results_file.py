@@ -22,6 +22,7 @@ from verifier.summaries.attack import attacked
 from verifier.summaries.certify import certified
 from verifier.summaries.compare import all_violations, compared
 from verifier.summaries.robustness import measured
+from verifier.summaries.spending import totals
 from verifier.summaries.verify import verified
 
 # What results.json holds.
@@ -32,7 +33,7 @@ RELATIVE, ABSOLUTE = 1e-9, 1e-15
 # Boxes that a run of `verify` is believed to ask about, whatever its records are: most may need none.
 LARGEST_RANGE = 1 << 20
 # Fields that summaries of earlier versions lack.
-ADDED = ("execution_only",)
+ADDED = ("execution_only", "spent")
 
 
 class StatementError(ValueError):
@@ -75,7 +76,9 @@ def _certify(results: Object, records: Sequence[CertifyRecord], configuration: C
     if sorted(set(radii)) != radii:
         raise StatementError("its rows are not in rising order of epsilon")
     asked = {"delta": configuration["delta"]} if "delta" in configuration else {}
-    return {**_correct(records), **asked, "results": [dataclasses.asdict(row) for row in certified(records, radii)]}
+    spent = [dataclasses.asdict(total) for total in totals(record.spent for record in records)]
+    rows_again = [dataclasses.asdict(row) for row in certified(records, radii)]
+    return {**_correct(records), **asked, "results": rows_again, "spent": spent}
 
 
 def _attack(results: Object, records: Sequence[AttackRecord], configuration: Configuration) -> dict[str, Any]:

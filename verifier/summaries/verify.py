@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from verifier.runs.verify_record import VerifyRecord
+from verifier.summaries.spending import StageTotal, totals
 from verifier.verdict import Strength, Verdict
 
 
@@ -17,7 +18,7 @@ class PropertySummary:
     property: its name. file: its full path; None of an object. verdict: about all its boxes together. seconds: for it
     alone. strength: with `unsat`, of the weakest proof. method: what proved a box or found the witness; empty where
     nothing had to be done. reason: why it is open, or what must be said of a proof. certificates: for each box that
-    was asked about the file in the run's folder, None where there is none.
+    was asked about the file in the run's folder, None where there is none. spent: by the stages of several methods.
     """
 
     property: str
@@ -29,6 +30,7 @@ class PropertySummary:
     method: str
     reason: str | None
     certificates: tuple[str | None, ...]
+    spent: tuple[StageTotal, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return what JSON holds of it; `certificate` is that of a single box."""
@@ -37,7 +39,7 @@ class PropertySummary:
             "property": self.property, "file": self.file, "verdict": self.verdict.value, "seconds": self.seconds,
             "boxes": self.boxes, "strength": strength, "method": self.method,
             "reason": self.reason, "certificate": self.certificates[0] if self.boxes == 1 else None,
-            "certificates": list(self.certificates),
+            "certificates": list(self.certificates), "spent": [dataclasses.asdict(total) for total in self.spent],
         }  # fmt: skip
 
 
@@ -72,4 +74,5 @@ def _summary(group: Sequence[VerifyRecord]) -> PropertySummary:
         method=worst.method if verdict in (Verdict.SAT, Verdict.UNSAT) else "",
         reason=next(iter(reasons), None),
         certificates=tuple(None if record.certificate is None else record.certificate.file for record in group),
+        spent=totals(record.spent for record in group),
     )

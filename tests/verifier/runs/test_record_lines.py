@@ -28,9 +28,11 @@ BRACKET = {
     "lower": 0.05, "upper": 0.09, "trusted": -1.0, "lower_method": "exact", "upper_method": "attack",
     "trusted_method": "", "strength": "checked", "execution_only": None,
 }  # fmt: skip
+SPENT = [{"stage": "crown", "seconds": 0.1, "outcome": "nothing", "reason": "time limit", "colour": 7}]
 RECORDS = {
     "certify": {
         **HEAD, **BRACKET, "refuted": None, "open_units": 4, "tie": False, "tried": [0.1], "reason": None,
+        "spent": SPENT,
         "certificate": {"file": "certificates/x.npz", "sha256": "00", "radius": 0.05, "leaves": 3, "bytes": 99},
     },
     "attack": {
@@ -44,7 +46,7 @@ RECORDS = {
     "verify": {
         "schema": 1, "index": 3, "model": "a", "seconds": 0.5, "versions": {"torch": "2.8"}, "name": "p.vnnlib",
         "file": "/p.vnnlib", "digest": "ab", "box": 1, "boxes": 2, "verdict": "unsat", "strength": "checked",
-        "method": "exact", "reason": None, "tried": 60.0,
+        "method": "exact", "reason": None, "tried": 60.0, "spent": SPENT,
         "certificate": {"file": "certificates/x.npz", "sha256": "00", "radius": 0.05, "leaves": 3, "bytes": 99},
     },
     "compare": {**HEAD, "methods": {"crown": {**BRACKET, "open_units": 3, "refuted": None, "seconds": 0.1}}},
@@ -105,7 +107,7 @@ def test_every_field_of_a_record_is_needed_and_has_a_type(tmp_path, command):
     path = tmp_path / "records.jsonl"
     optional = {
         "trusted", "trusted_method", "execution_only", "refuted", "open_units", "tie", "certificate",
-        "certificate.radius", "certificate.leaves", "certificate.bytes",
+        "certificate.radius", "certificate.leaves", "certificate.bytes", "spent",
     }  # fmt: skip
     wrong = {"index": '"3"', "seconds": '"1"', "lower": "-2", "upper": "-0.5", "trusted": "-3", "open_units": "0.5"}
     record = RECORDS[command]

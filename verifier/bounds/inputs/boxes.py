@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 import torch
@@ -47,6 +48,12 @@ class InputBoxes:
         return InputBoxes(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     @property
+    def least(self) -> float:
+        """The least bound; infinite where there is no box."""
+        known = self.bounds.nan_to_num(-math.inf, math.inf, -math.inf)
+        return float(known.min()) if len(self) else math.inf
+
+    @property
     def middles(self) -> Tensor:
         """Points `(boxes, inputs)` of the boxes, halfway between their sides but for rounding."""
         middle = self.lower / 2 + self.upper / 2
@@ -61,6 +68,11 @@ class BoxStore:
 
     def __len__(self) -> int:
         return sum(len(part) for part in self._parts)
+
+    @property
+    def least(self) -> float:
+        """The least bound of the boxes; infinite where there are none."""
+        return min((part.least for part in self._parts), default=math.inf)
 
     def add(self, boxes: InputBoxes) -> None:
         """Add boxes."""

@@ -8,6 +8,7 @@ margin is zero within rounding; how long it takes grows with the number of input
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -23,6 +24,7 @@ from verifier.bounds.inputs.sampling import sampled
 from verifier.bounds.inputs.sides import OpenRows, best_sides
 from verifier.bounds.linear.backward import Seen
 from verifier.bounds.linear.bounds import linear_bounds
+from verifier.bounds.margin_known import margin_known
 from verifier.budget import Budget
 
 # Boxes that are bounded side by side.
@@ -31,8 +33,6 @@ BATCH = 128
 MOST_THIN = 16
 # Points of a batch that are tried as counterexamples.
 POINTS = 16
-TIME = "time limit"
-
 # Tries points `(count, *input_shape)`; true once one of them is a replayed counterexample.
 Attack = Callable[[Tensor], bool]
 
@@ -67,6 +67,7 @@ class _Search:
         self.units = UnitBoxes.of(asked.network)
         self.store.add(InputBoxes.root(lower, upper, self.units.unknown()))
         self.bounded, self.thin = 0, 0
+        self.least_thin = math.inf
 
     def run(self, most_boxes: int) -> InputAnswer:
         """Bound and halve until no box is left, one has a counterexample, or so many have been bounded."""
@@ -78,6 +79,7 @@ class _Search:
             if found is None or (self.bounded == 1 and len(found[0]) > 0 and self._sampled(found[0])):
                 return InputAnswer(False, True, "", self.bounded)
             self._halve(*found)
+            self.budget.watch.tell(self._standing)
         return self._ended(most_boxes)
 
     def _halve(self, boxes: InputBoxes, scores: Tensor) -> None:
@@ -85,8 +87,14 @@ class _Search:
         sides = best_sides(boxes, scores)
         divides = sides >= 0
         self.thin += int((~divides).sum())
+        self.least_thin = min(self.least_thin, boxes[~divides].least)
         if bool(divides.any()):
             self.store.add(halves(boxes[divides], sides[divides]))
+
+    def _standing(self) -> str:
+        """Return how the search stands: what is not waiting is proved, but for the boxes that are too thin."""
+        done = f" after {self.bounded}" if self.bounded else ""
+        return f"{len(self.store)} boxes are open{done}{margin_known(min(self.least_thin, self.store.least))}"
 
     def _ended(self, most_boxes: int) -> InputAnswer:
         waiting = len(self.store)
@@ -94,8 +102,7 @@ class _Search:
             more = f", {waiting} more are open" if waiting else ""
             reason = f"{self.thin} boxes of single points, but for rounding, are neither proved nor unsafe{more}"
         elif waiting:
-            why = TIME if self.budget.exhausted else f"{most_boxes} boxes of the region"
-            reason = f"{why}; {waiting} boxes are open"
+            reason = f"{self.budget.why or f'{most_boxes} boxes of the region'}; {self._standing()}"
         else:
             return InputAnswer(True, False, "", self.bounded)
         return InputAnswer(False, False, reason, self.bounded)

@@ -11,6 +11,7 @@ gives where ascent does not get there; what stays open then is mostly a tie with
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from encoders.network import Network
 from encoders.region import BallRegion
+from verifier.bounds.margin_known import margin_known
 from verifier.bounds.split.branching import chosen_splits, halves
 from verifier.bounds.split.descents import Attack, attacked
 from verifier.bounds.split.dual_ascent import Lines
@@ -89,7 +91,7 @@ def decide_ball(
         if not len(subproblems):
             return search.answer()
         if budget.exhausted:
-            return search.answer(f"{TIME}; the whole ball is open")
+            return search.answer(f"{budget.why}; the whole ball is open")
     return search.run(subproblems, losses, most_subproblems)
 
 
@@ -124,8 +126,9 @@ class _Search:
             if self.skipped or len(self.ties) >= MOST_TIES or not len(store):
                 return self._ended(len(store))
             if self.budget.exhausted or self.effort.subproblems >= most_subproblems:
-                why = TIME if self.budget.exhausted else f"{most_subproblems} subproblems of the region"
-                return self.answer(f"{why}; {len(store) + len(self.ties)} subproblems are open")
+                why = self.budget.why or f"{most_subproblems} subproblems of the region"
+                return self.answer(f"{why}; {self._standing(store)}")
+            self.budget.watch.tell(lambda: self._standing(store))
             remaining = self.worked_off(store.take(BATCH), SUBPROBLEM_STEPS)
             if remaining is None:
                 return self.answer(falsified=True)
@@ -167,13 +170,19 @@ class _Search:
         losses = ended.costs.clamp(max=0) * -lines.offset
         return better[is_open], losses[is_open]
 
+    def _standing(self, store: SubproblemStore) -> str:
+        """Return how the search stands; of subproblems with all signs known no bound is kept."""
+        least = math.ldexp(store.least, self.ball.output) if not self.ties else -math.inf
+        known = margin_known(least, proved=False)
+        return f"{len(store) + len(self.ties)} subproblems are open after {self.effort.subproblems}{known}"
+
     def _ended(self, waiting: int) -> SplitAnswer:
         """Return the answer once nothing is left to split or too much stays open; waiting: subproblems beside."""
         others = self.skipped + waiting
         if self.ties:
             more = f", {others} more are open" if others else ""
             return self.answer(f"{sentence(self.ties)}{more}")
-        return self.answer(f"{TIME}; {others} subproblems are open" if others else "")
+        return self.answer(f"{self.budget.why or TIME}; {others} subproblems are open" if others else "")
 
     def _falsified(self, subproblems: Subproblems) -> bool:
         """Settle subproblems with all signs known; true once one has a counterexample."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -44,6 +45,11 @@ class SubproblemStore:
 
     def __len__(self) -> int:
         return len(self._queue)
+
+    @property
+    def least(self) -> float:
+        """The least bound; infinite where nothing waits."""
+        return self._queue[0][0] if self._queue else math.inf
 
     def add(self, subproblems: Subproblems) -> None:
         """Take in subproblems."""

@@ -1,0 +1,135 @@
+"""Work that is stopped, by its clock, its memory or a person: open, with what is known, and taken up again."""
+
+import math
+import os
+import re
+import signal
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from encoders import Property, write_network
+from encoders.questions import output_within
+from tests.networks.chains import random_relu_network
+from tests.runs.files import records_of
+from verifier import certify, check, verify
+from verifier.budget import Budget, Watch, memory_to_use, resident_bytes
+from verifier.commands.interruption import interruption
+
+OPEN = re.compile(r"\d+ (boxes|subproblems) are open after \d+, the margin is at least -\d")
+
+
+class Watching:
+    """A progress that does something once a search says how it stands."""
+
+    def __init__(self, then) -> None:
+        self.then, self.heard = then, []
+
+    def __call__(self, done: int, total: int) -> None: ...
+
+    def stands(self, words: str) -> None:
+        self.heard.append(words)
+        self.then()
+
+
+@pytest.fixture
+def hard(tmp_path: Path) -> tuple[Path, Property]:
+    """Return a model and a property that no search decides within minutes."""
+    network = random_relu_network(7, (12, 60, 60, 60, 2))
+    write_network(network, tmp_path / "model.safetensors")
+    # On random points the first output reaches .46.
+    ends = torch.tensor([1.0, math.inf])
+    return tmp_path / "model.safetensors", output_within(torch.zeros(12), torch.ones(12), [-math.inf] * 2, ends)
+
+
+@pytest.mark.parametrize("method", ["input-split", "exact"])
+def test_an_interruption_leaves_what_is_known_and_the_run_goes_on(hard, tmp_path, method) -> None:
+    watching, run = Watching(lambda: os.kill(os.getpid(), signal.SIGINT)), tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        verify(*hard, method=method, out=run, progress=watching, time_limit=60.0)
+    (record,) = records_of(run)
+    assert record["verdict"] == "unknown" and record["tried"] < 60.0
+    assert record["reason"].startswith("interrupted; ") and OPEN.search(record["reason"])
+    assert OPEN.search(watching.heard[0]) and not check(run).refused
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    again = verify(*hard, method=method, out=run, time_limit=60.0, progress=Watching(lambda: None), memory_limit=1e-3)
+    # Asked again, and stopped at once.
+    assert again.properties[0].reason.startswith("memory limit") and len(records_of(run)) == 1
+
+
+def test_memory_that_runs_out_in_a_search_leaves_the_region_open(hard, monkeypatch) -> None:
+    calls = []
+
+    def growing() -> int:
+        calls.append(None)
+        return len(calls) << 20
+
+    monkeypatch.setattr("verifier.budget.resident_bytes", growing)
+    (found,) = verify(*hard, method="input-split", memory_limit=20 / 1024).properties
+    assert found.verdict == "unknown" and found.reason.startswith("memory limit of 0.0195 GiB; ")
+    assert OPEN.search(found.reason)
+    with pytest.raises(ValueError, match="memory limit"):
+        verify(*hard, memory_limit=0.0)
+
+
+def test_an_interruption_of_certify_leaves_the_inputs_of_its_batch(tmp_path) -> None:
+    network = random_relu_network(7, (12, 60, 60, 60, 2))
+    write_network(network, tmp_path / "model.safetensors")
+    x = torch.rand(4, 12, generator=torch.Generator().manual_seed(0))
+    labels = network.evaluate(x).argmax(dim=1)
+    np.savez(tmp_path / "data.npz", x=x.numpy(), y=labels.numpy())
+
+    def ask(epsilons, **options):
+        model, data = tmp_path / "model.safetensors", tmp_path / "data.npz"
+        return certify(model, data, epsilons, method="input-split", out=tmp_path / "run", **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        # The first radius is proved, the second is not within minutes.
+        ask([1e-4, 0.9], progress=Watching(lambda: os.kill(os.getpid(), signal.SIGINT)), clip=(0, 1))
+    records = records_of(tmp_path / "run")
+    assert len(records) == 4
+    undecided = [record for record in records if record["reason"] is not None]
+    assert undecided and all("interrupted" in record["reason"] and not record["tried"] for record in undecided)
+
+
+def test_a_second_interruption_ends_at_once_and_elsewhere_nothing_changes() -> None:
+    with pytest.raises(KeyboardInterrupt), interruption(True) as stopped:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stopped.is_set()
+        os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), interruption(False) as stopped:
+        os.kill(os.getpid(), signal.SIGINT)
+    assert not stopped.is_set() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    handlers = []
+
+    def elsewhere() -> None:
+        with interruption(True):
+            handlers.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.default_int_handler]
+
+
+def test_parts_of_a_budget_share_its_watch_and_reports_come_now_and_then() -> None:
+    heard: list[str] = []
+    watch = Watch(told=heard.append)
+    part = Budget(60.0, watch=watch).share(3)
+    assert 19.0 < part.seconds <= 20.0 and Budget().share(3).seconds == math.inf
+    for word in ("first", "too soon"):
+        part.watch.tell(lambda word=word: word)
+    assert heard == ["first"] and part.why is None
+    watch.stopped.set()
+    assert part.exhausted and part.why == "interrupted" and not part.timed_out
+    assert Budget(0.0, watch=watch).why == "time limit"
+
+
+def test_memory_is_that_of_the_process() -> None:
+    before = resident_bytes()
+    held = b"x" * (64 << 20)
+    assert resident_bytes() - before > 32 << 20 and len(held)
+    assert before < memory_to_use()
