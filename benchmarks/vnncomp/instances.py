@@ -149,6 +149,8 @@ def decided(instance: Instance, settings: Settings, stop: threading.Event) -> Ro
         used = _run(command, scratch, settings, stop)
         (scratch / "stdout").replace(scratch / "answer")
         verdict, solving, by, remark = _answer(scratch / "answer", used, settings.limit)
+        if verdict == "timeout":
+            remark = remark or _last_reason(run) or "ended by force"
         blank = Row(
             *instance.key, instance.expected, verdict, round(used.wall, 3), round(used.cpu, 3), round(used.peak, 1),
             solving, round(load, 2), by, remark, None, None, None, "", settings.method, settings.limit,
@@ -220,11 +222,19 @@ def _answer(file: Path, used: _Used, limit: float) -> tuple[str, float | None, s
         remark = str(found["reason"] or "")
     except (ValueError, KeyError, TypeError):
         if used.wall > limit:
-            return "timeout", None, "", "ended at the limit"
+            return "timeout", None, "", ""
         return "error", None, "", f"status {used.status}: {used.complaint}"[:300]
     if used.wall > limit:
         return "timeout", solving, "", f"{verdict} after the limit" if verdict in ("sat", "unsat") else remark
     return (verdict if verdict in VERDICTS else "error"), solving, by, remark
+
+
+def _last_reason(run: Path) -> str:
+    """Return why the last record of a run that was interrupted is open; empty where there is none."""
+    try:
+        return str(json.loads((run / "records.jsonl").read_text().splitlines()[-1])["reason"] or "")
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
 
 
 def _checked(run: Path, scratch: Path, settings: Settings, stop: threading.Event) -> dict[str, Any]:

@@ -76,6 +76,9 @@ def _arguments() -> argparse.Namespace:
 def _worked(waiting: Sequence[Instance], settings: Settings, kept: RowFile, processes: int) -> bool:
     """Work on instances and keep their rows; False where an interruption came first."""
     stop, began = threading.Event(), time.monotonic()
+    # A shell that starts this program in the background has interruptions ignored, here and by the processes that are
+    # interrupted at the limit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # What ends a program politely ends this one as an interruption would.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with concurrent.futures.ThreadPoolExecutor(processes) as pool:
