@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -11,6 +12,9 @@ import torch
 from torch import Tensor
 
 from verifier.certificates.sign_tree import LEAF, SplitTree
+
+# Rows of a block of the store.
+BLOCK = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +40,15 @@ class Subproblems:
 
 
 class SubproblemStore:
-    """Subproblems that wait, handed out in batches of least bounds; their arrays grow by doubling."""
+    """Subproblems that wait, handed out in batches of least bounds.
+
+    They lie in blocks of one size, so that what is added never needs more room than its own.
+    """
 
     def __init__(self) -> None:
         self._queue: list[tuple[float, int]] = []
         self._free: list[int] = []
-        self._held: Subproblems | None = None
+        self._blocks: list[Subproblems] = []
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -54,32 +61,38 @@ class SubproblemStore:
     def add(self, subproblems: Subproblems) -> None:
         """Take in subproblems."""
         while len(self._free) < len(subproblems):
-            self._grow(subproblems)
+            self._free += range((len(self._blocks) + 1) * BLOCK - 1, len(self._blocks) * BLOCK - 1, -1)
+            self._blocks.append(_room_for(subproblems, BLOCK))
         places = [self._free.pop() for _ in range(len(subproblems))]
-        index = torch.tensor(places, dtype=torch.int64)
-        for field in fields(Subproblems):
-            getattr(self._held, field.name)[index] = getattr(subproblems, field.name)
+        for block, rows, which in self._by_block(places):
+            for field in fields(Subproblems):
+                getattr(block, field.name)[rows] = getattr(subproblems, field.name)[which]
         for bound, place in zip(subproblems.bounds.tolist(), places, strict=True):
             heapq.heappush(self._queue, (bound, place))
 
     def take(self, count: int) -> Subproblems:
         """Return the `count` subproblems of least bounds, or all there are, and forget them."""
-        assert self._held is not None
         places = [heapq.heappop(self._queue)[1] for _ in range(min(count, len(self._queue)))]
         self._free += places
-        return self._held[torch.tensor(places, dtype=torch.int64)]
+        taken = _room_for(self._blocks[0], len(places))
+        for block, rows, which in self._by_block(places):
+            for field in fields(Subproblems):
+                getattr(taken, field.name)[which] = getattr(block, field.name)[rows]
+        return taken
 
-    def _grow(self, like: Subproblems) -> None:
-        held = self._held
-        before = 0 if held is None else len(held)
-        more = max(1024, before)
-        grown = []
-        for field in fields(Subproblems):
-            values: Tensor = getattr(like, field.name)
-            fresh = torch.empty(more, *values.shape[1:], dtype=values.dtype)
-            grown.append(fresh if held is None else torch.cat([getattr(held, field.name), fresh]))
-        self._held = Subproblems(*grown)
-        self._free += range(before + more - 1, before - 1, -1)
+    def _by_block(self, places: list[int]) -> Iterator[tuple[Subproblems, Tensor, Tensor]]:
+        """Yield (block, rows of it, which of the places these are) for each block that holds some of the places."""
+        index = torch.tensor(places, dtype=torch.int64)
+        numbers = index // BLOCK
+        for number in numbers.unique().tolist():
+            which = torch.nonzero(numbers == number).squeeze(1)
+            yield self._blocks[number], index[which] % BLOCK, which
+
+
+def _room_for(like: Subproblems, count: int) -> Subproblems:
+    """Return so many subproblems of the same shapes and dtypes, whatever they hold."""
+    parts = (getattr(like, field.name) for field in fields(Subproblems))
+    return Subproblems(*(torch.empty(count, *part.shape[1:], dtype=part.dtype) for part in parts))
 
 
 class Forest:

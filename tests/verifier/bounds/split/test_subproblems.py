@@ -82,7 +82,7 @@ def test_places_are_used_again():
     for number in range(100):
         store.add(subproblems_of(np.arange(1000.0), 1000 * number + np.arange(1000)))
         assert len(store.take(1000)) == 1000
-    assert store._held is not None and len(store._held) == 1024
+    assert len(store._blocks) == 1
 
 
 def test_subproblems_of_no_units_can_wait():
