@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 # Seconds between two reports of how work stands.
 REPORTS = 1.0
+# Seconds between two looks at a budget from outside, and that it may be exhausted before work ends by force.
+LOOKS, GRACE = 0.25, 2.0
 # Of the memory that the process may have, what it takes by default before it stops: the rest is for others.
 MEMORY_SHARE = 0.75
 
@@ -90,6 +94,42 @@ class Budget:
     def share(self, parts: int, most: float = math.inf) -> Budget:
         """Return the next of so many parts of what is left, of at most so many seconds."""
         return Budget(min(self.remaining / parts, most), watch=self.watch)
+
+
+class Overrun(BaseException):
+    """Work did not look at its budget for too long. No method's `except Exception` takes it for something else."""
+
+
+@contextlib.contextmanager
+def guarded(budget: Budget) -> Iterator[None]:
+    """Raise Overrun in the work inside once its budget has been exhausted for GRACE seconds.
+
+    What looks at the budget ends before, with what it knows. It comes between two instructions of Python, so that one
+    call of a library may still take longer. In the main thread alone, and where nobody else uses the alarm.
+    """
+    alarm = getattr(signal, "SIGALRM", None)
+    ours = threading.current_thread() is threading.main_thread()
+    if alarm is None or not ours or signal.getsignal(alarm) is not signal.SIG_DFL:
+        yield
+        return
+    since: list[float] = []
+
+    def look(number: int, frame: FrameType | None) -> None:
+        if budget.exhausted:
+            since.append(time.monotonic())
+            if since[-1] - since[0] >= GRACE:
+                signal.setitimer(signal.ITIMER_REAL, 0.0)
+                raise Overrun(budget.why)
+        else:
+            since.clear()
+
+    signal.signal(alarm, look)
+    signal.setitimer(signal.ITIMER_REAL, LOOKS, LOOKS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(alarm, signal.SIG_DFL)
 
 
 def resident_bytes() -> int:

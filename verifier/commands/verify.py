@@ -21,7 +21,7 @@ from encoders.property import Property
 from encoders.region import Norm
 from verifier.answers import Answer
 from verifier.bounds.certify import certificate_of
-from verifier.budget import Budget
+from verifier.budget import Budget, Overrun, guarded
 from verifier.certificates.certificate import Certificate
 from verifier.commands.loop import Known, run_task
 from verifier.commands.property_job import Asked, PropertyJob, load_property_job
@@ -246,7 +246,11 @@ class _Verification:
             # What is missing is its certificate.
             answer = Answer.proved(float(question.region.radius[0]), before.method, Strength(before.strength or ""))
         else:
-            (answer,) = find_prover(self.request.method).decide(question.batch, question.region, budget)
+            try:
+                with guarded(budget):
+                    (answer,) = find_prover(self.request.method).decide(question.batch, question.region, budget)
+            except Overrun as overrun:
+                answer = Answer.open(str(overrun))
             blank = dataclasses.replace(blank, spent=(*blank.spent, *answer.spent))
         found = None if answer.witness is None else question.confirm(answer.witness.point)
         if isinstance(found, PropertyWitness):

@@ -10,7 +10,7 @@ from encoders.network import Network
 from encoders.region import NORMS, BallRegion
 from verifier.answers import UNKNOWN, Answer, merged
 from verifier.batch import BATCH_SIZE, Batch
-from verifier.budget import Budget
+from verifier.budget import Budget, Overrun
 from verifier.methods.base import Method
 from verifier.verdict import Outcome, Strength
 
@@ -49,7 +49,10 @@ class PortfolioMethod(Method):
             if not rows:
                 break
             index, started = torch.tensor(rows, device=batch.centres.device), time.perf_counter()
-            fresh = stage.decide(batch.at(index), region[index], budget)
+            try:
+                fresh = stage.decide(batch.at(index), region[index], budget)
+            except Overrun as overrun:
+                fresh = [Answer.open(str(overrun))] * len(rows)
             seconds = (time.perf_counter() - started) / len(rows)
             timed = [answer.after(stage.name, seconds, UNKNOWN, answer.reason) for answer in fresh]
             answers = merged(answers, rows, timed)

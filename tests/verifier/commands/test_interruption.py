@@ -1,10 +1,12 @@
 """Work that is stopped, by its clock, its memory or a person: open, with what is known, and taken up again."""
 
+import contextlib
 import math
 import os
 import re
 import signal
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,11 @@ from encoders.questions import output_within
 from tests.networks.chains import random_relu_network
 from tests.runs.files import records_of
 from verifier import certify, check, verify
-from verifier.budget import Budget, Watch, memory_to_use, resident_bytes
+from verifier.budget import Budget, Watch, guarded, memory_to_use, resident_bytes
 from verifier.commands.interruption import interruption
+from verifier.methods import METHODS
+from verifier.methods.base import Method
+from verifier.methods.portfolio import PortfolioMethod
 
 OPEN = re.compile(r"\d+ (boxes|subproblems) are open after \d+, the margin is at least -\d")
 
@@ -133,3 +138,40 @@ def test_memory_is_that_of_the_process() -> None:
     held = b"x" * (64 << 20)
     assert resident_bytes() - before > 32 << 20 and len(held)
     assert before < memory_to_use()
+
+
+class Deaf(Method):
+    """Never looks at its budget, nor lets an exception end it."""
+
+    name, proves, finds = "deaf", True, False
+
+    def decide(self, batch, region, budget):
+        while True:
+            with contextlib.suppress(Exception):
+                torch.ones(3).sum()
+
+    bracket = decide
+
+
+def test_work_that_never_looks_at_its_budget_is_ended_by_force(hard, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("verifier.budget.GRACE", 0.1)
+    monkeypatch.setattr(
+        "verifier.commands.verify.find_prover", lambda _: PortfolioMethod([METHODS["interval"], Deaf()])
+    )
+    (found,) = verify(*hard, time_limit=0.2, out=tmp_path / "run").properties
+    assert found.verdict == "timeout" and found.reason == "time limit" and found.seconds < 5
+    assert [total.stage for total in found.spent] == ["interval", "deaf"]
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+    monkeypatch.setattr("verifier.commands.verify.find_prover", lambda _: Deaf())
+    (again,) = verify(*hard, memory_limit=1e-3).properties
+    assert again.verdict == "unknown" and again.reason.startswith("memory limit")
+
+
+def test_a_budget_that_recovers_ends_nothing(monkeypatch) -> None:
+    monkeypatch.setattr("verifier.budget.GRACE", 0.6)
+    sizes = iter([2, 2, *[0] * 1000])
+    monkeypatch.setattr("verifier.budget.resident_bytes", lambda: next(sizes))
+    with guarded(Budget(watch=Watch(memory=1))):
+        ended = time.monotonic() + 1.5
+        while time.monotonic() < ended:
+            pass
