@@ -13,7 +13,7 @@ from typing import Any
 
 from verifier.commands.request import Request
 from verifier.commands.verify_request import ReadNetworks, VerifyRequest
-from verifier.options import GROUPS, add_options, option_names, radius, target
+from verifier.options import GROUPS, add_options, number, option_names, radius, target
 from verifier.training.request import NETWORKS, TrainRequest
 
 MODEL = "a file (.onnx, .pt2, .safetensors), or digits-mwd, digits-relu, digits-conv"
@@ -67,7 +67,31 @@ def _add_attack(groups: Groups) -> None:
     add("--attack", required=True, dest="name", metavar="NAME", help="of `verifier show --attacks`: pgd, auto, ...")
     add("--epsilon", required=True, type=radius, metavar="E", help=EPSILON)
     add("--target", type=target, metavar="T", help="a class, second or least-likely: count only that class as success")
+    for flag, words in SETTINGS.items():
+        reads = {"pseudogradients": str, "steps": int, "restarts": int, "queries": int}.get(flag, number)
+        metavar = "WHICH" if reads is str else "N" if reads is int else "R"
+        add(f"--{flag}", action=ReadSetting, dest="settings", type=reads, metavar=metavar, help=words)
     _add_shared(groups)
+
+
+# Of `verifier.attacks.settings`; by default an attack has those of the table.
+SETTINGS = {
+    "steps": "of descents and minimisations",
+    "step": "length of the steps of descents, in units of epsilon",
+    "restarts": "descents of an input",
+    "pseudogradients": "what descents differentiate on MWD layers: no, only, both",
+    "queries": "outputs that square and corners ask for",
+    "kappa": "cw: by how much the other class is to win",
+    "alpha": "lbfgs: the same",
+}
+
+
+class ReadSetting(argparse.Action):
+    """Reads one setting of an attack beside the others."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: object) -> None:
+        known = getattr(namespace, self.dest) or {}
+        setattr(namespace, self.dest, {**known, self.option_strings[0].removeprefix("--"): values})
 
 
 def _add_robustness(groups: Groups) -> None:

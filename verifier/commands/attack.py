@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Unpack
@@ -18,6 +18,7 @@ import torch
 
 from encoders.region import BallRegion, Norm
 from verifier.answers import Answer, merged
+from verifier.attacks.settings import is_masked
 from verifier.attacks.watched import Watched
 from verifier.batch import BATCH_SIZE, Batch
 from verifier.budget import Budget
@@ -38,6 +39,10 @@ from verifier.witnesses.targeted import find_targeted
 
 # Counterexamples that the picture shows.
 GALLERY = 8
+MASKED = (
+    "{name} follows true gradients, which MWD layers mask: few of these inputs may withstand what does not; "
+    "--pseudogradients both, or the attack auto, follows both"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,6 +76,7 @@ def attack(
     epsilon: float,
     *,
     target: int | str | None = None,
+    settings: Mapping[str, Any] | None = None,
     **options: Unpack[Options],
 ) -> AttackResult:
     """Return how many inputs withstand an attack within epsilon, and the confirmed counterexamples.
@@ -79,13 +85,14 @@ def attack(
     name: of the table `verifier.attacks.ATTACKS`.
     epsilon: radius, in the units of the network's raw input.
     target: a class, "second" or "least-likely": only counterexamples of that class count.
+    settings: by name, those of `verifier.attacks.settings` that are not to be the table's.
 
     Finds, and never proves. An attack that minimises the distance looks for the nearest counterexample in the whole
     domain, the others in the ball of radius epsilon. Raises ValueError with what is wrong before any work starts.
     """
     started = time.perf_counter()
     question = Request(model, data, **options)
-    request = AttackRequest(name, question.norm, float(epsilon), target)
+    request = AttackRequest(name, question.norm, float(epsilon), target, settings or {})
     job = load_job(question, "attack")
     check_gradient(request, job.subject)
     if question.scale is not None and request.attack.minimal:
@@ -204,8 +211,11 @@ class _Attacking:
         path = None if known.run is None else known.run.folder / "adversarial.npz"
         if path is not None:
             write_examples(path, list(examples.values()), self.job.subject.network.input_shape)
+        fields = shared_fields(self.job, known.run, records, seconds)
+        if is_masked(self.request.attack, self.job.subject.network):
+            fields["warnings"] = (*fields["warnings"], MASKED.format(name=self.request.name))
         return AttackResult(
-            **{**shared_fields(self.job, known.run, records, seconds), **dataclasses.asdict(attacked(records))},
+            **{**fields, **dataclasses.asdict(attacked(records))},
             request=self.request,
             adversarial=path,
             examples=examples,

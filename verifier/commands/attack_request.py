@@ -1,8 +1,9 @@
-"""What is asked of an attack: its name, norm, radius and target, checked before any work starts."""
+"""What is asked of an attack: its name, norm, radius, target and settings, checked before any work starts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from encoders.region import NORMS, Norm
 from verifier.attacks import ATTACKS, Attack
 from verifier.attacks.criteria import TARGETS
+from verifier.attacks.settings import attack_with
 from verifier.batch import Batch
 from verifier.commands.job import DataJob
 from verifier.commands.request import checked_radius
@@ -24,6 +26,7 @@ TARGET_NAMES = ("second", "least-likely")
 class AttackRequest:
     """A checked request. target: a class, one of TARGET_NAMES, or None for any class but the own.
 
+    settings: of `verifier.attacks.settings`, where they are not those of the table; attack: the attack that it means.
     Raises ValueError with what is supported.
     """
 
@@ -31,10 +34,13 @@ class AttackRequest:
     norm: str
     epsilon: float
     target: int | str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    attack: Attack = field(init=False)
 
     def __post_init__(self) -> None:
         if self.name not in ATTACKS:
             raise ValueError(f"unknown attack {self.name!r}; supported: {', '.join(ATTACKS)}")
+        object.__setattr__(self, "attack", attack_with(self.name, self.settings))
         supported = ", ".join(self.attack.norms)
         if self.norm not in self.attack.norms or self.norm not in NORMS:
             raise ValueError(f"attack {self.name!r} does not support the {self.norm}-norm; it supports: {supported}")
@@ -49,18 +55,14 @@ class AttackRequest:
             raise ValueError(f"unknown target {self.target!r}; supported: a class, {', '.join(TARGET_NAMES)}")
 
     @property
-    def attack(self) -> Attack:
-        """The attack of this name."""
-        return ATTACKS[self.name]
-
-    @property
     def checked_norm(self) -> Norm:
         """The norm, as regions take it."""
         return cast(Norm, self.norm)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields, plain."""
-        return {"attack": self.name, "norm": self.norm, "epsilon": self.epsilon, "target": self.target}
+        changed = {"settings": dict(self.settings)} if self.settings else {}
+        return {"attack": self.name, "norm": self.norm, "epsilon": self.epsilon, "target": self.target, **changed}
 
 
 def check_gradient(request: AttackRequest, subject: Subject) -> None:

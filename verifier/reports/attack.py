@@ -42,6 +42,8 @@ def table(result: AttackResult) -> Table:
     broken = str(result.confirmed) + (f" (+{result.execution_only} by rounding only)" if result.execution_only else "")
     distances = ("" if d is None else f"{d:.4g}" for d in (result.mean_distance, result.median_distance))
     accuracy = f"{result.robust / result.inputs:.1%}"
-    name = request.name if request.target is None else f"{request.name}, target {request.target}"
+    settings = [f"{key} {value}" for key, value in request.settings.items()]
+    target = [] if request.target is None else [f"target {request.target}"]
+    name = ", ".join([request.name, *settings, *target])
     rows.add_row(name, request.norm, f"{request.epsilon:g}", str(result.robust), accuracy, broken, *distances)
     return rows

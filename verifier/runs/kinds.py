@@ -72,7 +72,7 @@ COMMAND_SETTINGS: Mapping[str, Kinds] = {
     "certify": {**INPUT_SETTINGS, "method": (TEXT, True), "delta": (NUMBER, False)},
     "attack": {
         **INPUT_SETTINGS, "attack": (TEXT, True), "epsilon": (NUMBER, True),
-        "target": (Kind(_is_target, "a class, a name or null"), True),
+        "target": (Kind(_is_target, "a class, a name or null"), True), "settings": (OBJECT, False),
     },
     "robustness": {
         **INPUT_SETTINGS, "method": (TEXT, True), "estimators": (NAMES, True), "solver": (TEXT, True)

@@ -11,7 +11,7 @@ Figure 3 of Agrawal et al. (2019).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from verifier.attacks import Attack, Search
 from verifier.attacks.ball import Ball
 from verifier.attacks.descent import Descent
 from verifier.attacks.linearised_margin import LinearisedLoss, LinearisedMargin
+from verifier.attacks.settings import configured
 from verifier.attacks.steps import Adaptive, Steepest, Vertex
 from verifier.budget import Budget
 from verifier.training.live import LiveNetwork, frozen
@@ -51,21 +52,9 @@ def adversary_named(
     name: str, steps: int | None = None, step: float | None = None, restarts: int | None = None
 ) -> Attack:
     """Return the attack of a row with other settings; raise ValueError where it does not have them."""
-    attack = ADVERSARIES[name]
     given = {"steps": steps, "step": step, "restarts": restarts}
     settings = {key: value for key, value in given.items() if value is not None}
-    if not settings:
-        return attack
-    if not isinstance(attack, Descent):
-        raise ValueError(f"attack {name!r} is a single step; it takes no {', '.join(settings)}")
-    rule = attack.rule
-    if step is not None:
-        if not isinstance(rule, Steepest):
-            raise ValueError(f"attack {name!r} has no length of steps to set; supported: fgsm-random, ifgsm, pgd")
-        rule = replace(rule, length=step)
-    if isinstance(rule, Vertex) and steps not in (None, 1):
-        raise ValueError(f"attack {name!r} is a single step; use ifgsm or pgd for {steps}")
-    return replace(attack, rule=rule, steps=steps or attack.steps, restarts=restarts or attack.restarts)
+    return configured(ADVERSARIES[name], name, settings, ADVERSARIES)
 
 
 @dataclass(frozen=True)

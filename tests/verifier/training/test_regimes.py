@@ -172,7 +172,7 @@ def test_a_regime_that_checkpoints_another_is_not_taken_up(tmp_path, regime):
         ("mlp", {"regime": "interval", "certified_epsilon": 0.1, "attack": "pgd"}, "does not take --attack"),
         ("linear", {"regime": "dropout"}, "dense hidden layer"),
         ("mwd", {"regime": "lwa", "attack": "adv-alpha"}, "MWD layers do not have"),
-        ("mlp", {"regime": "lwa", "attack_steps": 3}, "single step"),
+        ("mlp", {"regime": "lwa", "attack_steps": 3}, "has no steps of 3 to set"),
         ("mlp", {"regime": "adversarial", "attack_norm": "3"}, "inf, 2, 1"),
         ("mlp", {"regime": "adversarial", "restarts": 0}, "positive"),
         ("mlp", {"augment": ("flip",)}, "takes vectors"),
