@@ -4,6 +4,8 @@ With `worst` the scores that hurt most over the box (`intervals.worst_scores`), 
 radius that rises linearly over the first `ramp.until` of training:
 
     IntervalEnds   (1 - kappa) L(x) + kappa L(worst of the ball) + cost (tightness + balance)  (Gowal et al. 2018)
+    BackwardBounds (1 - kappa) L(x) + kappa L(beta backward + (1 - beta) worst), beta falling from 1 to 0 with the ramp
+                                                                                          (CROWN-IBP: Zhang et al. 2020)
     SmallBoxes     L(worst of a box of radius share * epsilon around an attacked point)  (SABR: Mueller et al. 2023)
     Expressive     (1 - alpha) L(x') + alpha L(worst of the ball), x' attacked           (MTL-IBP: De Palma et al. 2024)
 
@@ -19,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from verifier.training.adversaries import Adversary, Domain
+from verifier.training.backward_bounds import backward_scores
 from verifier.training.intervals import Boxes, worst_scores
 from verifier.training.regimes import Described, Loss
 
@@ -59,8 +62,29 @@ class IntervalEnds(Described):
         boxes, worst = worst_scores(module, start, y)
         total = (1 - self.kappa) * self.loss(boxes.clean, y) + self.kappa * self.loss(worst, y)
         if self.cost and share < 1:
-            total = total + (1 - share) * self.cost * (tightness(start) + balance(start.hinges))
+            total = total + (1 - share) * self.cost * (tightness(start) + balance(start))
         yield total
+
+
+@dataclass(frozen=True, repr=False)
+class BackwardBounds(Described):
+    """As `IntervalEnds`, with margins that are bounded backwards while the radius rises."""
+
+    loss: Loss
+    epsilon: float
+    kappa: float = 0.5
+    domain: Domain = None
+    ramp: Ramp = Ramp()
+
+    def __call__(self, module: nn.Module, x: Tensor, y: Tensor, progress: float) -> Iterator[Tensor]:
+        """Yield the loss of the batch."""
+        share = self.ramp.at(progress)
+        start = around(x, x, share * self.epsilon, self.domain)
+        boxes, worst = worst_scores(module, start, y)
+        # Evaluated also where it does not count, that a layer without backward bounds is refused before work starts.
+        if share < 1 or progress == 1:
+            worst = share * worst + (1 - share) * backward_scores(module, start, y)
+        yield (1 - self.kappa) * self.loss(boxes.clean, y) + self.kappa * self.loss(worst, y)
 
 
 @dataclass(frozen=True, repr=False)
@@ -112,21 +136,21 @@ def around(clean: Tensor, middle: Tensor, radius: float, domain: Domain) -> Boxe
 def tightness(boxes: Boxes) -> Tensor:
     """Return the mean of max(0, 1 - w_0 / (TOLERANCE w_i)), w_i the mean width of the boxes before relus i."""
     width = (boxes.upper - boxes.lower).mean()
-    ratios = [width / (upper - lower).mean().clamp(min=LEAST) for lower, upper in boxes.hinges]
+    ratios = [width / (hinge.upper - hinge.lower).mean().clamp(min=LEAST) for hinge in boxes.hinges]
     return _shortfall(ratios, width)
 
 
-def balance(hinges: list[tuple[Tensor, Tensor]]) -> Tensor:
+def balance(boxes: Boxes) -> Tensor:
     """Return how far relus are from equal parts of active and inactive units, in means and variances of middles."""
     ratios = []
-    for lower, upper in hinges:
-        middle = (lower + upper) / 2
-        active, inactive = (lower > 0).to(middle), (upper < 0).to(middle)
+    for hinge in boxes.hinges:
+        middle = (hinge.lower + hinge.upper) / 2
+        active, inactive = (hinge.lower > 0).to(middle), (hinge.upper < 0).to(middle)
         spread = (middle - middle.mean()) ** 2
         for values in (middle.abs(), spread):
             on, off = (values * active).sum().clamp(min=LEAST), (values * inactive).sum().clamp(min=LEAST)
             ratios.append(torch.minimum(on / off, off / on))
-    return _shortfall(ratios, hinges[0][0]) if hinges else torch.zeros(())
+    return _shortfall(ratios, boxes.lower)
 
 
 def _shortfall(ratios: list[Tensor], like: Tensor) -> Tensor:

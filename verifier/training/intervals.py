@@ -24,16 +24,24 @@ from verifier.training.layers import Residual
 
 @dataclass(frozen=True)
 class Boxes:
-    """Values at the inputs and boxes around them, `(batch, *shape)`; hinges: the boxes before relus on the way."""
+    """Values at the inputs and boxes around them, `(batch, *shape)`.
+
+    tape: the layers passed on the way, chains and blocks taken apart, each with the boxes before it.
+    """
 
     clean: Tensor
     lower: Tensor
     upper: Tensor
-    hinges: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    tape: list[tuple[nn.Module, Boxes]] = field(default_factory=list, repr=False)
 
     def ends(self, clean: Tensor, lower: Tensor, upper: Tensor) -> Boxes:
         """Return the boxes behind a layer."""
-        return Boxes(clean, lower, upper, self.hinges)
+        return Boxes(clean, lower, upper, self.tape)
+
+    @property
+    def hinges(self) -> list[Boxes]:
+        """The boxes before relus on the way."""
+        return [before for layer, before in self.tape if isinstance(layer, nn.ReLU)]
 
 
 def propagate(module: nn.Module, boxes: Boxes) -> Boxes:
@@ -42,6 +50,8 @@ def propagate(module: nn.Module, boxes: Boxes) -> Boxes:
     if rule is None:
         known = ", ".join(kind.__name__ for kind in INTERVALS)
         raise TypeError(f"certified training does not support the layer {type(module).__name__}; supported: {known}")
+    if not isinstance(module, nn.Sequential | Residual):
+        boxes.tape.append((module, boxes))
     return rule(module, boxes)
 
 
@@ -62,9 +72,15 @@ def worst_scores(module: nn.Module, boxes: Boxes, y: Tensor) -> tuple[Boxes, Ten
 
 def _merged(layer: nn.Linear, boxes: Boxes, y: Tensor) -> Tensor:
     middle, half = (boxes.lower + boxes.upper) / 2, (boxes.upper - boxes.lower) / 2
+    rows, constants = merged_rows(layer, y)
+    return torch.einsum("bkn,bn->bk", rows, middle) + torch.einsum("bkn,bn->bk", rows.abs(), half) + constants
+
+
+def merged_rows(layer: nn.Linear, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return z_k - z_y as functions of what a last layer gets: rows `(batch, classes, n)` and constants."""
     rows = layer.weight[None] - layer.weight[y][:, None]
-    margins = torch.einsum("bkn,bn->bk", rows, middle) + torch.einsum("bkn,bn->bk", rows.abs(), half)
-    return margins if layer.bias is None else margins + layer.bias[None] - layer.bias[y][:, None]
+    bias = rows.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias
+    return rows, bias[None] - bias[y][:, None]
 
 
 def _chain(module: nn.Module, boxes: Boxes) -> Boxes:
@@ -79,7 +95,7 @@ def _residual(module: nn.Module, boxes: Boxes) -> Boxes:
     assert isinstance(module, Residual)
     body, shortcut = propagate(module.body, boxes), propagate(module.shortcut, boxes)
     total = boxes.ends(body.clean + shortcut.clean, body.lower + shortcut.lower, body.upper + shortcut.upper)
-    return _hinge(nn.ReLU(), total)
+    return propagate(nn.ReLU(), total)
 
 
 def _affine(module: nn.Module, boxes: Boxes) -> Boxes:
@@ -94,26 +110,26 @@ def _affine(module: nn.Module, boxes: Boxes) -> Boxes:
     return boxes.ends(module(boxes.clean), centre - radius, centre + radius)
 
 
-def _hinge(module: nn.Module, boxes: Boxes) -> Boxes:
-    boxes.hinges.append((boxes.lower, boxes.upper))
-    return _monotone(module, boxes)
-
-
 def _monotone(module: nn.Module, boxes: Boxes) -> Boxes:
     return boxes.ends(module(boxes.clean), module(boxes.lower), module(boxes.upper))
 
 
 def _normalised(module: nn.Module, boxes: Boxes) -> Boxes:
-    assert isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and module.running_var is not None
-    mean, variance = module.running_mean, module.running_var
-    if module.training:
-        mean = boxes.clean.mean(dim=(0, 2, 3))
-        variance = boxes.clean.var(dim=(0, 2, 3), unbiased=False)
-    scale = module.weight / (variance + module.eps).sqrt()
-    shift = (module.bias - mean * scale)[:, None, None]
-    factor = scale[:, None, None]
-    low, high = (torch.where(factor >= 0, *pair) for pair in _both_ways(boxes.lower * factor, boxes.upper * factor))
+    assert isinstance(module, nn.BatchNorm2d)
+    scale, shift = (values[:, None, None] for values in batch_scale(module, boxes.clean))
+    low, high = (torch.where(scale >= 0, *pair) for pair in _both_ways(boxes.lower * scale, boxes.upper * scale))
     return boxes.ends(module(boxes.clean), low + shift, high + shift)
+
+
+def batch_scale(module: nn.BatchNorm2d, clean: Tensor) -> tuple[Tensor, Tensor]:
+    """Return scale and shift of the channels, in training by the statistics of the clean values."""
+    mean, variance = module.running_mean, module.running_var
+    assert mean is not None and variance is not None
+    if module.training:
+        mean = clean.mean(dim=(0, 2, 3))
+        variance = clean.var(dim=(0, 2, 3), unbiased=False)
+    scale = module.weight / (variance + module.eps).sqrt()
+    return scale, module.bias - mean * scale
 
 
 def _both_ways(a: Tensor, b: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -137,7 +153,7 @@ INTERVALS: dict[type[nn.Module], Callable[[nn.Module, Boxes], Boxes]] = {
     nn.Linear: _affine,
     nn.Conv2d: _affine,
     nn.BatchNorm2d: _normalised,
-    nn.ReLU: _hinge,
+    nn.ReLU: _monotone,
     nn.Sigmoid: _monotone,
     nn.Tanh: _monotone,
     nn.MaxPool2d: _monotone,

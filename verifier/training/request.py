@@ -41,6 +41,7 @@ REGIMES: dict[str, tuple[str, ...]] = {
     "perturbed-only": _ATTACK,
     "robust-linear": ("certified_epsilon", "attack_norm", "unclipped"),
     "interval": (*_CERTIFIED, "certified_share", "interval_cost"),
+    "crown-interval": (*_CERTIFIED, "certified_share"),
     "sabr": (*_CERTIFIED, "box_share", "attack", "attack_steps", "attack_step", "restarts"),
     "mtl-interval": (*_CERTIFIED, "certified_share", "attack", "attack_steps", "attack_step", "restarts"),
     "sensitivity": ("sensitivity_cost",),

@@ -5,13 +5,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from encoders import Box
+from encoders import BallRegion, Box
 from encoders.formats.torch_export import from_module
 from encoders.layers import Mwd
 from verifier.bounds.interval import compare_classes
+from verifier.bounds.linear.margins import linear_margins
 from verifier.training.adversaries import ADVERSARIES, Adversary
 from verifier.training.architectures import ARCHITECTURES
+from verifier.training.backward_bounds import backward_scores
 from verifier.training.interval_regime import (
+    BackwardBounds,
     Expressive,
     IntervalEnds,
     Ramp,
@@ -20,7 +23,7 @@ from verifier.training.interval_regime import (
     balance,
     tightness,
 )  # fmt: skip
-from verifier.training.intervals import propagate, worst_scores
+from verifier.training.intervals import Boxes, propagate, worst_scores
 
 loss = functional.cross_entropy
 NETWORKS = {
@@ -98,6 +101,79 @@ def test_the_loss_has_the_gradient_of_differences(name):
         assert float(weight.grad.view(-1)[index]) == pytest.approx(difference, rel=1e-4, abs=1e-6)
 
 
+BACKWARD = ["mlp", "linear", "cnn-small", "cnn-wide", "resnet18"]
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", BACKWARD)
+def test_backward_bounds_at_a_point_are_the_margins(name, training):
+    module, x, y = built(name)
+    module = module.double().train(training)
+    with torch.no_grad():
+        start = around(x.double(), x.double(), 0.0, None)
+        boxes, _ = worst_scores(module, start, y)
+        bounds = backward_scores(module, start, y)
+    margins = boxes.clean - boxes.clean.gather(1, y[:, None])
+    assert torch.allclose(bounds, margins, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", BACKWARD)
+def test_backward_bounds_hold_at_points_of_the_ball(name):
+    module, x, y = built(name)
+    with torch.no_grad():
+        start = around(x, x, 0.05, (0.0, 1.0))
+        worst_scores(module, start, y)
+        bounds = backward_scores(module, start, y)
+        points = [(x + 0.05 * (2 * torch.rand_like(x) - 1)).clamp(0, 1) for _ in range(20)]
+    points += [Adversary(ADVERSARIES[a], 0.05, "inf", (0.0, 1.0))(module, x, y) for a in ("fgsm", "pgd-short")]
+    for point in points:
+        scores = module(point).detach()
+        assert bool((scores - scores.gather(1, y[:, None]) <= bounds + 1e-4 * (1 + bounds.abs())).all())
+
+
+def test_backward_bounds_of_one_hidden_layer_are_those_of_linear_bounds_on_the_graph():
+    """Behind one layer intervals are exact, so that both bound the same relaxation."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(5, 12), nn.ReLU(), nn.Linear(12, 4)).double()
+    x, y = torch.rand(8, 5, dtype=torch.float64), torch.randint(4, (8,))
+    region = BallRegion(x, torch.full((8,), 0.2, dtype=torch.float64), (0.0, 1.0))
+    lower = linear_margins(from_module(module, (5,)), region, y).lower
+    with torch.no_grad():
+        start = around(x, x, 0.2, (0.0, 1.0))
+        _, ends = worst_scores(module, start, y)
+        bounds = backward_scores(module, start, y)
+    asked = lower.isfinite()
+    assert int(asked.sum()) > 10
+    assert torch.allclose(-lower[asked], bounds[asked], rtol=1e-9)
+    assert float(bounds.sum()) < float(ends.sum())
+
+
+def test_the_share_of_backward_bounds_falls_with_the_ramp():
+    module, x, y = built("mlp")
+    regime = BackwardBounds(loss, 0.1, 1.0, (0.0, 1.0), Ramp(0.0, 0.5))
+    with torch.no_grad():
+        start = around(x, x, 0.05, (0.0, 1.0))
+        _, worst = worst_scores(module, start, y)
+        half = 0.5 * worst + 0.5 * backward_scores(module, start, y)
+        whole = IntervalEnds(loss, 0.1, 1.0, (0.0, 1.0))
+        assert float(next(regime(module, x, y, 0.25))) == pytest.approx(float(loss(half, y)), rel=1e-5)
+        for progress in (0.5, 1.0):
+            value = float(next(regime(module, x, y, progress)))
+            assert value == pytest.approx(float(next(whole(module, x, y, 1.0))), rel=1e-5)
+
+
+def test_backward_bounds_name_the_layer_that_they_lack():
+    for name, words in (
+        ("lenet", "support the layer MaxPool2d; supported: Linear"),
+        ("nin", "ends in a linear"),
+    ):
+        module, x, y = built(name)
+        start = around(x, x, 0.05, None)
+        worst_scores(module, start, y)
+        with pytest.raises(TypeError, match=words):
+            backward_scores(module, start, y)
+
+
 def test_batch_statistics_are_those_of_the_clean_inputs_and_move_the_running_ones_once():
     torch.manual_seed(0)
     module, x = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)).train(), torch.rand(4, 1, 6, 6)
@@ -140,14 +216,15 @@ def test_the_ramp_rises_to_the_radius():
 def test_regularisers_of_a_hand_computed_layer():
     """One relu layer of boxes [-1, 3], [2, 4], [-3, -1]; the input is 1 wide, the layer (4 + 2 + 2) / 3."""
     start = around(torch.zeros(1, 3), torch.zeros(1, 3), 0.5, None)
-    start.hinges.append((torch.tensor([[-1.0, 2.0, -3.0]]), torch.tensor([[3.0, 4.0, -1.0]])))
+    zeros = torch.zeros(1, 3)
+    start.tape.append((nn.ReLU(), Boxes(zeros, torch.tensor([[-1.0, 2.0, -3.0]]), torch.tensor([[3.0, 4.0, -1.0]]))))
     assert float(tightness(start)) == pytest.approx((0.5 - 3 / 8) / 0.5)
     # Middles 1, 3, -2 with mean 2/3: active 3, inactive 2; (7/3)^2 against (8/3)^2.
-    assert float(balance(start.hinges)) == pytest.approx(0.0)
-    start.hinges[0] = (torch.tensor([[-1.0, 2.0, -9.0]]), torch.tensor([[3.0, 4.0, -7.0]]))
+    assert float(balance(start)) == pytest.approx(0.0)
+    start.tape[0] = (nn.ReLU(), Boxes(zeros, torch.tensor([[-1.0, 2.0, -9.0]]), torch.tensor([[3.0, 4.0, -7.0]])))
     # Middles 1, 3, -8 with mean -4/3: 3/8 and (13/3)^2 / (20/3)^2.
     expected = ((0.5 - 3 / 8) + (0.5 - (13 / 20) ** 2)) / 2 / 0.5
-    assert float(balance(start.hinges)) == pytest.approx(expected)
+    assert float(balance(start)) == pytest.approx(expected)
 
 
 def test_a_layer_that_stands_in_two_places_counts_twice():

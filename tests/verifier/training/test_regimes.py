@@ -27,7 +27,7 @@ OPTIONS = {
     "lwa-layer": {"layer": "1", "attack_epsilon": 0.2}, "perturbed-only": {"attack_norm": "2"},
     "robust-linear": {"certified_epsilon": 0.05}, "interval": {"certified_epsilon": 0.05, "interval_cost": 0.5},
     "sabr": {"certified_epsilon": 0.05, "attack_steps": 2}, "mtl-interval": {"certified_epsilon": 0.05},
-    "sensitivity": {"sensitivity_cost": 0.1},
+    "sensitivity": {"sensitivity_cost": 0.1}, "crown-interval": {"certified_epsilon": 0.05},
 }  # fmt: skip
 SMALL = {"mlp": (6,), "linear": (), "mwd": (6,), "cnn-small": (2, 2, 6), "cnn-wide": (2, 2, 6), "resnet18": (2,)}
 
