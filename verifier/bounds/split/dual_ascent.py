@@ -3,8 +3,9 @@
 For fixed boxes the best slopes and multipliers give the optimum of the linear program over the triangles of the hinges
 (Salman et al. 2019), at the price of one product with every weight forth and one back a step, for many subproblems at
 once. The gradient is closed: the minimiser of the linear function of the input is carried forward through the lines in
-use; where a hinge takes the line below, its slope gains cost times z; a multiplier gains the box's end less z. float32:
-proposals.
+use; where a hinge takes the line below, its slope gains cost times z; a multiplier gains the box's end less z. Only
+multipliers of split units move (beta-CROWN): the boxes of others follow from the triangles before them, so that theirs
+add nothing in the end, and on the way they hold ascent up. float32: proposals.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from torch import Tensor
 from verifier.bounds.split.form import AffineStage, HingeNetwork
 
 RATE = 0.25
-# Of multipliers, in the scale of the costs.
-MULTIPLIER_RATE = 0.4
 DECAY = 0.98
+# Multipliers move by what the bound lacks of the goal at first, at least this, over the width of the unit's box.
+LEAST_LACK = 0.01
 # Adam's averages (Kingma, Ba 2015).
-FIRST, SECOND = 0.9, 0.999
+FIRST, SECOND = 0.5, 0.9
 
 
 @dataclass(frozen=True, eq=False)
 class Lines:
     """What the lines of the hinges are on subproblems of the box; all `(batch or 1, units)` of all hinges side by side.
 
-    lower, upper: the box of what the units read; slope, offset: of the line above. A line below has the slope
-    least + span s for s in [0, 1].
+    lower, upper: the box of what the units read, width: its width before splits; slope, offset: of the line above. A
+    line below has the slope least + span s for s in [0, 1].
     """
 
     lower: Tensor
@@ -38,6 +39,7 @@ class Lines:
     offset: Tensor
     least: Tensor
     span: Tensor
+    width: Tensor
 
     @classmethod
     def on(cls, lower: Tensor, upper: Tensor, left: Tensor) -> Lines:
@@ -47,9 +49,8 @@ class Lines:
         known = torch.where(lower >= 0, torch.ones_like(left), left)
         slope = torch.where(is_open, (upper - left * lower) / width, known)
         offset = torch.where(is_open, upper - slope * upper, 0.0)
-        return cls(
-            lower, upper, slope, offset, torch.where(is_open, left, known), torch.where(is_open, 1.0 - left, 0.0)
-        )
+        least, span = torch.where(is_open, left, known), torch.where(is_open, 1.0 - left, 0.0)
+        return cls(lower, upper, slope, offset, least, span, width)
 
     def split(self, signs: Tensor, left: Tensor) -> Lines:
         """Return the lines on the subproblems of the given signs `(batch, units)` of units that are all open here."""
@@ -58,7 +59,7 @@ class Lines:
         return Lines(
             torch.where(right, 0.0, self.lower), torch.where(signs < 0, 0.0, self.upper),
             torch.lerp(known, self.slope, whole), self.offset * whole, torch.lerp(known, self.least, whole),
-            self.span * whole,
+            self.span * whole, self.width.expand_as(whole),
         )  # fmt: skip
 
     def __getitem__(self, subproblems: Tensor | slice) -> Lines:
@@ -169,7 +170,7 @@ class DualAscent:
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return (bounds, slopes, multipliers), the best of some steps; early once all bounds pass the goal.
 
-        multipliers: None for none.
+        multipliers: None for none; those of split units move, and then the goal is finite.
         """
         parts = self._parts(rows, lines, slopes, multipliers)
         found = [self._ascend(stage, *part, steps, goal) for part in parts]
@@ -206,16 +207,14 @@ class DualAscent:
             rate = RATE * DECAY**step
             slopes = (slopes + rate * _adam(slope_averages, evaluation.slope_gain, step)).clamp(0.0, 1.0)
             if multipliers is not None:
-                size = MULTIPLIER_RATE * self._sizes(evaluation.costs) if size is None else size
-                moved = multipliers + rate * size * _adam(multiplier_averages, evaluation.multiplier_gain, step)
+                if size is None:
+                    lack = (goal - evaluation.bound).clamp(min=LEAST_LACK)[:, None]
+                    size = torch.where(lines.span == 0, lack / lines.width, 0.0)
+                direction = _adam(multiplier_averages, evaluation.multiplier_gain, step)
+                moved = multipliers + size * DECAY**step * direction
                 # At 0 a multiplier changes over to the other end of the box: it stops there for a step.
                 multipliers = torch.where(moved * multipliers < 0, 0.0, moved)
         return best, best_slopes, best_multipliers
-
-    def _sizes(self, costs: Tensor) -> Tensor:
-        """Return the root mean squares of the costs of each hinge's units: multipliers are measured by them."""
-        sizes = [costs[:, own].square().mean(dim=1, keepdim=True).sqrt().expand_as(costs[:, own]) for own in self.units]
-        return torch.cat(sizes, dim=1) if sizes else costs
 
     def _back(
         self, stage: AffineStage, rows: Tensor, lines: Lines, slopes: Tensor, multipliers: Tensor | None
