@@ -21,7 +21,7 @@ from torch import Tensor
 from encoders.network import Network
 from encoders.region import BallRegion
 from verifier.bounds.margin_known import margin_known
-from verifier.bounds.split.branching import chosen_splits, halves
+from verifier.bounds.split.branching import Gains, divided
 from verifier.bounds.split.descents import Attack, attacked
 from verifier.bounds.split.dual_ascent import Lines
 from verifier.bounds.split.open_subproblem import Why, sentence
@@ -34,7 +34,7 @@ from verifier.certificates.certificate import Certificate
 # Subproblems that are bounded side by side.
 BATCH = 256
 # Steps of ascent: for boxes and whole balls, from which all subproblems start, and for subproblems.
-ROOT_STEPS, SUBPROBLEM_STEPS = 20, 5
+ROOT_STEPS, SUBPROBLEM_STEPS = 20, 10
 # Subproblems with so many splits that are still open take so many more: they lie beside the border of the ball, where
 # what is missing is little, and every split that is spared counts.
 MORE_STEPS = ((12, 10), (32, 40))
@@ -101,6 +101,7 @@ class _Search:
     def __init__(self, ball: PreparedBall, attack: Attack, budget: Budget, effort: Effort) -> None:
         self.ball, self.attack, self.budget, self.effort = ball, attack, budget, effort
         self.forest = Forest(len(ball.rows))
+        self.gains = Gains(len(ball.open_units))
         # Of subproblems with all signs known: why they are open, and how many were not asked about any more.
         self.ties: list[Why] = []
         self.skipped = 0
@@ -122,7 +123,8 @@ class _Search:
                 return self.answer(falsified=True)
             subproblems, losses = subproblems[~known], losses[~known]
             if len(subproblems):
-                store.add(self._halves(subproblems, chosen_splits(self.ball, subproblems, losses, GOAL)))
+                splits, both = divided(self.ball, subproblems, losses, GOAL, self.gains)
+                store.add(self._halves(both, splits))
             if self.skipped or len(self.ties) >= MOST_TIES or not len(store):
                 return self._ended(len(store))
             if self.budget.exhausted or self.effort.subproblems >= most_subproblems:
@@ -213,10 +215,11 @@ class _Search:
             closed[places[torch.from_numpy(proved)]] = True
         return closed
 
-    def _halves(self, subproblems: Subproblems, splits: Tensor) -> Subproblems:
-        units = self.ball.open_units[splits].tolist()
-        firsts = [self.forest.split(node, unit) for node, unit in zip(subproblems.nodes.tolist(), units, strict=True)]
-        return halves(subproblems, splits, torch.tensor(firsts))
+    def _halves(self, both: Subproblems, splits: Tensor) -> Subproblems:
+        """Return halves with nodes of their own; splits: `(halves / 2,)` places among the open units."""
+        nodes, units = both.nodes[::2].tolist(), self.ball.open_units[splits].tolist()
+        firsts = torch.tensor([self.forest.split(node, unit) for node, unit in zip(nodes, units, strict=True)])
+        return replace(both, nodes=(firsts[:, None] + torch.arange(2)).flatten())
 
 
 def _ascended(
@@ -224,17 +227,23 @@ def _ascended(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return (bounds, slopes, multipliers) after some steps of ascent, and more for subproblems of many splits."""
     ascent, stage = ball.ascent, ball.ascent.network.output
-    bounds, slopes, multipliers = ascent.ascend(
-        stage, rows, lines, subproblems.slopes, subproblems.multipliers, steps, GOAL
+    bounds, slopes, multipliers = (
+        numbers.clone() for numbers in (subproblems.bounds, subproblems.slopes, subproblems.multipliers)
     )
-    assert multipliers is not None
+
+    def ascend(places: Tensor, count: int) -> None:
+        found, slopes[places], moved = ascent.ascend(
+            stage, rows[places], lines[places], slopes[places], multipliers[places], count, GOAL
+        )
+        assert moved is not None
+        bounds[places], multipliers[places] = found.nan_to_num(-torch.inf, torch.inf, -torch.inf), moved
+
+    moving = torch.nonzero(bounds <= GOAL).squeeze(1)
+    if len(moving):
+        ascend(moving, steps)
     depths = (subproblems.signs != 0).sum(dim=1)
     for depth, more in MORE_STEPS:
         deep = torch.nonzero((bounds <= 0) & (depths >= depth)).squeeze(1)
         if len(deep):
-            bounds[deep], slopes[deep], moved = ascent.ascend(
-                stage, rows[deep], lines[deep], slopes[deep], multipliers[deep], more, GOAL
-            )
-            assert moved is not None
-            multipliers[deep] = moved
+            ascend(deep, more)
     return bounds, slopes, multipliers

@@ -1,0 +1,110 @@
+"""Splits name whole units; halves keep numbers that give their bounds, and these lie below what was sampled."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from tests.networks.batches import random_batch
+from tests.networks.chains import hinge_network
+from tests.seeds import seeds
+from verifier.bounds.split import branching
+from verifier.bounds.split.branching import Gains, divided
+from verifier.bounds.split.prepared import PreparedBall, first_slopes, prepare, split_question
+from verifier.bounds.split.subproblems import Subproblems
+
+GOAL, ROUNDING = 1e-5, 1e-4
+
+
+@cache
+def ball_of(seed: int) -> PreparedBall:
+    network = hinge_network(seed, (3, 12, 10, 4))
+    batch = random_batch(network, 1, seed)
+    return prepare(split_question(network, batch.region(0.6), int(batch.classes[0])), 2)
+
+
+def random_subproblems(ball: PreparedBall, count: int, generator: torch.Generator) -> Subproblems:
+    """Return subproblems with a third of the signs given at random, their numbers after some ascent."""
+    units = len(ball.open_units)
+    signs = torch.randint(-2, 3, (count, units), generator=generator)
+    signs = torch.where(signs.abs() == 2, signs.sign(), 0).to(torch.int8)
+    rows = torch.randint(0, len(ball.rows), (count,), generator=generator)
+    lines, slopes = ball.split_lines(signs), first_slopes(ball.lines).expand(count, -1)
+    bounds, slopes, multipliers = ball.ascent.ascend(
+        ball.ascent.network.output, ball.rows[rows], lines, slopes, torch.zeros(count, units), 10, GOAL
+    )
+    assert multipliers is not None
+    assert not bool(multipliers[signs == 0].any())
+    return Subproblems(bounds, torch.arange(count), rows, signs, slopes, multipliers)
+
+
+def losses_of(ball: PreparedBall, subproblems: Subproblems) -> torch.Tensor:
+    lines = ball.split_lines(subproblems.signs)
+    ended = ball.ascent.evaluate(
+        ball.ascent.network.output, ball.rows[subproblems.rows], lines, subproblems.slopes, subproblems.multipliers
+    )
+    return ended.costs.clamp(max=0) * -lines.offset
+
+
+@pytest.mark.parametrize("few", [True, False])
+@pytest.mark.parametrize("seed", seeds(4, 20))
+def test_halves_split_a_whole_unit_and_their_numbers_give_their_bounds(seed, few, monkeypatch):
+    monkeypatch.setattr(branching, "FEW", 32 if few else 0)
+    ball, generator = ball_of(seed), torch.Generator().manual_seed(seed)
+    subproblems, gains = random_subproblems(ball, 6, generator), Gains(len(ball.open_units))
+    if bool((subproblems.signs != 0).all(dim=1).any()):
+        pytest.skip("a subproblem has no unit left")
+    splits, both = divided(ball, subproblems, losses_of(ball, subproblems), GOAL, gains)
+    each = torch.arange(len(subproblems))
+    assert len(both) == 12 and not bool(subproblems.signs[each, splits].any())
+    for half, sign in ((both[::2], 1), (both[1::2], -1)):
+        expected = subproblems.signs.clone()
+        expected[each, splits] = sign
+        assert torch.equal(half.signs, expected)
+        assert torch.equal(half.rows, subproblems.rows) and torch.equal(half.nodes, subproblems.nodes)
+        assert bool((half.bounds >= subproblems.bounds - ROUNDING).all())
+        lines, rows = ball.split_lines(half.signs), ball.rows[half.rows]
+        again = ball.ascent.bound(ball.ascent.network.output, rows, lines, half.slopes, half.multipliers)
+        raised = half.bounds > subproblems.bounds
+        torch.testing.assert_close(again[raised], half.bounds[raised], rtol=1e-4, atol=1e-5)
+    assert bool((gains.scores[splits] > 0).all())
+
+
+@pytest.mark.parametrize("seed", seeds(4, 20))
+def test_bounds_of_subproblems_lie_below_their_sampled_margins(seed):
+    """Points of the ball have the signs of one subproblem of every split: its bound is no more than their margin."""
+    ball, generator = ball_of(seed), torch.Generator().manual_seed(seed + 100)
+    lower, upper = ball.ascent.lower, ball.ascent.upper
+    points = lower + torch.rand(200, len(lower), generator=generator) * (upper - lower)
+    read = torch.zeros(len(points), len(ball.open_units))
+
+    def at_hinge(k, value):
+        own = ball.ascent.units[k]
+        read[:, own] = value
+        return torch.maximum(value, ball.ascent.left[own] * value)
+
+    network = ball.ascent.network
+    network.forward(network.output, points, at_hinge)
+    given = torch.rand(read.shape, generator=generator) < 0.5
+    signs = torch.where(given, torch.where(read >= 0, 1, -1), 0).to(torch.int8)
+    margins = ball.all_stages.outputs(points) @ ball.rows.T
+    for row in range(len(ball.rows)):
+        rows, slopes = ball.rows[[row]].expand(len(points), -1), first_slopes(ball.lines).expand(len(points), -1)
+        bounds, slopes, multipliers = ball.ascent.ascend(
+            network.output, rows, ball.split_lines(signs), slopes, torch.zeros_like(slopes), 20, GOAL
+        )
+        assert bool((bounds <= margins[:, row] + ROUNDING).all())
+        # What is proved in float64 is no more than what was sampled either.
+        assert multipliers is not None
+        proved = ball.proved(np.full(len(points), row), signs, slopes.numpy(), ball.exact_multipliers(multipliers))
+        assert bool((margins[:, row][torch.from_numpy(proved)] > 0).all())
+
+
+def test_scores_are_products_of_mean_gains():
+    gains = Gains(3)
+    gains.note(torch.tensor([0, 0, 2]), torch.tensor([[0.2, 1.0], [0.4, 0.0], [0.5, 0.5]]))
+    expected = torch.tensor(
+        [(0.3 + branching.NO_GAIN) * (0.5 + branching.NO_GAIN), 0.0, (0.5 + branching.NO_GAIN) ** 2]
+    )
+    torch.testing.assert_close(gains.scores, expected)
