@@ -1,8 +1,10 @@
 """Write every max pool as relus: max(a, b) = b + relu(a - b), a tree of them over the cells of a window.
 
 Equal in real arithmetic (float evaluation rounds the differences), so that methods over the signs of hinges decide
-networks with max pools. The maximum over a window is that over its rows, then over its columns: overlapping windows
-share the first part. In place of a padded cell another one of the window is read, as no maximum minds a repetition.
+networks with max pools. A pool of a rising hinge is the hinge of the pool: it is read so, for then the differences are
+affine in what comes before, and there is one hinge a window in place of one a cell. The maximum over a window is that
+over its rows, then over its columns: overlapping windows share the first part. In place of a padded cell another one of
+the window is read, as no maximum minds a repetition.
 """
 
 from __future__ import annotations
@@ -21,12 +23,34 @@ def expand_max_pools(network: Network) -> Network:
         return network
     nodes: list[Node] = []
     taken = {node.name for node in network.nodes}
-    for node in network.nodes:
+    for node in _pools_before_hinges(network, taken):
         if isinstance(node.op, MaxPool2d):
             nodes += _Expansion(node, node.op, network.shapes[node.inputs[0]], taken).nodes
         else:
             nodes.append(node)
     return Network(tuple(nodes), network.input_shape, network.dtype, network.source)
+
+
+def _pools_before_hinges(network: Network, taken: set[str]) -> list[Node]:
+    """Return the nodes, pools of rising hinges written as hinges of pools; hinges that only these read are left out.
+
+    taken: names that are in use, to which those of the new nodes are added.
+    """
+    made = {node.name: node for node in network.nodes}
+    rising = {name for name, node in made.items() if node.op.hinge_slope is not None and node.op.hinge_slope >= 0}
+    names = (name for i in count() if (name := f"pool-{i}") not in taken)
+    nodes: list[Node] = []
+    for node in network.nodes:
+        before = made.get(node.inputs[0])
+        if isinstance(node.op, MaxPool2d) and before is not None and before.name in rising:
+            nodes.append(Node(next(names), node.op, before.inputs))
+            taken.add(nodes[-1].name)
+            nodes.append(Node(node.name, before.op, (nodes[-1].name,)))
+        else:
+            nodes.append(node)
+    read = {name for node in nodes for name in node.inputs} | {network.output.name}
+    before_pools = {node.inputs[0] for node in network.nodes if isinstance(node.op, MaxPool2d)} & rising
+    return [node for node in nodes if node.name in read or node.name not in before_pools]
 
 
 class _Expansion:

@@ -5,12 +5,12 @@ import random
 import pytest
 import torch
 
-from encoders import Network
+from encoders import Network, Node
 from encoders.box import Box
 from encoders.formulations.relax import encode_exactly, relax
 from encoders.linear_model import Direction
 from encoders.network import INPUT
-from encoders.ops import Affine, MaxPool2d, Relu, Reshape
+from encoders.ops import Abs, Add, AddConstant, Affine, LeakyRelu, MaxPool2d, Op, Relu, Reshape
 from encoders.passes import expand_max_pools
 from tests.networks.chains import chain
 
@@ -95,3 +95,20 @@ def test_a_network_without_max_pools_is_returned_as_it_is_and_names_stay_apart()
     )
     x = torch.rand(3, 1, 4, 4, dtype=F64, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(expand_max_pools(double).evaluate(x), double.evaluate(x), rtol=0, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("hinge", [Relu(), LeakyRelu(0.1), Abs()])
+def test_pools_of_rising_hinges_are_hinges_of_pools(hinge: Op) -> None:
+    """One hinge a window in place of one a cell, though not of |x|, which falls; another reader keeps the hinge."""
+    pool = MaxPool2d((2, 2), (2, 2))
+    network = chain((1, 4, 4), AddConstant(torch.ones(1, dtype=F64)), hinge, pool, dtype=F64)
+    expanded = expand_max_pools(network)
+    cells = 2 * 4 + 4 + (16 if isinstance(hinge, Abs) else 4)
+    hinges = [node for node in expanded.nodes if node.op.hinge_slope is not None]
+    assert sum(torch.Size(expanded.shapes[node.name]).numel() for node in hinges) == cells
+    whole = torch.randint(-50, 50, (20, 1, 4, 4), generator=torch.Generator().manual_seed(1)).to(F64)
+    torch.testing.assert_close(expanded.evaluate(whole), network.evaluate(whole), rtol=0, atol=ROUNDING)
+    read = Node("sum", Add(), (network.output.name, network.output.name))
+    last = Node("joined", Reshape((16,)), (network.nodes[1].name,))
+    both = Network((*network.nodes, read, last), (1, 4, 4), F64)
+    assert torch.equal(expand_max_pools(both).evaluate(whole), both.evaluate(whole))
