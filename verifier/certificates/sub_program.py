@@ -28,6 +28,7 @@ def sub_program(program: ProgramRows, name: str, places: np.ndarray) -> tuple[Pr
     places: `(k,)` in rising order; in the part the node has these units alone.
     """
     columns = {name: places}
+    parts: dict[str, list[np.ndarray | csr_array]] = {}
     for block in reversed(program.blocks):
         own = columns.get(block.name)
         if own is None:
@@ -35,7 +36,8 @@ def sub_program(program: ProgramRows, name: str, places: np.ndarray) -> tuple[Pr
         if isinstance(block, HingeRows):
             read = [(block.source, own)]
         else:
-            read = [(source, _columns(weights, own)) for source, weights in block.inputs]
+            parts[block.name] = [weights[own] for _, weights in block.inputs]
+            read = [(source, _columns(part)) for (source, _), part in zip(block.inputs, parts[block.name], strict=True)]
         for source, found in read:
             columns[source] = np.union1d(columns[source], found) if source in columns else found
     blocks: list[Equations | HingeRows] = []
@@ -50,7 +52,7 @@ def sub_program(program: ProgramRows, name: str, places: np.ndarray) -> tuple[Pr
             blocks.append(HingeRows(block.name, block.source, block.left, slice(count, count + len(own))))
             count += len(own)
         else:
-            blocks.append(_rows(block, own, columns))
+            blocks.append(_rows(block, own, parts[block.name], columns))
     ends = {key: (low[:, own], high[:, own]) for key, own in columns.items() for low, high in [program.ends[key]]}
     reach = {key: program.reach[key][own] for key, own in columns.items()}
     places_of_units = np.concatenate(units) if units else np.zeros(0, dtype=np.int64)
@@ -70,17 +72,30 @@ def windows(shape: Sequence[int], places: np.ndarray) -> list[np.ndarray]:
     return [np.sort(group) for group in np.split(order, cuts)]
 
 
-def _columns(weights: np.ndarray | csr_array, rows: np.ndarray) -> np.ndarray:
-    """Return the columns in which some rows have entries, in rising order."""
-    part = weights[rows]
-    if isinstance(part, np.ndarray):
-        return np.flatnonzero(part.any(axis=0))
-    return np.unique(part.indices)
+def _columns(rows: np.ndarray | csr_array) -> np.ndarray:
+    """Return the columns in which rows have entries, in rising order."""
+    if isinstance(rows, np.ndarray):
+        return np.flatnonzero(rows.any(axis=0))
+    has = np.zeros(rows.shape[1], dtype=bool)
+    has[rows.indices] = True
+    return np.flatnonzero(has)
 
 
-def _rows(block: Equations, own: np.ndarray, columns: dict[str, np.ndarray]) -> Equations:
+def _rows(
+    block: Equations, own: np.ndarray, parts: list[np.ndarray | csr_array], columns: dict[str, np.ndarray]
+) -> Equations:
+    """Return some rows of a block, of which `parts` are those of its matrices, over the columns that count."""
     inputs: list[tuple[str, np.ndarray | csr_array]] = []
-    for source, weights in block.inputs:
-        part = weights[own][:, columns[source]]
-        inputs.append((source, part if isinstance(part, np.ndarray) else stored(part)))
-    return Equations(block.name, tuple(inputs), block.divisor[own], block.lower[own], block.upper[own], block.size[own])
+    for (source, _), part in zip(block.inputs, parts, strict=True):
+        kept = columns[source]
+        if isinstance(part, np.ndarray):
+            inputs.append((source, part[:, kept]))
+            continue
+        # Every entry lies in a column that is kept: its place there is all that changes.
+        place = np.zeros(part.shape[1], dtype=part.indices.dtype)
+        place[kept] = np.arange(len(kept))
+        moved = csr_array((part.data, place[part.indices], part.indptr), shape=(len(own), len(kept)))
+        inputs.append((source, stored(moved)))
+    return Equations(
+        block.name, tuple(inputs), block.divisor[own], block.lower[own], block.upper[own], block.size[own]
+    )  # fmt: skip

@@ -18,13 +18,14 @@ from verifier.bounds.split.form import AtHinge, HingeNetwork
 from verifier.bounds.split.stages import StageUnits, stage_units, staged, with_known_signs
 from verifier.certificates.scope import multiplications, stage_sizes
 
-# A multiplication of an op costs as much as so many of a matrix: measured on a processor, forward and back, on maps of
-# 8 to 128 channels (2 to 25, the least on the widest).
-COST = 8
+# A multiplication of an op costs as much as so many of a matrix: measured on a processor, forward and back, on networks
+# of 8 to 128 channels (3 to 16, the least on the widest).
+COST = 5
 # Subproblems that are worked on side by side on a processor: maps of more leave its cache (a quarter of the speed).
 PIECE = 64
-# Multiplications for the boxes of one node: about ten seconds; and bytes of the slopes that prove them.
-MOST_BOX_WORK, MOST_SLOPES = 5 * 10**11, 1 << 25
+# Multiplications of matrices a second; the seconds that boxes of one node may take, of those that are left at most this
+# share; and the bytes of the slopes that prove them.
+BOX_WORK, MOST_SECONDS, BOX_SHARE, MOST_SLOPES = 2 * 10**10, 20.0, 0.2, 1 << 25
 # Entries of matrices between all units beyond which none are made: they would take 400 MB.
 MOST_ENTRIES = 50_000_000
 # Values of ops may be of any size up to 2^MODERATE, and down to its inverse, before float32 might lose them.
@@ -240,12 +241,15 @@ def open_form(network: HingeNetwork, is_open: Tensor, slopes: Tensor) -> HingeNe
     return with_known_signs(network, is_open, slopes)
 
 
-def affordable(network: HingeNetwork, count: int, units: int, steps: int) -> bool:
-    """Return whether so many steps of ascent for both ends of so many units behind so many hinge units are made."""
+def affordable(network: HingeNetwork, count: int, units: int, steps: int, seconds: float) -> bool:
+    """Return whether so many steps of ascent for both ends of so many units behind so many hinge units are made.
+
+    seconds: that are left for all.
+    """
     if not isinstance(network, OperatorNetwork):
         return True
     work = 2 * count * COST * multiplications(network.network) * 2 * (steps + 1)
-    return work <= MOST_BOX_WORK and 2 * count * units <= MOST_SLOPES
+    return work <= BOX_WORK * min(MOST_SECONDS, BOX_SHARE * seconds) and 2 * count * units <= MOST_SLOPES
 
 
 def _flat(values: Tensor) -> Tensor:

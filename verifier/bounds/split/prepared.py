@@ -7,6 +7,7 @@ proposal; what the numbers prove is evaluated in float64 (`verifier.certificates
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from encoders.box import Box
 from encoders.network import Network
 from encoders.passes import expand_max_pools
 from encoders.region import BallRegion
@@ -22,6 +24,7 @@ from verifier.bounds.split.dual_ascent import DualAscent, Lines
 from verifier.bounds.split.form import HingeNetwork
 from verifier.bounds.split.operators import affordable, chosen_form, open_form
 from verifier.bounds.split.stages import StageUnits
+from verifier.budget import Budget
 from verifier.certificates.certificate import SLACK, STEPS, BoxSlopes
 from verifier.certificates.sign_leaves import leaf_bounds
 from verifier.certificates.split_program import SplitProgram
@@ -120,12 +123,15 @@ class PreparedBall:
         return is_proved
 
 
-def prepare(question: SplitQuestion, steps: int) -> PreparedBall:
-    """Return the ball with boxes of what hinges read proved, by slopes from so many steps of ascent."""
+def prepare(question: SplitQuestion, steps: int, budget: Budget, before: PreparedBall | None = None) -> PreparedBall:
+    """Return the ball with boxes of what hinges read proved, by slopes from so many steps of ascent.
+
+    budget: for all that is asked; ascent for boxes takes a part of it. before: prepared without any ascent.
+    """
     unit_stages = question.stages.in_units(question.units, 0)
     whole = DualAscent(unit_stages.to(torch.float32), *question.input_ends)
     program = SplitProgram(question.network, question.region.enclosure())
-    boxes = _proved_boxes(question, program, whole, steps)
+    boxes = _proved_boxes(question, program, whole, steps, budget, {} if before is None else before.program.boxes)
     reach = np.abs(question.rows) @ program.reach(program.network.output.name)
     output = int(exponents(reach.max(keepdims=True))[0])
     unit_stages = question.stages.in_units(question.units, output)
@@ -146,17 +152,27 @@ def first_slopes(lines: Lines) -> Tensor:
 
 
 def _proved_boxes(
-    question: SplitQuestion, program: SplitProgram, whole: DualAscent, steps: int
+    question: SplitQuestion,
+    program: SplitProgram,
+    whole: DualAscent,
+    steps: int,
+    budget: Budget,
+    before: Mapping[str, Box],
 ) -> tuple[BoxSlopes, ...]:
     """Take all nodes into the program, tighten the boxes of what hinges read, and return the slopes that prove them.
 
-    Where ascent would take too long, or its slopes too many bytes, boxes keep the bounds that need no numbers.
+    Where ascent would take too long, or its slopes too many bytes, boxes keep the bounds that need no numbers. before:
+    boxes that follow from these bounds alone.
     """
     boxes: list[BoxSlopes] = []
     while (name := program.advance()) is not None:
-        program.tighten_open_units(name)
+        if boxes or name not in before:
+            program.tighten_open_units(name)
+        else:
+            program.boxes[name] = before[name]
         places = program.open_units(name)
-        if steps and program.units and len(places) and affordable(whole.network, len(places), program.units, steps):
+        count = len(places) if steps and program.units else 0
+        if count and affordable(whole.network, count, program.units, steps, budget.remaining):
             lines = _lines(question, program, whole.left)
             slopes = _box_slopes(whole, name, places, lines, steps)[:, : program.units]
             rounded = (slopes * STEPS).round().to(torch.uint8).numpy()

@@ -81,9 +81,11 @@ def decide_ball(
 ) -> SplitAnswer:
     """Return whether a class is above every other on a whole ball (batch 1, inf-norm, on the processor)."""
     question, effort = split_question(network, region.unscaled, winner), Effort()
+    ball = None
     for steps in (0, ROOT_STEPS):
         # Boxes that are worth ascent are made where the plain ones do not suffice.
-        search = _Search(prepare(question, steps), attack, budget, effort)
+        ball = prepare(question, steps, budget, ball)
+        search = _Search(ball, attack, budget, effort)
         remaining = search.worked_off(search.root(), ROOT_STEPS)
         if remaining is None:
             return search.answer(falsified=True)
