@@ -9,7 +9,7 @@ with it: losses alone picked units of the last hinge that closed one half and le
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ BY_LOSS, BY_GAIN = 1, 3
 FEW, BY_LOSS_IN_FEW = 32, 10
 # Steps of ascent for the halves of a candidate.
 STEPS, STEPS_IN_FEW = 4, 8
+# Numbers that one array over all open units may hold while candidates are tried: 32 MiB.
+MOST_NUMBERS = 1 << 23
 # What a half counts that gains nothing, in shares of what the bound lacks.
 NO_GAIN = 0.01
 
@@ -56,12 +58,26 @@ def divided(
     are added.
     """
     candidates = _candidates(ball, subproblems, losses, gains)
+    steps = STEPS_IN_FEW if len(subproblems) <= FEW else STEPS
+    size = max(1, MOST_NUMBERS // max(1, 2 * candidates.shape[1] * subproblems.signs.shape[1]))
+    parts = [
+        _divided(ball, subproblems[part], candidates[part], steps, goal, gains)
+        for part in (slice(start, start + size) for start in range(0, len(subproblems), size))
+    ]
+    both = (torch.cat([getattr(half, field.name) for _, half in parts]) for field in fields(Subproblems))
+    return torch.cat([splits for splits, _ in parts]), Subproblems(*both)
+
+
+def _divided(
+    ball: PreparedBall, subproblems: Subproblems, candidates: Tensor, steps: int, goal: float, gains: Gains
+) -> tuple[Tensor, Subproblems]:
+    """Return what `divided` does of some subproblems; candidates: places among the open units `(batch, candidates)`."""
     batch, count = candidates.shape
     each = torch.arange(batch).repeat_interleave(2 * count)
     tried = _with_signs(subproblems[each], candidates.flatten())
     bounds, slopes, multipliers = ball.ascent.ascend(
         ball.ascent.network.output, ball.rows[tried.rows], ball.split_lines(tried.signs), tried.slopes,
-        tried.multipliers, STEPS_IN_FEW if batch <= FEW else STEPS, goal,
+        tried.multipliers, steps, goal,
     )  # fmt: skip
     assert multipliers is not None
     bounds = torch.maximum(bounds.nan_to_num(-torch.inf, torch.inf, -torch.inf), tried.bounds)

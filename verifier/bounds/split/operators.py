@@ -25,7 +25,7 @@ COST = 5
 PIECE = 64
 # Multiplications of matrices a second; the seconds that boxes of one node may take, of those that are left at most this
 # share; and the bytes of the slopes that prove them.
-BOX_WORK, MOST_SECONDS, BOX_SHARE, MOST_SLOPES = 2 * 10**10, 20.0, 0.2, 1 << 25
+BOX_WORK, MOST_SECONDS, BOX_SHARE, MOST_SLOPES = 2 * 10**10, 20.0, 0.1, 1 << 25
 # Entries of matrices between all units beyond which none are made: they would take 400 MB.
 MOST_ENTRIES = 50_000_000
 # Values of ops may be of any size up to 2^MODERATE, and down to its inverse, before float32 might lose them.

@@ -13,6 +13,7 @@ from verifier.bounds.split import branching
 from verifier.bounds.split.branching import Gains, divided
 from verifier.bounds.split.prepared import PreparedBall, first_slopes, prepare, split_question
 from verifier.bounds.split.subproblems import Subproblems
+from verifier.budget import Budget
 
 GOAL, ROUNDING = 1e-5, 1e-4
 
@@ -21,7 +22,7 @@ GOAL, ROUNDING = 1e-5, 1e-4
 def ball_of(seed: int) -> PreparedBall:
     network = hinge_network(seed, (3, 12, 10, 4))
     batch = random_batch(network, 1, seed)
-    return prepare(split_question(network, batch.region(0.6), int(batch.classes[0])), 2)
+    return prepare(split_question(network, batch.region(0.6), int(batch.classes[0])), 2, Budget())
 
 
 def random_subproblems(ball: PreparedBall, count: int, generator: torch.Generator) -> Subproblems:
@@ -69,6 +70,12 @@ def test_halves_split_a_whole_unit_and_their_numbers_give_their_bounds(seed, few
         raised = half.bounds > subproblems.bounds
         torch.testing.assert_close(again[raised], half.bounds[raised], rtol=1e-4, atol=1e-5)
     assert bool((gains.scores[splits] > 0).all())
+    # Worked on one by one, it is the same.
+    monkeypatch.setattr(branching, "MOST_NUMBERS", 1)
+    alone, parts = divided(ball, subproblems, losses_of(ball, subproblems), GOAL, Gains(len(ball.open_units)))
+    assert torch.equal(alone, splits) and torch.equal(parts.signs, both.signs)
+    # Ascent ends once all of a piece are past the goal.
+    torch.testing.assert_close(parts.bounds.clamp(max=GOAL), both.bounds.clamp(max=GOAL), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("seed", seeds(4, 20))
