@@ -25,10 +25,10 @@ from encoders import BallRegion, Box, Network, read_network, read_property
 from encoders.joint import Copy, Joint
 from encoders.passes.join_networks import join_networks
 from encoders.questions import equal_within
-from verifier.bounds.inputs.conjunctions import Conjunctions
 from verifier.bounds.inputs.search import decide_box
 from verifier.bounds.linear.bounds import linear_bounds
 from verifier.budget import Budget
+from verifier.certificates.conjunctions import Conjunctions
 
 PROPERTIES, SHARES, OUTPUTS = (1, 3, 4), (1.0, 0.25, 0.05, 0.01), 5
 # The searches: how large delta is, beside the width of plain bounds, and their limits.

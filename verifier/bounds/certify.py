@@ -5,6 +5,7 @@ from verifier.bounds.inputs.certified import certificate_by_inputs
 from verifier.bounds.split.search import decide_ball
 from verifier.budget import Budget
 from verifier.certificates.certificate import Certificate
+from verifier.certificates.conjunctions import Conjunctions
 from verifier.certificates.scope import certificate_refusal
 
 # The method whose proofs divide the inputs, and the boxes that a certificate of one may take.
@@ -19,12 +20,14 @@ def certificate_of(one: Batch, radius: float, budget: Budget, method: str) -> Ce
     method: what proved it. Where that divided the inputs the certificate does too; mostly the whole ball is one leaf.
     """
     refusal = certificate_refusal(one.subject.network, one.norm)
-    if refusal is not None:
+    divides = method == INPUT_SPLIT and one.norm == "inf"
+    if refusal is not None and not divides:
         return refusal
     # With a domain nothing lies beyond its reach; without one every radius is meant.
     ball = one.region(min(radius, one.reach) if one.bounded else radius).on_processor().unscaled
     network, winner = one.subject.network, int(one.classes[0])
-    if method == INPUT_SPLIT:
-        return certificate_by_inputs(network, ball, winner, budget, CERTIFICATE_BOXES)
+    if divides:
+        network = network if one.conjunctions is None else one.conjunctions[0]
+        return certificate_by_inputs(network, Conjunctions.of_batch(one), ball, winner, budget, CERTIFICATE_BOXES)
     answer = decide_ball(network, ball, winner, lambda _: False, budget, CERTIFICATE_SUBPROBLEMS)
     return answer.reason if answer.certificate is None else answer.certificate

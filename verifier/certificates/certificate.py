@@ -3,8 +3,8 @@
 First come the slopes that prove the boxes of hinge units, node by node; then, for every rival class, a tree that splits
 the ball by the signs of units until each leaf's slopes and multipliers prove that the rival stays below. A tree covers
 the ball by its form, both halves of every split being closed, and each leaf is one evaluation of a bound that holds for
-any numbers (`verifier.certificates.split_program`). Or the ball is divided by its inputs instead
-(`verifier.certificates.input_tree`). This module imports no solver and no bound code.
+any numbers (`verifier.certificates.split_program`). Or the ball is divided by its inputs instead, and what is unsafe
+may be a property (`verifier.certificates.input_tree`). This module imports no solver and no bound code.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ import torch
 from encoders.box import Box
 from encoders.network import Network
 from encoders.region import BallRegion, Domain
+from verifier.certificates.conjunctions import Conjunctions
 from verifier.certificates.error import CertificateError
-from verifier.certificates.input_tree import InputTree, leaf_margins, piece_size
+from verifier.certificates.input_tree import InputTree, check_tree, envelope_refusal
 from verifier.certificates.sign_leaves import SignLeaves
 from verifier.certificates.sign_tree import SplitTree
 from verifier.certificates.split_program import SplitProgram, split_refusal
 
-# Coordinates of boxes of inputs that are made at once.
-MOST_COORDINATES = 1 << 26
 # Whoever makes a certificate lets bounds pass this share of the margin's reach, so that they do on machines that round
 # otherwise, too.
 SLACK = 1e-11
@@ -78,27 +77,34 @@ class Certificate:
             return self.inputs.leaves
         return sum(tree.leaves for tree in self.trees)
 
-    def check(self, network: Network) -> None:
-        """Evaluate everything again; CertificateError says what does not hold."""
+    def check(self, network: Network, asked: Conjunctions | None = None) -> None:
+        """Evaluate everything again; CertificateError says what does not hold.
+
+        asked: what is unsafe of the network, in float64, where that is not another class: only a ball that is divided
+        by its inputs can prove it.
+        """
         if network.digest != self.digest:
             raise CertificateError(f"it is about network {self.digest}, not {network.digest}")
+        self._check_types()
+        if self.inputs is not None:
+            self._check_inputs(self.inputs, network, asked)
+            return
         other = split_refusal(network)
         if other is not None:
             raise CertificateError(
                 f"node {other.name!r} ({other.op.kind}) is neither affine nor a hinge nor a max pool"
             )
-        if len(network.output_shape) != 1 or not 0 <= self.winner < network.output_shape[0]:
-            raise CertificateError(f"class {self.winner} is none of an output of shape {network.output_shape}")
-        self._check_types()
-        if self.inputs is not None:
-            self._check_inputs(self.inputs, network)
-            return
+        self._check_winner(network)
         program = self.program(network)
         classes = network.output_shape[0]
         rivals = sorted(tree.rival for tree in self.trees)
         if rivals != [k for k in range(classes) if k != self.winner]:
             raise CertificateError(f"it holds trees against the classes {rivals}, not against each but {self.winner}")
         self._check_leaves(program)
+
+    def _check_winner(self, network: Network) -> None:
+        if len(network.output_shape) != 1 or not 0 <= self.winner < network.output_shape[0]:
+            raise CertificateError(f"class {self.winner} is none of an output of shape {network.output_shape}")
 
     def _check_types(self) -> None:
         """Raise CertificateError unless every array is of the kind and dimensions that the arithmetic takes."""
@@ -108,9 +114,10 @@ class Certificate:
         numbers += [values for tree in self.trees for values in (tree.slopes, tree.multipliers)]
         if self.inputs is not None:
             places.append(self.inputs.sides)
-            if self.trees or self.boxes or self.inputs.values.dtype != np.float64:
+            marks = self.inputs.tightened
+            if self.trees or self.boxes or self.inputs.values.dtype != np.float64 or marks.dtype != bool:
                 raise CertificateError(
-                    "a ball is divided by its inputs, at numbers of float64, or by signs, not by both"
+                    "a ball is divided by its inputs, at numbers of float64 and with marks, or by signs, not by both"
                 )
         if any(values.ndim != 1 or values.dtype.kind not in "iu" for values in places):
             raise CertificateError("places and splits must be vectors of integers")
@@ -128,22 +135,16 @@ class Certificate:
         centre = torch.from_numpy(self.centre.astype(np.float64)).unsqueeze(0)
         return BallRegion(centre, torch.tensor([self.radius], dtype=torch.float64), self.domain).enclosure()
 
-    def _check_inputs(self, tree: InputTree, network: Network) -> None:
-        """Bound every box that the ball is divided into, many side by side."""
+    def _check_inputs(self, tree: InputTree, network: Network, asked: Conjunctions | None) -> None:
+        """Bound every part that the ball is divided into, many side by side."""
+        other = envelope_refusal(network)
+        if other is not None:
+            raise CertificateError(f"node {other.name!r} ({other.op.kind}) has no linear bounds")
         ball = self._ball(network)
-        if tree.leaves * ball.lower.numel() > MOST_COORDINATES:
-            raise CertificateError(f"{tree.leaves:,} boxes of {ball.lower.numel():,} inputs are more than is evaluated")
-        lower, upper = tree.boxes(ball.lower.flatten().numpy(), ball.upper.flatten().numpy())
-        size = piece_size(network)
-        for start in range(0, len(lower), size):
-            piece = slice(start, start + size)
-            bounds = leaf_margins(network, self.winner, lower[piece], upper[piece])[0].min(axis=1)
-            worst = int(bounds.argmin())
-            if not bounds[worst] > 0:
-                raise CertificateError(
-                    f"leaf {start + worst}: the margin is proved to be at least {bounds[worst]:.3g} only, which is not "
-                    "above 0"
-                )
+        if asked is None:
+            self._check_winner(network)
+            asked = Conjunctions.of_class(network.cast(torch.float64, torch.device("cpu")), self.winner)
+        check_tree(tree, asked, ball.lower.flatten(1), ball.upper.flatten(1))
 
     def program(self, network: Network) -> SplitProgram:
         """Return the rows of the network on the ball, their boxes tightened; CertificateError if it names no units."""

@@ -82,7 +82,8 @@ def write_certificate(certificate: Certificate, folder: Path, index: int) -> Cer
         ends = {"lower": box.lower, "upper": box.upper}
         arrays |= {f"domain.{end}": narrow(values.numpy(), floats) for end, values in ends.items()}
     if certificate.inputs is not None:
-        arrays |= {"inputs.sides": certificate.inputs.sides, "inputs.values": certificate.inputs.values}
+        tree = certificate.inputs
+        arrays |= {"inputs.sides": narrow(tree.sides), "inputs.values": tree.values, "inputs.tightened": tree.tightened}
     else:
         arrays |= _sign_arrays(certificate)
     buffer = io.BytesIO()
@@ -155,7 +156,7 @@ def _certificate(arrays: dict[str, np.ndarray], index: int) -> Certificate:
     domain, centre = _domain(header["domain"], arrays), arrays["centre"].astype(np.float64)
     claim = (header["digest"], centre, float(header["radius"]), domain, int(header["winner"]))
     if "inputs.sides" in arrays:
-        inputs = InputTree(arrays["inputs.sides"], arrays["inputs.values"])
+        inputs = InputTree(*(arrays[f"inputs.{name}"] for name in ("sides", "values", "tightened")))
         return Certificate(*claim, (), np.zeros(0, dtype=np.int32), (), inputs)
     places, slopes = _Reader(arrays["boxes.places"]), _Reader(arrays["boxes.slopes"])
     boxes = tuple(

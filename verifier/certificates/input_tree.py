@@ -1,96 +1,262 @@
-"""A box of inputs divided into boxes small enough that plain linear bounds prove each: a proof that stores no numbers.
+"""A box divided at coordinates, of inputs and of units, until linear bounds refute what is unsafe in every part.
 
-Each split halves one side at a stored value, both halves closed, so that the leaves cover the box by the tree's form.
-What a leaf is proved by follows from its box alone: every hinge takes the line below it that belongs to the longer side
-of its own box (Zhang et al. 2018), and all of it is evaluated with every rounding bounded
-(`verifier.certificates.split_program`).
+A coordinate is an input, or a unit that an op reads which is not linear; a split at a value makes two parts, both
+closed, so that these cover the box by the tree's form. Of a part more is known than of the whole: its own inputs, the
+boxes of units that were proved of a part it lies in, and the ends at which units were split. Where the tree says so
+units are bounded again. The linear functions below the rows on the part then refute what is unsafe there, or leave a
+box of inputs where it may be (`verifier.certificates.halfspaces`), which is what is divided further. Nothing is stored
+but splits and marks: what they lead to is computed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from encoders.box import Box
-from encoders.network import Network
+from encoders.network import INPUT, Network, Node
+from encoders.rounding import check_gradual_underflow
+from verifier.certificates.conjunctions import Conjunctions
 from verifier.certificates.error import CertificateError
-from verifier.certificates.split_program import SplitProgram
+from verifier.certificates.halfspaces import HalfspacesOfBox
+from verifier.certificates.lines import BoxedNetwork, open_units, shapes_of, tightened_nodes
 
 LEAF = -1
-# Bytes that one array of a batch of boxes may take.
-PIECE_BYTES = 1 << 24
+# Parts bounded side by side, and bytes that one of their arrays may take.
+BATCH, PART_BYTES = 128, 1 << 27
 
 
 @dataclass(frozen=True, eq=False)
 class InputTree:
-    """The splits, first box first, the half below before the half above.
+    """The splits in preorder, the part below first.
 
-    sides: `(nodes,)` integers, which input is halved; -1 for a leaf. values: `(nodes,)` float64, where it is; of a leaf
-    any number.
+    sides: `(nodes,)` integers, the coordinate that is split, inputs before units; -1 for a leaf. values: `(nodes,)`
+    float64, where; of a leaf any number. tightened: `(nodes,)` booleans, where units are bounded again.
     """
 
     sides: np.ndarray
     values: np.ndarray
+    tightened: np.ndarray
 
     @property
     def leaves(self) -> int:
-        """How many boxes there are that no split divides."""
+        """How many parts no split divides."""
         return int((self.sides == LEAF).sum())
 
-    def boxes(self, lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ends `(leaves, inputs)` of the leaves that a box `(inputs,)` is divided into.
-
-        CertificateError if the splits are no tree, or one lies outside the box that it is to halve.
-        """
-        if self.sides.shape != self.values.shape or 2 * self.leaves != len(self.sides) + 1:
-            raise CertificateError("a tree of n leaves has n - 1 splits")
-        leaves: list[tuple[np.ndarray, np.ndarray]] = []
-        waiting = [(lower, upper)]
-        for side, value in zip(self.sides.tolist(), self.values.tolist(), strict=True):
-            if not waiting:
-                raise CertificateError("there are splits after the end of the tree")
-            least, greatest = waiting.pop()
-            if side == LEAF:
-                leaves.append((least, greatest))
-                continue
-            if not 0 <= side < len(lower) or not least[side] <= value <= greatest[side]:
-                raise CertificateError(f"input {side} is split at {value!r}, outside its box")
-            below, above = greatest.copy(), least.copy()
-            below[side] = above[side] = value
-            waiting += [(above, greatest), (least, below)]
-        if waiting:
-            raise CertificateError("the tree ends before its boxes do")
-        ends = tuple(np.stack(part) for part in zip(*leaves, strict=True))
-        return ends[0], ends[1]
+    def second_halves(self) -> np.ndarray:
+        """Return for each node `(nodes,)` where the part above its split stands; CertificateError if it is no tree."""
+        if not self.sides.shape == self.values.shape == self.tightened.shape or self.sides.ndim != 1:
+            raise CertificateError("a tree has a side, a value and a mark for each node")
+        waiting = 1 + np.where(self.sides == LEAF, -1, 1).cumsum()
+        if not len(waiting) or (waiting[:-1] == 0).any():
+            raise CertificateError("there are splits after the end of the tree")
+        if waiting[-1] != 0:
+            raise CertificateError("the tree ends before its parts do")
+        second, done = np.zeros(len(self.sides), dtype=np.int64), list[int]()
+        for place in range(len(self.sides) - 1, -1, -1):
+            if self.sides[place] != LEAF:
+                done.pop()
+                second[place] = done.pop()
+            done.append(place)
+        return second
 
 
-def piece_size(network: Network) -> int:
-    """Return how many boxes are bounded side by side."""
-    widest = max(int(np.prod(shape)) for shape in network.shapes.values())
-    return max(1, min(64, PIECE_BYTES // (16 * widest**2)))
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Parts side by side.
 
-
-def leaf_margins(
-    network: Network, winner: int, lower: np.ndarray, upper: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return for boxes `(boxes, inputs)` lower bounds of the winner's margins over the others, proved.
-
-    network: affine ops, hinges and max pools. Returns (bounds `(boxes, rivals)`, the costs `(boxes, rivals, inputs)` of
-    the inputs in them, the greatest |margin| `(rivals,)` that boxes of outputs allow).
+    lower, upper: `(parts, inputs)`. units: `(parts, 2, units)`, what is known of units: least and greatest values.
+    is_open: `(parts, groups)`, which groups may be met. divided: `(parts,)`, whether a unit was split on the way.
+    nodes: `(parts,)`, of the tree.
     """
-    count = len(lower)
-    box = Box(
-        *(torch.from_numpy(np.ascontiguousarray(end)).reshape(count, *network.input_shape) for end in (lower, upper))
-    )
-    program = SplitProgram(network, box)
-    while (name := program.advance()) is not None:
-        program.tighten_open_units(name)
-    outputs = network.output_shape[0]
-    rows = -np.eye(outputs)[[k for k in range(outputs) if k != winner]]
-    rows[:, winner] = 1.0
-    of = np.repeat(np.arange(count), len(rows))
-    output = program.network.output.name
-    bounds, costs = program.sweep(output, np.tile(rows, (count, 1)), None, None, None, of)
-    return bounds.reshape(count, -1), costs.reshape(count, len(rows), -1), np.abs(rows) @ program.reach(output)
+
+    lower: Tensor
+    upper: Tensor
+    units: Tensor
+    is_open: Tensor
+    divided: Tensor
+    nodes: Tensor
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __getitem__(self, places: Tensor | slice) -> Parts:
+        return Parts(*(getattr(self, part.name)[places] for part in fields(self)))
+
+    @classmethod
+    def joined(cls, parts: list[Parts]) -> Parts:
+        """Return parts side by side."""
+        return cls(*(torch.cat([getattr(part, each.name) for part in parts]) for each in fields(cls)))
+
+    def halves(self, sides: Tensor, values: Tensor, nodes: Tensor) -> Parts:
+        """Return the parts below and above splits, one after the other; nodes: theirs, `(parts, 2)`.
+
+        A part in which nothing lies has crossed ends.
+        """
+        both = self.joined([self, self])
+        count, inputs = len(self), self.lower.shape[1]
+        ends = torch.cat([torch.stack([both.lower, both.upper], dim=1), both.units], dim=2)
+        each = torch.arange(count)
+        ends[each, 1, sides] = torch.minimum(ends[each, 1, sides], values)
+        ends[each + count, 0, sides] = torch.maximum(ends[each + count, 0, sides], values)
+        divided = (self.divided | (sides >= inputs)).repeat(2)
+        lower, upper = ends[:, :, :inputs].unbind(1)
+        return Parts(lower, upper, ends[:, :, inputs:], both.is_open, divided, nodes.T.flatten())
+
+
+class PartBounds:
+    """What linear bounds say of parts of a box: `step` is one way through the network.
+
+    asked: what is unsafe, its network in float64 with envelopes.
+    """
+
+    def __init__(self, asked: Conjunctions) -> None:
+        check_gradual_underflow()
+        self.asked, self.network = asked, asked.network
+        self.shapes = shapes_of(self.network)
+        self._readers = {node.name: readers for node, readers in tightened_nodes(self.network)}
+        widest = max(math.prod(shape) for shape in self.network.shapes.values())
+        rows = len(asked.offsets)
+        self.batch = max(1, min(BATCH, PART_BYTES // (8 * widest * max(1, rows))))
+
+    def root(self, lower: Tensor, upper: Tensor) -> Parts:
+        """Return the whole of a box `(1, inputs)`."""
+        units = torch.full((1, 2, sum(map(math.prod, self.shapes.values()))), torch.inf, dtype=torch.float64)
+        units[:, 0] = -torch.inf
+        groups = torch.ones(1, len(self.asked.groups), dtype=torch.bool)
+        return Parts(lower, upper, units, groups, torch.zeros(1, dtype=torch.bool), torch.zeros(1, dtype=torch.int64))
+
+    def boxes(self, parts: Parts) -> dict[str, Box]:
+        """Return the boxes of all nodes by intervals."""
+        return self._boxed(parts.lower, parts.upper, parts.units, False)[0].boxes
+
+    def step(self, parts: Parts, tighten: bool) -> tuple[Parts, Tensor]:
+        """Return the parts with all that bounds say of them, and slopes `(parts, rows, inputs)` below rows.
+
+        A part where no group is open is refuted. tighten: whether units are bounded again. The input box of others is
+        the one that their open groups leave.
+        """
+        empty = parts.divided & (parts.units[:, 0] > parts.units[:, 1]).any(dim=1)
+        empty |= (parts.lower > parts.upper).any(dim=1)
+        # An empty part is refuted, whatever is computed of the point that stands for it.
+        upper = torch.maximum(parts.lower, parts.upper)
+        known = torch.stack([parts.units[:, 0], torch.maximum(parts.units[:, 0], parts.units[:, 1])], dim=1)
+        boxed, crossed = self._boxed(parts.lower, upper, known, tighten)
+        if bool((crossed & ~parts.divided & ~empty).any()):
+            raise CertificateError("bounds of the same units contradict each other: please report this with the model")
+        count, rows = len(parts), self.asked.coefficients
+        lines = boxed.below(self.network.output.name, rows.expand(count, *rows.shape))
+        is_open = parts.is_open & ~(empty | crossed)[:, None]
+        is_open &= ~(self.asked.worst(lines.least - self.asked.offsets) > 0)
+        halfspaces = HalfspacesOfBox.of(lines, self.asked.offsets, parts.lower, upper)
+        is_open, lower, upper = _left(self.asked, halfspaces, is_open)
+        ends = [boxed.boxes[name] for name in self.shapes]
+        units = parts.units
+        if ends:
+            sides = ([getattr(box, side).flatten(1) for box in ends] for side in ("lower", "upper"))
+            units = torch.stack([torch.cat(side, dim=1) for side in sides], dim=1)
+        return Parts(lower, upper, units, is_open, parts.divided, parts.nodes), halfspaces.slopes
+
+    def _boxed(self, lower: Tensor, upper: Tensor, units: Tensor, tighten: bool) -> tuple[BoxedNetwork, Tensor]:
+        """Return the boxes of all nodes, and which parts `(parts,)` have contradicting ones: nothing lies in them."""
+        count, shape = len(lower), self.network.input_shape
+        boxed = BoxedNetwork(self.network, {INPUT: Box.unchecked(lower.reshape(-1, *shape), upper.reshape(-1, *shape))})
+        known = self._apart(units)
+        crossed = torch.zeros(count, dtype=torch.bool)
+        for node in self.network.nodes:
+            boxed.take_in(node, known.get(node.name))
+            if node.name in self._readers:
+                crossed |= self._uncrossed(boxed, node)
+                is_open = open_units(boxed.boxes[node.name], self._readers[node.name])
+                if tighten and bool(is_open.any()):
+                    boxed.tighten(node, is_open)
+                    crossed |= self._uncrossed(boxed, node)
+        return boxed, crossed
+
+    def _uncrossed(self, boxed: BoxedNetwork, node: Node) -> Tensor:
+        """Return which parts have crossed ends at a node, and give these some box there."""
+        box = boxed.boxes[node.name]
+        # Ends that are no numbers show nothing.
+        crossed = box.lower > box.upper
+        if bool(crossed.any()):
+            lower, upper = torch.minimum(box.lower, box.upper), torch.maximum(box.lower, box.upper)
+            boxed.boxes[node.name] = Box.unchecked(lower, upper)
+        return crossed.flatten(1).any(dim=1)
+
+    def _apart(self, units: Tensor) -> dict[str, Box]:
+        parts = units.split([math.prod(shape) for shape in self.shapes.values()], dim=2) if self.shapes else ()
+        return {
+            name: Box.unchecked(part[:, 0].reshape(-1, *shape), part[:, 1].reshape(-1, *shape))
+            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
+        }
+
+
+def _left(asked: Conjunctions, halfspaces: HalfspacesOfBox, is_open: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (which groups stay open, the ends of the boxes that these leave); where none does the boxes stay."""
+    lower, upper = torch.full_like(halfspaces.lower, torch.inf), torch.full_like(halfspaces.upper, -torch.inf)
+    is_open = is_open.clone()
+    for k, group in enumerate(asked.groups):
+        least, greatest = halfspaces.left(group)
+        is_open[:, k] &= ~(least > greatest).any(dim=1)
+        if group.stop - group.start > 1:
+            is_open[:, k] &= ~(halfspaces.combined(group) > 0)
+        keeps = is_open[:, k, None]
+        lower = torch.where(keeps, torch.minimum(lower, least), lower)
+        upper = torch.where(keeps, torch.maximum(upper, greatest), upper)
+    stays = is_open.any(dim=1, keepdim=True)
+    return is_open, torch.where(stays, lower, halfspaces.lower), torch.where(stays, upper, halfspaces.upper)
+
+
+def check_tree(tree: InputTree, asked: Conjunctions, lower: Tensor, upper: Tensor) -> None:
+    """Raise CertificateError unless every leaf over a box `(1, inputs)` is refuted."""
+    second, bounds = second_halves_within(tree, asked, lower.shape[1]), PartBounds(asked)
+    sides, values = torch.from_numpy(tree.sides.astype(np.int64)), torch.from_numpy(tree.values)
+    waiting = [bounds.root(lower, upper)]
+    while waiting:
+        parts = taken(waiting, bounds.batch)
+        for marked in (False, True):
+            chosen = parts[torch.from_numpy(tree.tightened[parts.nodes.numpy()] == marked)]
+            if len(chosen):
+                found, _ = bounds.step(chosen, marked)
+                found = found[found.is_open.any(dim=1)]
+                leaf = sides[found.nodes] == LEAF
+                if bool(leaf.any()):
+                    number = int((tree.sides[: int(found.nodes[leaf][0])] == LEAF).sum())
+                    raise CertificateError(f"leaf {number}: what is unsafe there is not refuted")
+                if len(found):
+                    nodes = torch.stack([found.nodes + 1, second[found.nodes]], dim=1)
+                    waiting.append(found.halves(sides[found.nodes], values[found.nodes], nodes))
+
+
+def taken(waiting: list[Parts], count: int) -> Parts:
+    """Return up to so many parts, the last ones, of lists of parts that wait, and take them off."""
+    found: list[Parts] = []
+    while waiting and count > 0:
+        last = waiting.pop()
+        if len(last) > count:
+            waiting.append(last[:-count])
+            last = last[-count:]
+        found.append(last)
+        count -= len(last)
+    return Parts.joined(found)
+
+
+def second_halves_within(tree: InputTree, asked: Conjunctions, inputs: int) -> Tensor:
+    """Return where the part above each split stands; CertificateError if the tree splits what is no coordinate."""
+    second = tree.second_halves()
+    count = inputs + sum(map(math.prod, shapes_of(asked.network).values()))
+    split = tree.sides != LEAF
+    if (tree.sides[split] < 0).any() or (tree.sides[split] >= count).any():
+        raise CertificateError(f"a split is of none of {count} inputs and units")
+    if not np.isfinite(tree.values[split]).all():
+        raise CertificateError("a split is at no finite number")
+    return torch.from_numpy(second)
+
+
+def envelope_refusal(network: Network) -> Node | None:
+    """Return the first node whose op has no linear functions below and above, or None where all have."""
+    return next((node for node in network.nodes if "envelope" not in node.op.views()), None)

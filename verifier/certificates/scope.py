@@ -21,7 +21,10 @@ def certificate_refusal(network: Network, norm: Norm) -> str | None:
     node = split_refusal(network)
     if node is not None:
         kinds = "affine ops, relu, leaky-relu, abs and max pools"
-        return f"certificates are of networks of {kinds}; node {node.name!r} is {node.op.kind}"
+        return (
+            f"certificates are of networks of {kinds}, those of input-split of all that have linear bounds; node "
+            f"{node.name!r} is {node.op.kind}"
+        )
     plain = expand_max_pools(network)
     return f"a certificate {too_large(plain)}" if multiplications(plain) > MOST_MULTIPLICATIONS else None
 

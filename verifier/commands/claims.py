@@ -16,6 +16,7 @@ from encoders.box import Box
 from encoders.network import Network
 from encoders.region import BallRegion, Norm, domain_ends
 from verifier.certificates.certificate import Certificate
+from verifier.certificates.conjunctions import Conjunctions
 from verifier.certificates.counterexample import ClaimError, check_witness
 from verifier.certificates.error import CertificateError
 from verifier.certificates.files import CertificateFile, certificate_path, read_certificate
@@ -179,10 +180,13 @@ def require_digest(name: str, place: str | Path, found: str, configuration: Mapp
         )
 
 
-def evaluate(found: Certificate, named: CertificateFile, network: Network) -> None:
-    """Raise CertificateError unless a certificate holds for a network and is what its record says of it."""
+def evaluate(found: Certificate, named: CertificateFile, network: Network, asked: Conjunctions | None = None) -> None:
+    """Raise CertificateError unless a certificate holds for a network and is what its record says of it.
+
+    asked: what is unsafe, where that is not another class.
+    """
     try:
-        found.check(network)
+        found.check(network, asked)
     except CertificateError:
         raise
     except MALFORMED as error:

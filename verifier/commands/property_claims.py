@@ -21,6 +21,7 @@ from encoders.formats import read_property
 from encoders.joint import Joint
 from encoders.property import Property
 from encoders.region import BallRegion
+from verifier.certificates.conjunctions import Conjunctions
 from verifier.certificates.counterexample import ClaimError
 from verifier.certificates.error import CertificateError
 from verifier.certificates.files import certificate_path, read_certificate
@@ -89,7 +90,12 @@ class PropertyClaims:
             raise CertificateError(f"it is about another box than the property: {error}") from None
         if not found.radius >= least:
             raise CertificateError(f"it is about radius {found.radius!r}, which does not cover the box")
-        evaluate(found, named, question.network)
+        batch = question.batch
+        if found.inputs is not None and batch.conjunctions is not None:
+            # Inputs are divided until the rows of the property are refuted, not the margins that others see.
+            evaluate(found, named, batch.conjunctions[0], Conjunctions.of_batch(batch))
+        else:
+            evaluate(found, named, question.network)
         return found.leaves
 
     def certificate_refusal(self, record: VerifyRecord) -> str | None:

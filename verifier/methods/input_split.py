@@ -3,16 +3,14 @@
 import math
 from collections.abc import Sequence
 
-import torch
-
 from encoders.network import Network
 from encoders.region import BallRegion
 from verifier.answers import Answer
 from verifier.batch import Batch
-from verifier.bounds.inputs.conjunctions import Conjunctions
 from verifier.bounds.inputs.search import decide_box
 from verifier.bounds.linear.bounds import bounds_refusal
 from verifier.budget import Budget
+from verifier.certificates.conjunctions import Conjunctions
 from verifier.methods.base import Method
 from verifier.methods.bisection import bisect_brackets
 from verifier.methods.one_by_one import Tried, one_by_one
@@ -53,16 +51,7 @@ class InputSplitMethod(Method):
 
     def _decide_one(self, one: Batch, region: BallRegion, budget: Budget) -> Answer:
         attack, ball = Tried(one, region, self.name), region.on_processor()
-        found = decide_box(_asked(one), ball.enclosure(), attack, budget, self.boxes, one.seeds[0])
+        found = decide_box(Conjunctions.of_batch(one), ball.enclosure(), attack, budget, self.boxes, one.seeds[0])
         if found.proved:
             return Answer.proved(float(ball.radius[0]), self.name, self.strength)
         return attack.shown.merge(Answer.open(None if found.falsified else found.reason))
-
-
-def _asked(one: Batch) -> Conjunctions:
-    """Return what is unsafe for an input, row by row where it is known that way."""
-    network = one.subject.network
-    if one.conjunctions is not None:
-        network, unsafe = one.conjunctions
-        return Conjunctions.of_polyhedra(network.cast(torch.float64, torch.device("cpu")), unsafe)
-    return Conjunctions.of_class(network.cast(torch.float64, torch.device("cpu")), int(one.classes[0]))

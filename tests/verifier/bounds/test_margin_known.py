@@ -12,10 +12,10 @@ from encoders.box import Box
 from tests.networks.chains import random_relu_network
 from tests.oracles.polygons import least_margin
 from tests.seeds import seeds
-from verifier.bounds.inputs.conjunctions import Conjunctions
 from verifier.bounds.inputs.search import decide_box
 from verifier.bounds.margin_known import margin_known
 from verifier.budget import Budget
+from verifier.certificates.conjunctions import Conjunctions
 
 UNIT = Box(torch.zeros(1, 2, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64))
 

@@ -1,4 +1,4 @@
-"""A box divided by its inputs until the arithmetic of certificates proves every part."""
+"""A box divided by its inputs until the arithmetic of certificates refutes what is unsafe in every part."""
 
 from __future__ import annotations
 
@@ -6,69 +6,132 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from encoders.network import Network
 from encoders.region import BallRegion
-from verifier.bounds.inputs.boxes import BoxStore, InputBoxes, chosen_sides, halves
+from encoders.rounding import tiny
+from encoders.views.envelope import reach_of
 from verifier.budget import Budget
 from verifier.certificates.certificate import SLACK, Certificate
-from verifier.certificates.input_tree import LEAF, InputTree, leaf_margins, piece_size
+from verifier.certificates.conjunctions import Conjunctions
+from verifier.certificates.error import CertificateError
+from verifier.certificates.input_tree import LEAF, InputTree, PartBounds, Parts, taken
+
+# How much the width of a side, as a share of where it began, counts beside what the side moves the bounds.
+WIDTH_SHARE = 0.1
 
 
 def certificate_by_inputs(
-    network: Network, ball: BallRegion, winner: int, budget: Budget, most_boxes: int
+    network: Network, asked: Conjunctions, ball: BallRegion, winner: int, budget: Budget, most_parts: int
 ) -> Certificate | str:
-    """Return a certificate that a class wins on a ball (batch 1, on the processor); or the reason why there is none."""
+    """Return a certificate that nothing unsafe lies in a ball (batch 1, on the processor); or why there is none.
+
+    network: what `asked` is about, before it was cast.
+    """
     box = ball.enclosure()
     lower, upper = box.lower.flatten(1), box.upper.flatten(1)
-    store, tree, size = BoxStore(), _Tree(), piece_size(network)
-    store.add(InputBoxes.root(lower, upper))
-    while len(store):
-        if budget.exhausted or tree.nodes > most_boxes:
-            why = "time limit" if budget.exhausted else f"{most_boxes} boxes"
-            return f"no certificate within the {why}; {len(store)} boxes are open"
-        boxes = store.take(size)
-        bounds, costs, reach = leaf_margins(network, winner, boxes.lower.numpy(), boxes.upper.numpy())
-        is_open = ~(bounds > SLACK * reach)
-        rows = np.flatnonzero(is_open.any(axis=1))
-        slopes = torch.from_numpy(costs[rows] * is_open[rows][:, :, None])
-        boxes = boxes[torch.from_numpy(rows)]
-        # Both rules for sides in turn.
-        sides = chosen_sides(boxes, slopes, (upper - lower)[0])[torch.arange(len(rows)), boxes.nodes % 2]
-        if bool((sides < 0).any()):
-            return "no certificate: a single point, but for rounding, is not proved"
-        if len(rows):
-            store.add(halves(tree.split(boxes, sides), sides))
-    region, none = ball, np.zeros(0, dtype=np.int32)
+    try:
+        tree = _grown(_PartsOfBox(asked, lower, upper), budget, most_parts)
+    except CertificateError as error:
+        return f"no certificate: {error}"
+    if isinstance(tree, str):
+        return tree
+    none = np.zeros(0, dtype=np.int32)
     return Certificate(
-        network.digest, region.centre[0].numpy(), float(region.radius[0]), region.domain, winner, (), none, (),
-        tree.finished(),
-    )  # fmt: skip
+        network.digest, ball.centre[0].numpy(), float(ball.radius[0]), ball.domain, winner, (), none, (), tree
+    )
+
+
+class _PartsOfBox:
+    """The whole box and what is bounded of its parts, with a little more asked for than is to be proved."""
+
+    def __init__(self, asked: Conjunctions, lower: Tensor, upper: Tensor) -> None:
+        plain = PartBounds(asked)
+        outputs = plain.boxes(plain.root(lower, upper))[asked.network.output.name]
+        reach = asked.coefficients.abs().flatten(1) @ reach_of(outputs).flatten()
+        slack = SLACK * (reach.nan_to_num(0.0, 0.0, 0.0) + asked.offsets.abs())
+        self.bounds = PartBounds(replace(asked, offsets=asked.offsets + slack))
+        self.root, self.widths = self.bounds.root(lower, upper), (upper - lower)[0]
+
+    def open_parts(self, parts: Parts, tighten: bool) -> tuple[Parts, Tensor]:
+        """Return the parts that stay open, with slopes of functions below the rows on them."""
+        found, slopes = self.bounds.step(parts, tighten)
+        is_open = found.is_open.any(dim=1)
+        return found[is_open], slopes[is_open]
+
+    def sides(self, parts: Parts, slopes: Tensor) -> Tensor:
+        """Return for each part the input `(parts,)` to halve; -1 where the middle lies on an end of every side.
+
+        The side along which the functions below open rows move most, corrected towards sides hardly divided yet.
+        """
+        groups = self.bounds.asked.groups
+        shown = torch.cat([parts.is_open[:, k, None].expand(-1, g.stop - g.start) for k, g in enumerate(groups)], dim=1)
+        width, middle = parts.upper - parts.lower, middles(parts)
+        divides = (parts.lower < middle) & (middle < parts.upper)
+        smallest = tiny(torch.float64)
+        moved = (slopes * shown[:, :, None]).abs().nan_to_num(0.0, 0.0, 0.0).amax(dim=1) * width
+        relative = width / self.widths.clamp(min=smallest)
+        score = moved / moved.sum(dim=1, keepdim=True).clamp(min=smallest)
+        score += WIDTH_SHARE * relative / relative.sum(dim=1, keepdim=True).clamp(min=smallest)
+        best = torch.where(divides, score.nan_to_num(0.0, 0.0, 0.0), -1.0).argmax(dim=1)
+        return torch.where(divides.any(dim=1), best, -1)
+
+
+def middles(parts: Parts) -> Tensor:
+    """Return points `(parts, inputs)` of parts, halfway between their sides but for rounding."""
+    return torch.minimum(torch.maximum(parts.lower / 2 + parts.upper / 2, parts.lower), parts.upper)
+
+
+def _grown(whole: _PartsOfBox, budget: Budget, most_parts: int) -> InputTree | str:
+    waiting, tree = [whole.root], _Tree()
+    while waiting:
+        if budget.exhausted or tree.nodes > most_parts:
+            why = "time limit" if budget.exhausted else f"{most_parts} parts"
+            return f"no certificate within the {why}; {sum(map(len, waiting))} parts are open"
+        parts = taken(waiting, whole.bounds.batch)
+        open_before, _ = whole.open_parts(parts, False)
+        # Where what is known of units does not do, they are bounded again.
+        tree.tighten(open_before.nodes)
+        found, slopes = whole.open_parts(parts[torch.isin(parts.nodes, open_before.nodes)], True)
+        if len(found):
+            sides = whole.sides(found, slopes)
+            if bool((sides < 0).any()):
+                return "no certificate: a single point, but for rounding, is not proved"
+            values = middles(found)[torch.arange(len(found)), sides]
+            waiting.append(found.halves(sides, values, tree.split(found.nodes, sides, values)))
+    return tree.finished()
 
 
 class _Tree:
-    """Splits by node; the nodes of both halves of one are numbered together."""
+    """Splits by node, and where units are bounded; the nodes of both halves of one are numbered together."""
 
     def __init__(self) -> None:
         self.nodes = 1
         self._splits: dict[int, tuple[int, float, int]] = {}
+        self._tightened: set[int] = set()
 
-    def split(self, boxes: InputBoxes, sides: torch.Tensor) -> InputBoxes:
-        """Take in the splits of boxes; return these, each with the number of the first of its halves."""
-        first = self.nodes + 2 * torch.arange(len(boxes))
-        self.nodes += 2 * len(boxes)
-        values = boxes.middles[torch.arange(len(boxes)), sides]
-        made = zip(boxes.nodes.tolist(), sides.tolist(), values.tolist(), first.tolist(), strict=True)
+    def tighten(self, nodes: Tensor) -> None:
+        """Take in at which nodes units are bounded."""
+        self._tightened.update(nodes.tolist())
+
+    def split(self, nodes: Tensor, sides: Tensor, values: Tensor) -> Tensor:
+        """Take in splits of nodes; return the nodes `(splits, 2)` of their halves."""
+        first = self.nodes + 2 * torch.arange(len(nodes))
+        self.nodes += 2 * len(nodes)
+        made = zip(nodes.tolist(), sides.tolist(), values.tolist(), first.tolist(), strict=True)
         self._splits |= {node: (side, value, child) for node, side, value, child in made}
-        return replace(boxes, nodes=first)
+        return torch.stack([first, first + 1], dim=1)
 
     def finished(self) -> InputTree:
         """Return the tree, all of whose other nodes are leaves."""
-        sides, values, stack = [], [], [0]
+        sides, values, marks, stack = [], [], [], [0]
         while stack:
-            side, value, child = self._splits.get(stack.pop(), (LEAF, 0.0, 0))
+            node = stack.pop()
+            side, value, child = self._splits.get(node, (LEAF, 0.0, 0))
             sides.append(side)
             values.append(value)
+            marks.append(node in self._tightened)
             if side != LEAF:
                 stack += [child + 1, child]
-        return InputTree(np.array(sides, dtype=np.int32), np.array(values, dtype=np.float64))
+        return InputTree(np.array(sides, dtype=np.int32), np.array(values, dtype=np.float64), np.array(marks))

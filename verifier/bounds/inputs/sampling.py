@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from verifier.bounds.inputs.conjunctions import Conjunctions
+from verifier.certificates.conjunctions import Conjunctions
 
 # Points of a round, how many of the best the next one starts from, rounds, and the share of the width that each keeps.
 POINTS, BEST, ROUNDS, SHRINK = 8192, 128, 16, 0.7

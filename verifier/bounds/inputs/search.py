@@ -1,7 +1,7 @@
 """Branch and bound over the box of inputs: halves of boxes until linear bounds refute each (Wang et al. 2018, ReluVal).
 
 Many boxes are bounded at once by linear bounds, rigorous in float64, with boxes of all units of their own; what these
-leave open is shrunk to where the unsafe rows can be met (`verifier.bounds.inputs.conjunctions`) and halved. Middles and
+leave open is shrunk to where the unsafe rows can be met (`verifier.certificates.conjunctions`) and halved. Middles and
 the points where bounds end are tried as counterexamples. It ends for any network of continuous ops but where the least
 margin is zero within rounding; how long it takes grows with the number of inputs.
 """
@@ -18,7 +18,6 @@ from torch import Tensor
 from encoders.box import Box
 from encoders.region import BallRegion
 from verifier.bounds.inputs.boxes import BoxStore, InputBoxes, halves
-from verifier.bounds.inputs.conjunctions import Conjunctions, HalfspacesOfBox
 from verifier.bounds.inputs.inherited import UnitBoxes
 from verifier.bounds.inputs.sampling import sampled
 from verifier.bounds.inputs.sides import OpenRows, best_sides
@@ -26,6 +25,8 @@ from verifier.bounds.linear.backward import Seen
 from verifier.bounds.linear.bounds import linear_bounds
 from verifier.bounds.margin_known import margin_known
 from verifier.budget import Budget
+from verifier.certificates.conjunctions import Conjunctions
+from verifier.certificates.halfspaces import HalfspacesOfBox
 
 # Boxes that are bounded side by side.
 BATCH = 128

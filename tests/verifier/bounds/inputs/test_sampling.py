@@ -5,8 +5,8 @@ import torch
 from encoders.ops import Affine
 from encoders.property import Halfspaces
 from tests.networks.chains import chain
-from verifier.bounds.inputs.conjunctions import Conjunctions
 from verifier.bounds.inputs.sampling import BEST, ROUNDS, sampled
+from verifier.certificates.conjunctions import Conjunctions
 
 LOWER = torch.tensor([-1.0, 2.0, 3.0], dtype=torch.float64)
 UPPER = torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64)

@@ -11,11 +11,11 @@ from encoders.region import BallRegion
 from tests.networks.chains import chain, random_relu_network
 from tests.oracles.polygons import least_margin
 from tests.seeds import seeds
-from verifier.bounds.inputs.conjunctions import Conjunctions
 from verifier.bounds.inputs.inherited import UnitBoxes
 from verifier.bounds.inputs.search import InputAnswer, decide_box
 from verifier.bounds.linear.bounds import linear_bounds
 from verifier.budget import Budget
+from verifier.certificates.conjunctions import Conjunctions
 
 UNIT = Box(torch.zeros(1, 2, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64))
 

@@ -1,23 +1,21 @@
-"""Rows over the outputs, some of which must all be met for a point to be unsafe, and what bounds of them say of a box.
+"""Half-spaces that hold the points of boxes where rows are met, and what they leave of these boxes.
 
-A row c y - d is met where it is at most zero. On a box each row has a linear function below it, s x + t, so that the
-points where it is met lie in the half-space s x + t <= 0. A group of rows, a polyhedron of the unsafe set, is refuted
-where one of its rows is positive all over the box, or a combination of them with weights that are not negative; where
-it is not, its points lie in the box that its half-spaces leave, which is mostly smaller. Everything here is rounded so
-that no unsafe point is lost.
+A row c y - d is met where it is at most zero. On a box it has a linear function below it, s x + t, so that the points
+where it is met lie in the half-space s x + t <= 0. Rows that must be met together are refuted where one of them, or a
+combination of them with weights that are not negative, is positive all over the box; where they are not, their points
+lie in the box that the half-spaces leave, mostly smaller (closed form for one row: Zhou et al. 2025). Everything is
+rounded so that no such point is lost.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from encoders.network import Network
-from encoders.property import Halfspaces
 from encoders.rounding import next_down, next_up, tiny, unit_roundoff
-from verifier.bounds.linear.backward import LinearFunctions
 
 # Steps towards the best weights of the rows of a group.
 WEIGHT_STEPS = 12
@@ -25,49 +23,16 @@ WEIGHT_STEPS = 12
 ROUNDS = 2
 
 
-@dataclass(frozen=True, eq=False)
-class Conjunctions:
-    """The unsafe points of a network: those where all rows of a group are met.
+class LinesBelow(Protocol):
+    """Functions slopes . x + constant: `(batch, rows, *input_shape)` and `(batch, rows)`, as real numbers."""
 
-    coefficients: `(rows, *output_shape)` float64; offsets: `(rows,)`, d. groups: the rows of each group, one after the
-    other.
-    """
+    @property
+    def slopes(self) -> Tensor:
+        """What each input counts."""
 
-    network: Network
-    coefficients: Tensor
-    offsets: Tensor
-    groups: tuple[slice, ...]
-
-    @classmethod
-    def of_class(cls, network: Network, winner: int) -> Conjunctions:
-        """Return those of the question whether a class is strictly above every other: one row for each rival."""
-        outputs = network.output_shape[0]
-        rivals = [k for k in range(outputs) if k != winner]
-        rows = -torch.eye(outputs, dtype=torch.float64)[rivals]
-        rows[:, winner] = 1.0
-        groups = tuple(slice(k, k + 1) for k in range(len(rivals)))
-        return cls(network, rows, torch.zeros(len(rivals), dtype=torch.float64), groups)
-
-    @classmethod
-    def of_polyhedra(cls, network: Network, unsafe: tuple[Halfspaces, ...]) -> Conjunctions:
-        """Return those of a property: a group for each polyhedron."""
-        ends = torch.tensor([len(halfspaces.offsets) for halfspaces in unsafe]).cumsum(0).tolist()
-        groups = tuple(slice(start, end) for start, end in zip([0, *ends], ends, strict=False))
-        rows = torch.cat([halfspaces.coefficients for halfspaces in unsafe])
-        offsets = torch.cat([halfspaces.offsets for halfspaces in unsafe])
-        return cls(network, rows.reshape(-1, *network.output_shape), offsets, groups)
-
-    def excess(self, points: Tensor) -> Tensor:
-        """Return for points `(count, *input_shape)` by how much the nearest group fails to be met, in floats.
-
-        At most zero where a point is unsafe.
-        """
-        rows = self.network.evaluate(points).to(torch.float64).flatten(1) @ self.coefficients.flatten(1).T
-        return self.worst(rows - self.offsets).amin(dim=1)
-
-    def worst(self, rows: Tensor) -> Tensor:
-        """Return the greatest value `(batch, groups)` of each group's rows `(batch, rows)`."""
-        return torch.stack([rows[:, group].amax(dim=1) for group in self.groups], dim=1)
+    @property
+    def constant(self) -> Tensor:
+        """The value at zero."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +48,7 @@ class HalfspacesOfBox:
     upper: Tensor
 
     @classmethod
-    def of(cls, below: LinearFunctions, offsets: Tensor, lower: Tensor, upper: Tensor) -> HalfspacesOfBox:
+    def of(cls, below: LinesBelow, offsets: Tensor, lower: Tensor, upper: Tensor) -> HalfspacesOfBox:
         """Return those of the rows c y with functions `below`, and offsets d `(rows,)`."""
         constant = next_down(below.constant - offsets)
         return cls(below.slopes.flatten(2), constant, lower, upper)

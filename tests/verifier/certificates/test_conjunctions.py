@@ -9,7 +9,8 @@ import torch
 from encoders.property import Halfspaces
 from tests.networks.chains import random_relu_network
 from tests.seeds import seeds
-from verifier.bounds.inputs.conjunctions import Conjunctions, HalfspacesOfBox
+from verifier.certificates.conjunctions import Conjunctions
+from verifier.certificates.halfspaces import HalfspacesOfBox
 
 SCALES = (1.0, 1e-300, 1e150, 1e-12)
 
