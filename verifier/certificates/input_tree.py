@@ -165,7 +165,7 @@ class PartBounds:
         """Return the boxes of all nodes, and which parts `(parts,)` have contradicting ones: nothing lies in them."""
         count, shape = len(lower), self.network.input_shape
         boxed = BoxedNetwork(self.network, {INPUT: Box.unchecked(lower.reshape(-1, *shape), upper.reshape(-1, *shape))})
-        known = self._apart(units)
+        known = self.apart(units)
         crossed = torch.zeros(count, dtype=torch.bool)
         for node in self.network.nodes:
             boxed.take_in(node, known.get(node.name))
@@ -187,7 +187,8 @@ class PartBounds:
             boxed.boxes[node.name] = Box.unchecked(lower, upper)
         return crossed.flatten(1).any(dim=1)
 
-    def _apart(self, units: Tensor) -> dict[str, Box]:
+    def apart(self, units: Tensor) -> dict[str, Box]:
+        """Return what is known of units, `(parts, 2, units)`, as boxes by node."""
         parts = units.split([math.prod(shape) for shape in self.shapes.values()], dim=2) if self.shapes else ()
         return {
             name: Box.unchecked(part[:, 0].reshape(-1, *shape), part[:, 1].reshape(-1, *shape))

@@ -8,18 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from encoders.box import Box
 from encoders.network import Network
 from encoders.region import BallRegion
-from encoders.rounding import tiny
 from encoders.views.envelope import reach_of
+from verifier.bounds.inputs.boxes import InputBoxes
+from verifier.bounds.inputs.sides import OpenRows, best_sides
+from verifier.bounds.linear.backward import Seen
+from verifier.bounds.linear.bounds import linear_bounds
 from verifier.budget import Budget
 from verifier.certificates.certificate import SLACK, Certificate
 from verifier.certificates.conjunctions import Conjunctions
 from verifier.certificates.error import CertificateError
 from verifier.certificates.input_tree import LEAF, InputTree, PartBounds, Parts, taken
-
-# How much the width of a side, as a share of where it began, counts beside what the side moves the bounds.
-WIDTH_SHARE = 0.1
 
 
 def certificate_by_inputs(
@@ -52,7 +53,7 @@ class _PartsOfBox:
         reach = asked.coefficients.abs().flatten(1) @ reach_of(outputs).flatten()
         slack = SLACK * (reach.nan_to_num(0.0, 0.0, 0.0) + asked.offsets.abs())
         self.bounds = PartBounds(replace(asked, offsets=asked.offsets + slack))
-        self.root, self.widths = self.bounds.root(lower, upper), (upper - lower)[0]
+        self.root = self.bounds.root(lower, upper)
 
     def open_parts(self, parts: Parts, tighten: bool) -> tuple[Parts, Tensor]:
         """Return the parts that stay open, with slopes of functions below the rows on them."""
@@ -61,21 +62,22 @@ class _PartsOfBox:
         return found[is_open], slopes[is_open]
 
     def sides(self, parts: Parts, slopes: Tensor) -> Tensor:
-        """Return for each part the input `(parts,)` to halve; -1 where the middle lies on an end of every side.
+        """Return for each part the input `(parts,)` to halve, as the search does; -1 where none can be.
 
-        The side along which the functions below open rows move most, corrected towards sides hardly divided yet.
+        slopes: of the functions below the rows.
         """
-        groups = self.bounds.asked.groups
-        shown = torch.cat([parts.is_open[:, k, None].expand(-1, g.stop - g.start) for k, g in enumerate(groups)], dim=1)
-        width, middle = parts.upper - parts.lower, middles(parts)
-        divides = (parts.lower < middle) & (middle < parts.upper)
-        smallest = tiny(torch.float64)
-        moved = (slopes * shown[:, :, None]).abs().nan_to_num(0.0, 0.0, 0.0).amax(dim=1) * width
-        relative = width / self.widths.clamp(min=smallest)
-        score = moved / moved.sum(dim=1, keepdim=True).clamp(min=smallest)
-        score += WIDTH_SHARE * relative / relative.sum(dim=1, keepdim=True).clamp(min=smallest)
-        best = torch.where(divides, score.nan_to_num(0.0, 0.0, 0.0), -1.0).argmax(dim=1)
-        return torch.where(divides.any(dim=1), best, -1)
+        asked, shape, count = self.bounds.asked, self.bounds.network.input_shape, len(parts)
+        shown = torch.cat(
+            [parts.is_open[:, k, None].expand(-1, g.stop - g.start) for k, g in enumerate(asked.groups)], dim=1
+        )
+        region = BallRegion.of_box(Box(parts.lower.reshape(-1, *shape), parts.upper.reshape(-1, *shape)))
+        # Units are bounded already: this gives the coefficients on the way, which say what is loose.
+        bounds = linear_bounds(asked.network, region, boxes=self.bounds.apart(parts.units), tighten=())
+        seen: Seen = {}
+        bounds.minimise(asked.coefficients.expand(count, *asked.coefficients.shape), seen=seen)
+        rows = OpenRows(bounds.passes, seen, torch.arange(count), slopes * shown[:, :, None])
+        boxes = replace(InputBoxes.root(parts.lower, parts.upper), nodes=parts.nodes)
+        return best_sides(boxes, rows.scores(boxes))
 
 
 def middles(parts: Parts) -> Tensor:
