@@ -96,9 +96,9 @@ def _checks(group: Sequence[Row]) -> list[str]:
     shares = [row.checking / row.solving for row in held if row.checking is not None and row.solving]
     large = [row.checking / row.solving for row in held if row.leaves >= 100 and row.checking and row.solving]
     text = f"{statistics.median(shares):.3f}" if shares else ""
-    decided = sum(row.is_decided for row in group)
+    proved = sum(row.verdict == "unsat" for row in group)
     return [
-        f"{len(held)} of {decided}",
+        f"{len(held)} of {proved}",
         text + (f" ({statistics.median(large):.3f} from 100 leaves on)" if large else ""),
     ]
 

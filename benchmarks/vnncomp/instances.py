@@ -69,7 +69,8 @@ class Row:
     """What is known of an instance after a run: a line of the table of results.
 
     wall, cpu: seconds of the whole process; solving: those that the verifier counts for the property. peak: MiB. load:
-    processes that waited for the machine's cores when it began. by, remark: what decided it, or why it is open.
+    processes that waited for the machine's cores when it began. by, remark: what decided it, or why it is open. spent:
+    the seconds of each stage.
     leaves, bytes, checking, check: of what the run keeps to be checked; `check` is ok, refused, none (a proof without a
     certificate), failed (the remark says how) or empty.
     """
@@ -86,6 +87,7 @@ class Row:
     load: float
     by: str
     remark: str
+    spent: str
     leaves: int | None
     bytes: int | None
     checking: float | None
@@ -148,12 +150,12 @@ def decided(instance: Instance, settings: Settings, stop: threading.Event) -> Ro
         ]  # fmt: skip
         used = _run(command, scratch, settings, stop)
         (scratch / "stdout").replace(scratch / "answer")
-        verdict, solving, by, remark = _answer(scratch / "answer", used, settings.limit)
+        verdict, solving, by, remark, spent = _answer(scratch / "answer", used, settings.limit)
         if verdict == "timeout":
             remark = remark or _last_reason(run) or "ended by force"
         blank = Row(
             *instance.key, instance.expected, verdict, round(used.wall, 3), round(used.cpu, 3), round(used.peak, 1),
-            solving, round(load, 2), by, remark, None, None, None, "", settings.method, settings.limit,
+            solving, round(load, 2), by, remark, spent, None, None, None, "", settings.method, settings.limit,
             settings.threads, settings.certificates,
         )  # fmt: skip
         if not settings.certificates or verdict not in ("sat", "unsat"):
@@ -214,25 +216,28 @@ def _signal(process: int, number: int) -> None:
         os.killpg(process, number)
 
 
-def _answer(file: Path, used: _Used, limit: float) -> tuple[str, float | None, str, str]:
-    """Return (verdict, seconds of solving, what decided, remark) of a process that has ended."""
+def _answer(file: Path, used: _Used, limit: float) -> tuple[str, float | None, str, str, str]:
+    """Return (verdict, seconds of solving, what decided, remark, what was spent) of a process that has ended."""
     try:
         (found,) = json.loads(file.read_text())["properties"]
         verdict, solving, by = found["verdict"], round(float(found["seconds"]), 3), str(found["method"])
         remark = str(found["reason"] or "")
+        spent = ", ".join(f"{total['stage']} {total['seconds']:.2f}" for total in found.get("spent", ()))
     except (ValueError, KeyError, TypeError):
         if used.wall > limit:
-            return "timeout", None, "", ""
-        return "error", None, "", f"status {used.status}: {used.complaint}"[:300]
+            return "timeout", None, "", "", ""
+        return "error", None, "", f"status {used.status}: {used.complaint}"[:300], ""
     if used.wall > limit:
-        return "timeout", solving, "", f"{verdict} after the limit" if verdict in ("sat", "unsat") else remark
-    return (verdict if verdict in VERDICTS else "error"), solving, by, remark
+        late = f"{verdict} after the limit" if verdict in ("sat", "unsat") else remark
+        return "timeout", solving, "", late, spent
+    return (verdict if verdict in VERDICTS else "error"), solving, by, remark, spent
 
 
 def _last_reason(run: Path) -> str:
-    """Return why the last record of a run that was interrupted is open; empty where there is none."""
+    """Return why the last record of a run that was interrupted is open, or its verdict; empty where there is none."""
     try:
-        return str(json.loads((run / "records.jsonl").read_text().splitlines()[-1])["reason"] or "")
+        record = json.loads((run / "records.jsonl").read_text().splitlines()[-1])
+        return str(record["reason"] or f"{record['verdict']}, and then the limit")
     except (OSError, ValueError, LookupError, TypeError):
         return ""
 
