@@ -1,4 +1,4 @@
-"""Boxes of inputs that wait, the tree that they grow, and where a box is divided."""
+"""Boxes of inputs that wait, the tree that they grow, and the halves of a box."""
 
 from __future__ import annotations
 
@@ -7,12 +7,6 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
-
-from encoders.rounding import tiny
-
-# How much the width of a side, as a share of where it began, counts beside what the side moves the bounds: two rules,
-# as neither is best on all networks.
-WIDTH_SHARES = (0.1, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,27 +88,6 @@ class BoxStore:
 def joined(parts: list[InputBoxes]) -> InputBoxes:
     """Return boxes side by side, of one part at least."""
     return InputBoxes(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(InputBoxes)))
-
-
-def chosen_sides(boxes: InputBoxes, slopes: Tensor, first: Tensor) -> Tensor:
-    """Return for each rule the side `(boxes, rules)` to halve; -1 where the middle lies on an end of every side.
-
-    slopes: `(boxes, rows, inputs)`, of the functions below the rows that are open, 0 for others. first: the widths
-    `(inputs,)` of the box that all are parts of. The side along which the functions move most is halved, corrected
-    towards sides that were hardly divided yet, whose part in the looseness of the bounds slopes do not show.
-    """
-    width, middle = boxes.upper - boxes.lower, boxes.middles
-    divides = (boxes.lower < middle) & (middle < boxes.upper)
-    smallest = tiny(torch.float64)
-    moved = slopes.abs().nan_to_num(0.0, 0.0, 0.0).amax(dim=1) * width
-    relative = width / first.clamp(min=smallest)
-    moved = moved / moved.sum(dim=1, keepdim=True).clamp(min=smallest)
-    relative = relative / relative.sum(dim=1, keepdim=True).clamp(min=smallest)
-    sides = [
-        torch.where(divides, (moved + share * relative).nan_to_num(0.0, 0.0, 0.0), -1.0).argmax(dim=1)
-        for share in WIDTH_SHARES
-    ]
-    return torch.where(divides.any(dim=1)[:, None], torch.stack(sides, dim=1), -1)
 
 
 def halves(boxes: InputBoxes, sides: Tensor) -> InputBoxes:

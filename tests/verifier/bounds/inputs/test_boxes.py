@@ -1,8 +1,8 @@
-"""Halves cover their box, the last box in is the first out, and a side is divided only where it can be."""
+"""Halves cover their box, and the last box in is the first out."""
 
 import torch
 
-from verifier.bounds.inputs.boxes import BoxStore, InputBoxes, chosen_sides, halves
+from verifier.bounds.inputs.boxes import BoxStore, InputBoxes, halves
 
 
 def boxes_of(lower: list[list[float]], upper: list[list[float]]) -> InputBoxes:
@@ -25,19 +25,3 @@ def test_a_store_gives_the_newest_boxes_first_and_all_of_them() -> None:
     taken = [store.take(4).lower.flatten().tolist(), store.take(4).lower.flatten().tolist()]
     assert sorted(taken[0]) == [2.0, 10.0, 11.0, 12.0] and taken[1] == [0.0, 1.0]
     assert len(store) == 0
-
-
-def test_the_side_that_moves_the_bound_is_halved_and_points_are_not() -> None:
-    one = float(torch.nextafter(torch.tensor(1.0, dtype=torch.float64), torch.tensor(2.0, dtype=torch.float64)))
-    boxes = boxes_of([[0.0, 0.0], [1.0, 0.0], [1.0, 2.0]], [[1.0, 1.0], [one, 1.0], [one, 2.0]])
-    slopes = torch.tensor([[[0.1, 5.0]], [[1e300, 1.0]], [[1.0, 1.0]]], dtype=torch.float64)
-    sides = chosen_sides(boxes, slopes, torch.ones(2, dtype=torch.float64))
-    assert sides.tolist() == [[1, 1], [1, 1], [-1, -1]]
-
-
-def test_sides_that_slopes_do_not_show_are_halved_by_width() -> None:
-    boxes = boxes_of([[0.0, 0.0]], [[0.01, 1.0]])
-    sides = chosen_sides(boxes, torch.zeros(1, 1, 2, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
-    assert sides.tolist() == [[1, 1]]
-    nothing = torch.full((1, 1, 2), torch.nan, dtype=torch.float64)
-    assert chosen_sides(boxes, nothing, torch.ones(2, dtype=torch.float64)).tolist() == [[1, 1]]
