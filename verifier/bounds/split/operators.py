@@ -19,8 +19,8 @@ from verifier.bounds.split.stages import StageUnits, stage_units, staged, with_k
 from verifier.certificates.scope import multiplications, stage_sizes
 
 # A multiplication of an op costs as much as so many of a matrix: measured on a processor, forward and back, on networks
-# of 8 to 128 channels (3 to 16, the least on the widest).
-COST = 5
+# of 8 to 128 channels (3 to 12, the least on the widest).
+COST = 8
 # Subproblems that are worked on side by side on a processor: maps of more leave its cache (a quarter of the speed).
 PIECE = 64
 # Multiplications of matrices a second; the seconds that boxes of one node may take, of those that are left at most this
