@@ -1,6 +1,8 @@
 """What linear bounds prove about a reference class: lower bounds of y_c - y_k over a region, for every rival k.
 
-Intervals come first; linear bounds, then optimised lower slopes (alpha-CROWN: Xu et al. 2021), only see what is open.
+Intervals come first; linear bounds, then optimised lower slopes (alpha-CROWN: Xu et al. 2021), only see what is open:
+by ascent with a closed gradient where matrices lie between hinges (`verifier.bounds.split.ball_margins`), else by
+differentiating the passes.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ from torch.nn import functional
 from encoders.network import Network
 from encoders.region import BallRegion
 from verifier.bounds.interval import compare_classes
-from verifier.bounds.linear.bounds import CPU_PIECE_BYTES, linear_bounds
+from verifier.bounds.linear.backward import Minimum
+from verifier.bounds.linear.bounds import CPU_PIECE_BYTES, LinearBounds, linear_bounds
 from verifier.bounds.linear.slopes import SlopeSearch, optimised_slopes
+from verifier.bounds.split.ball_margins import ball_margins, takes_ascent
 from verifier.budget import Budget
 
 
@@ -71,15 +75,14 @@ def linear_margins(
     if search is not None and search.reach < torch.inf:
         centre = (rows * network.evaluate(region.centre).unsqueeze(1)).sum(dim=2)
         needed &= ((least > -search.reach * centre) | ~needed).all(dim=1, keepdim=True)
-    if search is not None and bool((needed & (least <= 0)).any()):
-        slopes = optimised_slopes(bounds, rows, needed, search)
-        if slopes:
-            targets = [target for target, _ in slopes]
-            again = linear_bounds(network, region, slopes=slopes, boxes=bounds.boxes, tighten=targets)
-            minimum = again.minimise(rows, with_points=True)
-            least = torch.maximum(least, minimum.bound)
+    points, lacking = minimum.points, needed & (least <= 0)
+    if search is not None and bool(lacking.any()):
+        if takes_ascent(network, region):
+            least, points = _ascended(network, region, classes, rivals, minimum, lacking, search)
+        else:
+            least, points = _optimised(bounds, rows, minimum, needed, search)
     lower = torch.where(wins, lower, lower.scatter(1, rivals, least))
-    return Margins(lower, minimum.points)
+    return Margins(lower, points)
 
 
 def margins_in_time(
@@ -133,6 +136,40 @@ def _joined(done: Sequence[Margins], region: BallRegion) -> Margins:
             points[start : start + batch, : margins.points.shape[1]] = margins.points
         start += batch
     return Margins(lower, points)
+
+
+def _optimised(
+    bounds: LinearBounds, rows: Tensor, minimum: Minimum, needed: Tensor, search: SlopeSearch
+) -> tuple[Tensor, Tensor | None]:
+    """Return bounds `(batch, rows)` and points with the slopes that differentiated passes found."""
+    slopes = optimised_slopes(bounds, rows, needed, search)
+    if not slopes:
+        return minimum.bound, minimum.points
+    targets = [target for target, _ in slopes]
+    again = linear_bounds(bounds.network, bounds.region, slopes=slopes, boxes=bounds.boxes, tighten=targets)
+    better = again.minimise(rows, with_points=True)
+    return torch.maximum(minimum.bound, better.bound), better.points
+
+
+def _ascended(
+    network: Network,
+    region: BallRegion,
+    classes: Tensor,
+    rivals: Tensor,
+    minimum: Minimum,
+    lacking: Tensor,
+    search: SlopeSearch,
+) -> tuple[Tensor, Tensor | None]:
+    """Return bounds `(batch, rows)` and points, by ascent for the inputs that lack something, in the time there is."""
+    least, points = minimum.bound.clone(), None if minimum.points is None else minimum.points.clone()
+    for i in torch.nonzero(lacking.any(dim=1)).flatten().tolist():
+        if search.budget.exhausted:
+            break
+        found = ball_margins(network, region[i : i + 1], int(classes[i]), search.steps, search.budget)
+        least[i] = torch.maximum(least[i], found.lower[rivals[i]])
+        if points is not None:
+            points[i] = found.points[rivals[i]]
+    return least, points
 
 
 def _open_rivals(wins: Tensor) -> Tensor:

@@ -163,5 +163,6 @@ def test_inputs_far_from_a_proof_are_not_searched(monkeypatch):
     centre = network.evaluate(region.centre)
     margins = centre.gather(1, classes[:, None]) - centre
     assert bool((plain.lower < -1e-3 * margins.clamp(min=0)).any(dim=1).all())
-    monkeypatch.setattr(margins_module, "optimised_slopes", lambda *_: pytest.fail("searched in vain"))
+    for name in ("optimised_slopes", "ball_margins"):
+        monkeypatch.setattr(margins_module, name, lambda *_: pytest.fail("searched in vain"))
     linear_margins(network, region, classes, SlopeSearch(5, reach=1e-3))
