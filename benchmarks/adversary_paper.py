@@ -138,14 +138,14 @@ def accuracy(network: Network, batches: Sequence[tuple[Tensor, Tensor]]) -> floa
 def table(options: argparse.Namespace, title: str, name: str, data: str, length: float, rows: Sequence[str]) -> None:
     """Train the named rows in every run, and write means and, of several runs, deviations."""
     experiment = Experiment(options, data)
-    settings = {row: how for row, how in methods(length, options.layer_length).items() if row in rows}
+    settings = methods(length, options.layer_length)
     header = ["method", "clean", "fixed", *STEPS, *(f"{step} clipped" for step in STEPS), "auto"]
     lines = list[list[object]]()
-    for method, how in settings.items():
+    for method in [row for row in rows if row in options.rows]:
         values = []
         for run in range(options.runs):
             plain = experiment.network(name, "normal", run, settings["normal"])
-            values.append(experiment.row(experiment.network(name, method, run, how), plain, length))
+            values.append(experiment.row(experiment.network(name, method, run, settings[method]), plain, length))
         means = np.array(values)
         lines.append([method, *means.mean(axis=0).tolist()])
         if options.runs > 1:
@@ -224,6 +224,7 @@ if __name__ == "__main__":
     parser.add_argument("--inputs", type=int, default=2000, help="test inputs")
     parser.add_argument("--strong", type=int, default=200, help="test inputs for the ensemble")
     parser.add_argument("--train-inputs", type=int, help="the first N training inputs (default: all)")
+    parser.add_argument("--rows", nargs="+", choices=[*methods(0, 0)], default=[*methods(0, 0)], help="of the tables")
     parser.add_argument("--layer-length", type=float, default=5.0, help="lwa-layer: length at the hidden layer")
     parser.add_argument("--cache", type=Path, default=Path("runs/adversary-paper"))
     parser.add_argument("--out", type=Path, default=Path("runs/adversary-paper"))

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from encoders.region import BallRegion, Norm
 from verifier.attacks import Attack, Search
-from verifier.attacks.ball import Ball
 from verifier.attacks.descent import Descent
 from verifier.attacks.linearised_margin import LinearisedLoss, LinearisedMargin
 from verifier.attacks.settings import configured
@@ -80,5 +79,4 @@ class Adversary:
         seeds = torch.randint(2**62, (len(x),)).tolist()
         with frozen(module):
             search = Search(LiveNetwork(module, x.dtype), region, y, seeds, Budget())
-            points = self.attack.propose(search).to(x.dtype).reshape(x.shape)
-        return Ball.of(region, x.dtype).clamp(points.flatten(1)).reshape(x.shape).detach()
+            return self.attack.propose(search).to(x.dtype).reshape(x.shape).detach()
