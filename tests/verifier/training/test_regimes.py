@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from encoders import read_network
 from encoders.formats.native import read_metadata
-from verifier import attack, train
+from verifier import attack, certify, train
 from verifier.cli import main
 from verifier.data import Dataset, from_arrays, load_data
 from verifier.training.adversaries import ADVERSARIES, Adversary
@@ -246,3 +246,15 @@ def test_patience_ends_a_training_and_the_log_has_its_epochs(tmp_path):
     assert [float(row["validation_score"]) for row in rows] == scores
     assert [int(row["epoch"]) for row in rows] == list(range(1, len(scores) + 1))
     assert [float(row["loss"]) for row in rows] == result.history.losses
+
+
+def test_training_on_interval_ends_raises_what_intervals_certify(tmp_path):
+    digits, proved = load_data("digits"), {}
+    for regime in ("plain", "interval"):
+        options = {"certified_epsilon": 0.05} if regime == "interval" else {"learning_rate": 5e-3}
+        result = train("mlp", "digits", tmp_path / f"{regime}.safetensors", hidden=(24,), epochs=8, batch=50,
+                       regime=regime, **options)  # fmt: skip
+        proved[regime] = (
+            certify(result.out, digits, [0.05], method="interval", out=None, limit=120).results[0].certified
+        )
+    assert proved["interval"] > proved["plain"] + 20
