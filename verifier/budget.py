@@ -17,7 +17,7 @@ from types import FrameType
 # Seconds between two reports of how work stands.
 REPORTS = 1.0
 # Seconds between two looks at a budget from outside, and that it may be exhausted before work ends by force.
-LOOKS, GRACE = 0.25, 2.0
+LOOKS, GRACE = 0.25, 4.0
 # Of the memory that the process may have, what it takes by default before it stops: the rest is for others.
 MEMORY_SHARE = 0.75
 

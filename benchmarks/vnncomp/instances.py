@@ -25,7 +25,7 @@ from typing import Any
 # Seconds of the limit that are left for start and end, at most half of it, so that the process ends by itself.
 RESERVE = 1.5
 # Seconds from the interruption to the end by force.
-GRACE = 5.0
+GRACE = 8.0
 VERDICTS = ("unsat", "sat", "unknown", "timeout", "error")
 
 
