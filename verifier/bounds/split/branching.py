@@ -14,6 +14,7 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
+from verifier.bounds.split.operators import OperatorNetwork
 from verifier.bounds.split.prepared import PreparedBall
 from verifier.bounds.split.subproblems import Subproblems
 
@@ -21,6 +22,9 @@ from verifier.bounds.split.subproblems import Subproblems
 BY_LOSS, BY_GAIN = 1, 3
 # So many more of each hinge, and steps, where so few subproblems are divided: all others lie below these splits.
 FEW, BY_LOSS_IN_FEW = 32, 10
+# FEW where the network is held as its ops: with 32 a proof on a network of maps was not found in the time in which it
+# is with 4.
+FEW_OF_OPS = 4
 # Steps of ascent for the halves of a candidate.
 STEPS, STEPS_IN_FEW = 4, 8
 # Numbers that one array over all open units may hold while candidates are tried: 32 MiB.
@@ -58,7 +62,7 @@ def divided(
     are added.
     """
     candidates = _candidates(ball, subproblems, losses, gains)
-    steps = STEPS_IN_FEW if len(subproblems) <= FEW else STEPS
+    steps = STEPS_IN_FEW if len(subproblems) <= _few(ball) else STEPS
     size = max(1, MOST_NUMBERS // max(1, 2 * candidates.shape[1] * subproblems.signs.shape[1]))
     parts = [
         _divided(ball, subproblems[part], candidates[part], steps, goal, gains)
@@ -91,12 +95,16 @@ def _divided(
     return candidates.gather(1, best[:, None]).squeeze(1), tried[torch.stack([firsts, firsts + 1], dim=1).flatten()]
 
 
+def _few(ball: PreparedBall) -> int:
+    return FEW_OF_OPS if isinstance(ball.ascent.network, OperatorNetwork) else FEW
+
+
 def _candidates(ball: PreparedBall, subproblems: Subproblems, losses: Tensor, gains: Gains) -> Tensor:
     """Return places among the open units `(batch, candidates)`; where all of a hinge are split some of these, too."""
     is_whole = subproblems.signs == 0
     losses = torch.where(is_whole, losses, -1.0)
     scores = torch.where(is_whole, gains.scores, -1.0)
-    most = BY_LOSS_IN_FEW if len(subproblems) <= FEW else BY_LOSS
+    most = BY_LOSS_IN_FEW if len(subproblems) <= _few(ball) else BY_LOSS
     parts = [scores.topk(min(BY_GAIN, scores.shape[1]), dim=1).indices]
     for own in ball.ascent.units:
         part = losses[:, own]
