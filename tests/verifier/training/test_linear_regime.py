@@ -117,6 +117,7 @@ def test_the_certified_error_on_two_digits_is_the_measured_worst_case(tmp_path, 
     assert 0 < certified <= len(tested.labels)
 
 
+@pytest.mark.slow
 def test_the_certified_error_on_mnist_0_against_1_is_the_measured_worst_case(tmp_path, shared_data):
     trained, tested = (two_classes("mnist", split, data_dir=shared_data / "mnist") for split in ("train", "test"))
     few = from_arrays(np.asarray(tested.inputs)[:400], tested.labels[:400], (0.0, 1.0))
