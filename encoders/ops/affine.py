@@ -25,6 +25,7 @@ class Affine(WeightedSum):
     """
 
     kind = "affine"
+    stores_matrix = True
     # 1: the entries of W may be differences of stored weights, each rounded once (`class_differences`).
     extra_roundings = 1
 

@@ -61,6 +61,8 @@ class Op(ABC):
     one_to_one: ClassVar[bool] = False
     # Whether the flattened output is the flattened input.
     keeps_values: ClassVar[bool] = False
+    # Linear, and its matrix holds stored weights or copies of inputs, each rounded at most once; its value at zero too.
+    stores_matrix: ClassVar[bool] = False
     # Whether one increasing function takes the flattened input to the flattened output.
     keeps_order: ClassVar[bool] = False
     # Whether each output is the place of the greatest input along an axis.

@@ -110,6 +110,7 @@ class AddConstant(_WithConstant, SignedSum):
     """y = x + constant; the constant broadcasts to the shape of x (no batch axis)."""
 
     kind = "add-constant"
+    stores_matrix = True
 
     def evaluate(self, *x: Tensor) -> Tensor:
         return x[0] + self.constant

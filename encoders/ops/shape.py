@@ -18,6 +18,7 @@ class _Rearrangement(SignedSum):
     """An op whose outputs are copies of inputs: the interval view applies it to both ends."""
 
     one_to_one = True
+    stores_matrix = True
 
     @property
     def moves(self) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -28,12 +29,19 @@ from verifier.budget import Budget
 from verifier.certificates.conjunctions import Conjunctions
 from verifier.certificates.halfspaces import HalfspacesOfBox
 
+if TYPE_CHECKING:
+    from verifier.bounds.inputs.compiled_search import CompiledSearch
+
 # Boxes that are bounded side by side.
 BATCH = 128
 # Boxes too thin to be halved that may stay open before the search ends: the first one rules a proof out.
 MOST_THIN = 16
 # Points of a batch that are tried as counterexamples.
 POINTS = 16
+# Boxes that are bounded before compiled loops go on, where the network has them: they take half a second to load, and
+# once on a machine some twenty to be compiled.
+BEFORE_COMPILED = 256
+
 # Tries points `(count, *input_shape)`; true once one of them is a replayed counterexample.
 Attack = Callable[[Tensor], bool]
 
@@ -67,6 +75,10 @@ class _Search:
         self.store = BoxStore()
         self.units = UnitBoxes.of(asked.network)
         self.store.add(InputBoxes.root(lower, upper, self.units.unknown()))
+        self.box = Box(lower.reshape(box.lower.shape), upper.reshape(box.upper.shape))
+        # What compiled loops go on with; None before they were asked for, or where there are none.
+        self.rest: CompiledSearch | None = None
+        self.handed_over = False
         self.bounded, self.thin = 0, 0
         self.least_thin = math.inf
 
@@ -75,6 +87,10 @@ class _Search:
         while len(self.store):
             if self.budget.exhausted or self.bounded >= most_boxes or self.thin >= MOST_THIN:
                 break
+            if self.bounded >= BEFORE_COMPILED and not self.handed_over:
+                if self._compiled(most_boxes):
+                    return InputAnswer(False, True, "", self.bounded)
+                continue
             found = self._bounded(self.store.take(BATCH))
             # The whole box is sampled once, where it is not proved at once.
             if found is None or (self.bounded == 1 and len(found[0]) > 0 and self._sampled(found[0])):
@@ -92,13 +108,40 @@ class _Search:
         if bool(divides.any()):
             self.store.add(halves(boxes[divides], sides[divides]))
 
+    def _compiled(self, most_boxes: int) -> bool:
+        """Go on in compiled loops, if the network has them, with all that waits; true on a counterexample."""
+        # numba is imported here, as loading it takes half a second that easy boxes need not pay.
+        from verifier.bounds.inputs.chain import chain_of
+        from verifier.bounds.inputs.compiled_search import CompiledSearch, may_compile
+
+        self.handed_over = True
+        chain = chain_of(self.asked, self.box) if may_compile(self.budget) else None
+        if chain is None:
+            return False
+        self.rest = rest = CompiledSearch.of(chain, self.store.take(len(self.store)))
+        shape, bounded, thin = self.asked.network.input_shape, self.bounded, self.thin
+
+        def report() -> None:
+            self.bounded, self.thin = bounded + rest.bounded, thin + rest.thin
+            self.budget.watch.tell(self._standing)
+
+        return rest.run(
+            lambda points: self._falsified(points.reshape(-1, *shape)), self.budget, most_boxes - bounded, report
+        )
+
+    def _waiting(self) -> tuple[int, float]:
+        """Return how many boxes wait, and the least bound of these and of those that are too thin."""
+        count, least = len(self.store), min(self.least_thin, self.store.least)
+        return (count, least) if self.rest is None else (count + self.rest.waiting, min(least, self.rest.least))
+
     def _standing(self) -> str:
         """Return how the search stands: what is not waiting is proved, but for the boxes that are too thin."""
         done = f" after {self.bounded}" if self.bounded else ""
-        return f"{len(self.store)} boxes are open{done}{margin_known(min(self.least_thin, self.store.least))}"
+        waiting, least = self._waiting()
+        return f"{waiting} boxes are open{done}{margin_known(least)}"
 
     def _ended(self, most_boxes: int) -> InputAnswer:
-        waiting = len(self.store)
+        waiting, _ = self._waiting()
         if self.thin:
             more = f", {waiting} more are open" if waiting else ""
             reason = f"{self.thin} boxes of single points, but for rounding, are neither proved nor unsafe{more}"
