@@ -2,9 +2,8 @@
 
 An op is a read-only function of one or more tensors with static shapes. Its *views* answer the questions of the
 methods (`evaluate` and `interval` here; `envelope`, `relax`, `restrict`, `exact` are reserved names that raise
-`UnsupportedView` until an op provides them). The law that every view obeys: it contains `evaluate(x)`, taken in
-real arithmetic on the stored weights, for every x in the box. Whatever else methods want to know has a default here
-that is right, if not sharp, for any op: nobody asks what class an op has.
+`UnsupportedView` until an op provides them). The law that every view obeys: it contains `evaluate(x)`, taken in real
+arithmetic on the stored weights, for every x in the box. What else methods ask has a default that is right for any op.
 """
 
 from __future__ import annotations
@@ -77,7 +76,6 @@ class Op(ABC):
     measures_distances: ClassVar[bool] = False
     # Whether `evaluate_pseudo` passes other gradients back than `evaluate`, without any leak.
     has_pseudogradient: ClassVar[bool] = False
-
     # The tensor fields that hold whole numbers (int64).
     whole_numbers: ClassVar[tuple[str, ...]] = ()
 
