@@ -15,20 +15,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from verifier.agreement import INPUTS
 from verifier.certificates.counterexample import ClaimError
 from verifier.certificates.error import CertificateError
-from verifier.commands.changes import ChangeClaims
-from verifier.commands.claims import MALFORMED, Claims, place_of, require_digest
+from verifier.commands.claims import MALFORMED, Claims, place_of
+from verifier.commands.loaded_claims import load_claims
 from verifier.commands.property_claims import PropertyClaims, load_property_claims
 from verifier.data import load_data
 from verifier.fields import shown
 from verifier.runs.folder import RunError, StoredRun, read_run
 from verifier.runs.kept_certificate import KeptCertificate
 from verifier.runs.records import SCHEMA, Record
-from verifier.subject import load_model, load_subject
 from verifier.summaries.results_file import differences
-from verifier.surroundings import Surroundings
 from verifier.threads import threads_for
 
 # The place of what is refused of the run as a whole among what is refused of its inputs.
@@ -239,16 +236,9 @@ def _loaded(
     dataset = load_data(
         places["data"],
         data_dir=data_dir or origin.get("data_dir"),
+        split=origin.get("split", "test"),
         clip=None if clip is None else tuple(clip),
         label=origin.get("label"),
         classes="delta" not in configuration,
     )
-    load, claims = (load_model, ChangeClaims) if "delta" in configuration else (load_subject, Claims)
-    subject = load(places["model"], device="cpu", mean=origin.get("mean", ()), std=origin.get("std", ()))
-    dataset = dataset.fit_to(subject.network.input_shape, origin.get("layout"))
-    for name, found in (("model", subject.digest), ("data", dataset.digest)):
-        require_digest(name, places[name], found, configuration)
-    # A proof about the graph is one about the model only if they are the same.
-    surroundings = Surroundings.of_settings(configuration, subject.network.input_shape)
-    points = subject.points(dataset.inputs[:INPUTS], surroundings.domain)
-    return claims(run, configuration, subject.probed(points, surroundings.domain), dataset, surroundings)
+    return load_claims(run, configuration, places["model"], dataset, places["data"])

@@ -215,8 +215,8 @@ def load_job(request: Request, command: str) -> DataJob:
 def fitted(request: Request, load: Callable[..., Subject], classes: bool = True) -> tuple[Subject, Dataset]:
     """Return the model, loaded so, and data that fit it; without classes labels are not read."""
     dataset = as_dataset(
-        request.data, data_dir=request.data_dir, clip=request.clip, limits=request.limits, label=request.label,
-        classes=classes,
+        request.data, data_dir=request.data_dir, clip=request.clip, limits=request.limits, split=request.split,
+        label=request.label, classes=classes,
     )  # fmt: skip
     shape = dataset.channels_first_shape(request.layout) if isinstance(request.model, nn.Module) else None
     subject = load(
@@ -268,6 +268,7 @@ def _origin(request: Request) -> dict[str, Any]:
     origin |= placed({name: getattr(request, name) for name in ("model", "data")})
     if "data" in origin:
         origin["data_dir"] = None if request.data_dir is None else str(Path(request.data_dir).resolve())
+        origin["split"] = request.split
         origin["label"] = None if request.label is None else str(request.label)
     return origin
 

@@ -39,6 +39,7 @@ class Options(TypedDict, total=False):
     scale: Vectors | None
     label: str | int | None
     layout: str | None
+    split: str
     mean: Sequence[float]
     std: Sequence[float]
     limit: int | None
@@ -69,6 +70,7 @@ class Request:
     Radii are in its units: a ball holds what differs by at most epsilon times the scale; 0 fixes an input.
     label: the column of a .csv file that holds the labels, by name or place; None: the last, "none": there are none.
     layout: the order of the axes of the *data*, "nchw" or "nhwc"; None: nothing is permuted.
+    split: the part of named data, "test" or "train"; other data are one part.
     mean, std: put (x - mean) / std in front of the model, one value or one for each channel. Radii stay in the units of
     the raw input.
     limit, offset: so many inputs from this position of the data on; None: all that follow.
@@ -104,6 +106,7 @@ class Request:
         None, "data", "column of the labels in a .csv file, by name or place (default: the last)", metavar="COLUMN"
     )
     layout: str | None = option(None, "data", "axes of image data: nchw or nhwc (default: as the model's)", metavar="L")
+    split: str = option("test", "data", "part of named data: test (default) or train", metavar="PART")
     mean: Sequence[float] = option(
         (), "data", "normalise: subtract, one value or one per channel", nargs="+", type=number, metavar="M"
     )
@@ -130,11 +133,20 @@ class Request:
         # Imported here: the command line builds its help from this file, without numpy.
         from encoders.region import NORMS
         from verifier.data.layout import LAYOUTS
+        from verifier.data.load import NAMES, SPLITS
 
         if self.norm not in NORMS:
             raise ValueError(f"unknown norm {self.norm!r}; supported: {', '.join(NORMS)}")
         if self.layout not in (None, *LAYOUTS):
             raise ValueError(f"unknown layout {self.layout!r}; supported: {', '.join(LAYOUTS)}")
+        if self.split not in SPLITS:
+            raise ValueError(f"unknown split {self.split!r}; supported: {', '.join(SPLITS)}")
+        named = isinstance(self.data, str | Path) and str(self.data) in NAMES
+        if self.split != "test" and not named:
+            raise ValueError(
+                f"--split {self.split} is a part of named data ({', '.join(NAMES)}); other data are one part: "
+                "leave it away"
+            )
         if self.scale is not None and self.norm != "inf":
             raise ValueError(
                 f"a scale is supported in the inf-norm, not in the {self.norm}-norm; scale the data instead"

@@ -18,6 +18,7 @@ from verifier.data.labels import Labels
 from verifier.data.table import Table, read_table
 
 NAMES = ("digits", "mnist", "fashion-mnist", "cifar10")
+SPLITS = ("test", "train")
 _CLASSES = 10
 # Columns that a note names.
 _NAMED = 12
@@ -45,8 +46,8 @@ def load_data(
     Raises DataError if the data cannot be found or read, are not what they should be, or leave the clip, and LimitError
     if a file asks for more than the limits allow; both are ValueErrors.
     """
-    if split not in ("test", "train"):
-        raise DataError(f"split {split!r} is not one of test, train")
+    if split not in SPLITS:
+        raise DataError(f"split {split!r} is not one of {', '.join(SPLITS)}")
     if not isinstance(name_or_path, str | os.PathLike):
         raise DataError(f"data {name_or_path!r} are no name and no path; give one of {', '.join(NAMES)} or a file")
     limits = limits or Limits()

@@ -65,6 +65,7 @@ INPUT_SETTINGS: Kinds = {
 }  # fmt: skip
 ORIGIN: Kinds = {
     "model": (TEXT, False), "data": (TEXT, False), "data_dir": (REASON, False), "layout": (REASON, False),
+    "split": (TEXT, False),
     "label": (REASON, False), "networks": (OBJECT, False), "joint": (OBJECT, False),
     "mean": (NUMBERS, False), "std": (NUMBERS, False),
 }  # fmt: skip

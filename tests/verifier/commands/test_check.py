@@ -15,6 +15,7 @@ from tests.networks.chains import chain
 from tests.networks.mwd_chains import random_mwd_network
 from verifier import attack, certify, check
 from verifier.cli import main
+from verifier.data import load_data
 from verifier.runs.folder import RunError
 
 CLIP = (0.0, 1.0)
@@ -252,3 +253,19 @@ def test_a_finished_run_keeps_its_certificates_when_it_is_extended(folder, tmp_p
     certify(folder / "model.safetensors", folder / "data.npz", [0.05, 0.2], method="exact", clip=CLIP, out=run)
     assert {path.name for path in (run / "certificates").iterdir()} == before
     assert not check(run).refused
+
+
+def test_a_run_about_the_training_part_of_named_data_is_checked_against_it(tmp_path):
+    folder = tmp_path / "run"
+    attack("digits-relu", "digits", "fgsm", 0.1, split="train", limit=40, out=folder)
+    result = check(folder)
+    assert not result.refused and result.witnesses > 0
+    stored = json.loads((folder / "run.json").read_text())
+    assert stored["data"] == load_data("digits", split="train").digest != load_data("digits").digest
+    stored["origin"].pop("split")
+    (folder / "run.json").write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match="is not the data of the run"):
+        check(folder)
+    for split, words in (("train", "--split train is a part of named data"), ("valid", "supported: test, train")):
+        with pytest.raises(ValueError, match=words):
+            attack("digits-relu", (np.zeros((1, 64)), np.zeros(1)), "fgsm", 0.1, split=split)
