@@ -138,15 +138,19 @@ class Claims:
             raise ClaimError(f"its point holds {point.dtype}, the model takes {self._dtype}")
         if point.shape != self.subject.network.input_shape:
             raise ClaimError(f"its point has shape {point.shape}")
-        asked, around = self.asked(index), self._around(self._centre(index))
-        shaped = point.reshape(tuple(around.centre.shape[1:]))
-        check_witness(asked.network, asked.execute, around, shaped, record.head.prediction, distance)
+        self.check_unsafe(index, record, point, distance)
         if not isinstance(record, AttackRecord) or record.distance is None:
             return
         target = self.configuration["target"]
         for name, reached in (("adversarial", record.adversarial), ("target", target)):
             if type(reached) is int and not self._gives(point, reached):
                 raise ClaimError(f"the model does not give it class {reached}, the {name} of the record")
+
+    def check_unsafe(self, index: int, record: InputRecord, point: np.ndarray, distance: float) -> None:
+        """Raise ClaimError unless a point lies within a distance of an input and is unsafe for its record."""
+        asked, around = self.asked(index), self._around(self._centre(index))
+        shaped = point.reshape(tuple(around.centre.shape[1:]))
+        check_witness(asked.network, asked.execute, around, shaped, record.head.prediction, distance)
 
     def _centre(self, index: int) -> np.ndarray:
         if not 0 <= index < len(self.dataset):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from encoders import write_network
 from encoders.formats.torch_export import from_module
 from encoders.layers import Mwd, MwdConv2d
+from verifier.commands.examples import Examples, read_examples
 from verifier.commands.request import Progress
 from verifier.data import Dataset, load_data
 from verifier.runs.records import SCHEMA
@@ -78,23 +79,34 @@ def train(
         raise ValueError(f"unknown network {name!r}; supported: {', '.join(ARCHITECTURES)}")
     request, architecture = TrainRequest(name, **options), ARCHITECTURES[name]
     dataset = data if isinstance(data, Dataset) else load_data(data, data_dir=request.data_dir, split="train")
-    trainer = _prepared(request, architecture, dataset)
+    examples = _examples(request, dataset)
+    trainer = _prepared(request, architecture, dataset, examples)
     checkpoint = path.with_suffix(".checkpoint")
     if checkpoint.exists():
         trainer.resume(checkpoint)
     path.parent.mkdir(parents=True, exist_ok=True)
     history = trainer.run(checkpoint, progress, path.with_suffix(".csv"))
-    metadata = _metadata(request, architecture, dataset, trainer)
+    metadata = _metadata(request, architecture, dataset, trainer, examples)
     network = from_module(trainer.module.cpu(), tuple(trainer.inputs.shape[1:]))
     write_network(network, path, json.loads(json.dumps(metadata)))
     checkpoint.unlink(missing_ok=True)
     return TrainResult(path, metadata, history)
 
 
-def _prepared(request: TrainRequest, architecture: Architecture, dataset: Dataset) -> Trainer:
+def _examples(request: TrainRequest, dataset: Dataset) -> Examples | None:
+    """Return what is added to the inputs, None for nothing."""
+    if not request.examples:
+        return None
+    assert request.start is not None
+    return read_examples(request.examples, request.start, dataset, request.levels, request.within)
+
+
+def _prepared(
+    request: TrainRequest, architecture: Architecture, dataset: Dataset, examples: Examples | None
+) -> Trainer:
     """Return the trainer of a request, ready to run or to be taken up again."""
     recipe, device = recipe_of(request), choose_device(request.device)
-    rate = request.learning_rate or recipe.learning_rate or architecture.learning_rate
+    rate = request.learning_rate or recipe.learning_rate or architecture.learning_rate * recipe.rate_share
     plan = Plan(
         request.epochs, request.batch, rate, request.schedule, request.seed, tuple(request.augment),
         request.pseudo_share, request.pseudo_decay, request.pseudo_epochs, request.patience,
@@ -109,8 +121,24 @@ def _prepared(request: TrainRequest, architecture: Architecture, dataset: Datase
     job = Job(request, architecture, dataset.clip, recipe)
     regime = recipe.regime(job)
     _try(regime, module, inputs[kept[:2]], labels[kept[:2]], request)
-    score = _score(job, inputs[held_out], labels[held_out])
-    return Trainer(module, regime, optimiser, (inputs[kept], labels[kept]), plan, score)
+    judged, trained = (
+        _with_examples(inputs, labels, part, examples) if examples is not None else (inputs[part], labels[part])
+        for part in (held_out, kept)
+    )
+    if examples is not None and len(trained[0]) == len(kept):
+        raise ValueError("--examples: all of them belong to inputs that are held out or beyond --limit; give more")
+    return Trainer(module, regime, optimiser, trained, plan, _score(job, *judged))
+
+
+def _with_examples(inputs: Tensor, labels: Tensor, part: Tensor, examples: Examples) -> tuple[Tensor, Tensor]:
+    """Return (inputs, labels) of the given rows and of the examples that belong to them.
+
+    What is held out stays so: examples of held-out inputs are no training data, and judge with these.
+    """
+    mine = torch.from_numpy(np.isin(examples.rows, part.numpy()))
+    points = torch.from_numpy(examples.points)[mine].to(inputs).reshape(-1, *inputs.shape[1:])
+    rows = torch.cat([part, torch.from_numpy(examples.rows)[mine]]).to(labels.device)
+    return torch.cat([inputs[part], points]), labels[rows]
 
 
 def _score(job: Job, inputs: Tensor, labels: Tensor) -> Score:
@@ -160,7 +188,9 @@ def _tensors(dataset: Dataset, images: bool, limit: int | None, device: torch.de
     return (inputs if images else inputs.flatten(1)).to(device), labels.to(device)
 
 
-def _metadata(request: TrainRequest, architecture: Architecture, dataset: Dataset, trainer: Trainer) -> dict[str, Any]:
+def _metadata(
+    request: TrainRequest, architecture: Architecture, dataset: Dataset, trainer: Trainer, examples: Examples | None
+) -> dict[str, Any]:
     """Return what the model file says of its training."""
     recipe = recipe_of(request)
     start = request.start
@@ -168,6 +198,8 @@ def _metadata(request: TrainRequest, architecture: Architecture, dataset: Datase
     attacked = "attack" in special
     if attacked:
         special["attack"] = [request.attack or recipe.attack, request.attack_epsilon, recipe.mixing]
+    if examples is not None:
+        special["examples"] = [vars(each) for each in examples.taken]
     return {
         "architecture": request.name, "data": dataset.name, "plan": vars(trainer.plan),
         "regime": request.regime_name, "attack": None, **special,

@@ -15,4 +15,11 @@ def shown(result: TrainResult) -> Iterator[RenderableType]:
             f"training diverged in epoch {history.diverged}: a loss or a weight was not finite; the best epoch before "
             "is kept (lower the learning rate)"
         )
+    for taken in result.metadata.get("examples", ()):
+        left_out = [
+            f"{taken[name]} left out, {words}"
+            for name, words in (("far", "farther than asked for"), ("unrounded", "safe once rounded"))
+            if taken[name]
+        ]
+        yield "; ".join([f"{taken['run']}: {taken['examples']} examples", *left_out])
     yield f"{result.out}: best epoch {best + 1}, validation score {history.scores[best]:.2%}"

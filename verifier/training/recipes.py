@@ -40,7 +40,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained. optimiser, learning_rate: None for those of its architecture.
+    """How a network is trained. optimiser, learning_rate: None for those of its architecture; rate_share: of that rate.
 
     regime: made from a job; sharpness: of the pseudogradients' shares; attack, norm, mixing: of perturbed inputs, where
     nothing else is asked for; judged: whether epochs are judged by an attack; ramp: where the radius starts.
@@ -49,6 +49,7 @@ class Recipe:
     regime: Callable[[Job], Regime]
     optimiser: Optimiser | None = None
     learning_rate: float | None = None
+    rate_share: float = 1.0
     sharpness: float = 1.0
     attack: str = "pgd-short"
     norm: Norm = "inf"
@@ -133,4 +134,6 @@ RECIPES: dict[str, Recipe] = {
     "sabr": Recipe(_small_boxes, adam, 5e-3),
     "mtl-interval": Recipe(_expressive, adam, 5e-3),
     "sensitivity": Recipe(_sensitivity),
+    # Bastani et al. say reduced, and not by how much.
+    "fine-tuning": Recipe(_clean, rate_share=0.1),
 }

@@ -45,6 +45,7 @@ REGIMES: dict[str, tuple[str, ...]] = {
     "sabr": (*_CERTIFIED, "box_share", "attack", "attack_steps", "attack_step", "restarts"),
     "mtl-interval": (*_CERTIFIED, "certified_share", "attack", "attack_steps", "attack_step", "restarts"),
     "sensitivity": ("sensitivity_cost",),
+    "fine-tuning": ("examples", "levels", "within"),
 }
 # Every option that some regimes do not take.
 _SPECIAL = {name for names in REGIMES.values() for name in names}
@@ -83,6 +84,9 @@ class TrainOptions(TypedDict, total=False):
     augment: Sequence[str]
     patience: int | None
     start: str | Path | None
+    examples: Sequence[str | Path]
+    levels: int | None
+    within: float | None
     limit: int | None
     seed: int
     device: str
@@ -101,7 +105,7 @@ class TrainRequest:
     after each epoch; true ones follow after so many epochs.
     sharpness: of the pseudogradient's shares (see `encoders.layers.mwd`); None: the recipe's.
     regime: a row of `REGIMES`; None: what the other options ask for (an attack: mixed; a certified epsilon: interval; a
-    sensitivity cost: sensitivity), else plain.
+    sensitivity cost: sensitivity; examples: fine-tuning), else plain.
     attack, attack_epsilon, attack_norm, attack_steps, attack_step, restarts: what perturbs inputs (see
     `verifier.training.adversaries`), within which radius; steps are in units of it. None: what the regime or the attack
     has. unclipped: perturbed inputs may leave the domain.
@@ -116,6 +120,8 @@ class TrainRequest:
     augment: shift or flip images at random (see `verifier.training.augmentation`).
     patience: stop after so many epochs without a better validation score.
     start: take the weights of this file, of the same architecture.
+    examples, levels, within: folders of runs about the training data, one of them about `start`, whose witnesses are
+    added to the inputs under the label of their input; rounded to the grid k / levels; none farther than that.
     limit, seed, device, data_dir: as of `verifier.commands.request.Request`; the seed is that of weights, order and
     held-out inputs.
 
@@ -179,6 +185,16 @@ class TrainRequest:
     start: str | Path | None = option(
         None, "training", "start from the weights of this file", type=Path, metavar="FILE"
     )
+    examples: Sequence[str | Path] = option(
+        (), "training", "fine-tuning: add the witnesses of these runs about the training data", nargs="+", type=Path,
+        metavar="RUN",
+    )  # fmt: skip
+    levels: int | None = option(
+        None, "training", "fine-tuning: round examples to the grid k/N; 255: whole pixels", type=int, metavar="N"
+    )
+    within: float | None = option(
+        None, "training", "fine-tuning: leave out examples farther than this", type=radius, metavar="E"
+    )
     limit: int | None = option(None, "data", "use the first N inputs", type=int, metavar="N")
     seed: int = option(0, "training", "of weights, order and held-out inputs", type=int, metavar="N")
     device: str = option("auto", "limits", "auto, cpu or cuda", metavar="NAME")
@@ -199,6 +215,8 @@ class TrainRequest:
         """The regime, named or asked for by other options."""
         if self.regime is not None:
             return self.regime
+        if self.examples:
+            return "fine-tuning"
         if self.certified_epsilon:
             return "interval"
         if self.attack is not None:
@@ -222,9 +240,11 @@ class TrainRequest:
                 takers = ", ".join(name for name, taken in REGIMES.items() if field.name in taken)
                 flag = field.name.replace("_", "-")
                 raise ValueError(f"regime {regime} does not take --{flag}; supported by {takers}")
-        for name in ("certified_epsilon", "sensitivity_cost", "layer"):
+        for name in ("certified_epsilon", "sensitivity_cost", "layer", "examples"):
             if name in REGIMES[regime] and not getattr(self, name):
                 raise ValueError(f"regime {regime} needs --{name.replace('_', '-')}")
+        if regime == "fine-tuning" and self.start is None:
+            raise ValueError("regime fine-tuning needs --start, the network whose counterexamples the runs hold")
         if regime == "sensitivity" and self.name not in MWD_NETWORKS:
             raise ValueError("sensitivity training is built for mwd networks only")
         if self.attack == "adv-alpha" and self.name in MWD_NETWORKS:
@@ -242,7 +262,7 @@ class TrainRequest:
             raise ValueError(f"unknown attack_norm {self.attack_norm!r}; supported: inf, 2, 1")
         if self.sensitivity_cost < 0 or self.interval_cost < 0:
             raise ValueError("a sensitivity cost and an interval cost must not be negative")
-        for name in ("attack_steps", "attack_step", "restarts"):
+        for name in ("attack_steps", "attack_step", "restarts", "levels"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")

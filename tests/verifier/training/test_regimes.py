@@ -1,6 +1,7 @@
 """Regimes: their losses are their formulas; each trains, resumes bit for bit, and is refused where it cannot fit."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ OPTIONS = {
     "lwa-layer": {"layer": "1", "attack_epsilon": 0.2}, "perturbed-only": {"attack_norm": "2"},
     "robust-linear": {"certified_epsilon": 0.05}, "interval": {"certified_epsilon": 0.05, "interval_cost": 0.5},
     "sabr": {"certified_epsilon": 0.05, "attack_steps": 2}, "mtl-interval": {"certified_epsilon": 0.05},
-    "sensitivity": {"sensitivity_cost": 0.1}, "crown-interval": {"certified_epsilon": 0.05},
+    "sensitivity": {"sensitivity_cost": 0.1}, "crown-interval": {"certified_epsilon": 0.05}, "fine-tuning": {},
 }  # fmt: skip
 SMALL = {"mlp": (6,), "linear": (), "mwd": (6,), "cnn-small": (2, 2, 6), "cnn-wide": (2, 2, 6), "resnet18": (2,)}
 
@@ -121,6 +122,14 @@ def arguments_of(regime: str) -> tuple[str, Dataset, dict]:
     return name, data, settings | ({"augment": ("shift", "flip")} if name == "cnn-wide" else {})
 
 
+def examples(data: Dataset, place: Path) -> dict:
+    """Return what fine-tuning needs: a network to start from, and a run with its counterexamples."""
+    start = place / "start.safetensors"
+    train("mlp", data, start, hidden=SMALL["mlp"], epochs=3, batch=24)
+    assert attack(start, data, "pgd", 0.4, out=place / "run").examples
+    return {"start": start, "examples": [place / "run"]}
+
+
 class Stopped(Exception):
     pass
 
@@ -128,11 +137,12 @@ class Stopped(Exception):
 @pytest.mark.parametrize("regime", list(REGIMES))
 def test_every_regime_trains_and_resumes_bit_for_bit(tmp_path, regime):
     name, data, settings = arguments_of(regime)
+    if regime == "fine-tuning":
+        settings |= examples(data, tmp_path)
     whole = train(name, data, tmp_path / "a.safetensors", **settings)
-    batches = -(-(len(data.labels) - max(1, round(len(data.labels) / 12))) // 24)
 
     def stop(done: int, total: int) -> None:
-        if done == batches + 1:
+        if done == total // 3 + 1:
             raise Stopped
 
     with pytest.raises(Stopped):
