@@ -36,8 +36,8 @@ Report = Callable[[], None]
 
 def may_compile(budget: Budget) -> bool:
     """Return whether the loops are ready, on disk, or a time limit leaves time to compile them."""
-    place = grown.stats.cache_path
-    return budget.remaining > COMPILING or (place is not None and any(Path(place).glob("compiled_tree.grown-*.nbi")))
+    place, kept = grown.stats.cache_path, f"compiled_tree.{grown.py_func.__qualname__}-*.nbi"
+    return budget.remaining > COMPILING or (place is not None and any(Path(place).glob(kept)))
 
 
 @dataclass

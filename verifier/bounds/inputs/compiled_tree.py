@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from verifier.bounds.inputs.compiled import add_gaps, bound_rows, bound_units
-from verifier.bounds.inputs.compiled_layers import UNDERFLOW, U, Work, evaluate, inner
+from verifier.bounds.inputs.compiled_layers import UNDERFLOW, U, Work, evaluate, inner, kept
 
 # Steps towards the best weights of a group's rows, and rounds in which these cut a box.
 WEIGHT_STEPS, ROUNDS = 12, 2
@@ -194,7 +193,7 @@ def workspace(layers: Any) -> Any:
     )  # fmt: skip
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@kept
 def grown(
     layers: Any, boxes: Any, count: int, most: int, tries: bool, point: Any, least: Any
 ) -> tuple[int, int, int, bool]:
