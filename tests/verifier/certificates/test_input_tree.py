@@ -11,7 +11,7 @@ import torch
 
 from encoders import write_network
 from encoders.network import Network
-from encoders.ops import Affine, Sigmoid, Tanh
+from encoders.ops import Affine, Gather, Reshape, Sigmoid, Slice, Tanh
 from encoders.property import Halfspaces, Property
 from encoders.region import BallRegion
 from tests.networks.batches import random_batch
@@ -247,6 +247,17 @@ def test_networks_of_smooth_ops_have_certificates() -> None:
                 break
         else:
             pytest.fail("none is proved")
+
+
+def test_parts_that_are_all_refuted_at_once_are_not_bounded_again() -> None:
+    """Not every op takes a batch of no boxes."""
+    rows = Gather(torch.tensor([[0, 1], [1, 0]]))
+    affine = Affine(torch.eye(2, dtype=torch.float64), torch.tensor([9.0, 0.0], dtype=torch.float64))
+    network = chain((2,), rows, Reshape((4,)), Slice(0, 0, 2), affine, dtype=torch.float64)
+    region = BallRegion(torch.zeros(1, 2, dtype=torch.float64), torch.ones(1, dtype=torch.float64), None)
+    certificate = made_for(network, region, 0)
+    assert isinstance(certificate, Certificate) and certificate.leaves == 1
+    certificate.check(network)
 
 
 def test_a_search_that_ends_early_says_so() -> None:

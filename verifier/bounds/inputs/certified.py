@@ -93,6 +93,8 @@ def _grown(whole: _PartsOfBox, budget: Budget, most_parts: int) -> InputTree | s
             return f"no certificate within the {why}; {sum(map(len, waiting))} parts are open"
         parts = taken(waiting, whole.bounds.batch)
         open_before, _ = whole.open_parts(parts, False)
+        if not len(open_before):
+            continue
         # Where what is known of units does not do, they are bounded again.
         tree.tighten(open_before.nodes)
         found, slopes = whole.open_parts(parts[torch.isin(parts.nodes, open_before.nodes)], True)
