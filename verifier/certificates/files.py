@@ -18,7 +18,7 @@ from encoders.files import write_atomically
 from encoders.network import Network
 from encoders.region import Domain
 from verifier.certificates.certificate import BoxSlopes, Certificate
-from verifier.certificates.error import CertificateError
+from verifier.certificates.error import CertificateError, TooManyLeaves
 from verifier.certificates.input_tree import InputTree
 from verifier.certificates.packed import narrow, pack, unpack
 from verifier.certificates.shortened import shortened
@@ -55,11 +55,12 @@ class CertificateFile:
 def keep_certificate(certificate: Certificate, network: Network, folder: Path, index: int) -> CertificateFile | str:
     """Write a certificate of a network, made as short as it still proves, and return what a record says of it.
 
-    Where it would have more than MOST_BYTES nothing is written, and the reason is returned.
+    Where it would have more than MOST_BYTES, or more leaves than `check` evaluates, nothing is written, and the reason
+    is returned.
     """
     try:
         return write_certificate(shortened(certificate, network), folder, index)
-    except TooLong as error:
+    except (TooLong, TooManyLeaves) as error:
         return str(error)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from verifier.certificates.error import CertificateError
+from verifier.certificates.error import TooManyLeaves
 from verifier.certificates.sign_tree import SplitTree, along_signs, leaf_signs
 from verifier.certificates.split_program import SplitProgram
 
@@ -43,7 +43,7 @@ class SignLeaves:
         """Return the leaves of trees, one after the other; CertificateError if they are too many, or no trees."""
         count = sum(tree.leaves for tree in trees)
         if count * max(1, program.units) > MOST_SIGNS:
-            raise CertificateError(f"{count:,} leaves of {program.units:,} units are more than is evaluated")
+            raise TooManyLeaves(f"{count:,} leaves of {program.units:,} units are more than is evaluated")
         rows = -np.eye(program.network.output_shape[0])[[tree.rival for tree in trees]]
         rows[:, winner] = 1.0
         of = np.repeat(np.arange(len(trees)), [tree.leaves for tree in trees])

@@ -15,7 +15,7 @@ from tests.oracles.polygons import least_margin
 from tests.seeds import seeds
 from verifier.bounds.split.search import decide_ball
 from verifier.budget import Budget
-from verifier.certificates import files
+from verifier.certificates import files, sign_leaves
 from verifier.certificates.certificate import Certificate
 from verifier.certificates.error import CertificateError
 from verifier.certificates.files import keep_certificate, read_certificate, write_certificate
@@ -134,4 +134,8 @@ def test_a_certificate_that_is_too_long_is_not_written_and_the_reason_says_so(
     monkeypatch.setattr(files, "MOST_BYTES", 1000)
     said = keep_certificate(certificate, network, tmp_path / "certificates", 0)
     assert isinstance(said, str) and "1,000 that one may take" in said
+    monkeypatch.undo()
+    monkeypatch.setattr(sign_leaves, "MOST_SIGNS", 10)
+    said = keep_certificate(certificate, network, tmp_path / "certificates", 0)
+    assert isinstance(said, str) and "more than is evaluated" in said
     assert not (tmp_path / "certificates").exists()
