@@ -103,7 +103,7 @@ def test_attacking_loads_no_method_no_solver_and_no_bound_but_intervals():
 
 def test_methods_do_not_import_one_another():
     """What two of them need lies below them, or is a tool that all may use; the exceptions only get fewer."""
-    table, tools = {"__init__", "suitable"}, {"base", "bisection", "one_by_one"}
+    table, tools = {"__init__", "suitable"}, {"base", "bisection", "one_by_one", "paused"}
     # On chains of MWD layers an exact answer is contraction that does not give up.
     exceptions = {("exact", "contraction")}
     imports = {

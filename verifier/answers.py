@@ -15,7 +15,7 @@ from torch import Tensor
 
 from verifier.certificates.certificate import Certificate
 from verifier.fields import NUMBER, REASON, TEXT, one_of, stated
-from verifier.verdict import Bracket, Outcome, Strength
+from verifier.verdict import Bracket, Outcome, Strength, Telling
 
 # The bracket of an input that nobody has looked at.
 UNKNOWN = Bracket()
@@ -61,6 +61,7 @@ class Answer:
     execution_only: the nearest distance of a point that is unsafe in the user's model but not provably so in real
     arithmetic.
     reason: why a region was left open, the last that a method gave; only of interest where the bracket still is.
+    telling: how much that says.
     open_units: how many units (for `milp` binaries) the boxes of the last ball left open, where that was counted.
     refuted: the (prover, finder) of a trusted end that a witness cut down.
     spent: what each stage took, in order, where several methods work one after the other.
@@ -74,6 +75,7 @@ class Answer:
     open_units: int | None = None
     refuted: tuple[str, str] | None = None
     spent: tuple[Spent, ...] = ()
+    telling: Telling = Telling.LIMIT
 
     @classmethod
     def proved(cls, radius: float, method: str, strength: Strength, certificate: Certificate | None = None) -> Answer:
@@ -87,10 +89,15 @@ class Answer:
 
     @classmethod
     def open(
-        cls, reason: str | None = None, *, execution_only: float | None = None, open_units: int | None = None
+        cls,
+        reason: str | None = None,
+        *,
+        execution_only: float | None = None,
+        open_units: int | None = None,
+        telling: Telling = Telling.LIMIT,
     ) -> Answer:
         """Return an answer that moves neither end."""
-        return cls(reason=reason, execution_only=execution_only, open_units=open_units)
+        return cls(reason=reason, execution_only=execution_only, open_units=open_units, telling=telling)
 
     def at(self, radius: float) -> Outcome:
         """Return what is proved or found about the closed ball of a radius."""
@@ -121,7 +128,14 @@ class Answer:
             self.open_units if other.open_units is None else other.open_units,
             ours.refutation(theirs) or other.refuted or self.refuted,
             self.spent + other.spent,
+            self.telling if other.reason is None else other.telling,
         )
+
+    def explained(self, earlier: Answer) -> Answer:
+        """Return the answer with the reason of an earlier one about the same region where that says more."""
+        if earlier.reason is None or (self.reason is not None and earlier.telling <= self.telling):
+            return self
+        return replace(self, reason=earlier.reason, telling=earlier.telling)
 
     def after(self, stage: str, seconds: float, before: Bracket, reason: str | None) -> Answer:
         """Return the answer with what a stage has taken; before: the bracket that it began with."""

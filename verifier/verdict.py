@@ -7,6 +7,14 @@ import math
 from dataclasses import dataclass, replace
 
 
+class Telling(enum.IntEnum):
+    """How much a reason says: that a limit was met, how far a search is, or what no more time settles."""
+
+    LIMIT = 0
+    STANDING = 1
+    FINAL = 2
+
+
 class Strength(enum.StrEnum):
     """How far a proof can be trusted, that of its weakest link."""
 

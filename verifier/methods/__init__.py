@@ -52,7 +52,8 @@ METHODS: dict[str, Method] = {
 
 # `auto` where one region is asked about and the time is what limits it: what is quick (linear bounds before attacks,
 # which cost more), then short searches over splits of inputs and of signs, which on networks that they take decide more
-# than slopes and long attacks, then these, then both searches, ever longer.
+# than slopes and long attacks, then these, then both searches, each on from where it stopped. Slopes add nothing once
+# the search over signs has ascended the whole region.
 _ONE_REGION = PortfolioMethod(
     [
         IntervalMethod(),
@@ -68,7 +69,8 @@ _ONE_REGION = PortfolioMethod(
         ExactMethod(subproblems=100_000, refinements=0),
         InputSplitMethod(boxes=10_000_000, refinements=0),
         ExactMethod(subproblems=10_000_000, refinements=0),
-    ]
+    ],
+    idle_after={"alpha-crown": "exact"},
 )
 
 # What each is, in a line, for people who choose.

@@ -15,6 +15,7 @@ from encoders.region import BallRegion
 from verifier.answers import Answer
 from verifier.batch import BATCH_SIZE, Batch
 from verifier.budget import Budget
+from verifier.methods.paused import Paused
 from verifier.verdict import Strength
 
 
@@ -48,6 +49,10 @@ class Method(ABC):
         batch: the inputs with their reference classes. region: a closed ball around each. budget: when it is exhausted
         the rest stays open, with a reason.
         """
+
+    def go_on(self, batch: Batch, region: BallRegion, budget: Budget, paused: Paused) -> list[Answer]:
+        """Return what `decide` does of a batch of one, going on with what earlier stages left of this very region."""
+        return self.decide(batch, region, budget)
 
     @abstractmethod
     def bracket(

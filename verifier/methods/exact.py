@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -11,7 +12,7 @@ from encoders.region import BallRegion
 from verifier.answers import Answer, merged
 from verifier.batch import Batch
 from verifier.bounds.mwd.chain import chain_refusal
-from verifier.bounds.split.search import decide_ball
+from verifier.bounds.split.search import BallSearch
 from verifier.budget import Budget
 from verifier.certificates.scope import MOST_MULTIPLICATIONS, multiplications, stage_sizes, too_large
 from verifier.certificates.split_program import split_refusal
@@ -19,6 +20,7 @@ from verifier.methods.base import Method
 from verifier.methods.bisection import bisect_brackets
 from verifier.methods.contraction import ContractionMethod
 from verifier.methods.one_by_one import Tried, one_by_one
+from verifier.methods.paused import Paused
 from verifier.restriction.pull import Programs
 
 # Boxes that contraction examines for each class: in practice until it is done.
@@ -66,7 +68,17 @@ class ExactMethod(Method):
     def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> list[Answer]:
         if chain_refusal(batch.subject.network, self.name) is None:
             return self._contraction.decide(batch, region, budget)
-        return one_by_one(self._decide_one, batch, region, budget)
+        return one_by_one(partial(self._decide_one, None), batch, region, budget)
+
+    def go_on(self, batch: Batch, region: BallRegion, budget: Budget, paused: Paused) -> list[Answer]:
+        """Return what `decide` does of a batch of one; contraction has no more nodes the second time than the first."""
+        if chain_refusal(batch.subject.network, self.name) is not None:
+            return one_by_one(partial(self._decide_one, paused), batch, region, budget)
+        answer = paused.take(self._contraction.name, Answer)
+        if answer is None:
+            (answer,) = self._contraction.decide(batch, region, budget)
+        paused.keep(self._contraction.name, answer)
+        return [answer]
 
     def bracket(
         self, batch: Batch, epsilons: Sequence[float], answers: Sequence[Answer], budget: Budget
@@ -119,11 +131,15 @@ class ExactMethod(Method):
             pulled[row] = known[row].distance
         return known
 
-    def _decide_one(self, one: Batch, region: BallRegion, budget: Budget) -> Answer:
+    def _decide_one(self, paused: Paused | None, one: Batch, region: BallRegion, budget: Budget) -> Answer:
         attack, ball = Tried(one, region, self.name), region.on_processor()
-        search = decide_ball(one.subject.network, ball, int(one.classes[0]), attack, budget, self.subproblems)
-        if search.certificate is not None:
-            counted = Answer.open(open_units=search.open_units)
-            return counted.merge(Answer.proved(float(ball.radius[0]), self.name, self.strength, search.certificate))
-        reason = None if search.falsified else search.reason
-        return attack.shown.merge(Answer.open(reason, open_units=search.open_units))
+        search = None if paused is None else paused.take(self.name, BallSearch)
+        search = search or BallSearch(one.subject.network, ball, int(one.classes[0]))
+        found = search.run(attack, budget, self.subproblems)
+        if found.certificate is not None:
+            counted = Answer.open(open_units=found.open_units)
+            return counted.merge(Answer.proved(float(ball.radius[0]), self.name, self.strength, found.certificate))
+        if paused is not None and search.under_way:
+            paused.keep(self.name, search)
+        reason = None if found.falsified else found.reason
+        return attack.shown.merge(Answer.open(reason, open_units=found.open_units, telling=found.telling))

@@ -1,8 +1,9 @@
 """The methods that exist, one after the other, each on what the earlier ones left open."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import torch
 
@@ -12,18 +13,26 @@ from verifier.answers import UNKNOWN, Answer, merged
 from verifier.batch import BATCH_SIZE, Batch
 from verifier.budget import Budget, Overrun
 from verifier.methods.base import Method
+from verifier.methods.paused import Paused
 from verifier.verdict import Outcome, Strength
 
 
 class PortfolioMethod(Method):
-    """Runs its stages in order: a later stage sees only inputs that some requested radius leaves open."""
+    """Runs its stages in order: a later stage sees only inputs that some requested radius leaves open.
+
+    Stages of one name go on with one search where the batch is one region: what they leave is kept until `decide`
+    returns. idle_after: by the name of a stage, that of a search after which it has nothing to add: left out once such
+    a search is under way.
+    """
 
     proves = True
     finds = True
     scales = True
 
-    def __init__(self, stages: Sequence[Method], name: str = "auto") -> None:
-        self.stages, self.name = tuple(stages), name
+    def __init__(
+        self, stages: Sequence[Method], name: str = "auto", idle_after: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        self.stages, self.name, self.idle_after = tuple(stages), name, idle_after
         named = [stage for stage in stages if stage.name == name] or stages
         # A ClassVar of single methods; of a portfolio it follows from the stages.
         self.norms = tuple(norm for norm in NORMS if any(norm in stage.norms for stage in named))  # type: ignore[misc]
@@ -39,6 +48,8 @@ class PortfolioMethod(Method):
 
     def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> list[Answer]:
         answers, radii = [Answer()] * len(batch), region.radius.tolist()
+        # Searches of many inputs would take the memory of as many.
+        paused = Paused() if len(batch) == 1 else None
         for number, stage in enumerate(self._applicable(batch)):
             rows = [
                 i for i, answer in enumerate(answers) if answer.witness is None and not answer.vouched_safe(radii[i])
@@ -48,14 +59,18 @@ class PortfolioMethod(Method):
                 return _ended(answers, rows, budget)
             if not rows:
                 break
+            if paused is not None and self.idle_after.get(stage.name, "") in paused:
+                continue
             index, started = torch.tensor(rows, device=batch.centres.device), time.perf_counter()
             try:
-                fresh = stage.decide(batch.at(index), region[index], budget)
+                part, ball = batch.at(index), region[index]
+                fresh = stage.decide(part, ball, budget) if paused is None else stage.go_on(part, ball, budget, paused)
             except Overrun as overrun:
                 fresh = [Answer.open(str(overrun))] * len(rows)
             seconds = (time.perf_counter() - started) / len(rows)
             timed = [answer.after(stage.name, seconds, UNKNOWN, answer.reason) for answer in fresh]
-            answers = merged(answers, rows, timed)
+            known = merged(answers, rows, timed)
+            answers = [answer.explained(before) for answer, before in zip(known, answers, strict=True)]
         return answers
 
     def bracket(

@@ -28,6 +28,7 @@ from verifier.bounds.margin_known import margin_known
 from verifier.budget import Budget
 from verifier.certificates.conjunctions import Conjunctions
 from verifier.certificates.halfspaces import HalfspacesOfBox
+from verifier.verdict import Telling
 
 if TYPE_CHECKING:
     from verifier.bounds.inputs.compiled_search import CompiledSearch
@@ -50,27 +51,34 @@ Attack = Callable[[Tensor], bool]
 class InputAnswer:
     """proved: no unsafe point is in the box. falsified: the attack succeeded. Neither: open, for the reason.
 
-    boxes: how many were bounded.
+    boxes: how many were bounded. telling: how much the reason says.
     """
 
     proved: bool
     falsified: bool
     reason: str
     boxes: int
+    telling: Telling = Telling.LIMIT
 
 
 def decide_box(
     asked: Conjunctions, box: Box, attack: Attack, budget: Budget, most_boxes: int, seed: int = 0
 ) -> InputAnswer:
     """Return whether a box (batch 1, float64, finite) holds no unsafe point; seed: of the points that are sampled."""
-    return _Search(asked, box, attack, budget, seed).run(most_boxes)
+    return BoxSearch(asked, box, seed).run(attack, budget, most_boxes)
 
 
-class _Search:
-    """The boxes that wait, and how many have been bounded."""
+class BoxSearch:
+    """The boxes that wait, and how many have been bounded. See `decide_box`, whose questions it is about.
 
-    def __init__(self, asked: Conjunctions, box: Box, attack: Attack, budget: Budget, seed: int) -> None:
-        self.asked, self.attack, self.budget, self.seed = asked, attack, budget, seed
+    A search that met a limit goes on from there when it is run again; one that an exception ended may have lost boxes
+    and refuses to.
+    """
+
+    def __init__(self, asked: Conjunctions, box: Box, seed: int = 0) -> None:
+        self.asked, self.seed = asked, seed
+        self.attack: Attack = lambda points: False
+        self.budget = Budget()
         lower, upper = box.lower.cpu().flatten(1), box.upper.cpu().flatten(1)
         self.store = BoxStore()
         self.units = UnitBoxes.of(asked.network)
@@ -79,16 +87,30 @@ class _Search:
         # What compiled loops go on with; None before they were asked for, or where there are none.
         self.rest: CompiledSearch | None = None
         self.handed_over = False
+        # Boxes bounded, and those too thin, of all and before compiled loops went on.
         self.bounded, self.thin = 0, 0
+        self.before = 0, 0
+        self.is_running = False
         self.least_thin = math.inf
 
-    def run(self, most_boxes: int) -> InputAnswer:
-        """Bound and halve until no box is left, one has a counterexample, or so many have been bounded."""
+    def run(self, attack: Attack, budget: Budget, most_boxes: int) -> InputAnswer:
+        """Bound and halve until no box is left, one has a counterexample, or so many have been bounded in all runs."""
+        if self.is_running:
+            raise RuntimeError("a search over boxes that did not stop by itself has lost boxes; start a new one")
+        self.is_running, self.attack, self.budget = True, attack, budget
+        answer = self._run(most_boxes)
+        self.is_running = False
+        return answer
+
+    def _run(self, most_boxes: int) -> InputAnswer:
+        if self.rest is not None and self._compiled(self.rest, most_boxes):
+            return InputAnswer(False, True, "", self.bounded)
         while len(self.store):
             if self.budget.exhausted or self.bounded >= most_boxes or self.thin >= MOST_THIN:
                 break
             if self.bounded >= BEFORE_COMPILED and not self.handed_over:
-                if self._compiled(most_boxes):
+                self.handed_over, self.rest = True, self._handed_over()
+                if self.rest is not None and self._compiled(self.rest, most_boxes):
                     return InputAnswer(False, True, "", self.bounded)
                 continue
             found = self._bounded(self.store.take(BATCH))
@@ -108,18 +130,21 @@ class _Search:
         if bool(divides.any()):
             self.store.add(halves(boxes[divides], sides[divides]))
 
-    def _compiled(self, most_boxes: int) -> bool:
-        """Go on in compiled loops, if the network has them, with all that waits; true on a counterexample."""
+    def _handed_over(self) -> CompiledSearch | None:
+        """Hand all that waits over to compiled loops, if the network has them."""
         # numba is imported here, as loading it takes half a second that easy boxes need not pay.
         from verifier.bounds.inputs.chain import chain_of
         from verifier.bounds.inputs.compiled_search import CompiledSearch, may_compile
 
-        self.handed_over = True
         chain = chain_of(self.asked, self.box) if may_compile(self.budget) else None
         if chain is None:
-            return False
-        self.rest = rest = CompiledSearch.of(chain, self.store.take(len(self.store)))
-        shape, bounded, thin = self.asked.network.input_shape, self.bounded, self.thin
+            return None
+        self.before = self.bounded, self.thin
+        return CompiledSearch.of(chain, self.store.take(len(self.store)))
+
+    def _compiled(self, rest: CompiledSearch, most_boxes: int) -> bool:
+        """Go on in compiled loops; true on a counterexample."""
+        shape, (bounded, thin) = self.asked.network.input_shape, self.before
 
         def report() -> None:
             self.bounded, self.thin = bounded + rest.bounded, thin + rest.thin
@@ -144,12 +169,16 @@ class _Search:
         waiting, _ = self._waiting()
         if self.thin:
             more = f", {waiting} more are open" if waiting else ""
-            reason = f"{self.thin} boxes of single points, but for rounding, are neither proved nor unsafe{more}"
+            reason, telling = (
+                f"{self.thin} boxes of single points, but for rounding, are neither proved nor unsafe{more}",
+                Telling.FINAL,
+            )
         elif waiting:
             reason = f"{self.budget.why or f'{most_boxes} boxes of the region'}; {self._standing()}"
+            telling = Telling.STANDING if self.bounded > 1 else Telling.LIMIT
         else:
             return InputAnswer(True, False, "", self.bounded)
-        return InputAnswer(False, False, reason, self.bounded)
+        return InputAnswer(False, False, reason, self.bounded, telling)
 
     def _bounded(self, boxes: InputBoxes) -> tuple[InputBoxes, Tensor] | None:
         """Return the boxes that stay open, shrunk to where unsafe points may lie, and the scores of their sides.

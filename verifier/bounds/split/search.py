@@ -30,6 +30,7 @@ from verifier.bounds.split.settled import settled
 from verifier.bounds.split.subproblems import Forest, Subproblems, SubproblemStore
 from verifier.budget import Budget
 from verifier.certificates.certificate import Certificate
+from verifier.verdict import Telling
 
 # Subproblems that are bounded side by side.
 BATCH = 256
@@ -51,7 +52,8 @@ TIME = "time limit"
 class SplitAnswer:
     """certificate: the class wins on the whole ball. falsified: the attack succeeded. Neither: open, for the reason.
 
-    subproblems: how many were bounded; programs: linear programs solved; open_units: at the root.
+    subproblems: how many were bounded; programs: linear programs solved; open_units: at the root; telling: how much the
+    reason says.
     """
 
     certificate: Certificate | None
@@ -60,6 +62,7 @@ class SplitAnswer:
     subproblems: int
     programs: int
     open_units: int
+    telling: Telling = Telling.LIMIT
 
     @property
     def proved(self) -> bool:
@@ -80,21 +83,50 @@ def decide_ball(
     network: Network, region: BallRegion, winner: int, attack: Attack, budget: Budget, most_subproblems: int
 ) -> SplitAnswer:
     """Return whether a class is above every other on a whole ball (batch 1, inf-norm, on the processor)."""
-    question, effort = split_question(network, region.unscaled, winner), Effort()
-    ball = None
-    for steps in (0, ROOT_STEPS):
-        # Boxes that are worth ascent are made where the plain ones do not suffice.
-        ball = prepare(question, steps, budget, ball)
-        search = _Search(ball, attack, budget, effort)
-        remaining = search.worked_off(search.root(), ROOT_STEPS)
-        if remaining is None:
-            return search.answer(falsified=True)
-        subproblems, losses = remaining
-        if not len(subproblems):
-            return search.answer()
-        if budget.exhausted:
-            return search.answer(f"{budget.why}; the whole ball is open")
-    return search.run(subproblems, losses, most_subproblems)
+    return BallSearch(network, region, winner).run(attack, budget, most_subproblems)
+
+
+class BallSearch:
+    """The search of `decide_ball`; one that met a limit goes on from there when it is run again."""
+
+    def __init__(self, network: Network, region: BallRegion, winner: int) -> None:
+        self._asked = network, region, winner
+        # The trees that have grown, once the ball has been divided; taken out while they grow.
+        self._search: _Search | None = None
+
+    @property
+    def under_way(self) -> bool:
+        """Whether subproblems are kept, so that another run goes on with them."""
+        return self._search is not None
+
+    def run(self, attack: Attack, budget: Budget, most_subproblems: int) -> SplitAnswer:
+        """Return the answer once nothing is open, the attack has succeeded, or a limit is met.
+
+        most_subproblems: of all runs together.
+        """
+        search, self._search = self._search, None
+        remaining = None
+        if search is None:
+            network, region, winner = self._asked
+            question, effort = split_question(network, region.unscaled, winner), Effort()
+            ball = None
+            for steps in (0, ROOT_STEPS):
+                # Boxes that are worth ascent are made where the plain ones do not suffice.
+                ball = prepare(question, steps, budget, ball)
+                search = _Search(ball, attack, budget, effort)
+                remaining = search.worked_off(search.root(), ROOT_STEPS)
+                if remaining is None:
+                    return search.answer(falsified=True)
+                if not len(remaining[0]):
+                    return search.answer()
+                if budget.exhausted:
+                    return search.answer(f"{budget.why}; the whole ball is open")
+        assert search is not None
+        search.attack, search.budget = attack, budget
+        answer = search.run(remaining, most_subproblems)
+        if not (answer.proved or answer.falsified):
+            self._search = search
+        return answer
 
 
 class _Search:
@@ -104,6 +136,9 @@ class _Search:
         self.ball, self.attack, self.budget, self.effort = ball, attack, budget, effort
         self.forest = Forest(len(ball.rows))
         self.gains = Gains(len(ball.open_units))
+        self.store = SubproblemStore()
+        # Once more subproblems would not help.
+        self.ended: SplitAnswer | None = None
         # Of subproblems with all signs known: why they are open, and how many were not asked about any more.
         self.ties: list[Why] = []
         self.skipped = 0
@@ -116,29 +151,35 @@ class _Search:
         nothing = torch.zeros(count, units)
         return Subproblems(torch.full((count,), -torch.inf), numbers, numbers, nothing.to(torch.int8), slopes, nothing)
 
-    def run(self, subproblems: Subproblems, losses: Tensor, most_subproblems: int) -> SplitAnswer:
-        """Split the given subproblems, all bounded in vain, until none is left, or so many have been bounded."""
-        store = SubproblemStore()
-        while True:
-            known = (subproblems.signs != 0).all(dim=1)
-            if self._falsified(subproblems[known]):
-                return self.answer(falsified=True)
-            subproblems, losses = subproblems[~known], losses[~known]
-            if len(subproblems):
-                splits, both = divided(self.ball, subproblems, losses, GOAL, self.gains)
-                store.add(self._halves(both, splits))
+    def run(self, remaining: tuple[Subproblems, Tensor] | None, most_subproblems: int) -> SplitAnswer:
+        """Split subproblems until none is left, or so many have been bounded in all runs.
+
+        remaining: those that were bounded in vain, with their losses; None where all that is open waits in the store.
+        """
+        store = self.store
+        while self.ended is None:
+            if remaining is not None:
+                subproblems, losses = remaining
+                known = (subproblems.signs != 0).all(dim=1)
+                if self._falsified(subproblems[known]):
+                    return self.answer(falsified=True)
+                subproblems, losses = subproblems[~known], losses[~known]
+                if len(subproblems):
+                    splits, both = divided(self.ball, subproblems, losses, GOAL, self.gains)
+                    store.add(self._halves(both, splits))
             if self.skipped or len(self.ties) >= MOST_TIES or not len(store):
-                return self._ended(len(store))
+                self.ended = self._ended(len(store))
+                break
             if self.budget.exhausted or self.effort.subproblems >= most_subproblems:
                 why = self.budget.why or f"{most_subproblems} subproblems of the region"
-                return self.answer(f"{why}; {self._standing(store)}")
+                return self.answer(f"{why}; {self._standing(store)}", telling=Telling.STANDING)
             self.budget.watch.tell(lambda: self._standing(store))
             remaining = self.worked_off(store.take(BATCH), SUBPROBLEM_STEPS)
             if remaining is None:
                 return self.answer(falsified=True)
-            subproblems, losses = remaining
+        return self.ended
 
-    def answer(self, reason: str = "", falsified: bool = False) -> SplitAnswer:
+    def answer(self, reason: str = "", falsified: bool = False, telling: Telling = Telling.LIMIT) -> SplitAnswer:
         """Return the answer with what was spent, and the certificate if nothing is open."""
         certificate, ball, question = None, self.ball, self.ball.question
         if not reason and not falsified:
@@ -149,8 +190,9 @@ class _Search:
                 question.region.domain, question.winner, ball.boxes, open_units, trees,
             )  # fmt: skip
         return SplitAnswer(
-            certificate, falsified, reason, self.effort.subproblems, self.effort.programs, len(ball.open_units)
-        )
+            certificate, falsified, reason, self.effort.subproblems, self.effort.programs, len(ball.open_units),
+            telling,
+        )  # fmt: skip
 
     def worked_off(self, subproblems: Subproblems, steps: int) -> tuple[Subproblems, Tensor] | None:
         """Bound subproblems, try the points where the bounds end, and close what can be closed.
@@ -185,8 +227,9 @@ class _Search:
         others = self.skipped + waiting
         if self.ties:
             more = f", {others} more are open" if others else ""
-            return self.answer(f"{sentence(self.ties)}{more}")
-        return self.answer(f"{self.budget.why or TIME}; {others} subproblems are open" if others else "")
+            return self.answer(f"{sentence(self.ties)}{more}", telling=Telling.FINAL)
+        why = f"{self.budget.why or TIME}; {others} subproblems are open" if others else ""
+        return self.answer(why, telling=Telling.STANDING)
 
     def _falsified(self, subproblems: Subproblems) -> bool:
         """Settle subproblems with all signs known; true once one has a counterexample."""
