@@ -67,6 +67,8 @@ def _add_attack(groups: Groups) -> None:
     add("--attack", required=True, dest="name", metavar="NAME", help="of `verifier show --attacks`: pgd, auto, ...")
     add("--epsilon", required=True, type=radius, metavar="E", help=EPSILON)
     add("--target", type=target, metavar="T", help="a class, second or least-likely: count only that class as success")
+    words = "search this model instead, and let MODEL only judge what is found (transfer)"
+    add("--surrogate", metavar="SURROGATE", help=words)
     for flag, words in SETTINGS.items():
         reads = {"pseudogradients": str, "steps": int, "restarts": int, "queries": int}.get(flag, number)
         metavar = "WHICH" if reads is str else "N" if reads is int else "R"

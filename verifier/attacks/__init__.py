@@ -13,7 +13,7 @@ from verifier.attacks.linearised_margin import LinearisedLoss, LinearisedMargin
 from verifier.attacks.local_search import LocalSearch, SinglePixel
 from verifier.attacks.source import Source, pseudogradient
 from verifier.attacks.square import Square
-from verifier.attacks.steps import AdaDelta, Adaptive, Steepest, Vertex
+from verifier.attacks.steps import AdaDelta, Adaptive, Plain, Steepest, Vertex
 
 _BOTH = (Source, pseudogradient)
 
@@ -23,6 +23,7 @@ ATTACKS: dict[str, Attack] = {
     "ifgsm": Descent(10, Steepest(0.1), loss="cross-entropy"),
     "mi-fgsm": Descent(10, Steepest(0.1, momentum=1.0), loss="cross-entropy"),
     "pgd": Descent(40, Steepest(0.1), restarts=6, sources=_BOTH),
+    "pgd-plain": Descent(40, Plain(100.0), loss="log-probability"),
     "pgd-adadelta": Descent(100, AdaDelta(), loss="cross-entropy", restarts=6, random_start=True),
     "apgd": Descent(100, Adaptive(), restarts=2, sources=_BOTH),
     "corners": Corners(),
@@ -47,6 +48,7 @@ DESCRIPTIONS: dict[str, str] = {
     "ifgsm": "ten steps of a tenth of the radius (Kurakin et al. 2017)",
     "mi-fgsm": "ifgsm with momentum (Dong et al. 2018)",
     "pgd": "descents from random points of the ball (Madry et al. 2018)",
+    "pgd-plain": "descents along the gradient itself, not its signs (Pallaprolu, Madala 2020)",
     "pgd-adadelta": "pgd with the steps of AdaDelta",
     "apgd": "descents whose steps adapt (Croce, Hein 2020)",
     "corners": "random extreme points of the ball; asks for outputs only",

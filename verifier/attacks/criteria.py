@@ -4,6 +4,7 @@ z are the class scores, c the class to leave, t the target where there is one. E
 
     margin         z_c - max_{k != c} z_k;  with a target z_c - z_t
     cross-entropy  ln softmax(z)_c;  with a target -ln softmax(z)_t
+    log-probability  the same; its slopes are its own, where those of cross-entropy are those of the log odds
     logit-ratio    margin / (z_(1) - z_(3));  with a target (z_c - z_t) / (z_(1) - (z_(3) + z_(4)) / 2),
                    z_(i) the i-th largest (Croce, Hein 2020, equations 6 and 7, negated)
 
@@ -144,7 +145,9 @@ def _without(scores: Tensor, classes: Tensor, value: float = -torch.inf) -> Tens
     return scores.scatter(1, classes[:, None], value)
 
 
-LOSSES: dict[str, Loss] = {"margin": margin, "cross-entropy": cross_entropy, "logit-ratio": logit_ratio}
+LOSSES: dict[str, Loss] = {
+    "margin": margin, "cross-entropy": cross_entropy, "log-probability": cross_entropy, "logit-ratio": logit_ratio,
+}  # fmt: skip
 
 # "any" aims at no class in particular.
 TARGETS: dict[str, TargetChoice | None] = {

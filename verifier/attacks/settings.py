@@ -1,7 +1,7 @@
 """Settings of attacks that a caller may change, by name; those of the table `ATTACKS` are the defaults.
 
     steps            of each descent or minimisation
-    step             of steepest and adaptive descents, in units of the radius
+    step             of steepest, adaptive and plain descents, in units of the radius
     restarts         how many descents of an input, of which the best counts
     pseudogradients  what descents differentiate on MWD layers: no (true gradients), only, or both in turn
     queries          outputs that a search without gradients asks for
@@ -25,7 +25,7 @@ from verifier.attacks.descent import Descent
 from verifier.attacks.lbfgs import Lbfgs
 from verifier.attacks.source import Source, SourceMaker, has_pseudogradient, pseudogradient
 from verifier.attacks.square import Square
-from verifier.attacks.steps import Adaptive, Steepest, Vertex
+from verifier.attacks.steps import Adaptive, Plain, Steepest, Vertex
 
 SOURCES: dict[str, tuple[SourceMaker, ...]] = {
     "no": (Source,),
@@ -92,7 +92,7 @@ def _steps(attack: Attack, value: int) -> Attack | None:
 
 
 def _step(attack: Attack, value: float) -> Attack | None:
-    if not isinstance(attack, Descent) or not isinstance(attack.rule, Steepest | Adaptive):
+    if not isinstance(attack, Descent) or not isinstance(attack.rule, Steepest | Adaptive | Plain):
         return None
     return dataclasses.replace(attack, rule=dataclasses.replace(attack.rule, length=value))
 

@@ -3,6 +3,7 @@
     Vertex     the least point of the linearisation over the whole ball: FGSM (Goodfellow, Shlens, Szegedy 2015)
     Steepest   steps of one length: I-FGSM/BIM (Kurakin et al. 2017), PGD (Madry et al. 2018); with momentum MI-FGSM
                (Dong et al. 2018, equation 6): m <- mu m + g / |g|_1
+    Plain      steps of the gradient itself: plain PGD (Pallaprolu, Madala 2020)
     AdaDelta   Zeiler (2012), as in Agrawal et al. (2019), with the box on the right side of the centre as well
     Adaptive   APGD (Croce, Hein 2020): steps that halve, and a return to the best point, when progress stalls
 
@@ -95,6 +96,28 @@ class _SteepestWalk(Walk):
             total = gradient.abs().sum(dim=1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
             gradient = self.past = self.momentum * self.past + gradient / total
         return self.ball.descend(x, gradient, self.size)
+
+
+@dataclass(frozen=True)
+class Plain(StepRule):
+    """Steps of the gradient, whose length counts: x - length * radius * g, projected; nothing is normalised.
+
+    So it stands still where the loss is flat: take a loss whose slopes are its own ("log-probability").
+    """
+
+    length: float
+
+    def begin(self, ball: Ball, steps: int) -> Walk:
+        return _PlainWalk(ball, self)
+
+
+class _PlainWalk(Walk):
+    def __init__(self, ball: Ball, rule: Plain) -> None:
+        super().__init__(ball)
+        self.size = ball.radius * rule.length
+
+    def advance(self, x: Tensor, gradient: Tensor, losses: Tensor) -> Tensor:
+        return self.ball.project(torch.addcmul(x, gradient, self.size[:, None], value=-1))
 
 
 @dataclass(frozen=True)

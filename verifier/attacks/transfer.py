@@ -24,11 +24,14 @@ class Transfer(Attack):
 
     def propose(self, search: Search) -> Tensor:
         """Return what the attack proposes for the surrogate; evaluations of the surrogate are not reported."""
-        for what in ("input_shape", "output_shape"):
-            there, here = getattr(self.surrogate, what), getattr(search.network, what)
-            if tuple(there) != tuple(here):
-                raise ValueError(
-                    f"the surrogate's {what.replace('_', ' ')} is {tuple(there)}, the network's {tuple(here)}"
-                )
+        check_surrogate(self.surrogate, search.network)
         elsewhere = Search(self.surrogate, search.region, search.classes, search.seeds, search.budget, search.targets)
         return self.attack.run(elsewhere).points
+
+
+def check_surrogate(surrogate: Network, network: Network) -> None:
+    """Raise ValueError if the surrogate takes other inputs, or has another number of classes."""
+    for what in ("input_shape", "output_shape"):
+        there, here = getattr(surrogate, what), getattr(network, what)
+        if tuple(there) != tuple(here):
+            raise ValueError(f"the surrogate's {what.replace('_', ' ')} is {tuple(there)}, the network's {tuple(here)}")

@@ -32,6 +32,7 @@ from verifier.commands.resuming import arrays_of
 from verifier.runs.attack_record import AttackRecord
 from verifier.runs.records import InputHead
 from verifier.runs.witness_files import Witnesses
+from verifier.subject import Subject, load_subject
 from verifier.summaries.attack import AttackCounts, attacked
 from verifier.witnesses.confirm import own_ties
 from verifier.witnesses.find import find_witnesses
@@ -77,6 +78,7 @@ def attack(
     *,
     target: int | str | None = None,
     settings: Mapping[str, Any] | None = None,
+    surrogate: Model | None = None,
     **options: Unpack[Options],
 ) -> AttackResult:
     """Return how many inputs withstand an attack within epsilon, and the confirmed counterexamples.
@@ -86,6 +88,8 @@ def attack(
     epsilon: radius, in the units of the network's raw input.
     target: a class, "second" or "least-likely": only counterexamples of that class count.
     settings: by name, those of `verifier.attacks.settings` that are not to be the table's.
+    surrogate: a model that is searched instead, within epsilon; its points are only judged by the model, which is asked
+    for nothing else (transfer). mean and std are put in front of it, too.
 
     Finds, and never proves. An attack that minimises the distance looks for the nearest counterexample in the whole
     domain, the others in the ball of radius epsilon. Raises ValueError with what is wrong before any work starts.
@@ -94,14 +98,24 @@ def attack(
     question = Request(model, data, **options)
     request = AttackRequest(name, question.norm, float(epsilon), target, settings or {})
     job = load_job(question, "attack")
-    check_gradient(request, job.subject)
+    searched = job.subject if surrogate is None else _loaded_surrogate(surrogate, question, job)
+    check_gradient(request, searched)
     if question.scale is not None and request.attack.minimal:
         raise ValueError(
             f"attack {name!r} minimises the distance without a scale; with --scale use one within a radius: pgd, auto"
         )
     check_target(request, job)
+    if surrogate is not None:
+        request = request.on_surrogate(searched, job.subject)
     task = _Attacking(job, request, question.time_limit)
     return run_task(task, "attack", question, started)
+
+
+def _loaded_surrogate(surrogate: Model, question: Request, job: DataJob) -> Subject:
+    return load_subject(
+        surrogate, input_shape=job.subject.network.input_shape, device=question.device, mean=question.mean,
+        std=question.std, limits=question.limits,
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

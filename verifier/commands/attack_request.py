@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -12,7 +12,9 @@ from torch import Tensor
 from encoders.region import NORMS, Norm
 from verifier.attacks import ATTACKS, Attack
 from verifier.attacks.criteria import TARGETS
+from verifier.attacks.descent import Descent
 from verifier.attacks.settings import attack_with
+from verifier.attacks.transfer import Transfer, check_surrogate
 from verifier.batch import Batch
 from verifier.commands.job import DataJob
 from verifier.commands.request import checked_radius
@@ -27,6 +29,7 @@ class AttackRequest:
     """A checked request. target: a class, one of TARGET_NAMES, or None for any class but the own.
 
     settings: of `verifier.attacks.settings`, where they are not those of the table; attack: the attack that it means.
+    surrogate: the digest of the network that is searched instead, None for the model itself.
     Raises ValueError with what is supported.
     """
 
@@ -35,6 +38,7 @@ class AttackRequest:
     epsilon: float
     target: int | str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    surrogate: str | None = None
     attack: Attack = field(init=False)
 
     def __post_init__(self) -> None:
@@ -62,7 +66,24 @@ class AttackRequest:
     def to_json(self) -> dict[str, Any]:
         """Return the fields, plain."""
         changed = {"settings": dict(self.settings)} if self.settings else {}
-        return {"attack": self.name, "norm": self.norm, "epsilon": self.epsilon, "target": self.target, **changed}
+        elsewhere = {} if self.surrogate is None else {"surrogate": self.surrogate}
+        return {
+            "attack": self.name, "norm": self.norm, "epsilon": self.epsilon, "target": self.target, **changed,
+            **elsewhere,
+        }  # fmt: skip
+
+    def on_surrogate(self, surrogate: Subject, subject: Subject) -> AttackRequest:
+        """Return the request with the attack on a surrogate; ValueError if it does not take the place of the subject.
+
+        Descents go on where they broke the surrogate, to its surest errors, which transfer more often.
+        """
+        check_surrogate(surrogate.network, subject.network)
+        attack = self.attack
+        if isinstance(attack, Descent):
+            attack = replace(attack, until_broken=False)
+        moved = replace(self, surrogate=surrogate.digest)
+        object.__setattr__(moved, "attack", Transfer(surrogate.network, attack))
+        return moved
 
 
 def check_gradient(request: AttackRequest, subject: Subject) -> None:

@@ -44,6 +44,7 @@ def table(result: AttackResult) -> Table:
     accuracy = f"{result.robust / result.inputs:.1%}"
     settings = [f"{key} {value}" for key, value in request.settings.items()]
     target = [] if request.target is None else [f"target {request.target}"]
-    name = ", ".join([request.name, *settings, *target])
+    surrogate = [] if request.surrogate is None else [f"on surrogate {request.surrogate[:12]}"]
+    name = ", ".join([request.name, *settings, *target, *surrogate])
     rows.add_row(name, request.norm, f"{request.epsilon:g}", str(result.robust), accuracy, broken, *distances)
     return rows

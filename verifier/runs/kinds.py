@@ -74,6 +74,7 @@ COMMAND_SETTINGS: Mapping[str, Kinds] = {
     "attack": {
         **INPUT_SETTINGS, "attack": (TEXT, True), "epsilon": (NUMBER, True),
         "target": (Kind(_is_target, "a class, a name or null"), True), "settings": (OBJECT, False),
+        "surrogate": (TEXT, False),
     },
     "robustness": {
         **INPUT_SETTINGS, "method": (TEXT, True), "estimators": (NAMES, True), "solver": (TEXT, True)

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from encoders.ops import Affine
 from tests.networks.chains import chain, random_relu_network
@@ -14,7 +15,7 @@ from verifier.attacks.descent import Descent
 from verifier.attacks.geometry import lengths
 from verifier.attacks.growing import Growing
 from verifier.attacks.source import Source, pseudogradient
-from verifier.attacks.steps import AdaDelta, Adaptive, Steepest, Vertex, checkpoints
+from verifier.attacks.steps import AdaDelta, Adaptive, Plain, Steepest, Vertex, checkpoints
 from verifier.data import load_data
 from verifier.subject import load_subject
 
@@ -126,6 +127,28 @@ def test_adadelta_can_darken_bright_pixels():
     search = search_of(network, torch.full((1, 1), 0.9), 0.3, torch.tensor([0]))
     attack = Descent(400, AdaDelta(), loss="cross-entropy")
     assert float(attack.run(search).points) < 0.9 - 0.29
+
+
+@pytest.mark.parametrize("norm", ["inf", "2"])
+def test_plain_steps_are_those_of_the_cross_entropy_projected(norm):
+    """delta <- P(delta + alpha grad L), by automatic differentiation of the usual loss."""
+    network = random_relu_network(11, (6, 9, 3))
+    centres = torch.rand(8, 6, generator=torch.Generator().manual_seed(2))
+    classes = network.evaluate(centres).argmax(dim=1)
+    search = search_of(network, centres, 0.3, classes, norm=norm, domain=None)
+    x, alpha = centres.clone(), 0.7 * 0.3
+    for _ in range(5):
+        x = x.detach().requires_grad_()
+        loss = functional.cross_entropy(network.scores(x), classes, reduction="sum")
+        moved = (x + alpha * torch.autograd.grad(loss, x)[0]).detach() - centres
+        length = moved.norm(dim=1, keepdim=True)
+        x = centres + (moved.clamp(-0.3, 0.3) if norm == "inf" else moved * (0.3 / length).clamp(max=1.0))
+    points = Descent(5, Plain(0.7), loss="log-probability", until_broken=False).run(search).points
+    torch.testing.assert_close(points, x, rtol=0, atol=1e-5)
+    assert float((points - centres).abs().max()) > 0.1
+    # The slopes of the log odds, which rules that look at directions take, would go elsewhere.
+    other = Descent(5, Plain(0.7), loss="cross-entropy", until_broken=False).run(search).points
+    assert float((other - points).abs().max()) > 1e-3
 
 
 def test_momentum_by_hand():

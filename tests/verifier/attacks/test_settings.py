@@ -22,6 +22,7 @@ def test_without_settings_an_attack_is_that_of_the_table(name):
 def test_settings_change_what_they_name():
     pgd = attack_with("pgd", {"steps": 7, "step": 0.3, "restarts": 2, "pseudogradients": "no"})
     assert (pgd.steps, pgd.rule.length, pgd.restarts, pgd.sources) == (7, 0.3, 2, (Source,))
+    assert attack_with("pgd-plain", {"step": 3.0}).rule.length == 3.0
     assert attack_with("apgd", {"step": 1.5}).rule.length == 1.5
     assert attack_with("square", {"queries": 50}).queries == 50 and attack_with("corners", {"queries": 9}).count == 9
     assert attack_with("cw", {"kappa": 2.0}).kappa == 2.0 and attack_with("lbfgs", {"alpha": 0.15}).alpha == 0.15

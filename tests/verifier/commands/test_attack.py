@@ -15,7 +15,7 @@ from encoders import Network, Node, read_network, write_network
 from encoders.network import INPUT
 from encoders.ops import Affine, Relu
 from tests.networks.chains import random_relu_network
-from verifier import attack, certify
+from verifier import attack, certify, check
 from verifier.attacks import ATTACKS
 from verifier.cli import main
 from verifier.commands.adversarial_example import AdversarialExample, Exhibit, confidences
@@ -345,3 +345,26 @@ def test_confidences_are_the_outputs_where_they_are_shares_and_their_softmax_els
     shares = np.array([[0.25, 0.75], [1.0, 0.0]], dtype=np.float32)
     assert np.array_equal(confidences(shares), shares)
     assert confidences(np.array([[1000.0, 1000.0 + math.log(3)]]))[0].tolist() == pytest.approx([0.25, 0.75])
+
+
+def test_points_of_a_surrogate_are_only_judged_by_the_model(small, tmp_path, capsys):
+    path, data = small
+    options = {"clip": (0.0, 1.0), "settings": {"restarts": 1}}
+    alone = attack(path, data, "pgd", 0.2, **options)
+    itself = attack(path, data, "pgd", 0.2, surrogate=path, **options)
+    assert itself.robust == alone.robust and itself.queries == itself.gradients == 0
+    other = random_relu_network(1, (9, 10, 8, 3))
+    write_network(other, tmp_path / "other.safetensors")
+    found = attack(path, data, "pgd", 0.2, surrogate=tmp_path / "other.safetensors", out=tmp_path / "run", **options)
+    assert found.robust >= alone.robust and found.to_json()["surrogate"] == other.digest
+    # What is claimed is claimed of the model, and replayed in it.
+    assert found.confirmed == len(found.examples) and not check(tmp_path / "run", data=tmp_path / "small.npz").refused
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["surrogate"] == other.digest
+    with pytest.raises(ValueError, match="holds another run"):
+        attack(path, data, "pgd", 0.2, surrogate=path, out=tmp_path / "run", **options)
+    write_network(random_relu_network(1, (9, 10, 4)), tmp_path / "wide.safetensors")
+    arguments = ["attack", str(path), "--data", str(tmp_path / "small.npz"), "--attack", "fgsm", "--epsilon", "0.2"]
+    assert main([*arguments, "--surrogate", str(tmp_path / "wide.safetensors")]) == 2
+    assert "surrogate's output shape is (4,), the network's (3,)" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="does not support the 1-norm"):
+        attack(path, data, "square", 0.2, norm="1", surrogate=path)
