@@ -5,9 +5,7 @@ Loops take both as named tuples of arrays. `evaluate` is the network itself, in 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 from numba import njit
@@ -28,18 +26,6 @@ Loop = TypeVar("Loop", bound=Callable[..., Any])
 def inner(loop: Loop) -> Loop:
     """Return a loop compiled, for use in other compiled loops alone."""
     return cast(Loop, njit(**OPTIONS)(loop))
-
-
-def kept(loop: Callable[..., Any]) -> Any:
-    """Return a loop compiled and kept on disk, under a name that any change of a file `compiled*.py` beside it changes.
-
-    By itself numba compiles again where the loop's own file has changed, not where those of the loops in it have: what
-    is corrected there would go on as it was.
-    """
-    sources = sorted(Path(loop.__code__.co_filename).parent.glob("compiled*.py"))
-    digest = hashlib.sha256(b"".join(hashlib.sha256(source.read_bytes()).digest() for source in sources)).hexdigest()
-    loop.__qualname__ = f"{loop.__name__}-{digest[:16]}"
-    return njit(nogil=True, error_model="numpy", cache=True)(loop)
 
 
 class Layers(NamedTuple):

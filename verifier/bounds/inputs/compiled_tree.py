@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from encoders.kept_loops import kept
 from verifier.bounds.inputs.compiled import add_gaps, bound_rows, bound_units
-from verifier.bounds.inputs.compiled_layers import UNDERFLOW, U, Work, evaluate, inner, kept
+from verifier.bounds.inputs.compiled_layers import UNDERFLOW, U, Work, evaluate, inner
 
 # Steps towards the best weights of a group's rows, and rounds in which these cut a box.
 WEIGHT_STEPS, ROUNDS = 12, 2
@@ -193,7 +194,7 @@ def workspace(layers: Any) -> Any:
     )  # fmt: skip
 
 
-@kept
+@kept("compiled*.py", nogil=True, error_model="numpy")
 def grown(
     layers: Any, boxes: Any, count: int, most: int, tries: bool, point: Any, least: Any
 ) -> tuple[int, int, int, bool]:

@@ -18,8 +18,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
+from encoders.kept_loops import kept
 from verifier.bounds.mwd.contraction_network import PackedNetwork, pack
 from verifier.bounds.mwd.contraction_node import choose, contract, evaluate
 from verifier.bounds.mwd.contraction_rules import Array
@@ -106,7 +106,7 @@ def search(network: PackedNetwork, lower: Array, upper: Array, reference: int, o
     return BoxSearch(network, lower, upper, reference, other).run(nodes)
 
 
-@njit(cache=True)
+@kept("contraction*.py")
 def _run(network, pair, shifts, stack, counts, width, limit):  # type: ignore[no-untyped-def]
     """Examine the nodes on the stack depth first, children of true literals first; return (code, point)."""
     stack_lower, stack_upper, stack_tau = stack
@@ -149,7 +149,7 @@ def _run(network, pair, shifts, stack, counts, width, limit):  # type: ignore[no
     return (UNDECIDED if counts[3] > 0 else REFUTED), 0.5 * (stack_lower[0, :pixels] + stack_upper[0, :pixels])
 
 
-@njit(cache=True)
+@kept("contraction*.py")
 def split(halves, lower, upper, tau, on_tau, place, literal, threshold):  # type: ignore[no-untyped-def]
     """Write the closed halves of a node, which cover it, into arrays; return how many are not empty.
 

@@ -5,8 +5,8 @@ the threshold between two classes; pair and shifts: see `contraction_threshold`.
 """
 
 import numpy as np
-from numba import njit
 
+from encoders.kept_loops import kept
 from verifier.bounds.mwd.contraction_rules import (
     backward_unit,
     distance_at_least,
@@ -21,7 +21,7 @@ from verifier.bounds.mwd.contraction_rules import (
 from verifier.bounds.mwd.contraction_threshold import coordinate_down, coordinate_range, high_distances, low_distances
 
 
-@njit(cache=True)
+@kept("contraction*.py")
 def forward(network, lower, upper, near_of, far_of):  # type: ignore[no-untyped-def]
     """Intersect every hidden range with the image of the one below; return False if one becomes empty.
 
@@ -44,7 +44,7 @@ def forward(network, lower, upper, near_of, far_of):  # type: ignore[no-untyped-
     return True
 
 
-@njit(cache=True)
+@kept("contraction*.py")
 def backward(network, lower, upper, near_of, far_of):  # type: ignore[no-untyped-def]
     """Contract the inputs of every hidden unit by its range, last layer first; return the greatest move, -1: empty."""
     moved = 0.0
@@ -65,7 +65,7 @@ def backward(network, lower, upper, near_of, far_of):  # type: ignore[no-untyped
     return moved
 
 
-@njit(cache=True)
+@kept("contraction*.py")
 def contract(network, lower, upper, tau, pair, shifts, sweeps, progress):  # type: ignore[no-untyped-def]
     """Contract a node in place; return False if it is refuted.
 
@@ -104,7 +104,7 @@ def contract(network, lower, upper, tau, pair, shifts, sweeps, progress):  # typ
     return True
 
 
-@njit(cache=True)
+@kept("contraction*.py")
 def evaluate(network, lower, upper, pair, shifts):  # type: ignore[no-untyped-def]
     """Return d_low - d_high at the midpoint of the pixels, in plain float64: <= 0 looks unsafe."""
     values = 0.5 * (lower[: network.inputs[0]] + upper[: network.inputs[0]])
@@ -126,7 +126,7 @@ def evaluate(network, lower, upper, pair, shifts):  # type: ignore[no-untyped-de
     return coordinate_down(z_low, pair[2], shifts[0]) - coordinate_down(z_high, pair[3], shifts[1])
 
 
-@njit(cache=True)
+@kept("contraction*.py")
 def choose(network, lower, upper, tau, pair, shifts, slack):  # type: ignore[no-untyped-def]
     """Return (layer, literal, threshold) of the unsatisfied clause with the fewest literals, nearest the output.
 

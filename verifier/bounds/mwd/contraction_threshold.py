@@ -10,8 +10,8 @@ at the coordinate -z - shift. Both mirrors are their own inverses.
 import math
 
 import numpy as np
-from numba import njit
 
+from encoders.kept_loops import kept
 from verifier.bounds.mwd.contraction_rules import LINEAR, NEGATED, PAD, TINY, Array, sum_down, sum_up
 
 # How the coordinate of a unit follows from its distance.
@@ -35,27 +35,28 @@ def compared_pair(kinds: Array, biases: Array, reference: int, other: int) -> tu
     return np.array([low, high, *modes]), np.array([biases[low], biases[high]])
 
 
-@njit(cache=True)
+@kept("contraction*.py")
 def mirrored_down(z: float) -> float:
     """Return a lower bound of sqrt(-ln(1 - exp(-z^2))), which falls from infinity at 0 to 0."""
     s = max(z, 0.0) ** 2 * (1.0 + PAD) + TINY
-    return max(0.0, _mirror(s) * (1.0 - 4.0 * PAD) - MIRROR_TINY)
+    least: float = _mirror(s) * (1.0 - 4.0 * PAD) - MIRROR_TINY
+    return max(0.0, least)
 
 
-@njit(cache=True)
+@kept("contraction*.py")
 def mirrored_up(z: float) -> float:
     """Return an upper bound of sqrt(-ln(1 - exp(-z^2)))."""
     s = max(z, 0.0) ** 2 * (1.0 - PAD)
     return math.inf if s < TINY else _mirror(s) * (1.0 + 4.0 * PAD) + MIRROR_TINY
 
 
-@njit(cache=True)
+@kept("contraction*.py")
 def _mirror(s: float) -> float:
     """Return sqrt(-ln(1 - exp(-s))) for s > 0, to a few units in the last place, or 0 where exp underflows."""
     return math.sqrt(-math.log1p(-math.exp(-s)) if s > 0.7 else -math.log(-math.expm1(-s)))
 
 
-@njit(cache=True)
+@kept("contraction*.py")
 def coordinate_down(z: float, mode: int, shift: float) -> float:
     """Return a lower bound of the coordinate of a unit at the distance z, or for a mirrored one the inverse."""
     if mode == DIRECT:
@@ -63,7 +64,7 @@ def coordinate_down(z: float, mode: int, shift: float) -> float:
     return mirrored_down(z) if mode == GAUSSIAN_MIRROR else sum_down(-z, -shift)
 
 
-@njit(cache=True)
+@kept("contraction*.py")
 def coordinate_up(z: float, mode: int, shift: float) -> float:
     """Return an upper bound of the same."""
     if mode == DIRECT:
@@ -71,7 +72,7 @@ def coordinate_up(z: float, mode: int, shift: float) -> float:
     return mirrored_up(z) if mode == GAUSSIAN_MIRROR else sum_up(-z, -shift)
 
 
-@njit(cache=True)
+@kept("contraction*.py")
 def coordinate_range(near: float, far: float, mode: int, shift: float) -> tuple[float, float]:
     """Return the range of a unit's coordinate over distances [near, far]."""
     if mode == DIRECT:
@@ -79,7 +80,7 @@ def coordinate_range(near: float, far: float, mode: int, shift: float) -> tuple[
     return coordinate_down(far, mode, shift), coordinate_up(near, mode, shift)
 
 
-@njit(cache=True)
+@kept("contraction*.py")
 def low_distances(tau: float, mode: int, shift: float) -> tuple[float, float]:
     """Return the range of z of a unit whose coordinate is at most tau."""
     if mode == DIRECT:
@@ -87,7 +88,7 @@ def low_distances(tau: float, mode: int, shift: float) -> tuple[float, float]:
     return max(0.0, coordinate_down(tau, mode, shift)), math.inf
 
 
-@njit(cache=True)
+@kept("contraction*.py")
 def high_distances(tau: float, mode: int, shift: float) -> tuple[float, float]:
     """Return the range of z of a unit whose coordinate is at least tau."""
     if mode == DIRECT:

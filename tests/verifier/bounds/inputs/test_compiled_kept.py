@@ -11,15 +11,15 @@ from verifier.bounds.inputs.compiled_tree import grown
 
 HOME = Path(compiled_tree.__file__).parent
 PART = """
-from verifier.bounds.inputs.compiled_layers import inner
-@inner
+from numba import njit
+@njit
 def part(x):
     return x + {}
 """
 WHOLE = """
 from compiled_part import part
-from verifier.bounds.inputs.compiled_layers import kept
-@kept
+from encoders.kept_loops import kept
+@kept("compiled*.py")
 def whole(x):
     return part(x)
 print(whole(1.0), sum(whole.stats.cache_hits.values()))
