@@ -25,8 +25,8 @@ FEW, BY_LOSS_IN_FEW = 32, 10
 # FEW where the network is held as its ops: with 32 a proof on a network of maps was not found in the time in which it
 # is with 4.
 FEW_OF_OPS = 4
-# Steps of ascent for the halves of a candidate.
-STEPS, STEPS_IN_FEW = 4, 8
+# Steps of ascent for the halves of a candidate: one where many subproblems wait, as each of these decides little.
+STEPS, STEPS_IN_FEW = 1, 8
 # Numbers that one array over all open units may hold while candidates are tried: 32 MiB.
 MOST_NUMBERS = 1 << 23
 # What a half counts that gains nothing, in shares of what the bound lacks.
