@@ -23,6 +23,7 @@ from verifier.certificates.input_tree import InputTree, check_tree, envelope_ref
 from verifier.certificates.sign_leaves import SignLeaves
 from verifier.certificates.sign_tree import SplitTree
 from verifier.certificates.split_program import SplitProgram, split_refusal
+from verifier.certificates.subtree_boxes import SubtreeBoxes, with_subtrees
 
 # Whoever makes a certificate lets bounds pass this share of the margin's reach, so that they do on machines that round
 # otherwise, too.
@@ -56,6 +57,7 @@ class Certificate:
     open_units: which units, of those of all hinges side by side, the leaves' columns are of.
     trees: one for each rival class.
     inputs: how the ball is divided by its inputs, for all rivals together; then there are neither boxes nor trees.
+    subtrees: boxes proved again under signs, for leaves that name them.
 
     It claims nothing until `check` has evaluated it: strength CHECKED, rigorous float64 arithmetic.
     """
@@ -69,6 +71,7 @@ class Certificate:
     open_units: np.ndarray
     trees: tuple[SplitTree, ...]
     inputs: InputTree | None = None
+    subtrees: tuple[SubtreeBoxes, ...] = ()
 
     @property
     def leaves(self) -> int:
@@ -110,12 +113,19 @@ class Certificate:
         """Raise CertificateError unless every array is of the kind and dimensions that the arithmetic takes."""
         places = [self.open_units, *(box.places for box in self.boxes)]
         places += [values for tree in self.trees for values in (tree.splits, tree.sets)]
+        places += [tree.boxes for tree in self.trees if tree.boxes is not None]
         numbers = [box.slopes for box in self.boxes]
         numbers += [values for tree in self.trees for values in (tree.slopes, tree.multipliers)]
         if self.inputs is not None:
             places.append(self.inputs.sides)
             marks = self.inputs.tightened
-            if self.trees or self.boxes or self.inputs.values.dtype != np.float64 or marks.dtype != bool:
+            if (
+                self.trees
+                or self.boxes
+                or self.subtrees
+                or self.inputs.values.dtype != np.float64
+                or marks.dtype != bool
+            ):
                 raise CertificateError(
                     "a ball is divided by its inputs, at numbers of float64 and with marks, or by signs, not by both"
                 )
@@ -160,7 +170,7 @@ class Certificate:
                     raise CertificateError(f"the slopes of {name!r} have shape {box.slopes.shape}")
                 program.tighten(name, box.places, box.slopes / STEPS)
         _check_places(self.open_units, program.units, "open units")
-        return program
+        return with_subtrees(program, self.open_units, self.subtrees)
 
     def _check_leaves(self, program: SplitProgram) -> None:
         """Evaluate the leaves of all trees, many side by side."""
@@ -171,6 +181,10 @@ class Certificate:
                 )
             if not 0 <= int(tree.sets.min(initial=0)) <= int(tree.sets.max(initial=0)) < len(tree.slopes):
                 raise CertificateError(f"class {tree.rival}: a leaf names numbers that are not there")
+            if tree.boxes is not None:
+                named = 0 <= int(tree.boxes.min(initial=0)) <= int(tree.boxes.max(initial=0)) <= len(self.subtrees)
+                if len(tree.boxes) != tree.leaves or not named:
+                    raise CertificateError(f"class {tree.rival}: a leaf names boxes that are not there")
         leaves = SignLeaves.of_trees(program, self.winner, self.open_units, self.trees)
         before = np.cumsum([0, *(len(tree.slopes) for tree in self.trees)])[leaves.of]
         sets = before + np.concatenate([tree.sets.astype(np.int64) for tree in self.trees])

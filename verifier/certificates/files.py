@@ -23,6 +23,7 @@ from verifier.certificates.input_tree import InputTree
 from verifier.certificates.packed import narrow, pack, unpack
 from verifier.certificates.shortened import shortened
 from verifier.certificates.sign_tree import SplitTree
+from verifier.certificates.subtree_boxes import SubtreeBoxes
 from verifier.fields import COUNT, NUMBER, TEXT, stated
 from verifier.npz import read_npz
 
@@ -31,6 +32,7 @@ SCHEMA = 2
 FOLDER = "certificates"
 # Bytes that the certificate of one answer may take; a larger file is neither written nor opened.
 MOST_BYTES = 1 << 26
+FLOATS = (np.float32, np.float64)
 
 
 class TooLong(ValueError):
@@ -76,12 +78,13 @@ def write_certificate(certificate: Certificate, folder: Path, index: int) -> Cer
         "boxes": [[box.name, *box.slopes.shape] for box in certificate.boxes],
         "trees": [[tree.rival, tree.leaves, len(tree.slopes)] for tree in certificate.trees],
     }  # fmt: skip
-    floats = (np.float32, np.float64)
+    if certificate.subtrees:
+        header["subtrees"] = [[each.before, len(each.units)] for each in certificate.subtrees]
     arrays = {"header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8),
-              "centre": narrow(certificate.centre, floats)}  # fmt: skip
+              "centre": narrow(certificate.centre, FLOATS)}  # fmt: skip
     if box is not None:
         ends = {"lower": box.lower, "upper": box.upper}
-        arrays |= {f"domain.{end}": narrow(values.numpy(), floats) for end, values in ends.items()}
+        arrays |= {f"domain.{end}": narrow(values.numpy(), FLOATS) for end, values in ends.items()}
     if certificate.inputs is not None:
         tree = certificate.inputs
         arrays |= {"inputs.sides": narrow(tree.sides), "inputs.values": tree.values, "inputs.tightened": tree.tightened}
@@ -108,7 +111,8 @@ def _sign_arrays(certificate: Certificate) -> dict[str, np.ndarray]:
     no_sets = np.zeros((0, len(certificate.open_units)))
     slopes = np.concatenate([no_sets, *(tree.slopes for tree in trees)])
     multipliers = np.concatenate([no_sets, *(tree.multipliers for tree in trees)])
-    return {
+    arrays = {} if not certificate.subtrees else _subtree_arrays(certificate)
+    return arrays | {
         "open_units": narrow(certificate.open_units),
         "boxes.places": narrow(np.concatenate([none, *(box.places for box in boxes)])),
         "boxes.slopes": np.concatenate([none, *(box.slopes.flatten() for box in boxes)]),
@@ -116,6 +120,39 @@ def _sign_arrays(certificate: Certificate) -> dict[str, np.ndarray]:
         "sets": narrow(np.concatenate([none, *(tree.sets for tree in trees)])),
         **pack(slopes, multipliers),
     }
+
+
+def _subtree_arrays(certificate: Certificate) -> dict[str, np.ndarray]:
+    """Return the arrays of boxes of subtrees, those of all subtrees one after the other, and of which leaves take."""
+    subtrees = certificate.subtrees
+    boxes = [np.zeros(tree.leaves, np.uint8) if tree.boxes is None else tree.boxes for tree in certificate.trees]
+    return {
+        "subtrees.signs": np.concatenate([each.signs for each in subtrees]).astype(np.int8),
+        "subtrees.units": narrow(np.concatenate([each.units for each in subtrees])),
+        "subtrees.slopes": narrow(np.concatenate([each.slopes.flatten() for each in subtrees])),
+        "subtrees.multipliers": narrow(np.concatenate([each.multipliers.flatten() for each in subtrees]), FLOATS),
+        "subtrees.leaves": narrow(np.concatenate(boxes)),
+    }
+
+
+def _subtrees(rows: list[list[int]], arrays: Mapping[str, np.ndarray], count: int) -> tuple[SubtreeBoxes, ...]:
+    """Return the boxes of subtrees; rows: what each narrows, and how many units it bounds; count: of open units."""
+    if not rows:
+        return ()
+    names = ("signs", "units", "slopes", "multipliers")
+    signs, units, slopes, multipliers = (_Reader(arrays[f"subtrees.{name}"]) for name in names)
+    made = list[SubtreeBoxes]()
+    for before, bounded in rows:
+        own, width = signs.take(count), 2 * bounded
+        made.append(
+            SubtreeBoxes(
+                int(before), own, units.take(bounded), slopes.take(width * count).reshape(width, count),
+                multipliers.take(width * count).reshape(width, count),
+            )
+        )  # fmt: skip
+    if not all(reader.done for reader in (signs, units, slopes, multipliers)):
+        raise ValueError("it holds more numbers than its subtrees take")
+    return tuple(made)
 
 
 def certificate_path(run: Path, named: str) -> Path:
@@ -166,15 +203,22 @@ def _certificate(arrays: dict[str, np.ndarray], index: int) -> Certificate:
     )
     splits, sets = _Reader(arrays["splits"]), _Reader(arrays["sets"])
     leaf_slopes, multipliers = map(_Reader, unpack(arrays))
+    subtrees = _subtrees(header.get("subtrees", []), arrays, len(arrays["open_units"]))
+    boxes_of = _Reader(arrays["subtrees.leaves"]) if subtrees else None
     trees = tuple(
         SplitTree(
-            rival, splits.take(2 * leaves - 1), leaf_slopes.take(count), multipliers.take(count), sets.take(leaves)
+            rival,
+            splits.take(2 * leaves - 1),
+            leaf_slopes.take(count),
+            multipliers.take(count),
+            sets.take(leaves),
+            None if boxes_of is None else boxes_of.take(leaves),
         )
         for rival, leaves, count in header["trees"]
     )
     if not all(reader.done for reader in (places, slopes, splits, sets, leaf_slopes, multipliers)):
         raise ValueError("it holds more numbers than its boxes and trees take")
-    return Certificate(*claim, boxes, arrays["open_units"], trees)
+    return Certificate(*claim, boxes, arrays["open_units"], trees, None, subtrees)
 
 
 class _Reader:

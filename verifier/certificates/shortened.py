@@ -96,10 +96,11 @@ class _Whole:
         leaf = self.splits == LEAF
         pairs = np.flatnonzero(~leaf[:-2] & leaf[1:-1] & leaf[2:])
         first = leaf.cumsum()[pairs]
-        parents = self.leaves[first]
-        parents.signs[np.arange(len(pairs)), self.splits[pairs]] = 0
         which = np.full(len(pairs), -1)
         for half in (1, 0):
+            # Boxes that hold in the half alone prove nothing of the whole: bounds with them are infinite below there.
+            parents = self.leaves[first + half]
+            parents.signs[np.arange(len(pairs)), self.splits[pairs]] = 0
             which[_above(parents, self.slopes[first + half], self.multipliers[first + half])] = half
         done = which >= 0
         if not done.any():
@@ -121,7 +122,8 @@ class _Whole:
         for number, tree in enumerate(like):
             kept, sets = np.unique(owners[self.leaves.of == number], return_inverse=True)
             splits = self.splits[self.tree == number]
-            trees.append(SplitTree(tree.rival, splits, slopes[kept], multipliers[kept], sets.astype(np.int32)))
+            boxes = None if self.leaves.boxes is None else self.leaves.boxes[self.leaves.of == number]
+            trees.append(SplitTree(tree.rival, splits, slopes[kept], multipliers[kept], sets.astype(np.int32), boxes))
         return tuple(trees)
 
 

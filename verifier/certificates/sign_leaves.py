@@ -22,7 +22,7 @@ class SignLeaves:
     """Subproblems of a ball, each with the row of the output that is bounded on it.
 
     rows: `(rivals, outputs)`. open_units: which of all hinge units numbers are of. of: `(leaves,)`, which row each is
-    about. signs: `(leaves, units)`.
+    about. signs: `(leaves, units)`. boxes: `(leaves,)`, which of the program's boxes it takes; None for one.
     """
 
     program: SplitProgram
@@ -30,6 +30,7 @@ class SignLeaves:
     open_units: np.ndarray
     of: np.ndarray
     signs: np.ndarray
+    boxes: np.ndarray | None = None
     # The greatest |row| `(rivals,)` that the boxes of outputs allow.
     reach: np.ndarray = field(init=False)
 
@@ -48,14 +49,18 @@ class SignLeaves:
         rows[:, winner] = 1.0
         of = np.repeat(np.arange(len(trees)), [tree.leaves for tree in trees])
         signs = [leaf_signs(tree.splits, program.units) for tree in trees]
-        return cls(program, rows, open_units, of, np.concatenate(signs))
+        boxes = None
+        if program.signs is not None:
+            boxes = np.concatenate([np.zeros(t.leaves, np.int32) if t.boxes is None else t.boxes for t in trees])
+        return cls(program, rows, open_units, of, np.concatenate(signs), boxes)
 
     def __len__(self) -> int:
         return len(self.of)
 
     def __getitem__(self, leaves: np.ndarray | slice) -> SignLeaves:
         """Return some of the leaves."""
-        return SignLeaves(self.program, self.rows, self.open_units, self.of[leaves], self.signs[leaves])
+        boxes = None if self.boxes is None else self.boxes[leaves]
+        return SignLeaves(self.program, self.rows, self.open_units, self.of[leaves], self.signs[leaves], boxes)
 
     def bounds(self, slopes: np.ndarray, multipliers: np.ndarray, sets: np.ndarray | None = None) -> np.ndarray:
         """Return lower bounds `(leaves,)`, proved whatever the numbers are.
@@ -69,9 +74,8 @@ class SignLeaves:
             chosen = piece if sets is None else sets[piece]
             signs = self.signs[piece]
             kept = along_signs(multipliers[chosen], signs[:, self.open_units])
-            found.append(
-                leaf_bounds(self.program, self.rows[self.of[piece]], signs, self.open_units, slopes[chosen], kept)
-            )
+            rows, boxes = self.rows[self.of[piece]], None if self.boxes is None else self.boxes[piece]
+            found.append(leaf_bounds(self.program, rows, signs, self.open_units, slopes[chosen], kept, boxes))
         return np.concatenate(found) if found else np.zeros(0)
 
 
@@ -82,10 +86,14 @@ def leaf_bounds(
     open_units: np.ndarray,
     slopes: np.ndarray,
     multipliers: np.ndarray,
+    boxes: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return lower bounds `(leaves,)` of a row of the output; row: `(outputs,)` or `(leaves, outputs)`."""
+    """Return lower bounds `(leaves,)` of a row of the output; row: `(outputs,)` or `(leaves, outputs)`.
+
+    boxes: `(leaves,)`, which of the program's boxes each takes; may be left out where there is one.
+    """
     count = len(signs)
     all_slopes, all_multipliers = np.zeros((count, program.units)), np.zeros((count, program.units))
     all_slopes[:, open_units], all_multipliers[:, open_units] = slopes, multipliers
     rows = np.broadcast_to(row, (count, row.shape[-1]))
-    return program.bounds(program.network.output.name, rows, signs, all_slopes, all_multipliers)
+    return program.bounds(program.network.output.name, rows, signs, all_slopes, all_multipliers, boxes)

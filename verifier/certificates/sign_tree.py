@@ -22,7 +22,8 @@ class SplitTree:
     where it is at least zero, then the one where it is at most zero; -1 for a leaf.
 
     slopes, multipliers: `(sets, open units)`, where the multiplier of a unit that a leaf splits is counted times its
-    sign there. sets: `(leaves,)`, the row of these that proves each leaf, in the order of the splits.
+    sign there. sets: `(leaves,)`, the row of these that proves each leaf, in the order of the splits. boxes:
+    `(leaves,)`, the boxes that each takes, 0 for those of the ball, else those of a subtree; None for all 0.
     """
 
     rival: int
@@ -30,6 +31,7 @@ class SplitTree:
     slopes: np.ndarray
     multipliers: np.ndarray
     sets: np.ndarray
+    boxes: np.ndarray | None = None
 
     @property
     def leaves(self) -> int:
@@ -38,7 +40,13 @@ class SplitTree:
 
     @classmethod
     def of_leaves(
-        cls, rival: int, splits: np.ndarray, slopes: np.ndarray, multipliers: np.ndarray, open_units: np.ndarray
+        cls,
+        rival: int,
+        splits: np.ndarray,
+        slopes: np.ndarray,
+        multipliers: np.ndarray,
+        open_units: np.ndarray,
+        boxes: np.ndarray | None = None,
     ) -> SplitTree:
         """Return the tree with numbers `(leaves, open units)` of every leaf's own, whose multipliers are as they stand.
 
@@ -46,7 +54,9 @@ class SplitTree:
         """
         units = 1 + max(int(open_units.max(initial=LEAF)), int(splits.max(initial=LEAF)))
         signs = leaf_signs(splits, units)[:, open_units]
-        return cls(rival, splits, slopes, along_signs(multipliers, signs), np.arange(len(slopes), dtype=np.int32))
+        return cls(
+            rival, splits, slopes, along_signs(multipliers, signs), np.arange(len(slopes), dtype=np.int32), boxes
+        )
 
     def numbers(self, leaves: slice | np.ndarray, signs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return (slopes, multipliers) `(k, open units)` of some leaves as they stand; signs: theirs, of open units."""

@@ -11,6 +11,9 @@ off x >= 0, -1 x <= 0, 0 leaves x in its box.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from scipy.sparse import csr_array
@@ -25,6 +28,7 @@ from verifier.certificates.sweep import Ends, Equations, HingeRows, ProgramRows,
 
 # Numbers that one array over all columns may hold while units are bounded side by side: 32 MiB.
 PART_ENTRIES = 1 << 22
+ENDS = ("lower", "upper")
 
 
 def split_refusal(network: Network) -> Node | None:
@@ -53,6 +57,8 @@ class SplitProgram:
         self.boxes: dict[str, Box] = {INPUT: Box.unchecked(box.lower.cpu(), box.upper.cpu())}
         self.hinges: list[HingeRows] = []
         self.units = 0
+        # By box, the signs `(boxes, units)` under which alone its ends hold; None: everywhere in its box of the input.
+        self.signs: np.ndarray | None = None
         self._blocks: list[Equations | HingeRows] = []
         self._entries: dict[str, np.ndarray] = {INPUT: np.zeros(box.lower[0].numel(), dtype=np.int64)}
         self._left = list(self.network.nodes)
@@ -141,8 +147,76 @@ class SplitProgram:
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             done = Sweep(self._rows(), name, rows, signs, slopes, multipliers, of)
             bounds = done.bound()
+        if self.signs is not None and of is not None:
+            needed = self.signs[of]
+            given = np.zeros_like(needed) if signs is None else signs
+            bounds = np.where(((needed == 0) | (needed == given)).all(axis=1), bounds, -np.inf)
         inputs = self._entries[INPUT]
         return bounds, done.reduced.get(INPUT, np.zeros((len(rows), len(inputs))))
+
+    # ---------------------------------------------------------------------------------------------- boxes under signs
+
+    def unit_ends(self, units: np.ndarray) -> Ends:
+        """Return the ends `(boxes, k)` of what some units `(k,)` of all hinge units read."""
+        ends = [self._ends(hinge.source) for hinge in self.hinges]
+        lower, upper = (np.concatenate([end[i] for end in ends], axis=1)[:, units] for i in range(2))
+        return lower, upper
+
+    def on_box(self, box: int) -> SplitProgram:
+        """Return a program of the same rows on one of the boxes; all nodes must be in.
+
+        What it proves holds under the signs under which that box does: its caller answers for these.
+        """
+        made = copy.copy(self)
+        made.signs = None
+        made.boxes = {name: Box.unchecked(at.lower[[box]], at.upper[[box]]) for name, at in self.boxes.items()}
+        return made
+
+    def under(self, signs: np.ndarray) -> SplitProgram:
+        """Return the program on its one box, cut to where the units have given signs `(units,)`, as of `on_box`."""
+        made = self.on_box(0)
+        for hinge in made.hinges:
+            lower, upper = made._ends(hinge.source)
+            own = signs[hinge.units]
+            made._meet(hinge.source, np.where(own > 0, 0.0, lower), np.where(own < 0, 0.0, upper))
+        return made
+
+    def narrow(self, hinge: HingeRows, places: np.ndarray, slopes: np.ndarray, multipliers: np.ndarray) -> None:
+        """Meet the one box of what a hinge reads with bounds of some units there, of a program that `under` returned.
+
+        places: `(k,)`, all different; slopes, multipliers: `(2 k, units)`, those of the bounds of the units, then of
+        their negatives.
+        """
+        lower, upper = (end.copy() for end in self._ends(hinge.source))
+        count, each = len(places), np.arange(len(places))
+        rows = np.zeros((2 * count, lower.shape[1]))
+        rows[each, places], rows[each + count, places] = 1.0, -1.0
+        bounds = self.bounds(hinge.source, rows, None, slopes, multipliers)
+        lower[0, places], upper[0, places] = bounds[:count], -bounds[count:]
+        self._meet(hinge.source, lower, upper)
+
+    def _meet(self, name: str, lower: np.ndarray, upper: np.ndarray) -> None:
+        """Meet the one box of a node with other ends `(1, values)`.
+
+        Ends stay within the box as it was. They cross only where no point has the signs: then any bound holds.
+        """
+        low, high = self._ends(name)
+        lower, upper = np.minimum(np.maximum(low, lower), high), np.maximum(np.minimum(high, upper), low)
+        shape = self.boxes[name].lower.shape
+        self.boxes[name] = Box.unchecked(torch.from_numpy(lower).reshape(shape), torch.from_numpy(upper).reshape(shape))
+
+    def joined(self, others: Sequence[SplitProgram], signs: np.ndarray) -> SplitProgram:
+        """Return the program with the boxes of others after its own; signs: `(others, units)`, where these hold."""
+        made = copy.copy(self)
+        programs = (self, *others)
+        made.boxes = {
+            name: Box.unchecked(*(torch.cat([getattr(each.boxes[name], end) for each in programs]) for end in ENDS))
+            for name in self.boxes
+        }
+        count = len(self.boxes[INPUT].lower)
+        own = np.zeros((count, self.units), dtype=np.int8) if self.signs is None else self.signs
+        made.signs = np.concatenate([own, signs])
+        return made
 
     # ------------------------------------------------------------------------------------------------- making the rows
 

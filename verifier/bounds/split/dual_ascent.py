@@ -53,11 +53,12 @@ class Lines:
         return cls(lower, upper, slope, offset, least, span, width)
 
     def split(self, signs: Tensor, left: Tensor) -> Lines:
-        """Return the lines on the subproblems of the given signs `(batch, units)` of units that are all open here."""
+        """Return the lines on the subproblems of signs `(batch, units)`: of open units, or as boxes say."""
         right, whole = signs > 0, (signs == 0).to(self.slope.dtype)
         known = torch.where(right, 1.0, left)
         return Lines(
-            torch.where(right, 0.0, self.lower), torch.where(signs < 0, 0.0, self.upper),
+            torch.where(right, self.lower.clamp(min=0), self.lower),
+            torch.where(signs < 0, self.upper.clamp(max=0), self.upper),
             torch.lerp(known, self.slope, whole), self.offset * whole, torch.lerp(known, self.least, whole),
             self.span * whole, self.width.expand_as(whole),
         )  # fmt: skip

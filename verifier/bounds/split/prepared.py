@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from encoders.box import Box
-from encoders.network import Network
+from encoders.network import INPUT, Network
 from encoders.passes import expand_max_pools
 from encoders.region import BallRegion
 from encoders.scaling import exponents
@@ -75,10 +75,11 @@ def split_question(network: Network, region: BallRegion, winner: int) -> SplitQu
 class PreparedBall:
     """A question with what every subproblem of its ball shares.
 
-    program: holds all nodes, their boxes proved by the slopes in `boxes`. reach: the greatest |row| `(rivals,)` of the
-    boxes; output: the exponent of the margins' unit. all_stages: float32, in units; ascent: over the open units alone,
-    whose places among all units are `open_units` and whose lines on the whole ball are `lines`. known_slopes: of all
-    hinges on the whole ball, those of open units being of their line above. rows: of the question, float32.
+    program: holds all nodes, their boxes proved by the slopes in `boxes`, and after them those of subtrees. reach: the
+    greatest |row| `(rivals,)` of the boxes; output: the exponent of the margins' unit. all_stages: float32, in units;
+    ascent: over the open units alone, whose places among all units are `open_units` and whose lines on all boxes of the
+    program are `lines`. known_slopes: of all hinges on the whole ball, those of open units being of their line above.
+    rows: of the question, float32.
     """
 
     question: SplitQuestion
@@ -93,9 +94,20 @@ class PreparedBall:
     known_slopes: Tensor
     rows: Tensor
 
-    def split_lines(self, signs: Tensor) -> Lines:
-        """Return the lines of the open units on subproblems of the given signs `(batch, open units)`."""
-        return self.lines.split(signs, self.ascent.left)
+    def split_lines(self, signs: Tensor, boxes: Tensor | None = None) -> Lines:
+        """Return the lines of the open units on subproblems of given signs `(batch, open units)`.
+
+        boxes: `(batch,)`, which boxes each takes; None for those of the ball.
+        """
+        own = self.lines[:1] if boxes is None or len(self.lines.lower) == 1 else self.lines[boxes]
+        return own.split(signs, self.ascent.left)
+
+    def lines_on(self, program: SplitProgram) -> Lines:
+        """Return the lines of the open units on all boxes of a program."""
+        left = torch.zeros(program.units)
+        for hinge in program.hinges:
+            left[hinge.units] = hinge.left
+        return _lines(self.question, program, left).at(self.open_units)
 
     def on_all_units(self, values: Tensor) -> Tensor:
         """Return values `(batch, open units)` placed among all units, the others zero."""
@@ -112,13 +124,22 @@ class PreparedBall:
         in_own_units: np.ndarray = narrow if np.array_equal(narrow, exact) else exact
         return in_own_units
 
-    def proved(self, rows: np.ndarray, signs: Tensor, slopes: np.ndarray, multipliers: np.ndarray) -> np.ndarray:
+    def proved(
+        self,
+        rows: np.ndarray,
+        signs: Tensor,
+        slopes: np.ndarray,
+        multipliers: np.ndarray,
+        boxes: Tensor | None = None,
+    ) -> np.ndarray:
         """Return a mask of the subproblems that numbers `(batch, open units)` prove, in the network's own units.
 
         rows: `(batch,)`, which row each is about; signs: `(batch, open units)`.
+        boxes: `(batch,)`, which each takes, None for those of the ball.
         """
         placed, open_units = self.on_all_units(signs).numpy(), self.open_units.numpy()
-        bounds = leaf_bounds(self.program, self.question.rows[rows], placed, open_units, slopes, multipliers)
+        of = None if boxes is None or self.program.signs is None else boxes.numpy()
+        bounds = leaf_bounds(self.program, self.question.rows[rows], placed, open_units, slopes, multipliers, of)
         is_proved: np.ndarray = bounds > SLACK * self.reach[rows]
         return is_proved
 
@@ -194,10 +215,11 @@ def _box_slopes(whole: DualAscent, name: str, places: np.ndarray, lines: Lines, 
 
 def _lines(question: SplitQuestion, program: SplitProgram, left: Tensor) -> Lines:
     """Return the lines of all hinges that a program holds so far; those of the others are flat."""
-    lower, upper = torch.zeros(1, len(left)), torch.zeros(1, len(left))
+    count = len(program.boxes[INPUT].lower)
+    lower, upper = torch.zeros(count, len(left)), torch.zeros(count, len(left))
     for hinge in program.hinges:
         box = program.boxes[hinge.source]
         exponent = -question.units.units[hinge.units]
-        lower[0, hinge.units] = torch.ldexp(box.lower.flatten(), exponent).float()
-        upper[0, hinge.units] = torch.ldexp(box.upper.flatten(), exponent).float()
+        lower[:, hinge.units] = torch.ldexp(box.lower.unsqueeze(-1).flatten(1), exponent).float()
+        upper[:, hinge.units] = torch.ldexp(box.upper.unsqueeze(-1).flatten(1), exponent).float()
     return Lines.on(lower, upper, left)

@@ -23,24 +23,28 @@ from encoders.region import BallRegion
 from verifier.bounds.margin_known import margin_known
 from verifier.bounds.split.branching import Gains, divided
 from verifier.bounds.split.descents import Attack, attacked
-from verifier.bounds.split.dual_ascent import Lines
 from verifier.bounds.split.open_subproblem import Why, sentence
 from verifier.bounds.split.prepared import PreparedBall, first_slopes, prepare, split_question
 from verifier.bounds.split.settled import settled
+from verifier.bounds.split.stages import StagedNetwork
+from verifier.bounds.split.subproblem_ascent import GOAL, ascended
 from verifier.bounds.split.subproblems import Forest, Subproblems, SubproblemStore
+from verifier.bounds.split.subtrees import in_subtrees
 from verifier.budget import Budget
 from verifier.certificates.certificate import Certificate
+from verifier.certificates.subtree_boxes import SubtreeBoxes, most_subtrees
 from verifier.verdict import Telling
 
 # Subproblems that are bounded side by side.
 BATCH = 256
 # Steps of ascent: for boxes and whole balls, from which all subproblems start, and for subproblems.
 ROOT_STEPS, SUBPROBLEM_STEPS = 20, 10
-# Subproblems with so many splits that are still open take so many more: they lie beside the border of the ball, where
-# what is missing is little, and every split that is spared counts.
-MORE_STEPS = ((12, 10), (32, 40))
-# Ascent ends once all bounds pass this share of the margin's unit, its reach rounded up to a power of two.
-GOAL = 1e-5
+# Boxes are proved again for subproblems so many splits below those where theirs were.
+SUBTREE_SPLITS = 6
+# Networks of fewer hinges keep the boxes of the ball.
+SUBTREE_HINGES = 3
+# Numbers that the boxes of all subtrees may take together in a certificate.
+MOST_NUMBERS = 1 << 25
 # So many batches all descend, then one of so many: later they cost a quarter of the time and rarely find anything.
 DESCENTS = 5
 # Subproblems with all signs known that may stay open before the search ends: the first one rules a proof out.
@@ -142,6 +146,9 @@ class _Search:
         # Of subproblems with all signs known: why they are open, and how many were not asked about any more.
         self.ties: list[Why] = []
         self.skipped = 0
+        # Numbers of the boxes of subtrees, and how many signs were known where each was made, the ball first.
+        self.subtrees: list[SubtreeBoxes] = []
+        self.depths = torch.zeros(1, dtype=torch.int64)
 
     def root(self) -> Subproblems:
         """Return the whole ball, once for each rival."""
@@ -149,7 +156,8 @@ class _Search:
         numbers = torch.arange(count)
         slopes = first_slopes(self.ball.lines).expand(count, -1)
         nothing = torch.zeros(count, units)
-        return Subproblems(torch.full((count,), -torch.inf), numbers, numbers, nothing.to(torch.int8), slopes, nothing)
+        boxes, signs = torch.zeros_like(numbers), nothing.to(torch.int8)
+        return Subproblems(torch.full((count,), -torch.inf), numbers, numbers, boxes, signs, slopes, nothing)
 
     def run(self, remaining: tuple[Subproblems, Tensor] | None, most_subproblems: int) -> SplitAnswer:
         """Split subproblems until none is left, or so many have been bounded in all runs.
@@ -177,7 +185,27 @@ class _Search:
             remaining = self.worked_off(store.take(BATCH), SUBPROBLEM_STEPS)
             if remaining is None:
                 return self.answer(falsified=True)
+            remaining = self._in_subtrees(*remaining)
+            if remaining is None:
+                return self.answer(falsified=True)
         return self.ended
+
+    def _in_subtrees(self, subproblems: Subproblems, losses: Tensor) -> tuple[Subproblems, Tensor] | None:
+        """Prove boxes again for subproblems that are so many splits below theirs, and bound these again."""
+        depths = (subproblems.signs != 0).sum(dim=1) - self.depths[subproblems.boxes]
+        deep = depths >= SUBTREE_SPLITS
+        network, size = self.ball.ascent.network, sum(each.size for each in self.subtrees)
+        is_deep = isinstance(network, StagedNetwork) and len(network.hinges) >= SUBTREE_HINGES
+        most = most_subtrees(self.ball.program) - len(self.subtrees)
+        if not is_deep or not 0 < int(deep.sum()) <= most or size > MOST_NUMBERS:
+            return subproblems, losses
+        self.ball, below, numbers = in_subtrees(self.ball, subproblems[deep], losses[deep])
+        self.subtrees += numbers
+        self.depths = torch.cat([self.depths, (below.signs != 0).sum(dim=1)])
+        remaining = self.worked_off(below, SUBPROBLEM_STEPS)
+        if remaining is None:
+            return None
+        return subproblems[~deep].joined(remaining[0]), torch.cat([losses[~deep], remaining[1]])
 
     def answer(self, reason: str = "", falsified: bool = False, telling: Telling = Telling.LIMIT) -> SplitAnswer:
         """Return the answer with what was spent, and the certificate if nothing is open."""
@@ -187,7 +215,7 @@ class _Search:
             trees = tuple(self.forest.tree(number, rival, open_units) for number, rival in enumerate(question.rivals))
             certificate = Certificate(
                 question.digest, question.region.centre[0].numpy(), float(question.region.radius[0]),
-                question.region.domain, question.winner, ball.boxes, open_units, trees,
+                question.region.domain, question.winner, ball.boxes, open_units, trees, None, tuple(self.subtrees),
             )  # fmt: skip
         return SplitAnswer(
             certificate, falsified, reason, self.effort.subproblems, self.effort.programs, len(ball.open_units),
@@ -204,8 +232,8 @@ class _Search:
         ball, effort = self.ball, self.effort
         effort.subproblems += len(subproblems)
         effort.batches += 1
-        rows, lines = ball.rows[subproblems.rows], ball.split_lines(subproblems.signs)
-        bounds, slopes, multipliers = _ascended(ball, subproblems, rows, lines, steps)
+        rows, lines = ball.rows[subproblems.rows], ball.split_lines(subproblems.signs, subproblems.boxes)
+        bounds, slopes, multipliers = ascended(ball, subproblems, rows, lines, steps)
         ended = ball.ascent.evaluate(ball.ascent.network.output, rows, lines, slopes, multipliers)
         descend = effort.batches <= DESCENTS or effort.batches % DESCENTS == 0
         if attacked(ball, self.attack, ended.points, subproblems.rows, descend):
@@ -244,7 +272,9 @@ class _Search:
             if isinstance(outcome, Why):
                 self.ties.append(outcome)
             else:
-                self.forest.close(int(subproblems.nodes[i]), outcome.slopes, outcome.multipliers)
+                self.forest.close(
+                    int(subproblems.nodes[i]), outcome.slopes, outcome.multipliers, int(subproblems.boxes[i])
+                )
         return False
 
     def _closed(self, subproblems: Subproblems) -> Tensor:
@@ -254,9 +284,9 @@ class _Search:
         if len(places):
             likely = subproblems[places]
             slopes, multipliers = likely.slopes.numpy(), self.ball.exact_multipliers(likely.multipliers)
-            proved = self.ball.proved(likely.rows.numpy(), likely.signs, slopes, multipliers)
+            proved = self.ball.proved(likely.rows.numpy(), likely.signs, slopes, multipliers, likely.boxes)
             for i in np.flatnonzero(proved).tolist():
-                self.forest.close(int(likely.nodes[i]), slopes[i], multipliers[i])
+                self.forest.close(int(likely.nodes[i]), slopes[i], multipliers[i], int(likely.boxes[i]))
             closed[places[torch.from_numpy(proved)]] = True
         return closed
 
@@ -265,30 +295,3 @@ class _Search:
         nodes, units = both.nodes[::2].tolist(), self.ball.open_units[splits].tolist()
         firsts = torch.tensor([self.forest.split(node, unit) for node, unit in zip(nodes, units, strict=True)])
         return replace(both, nodes=(firsts[:, None] + torch.arange(2)).flatten())
-
-
-def _ascended(
-    ball: PreparedBall, subproblems: Subproblems, rows: Tensor, lines: Lines, steps: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (bounds, slopes, multipliers) after some steps of ascent, and more for subproblems of many splits."""
-    ascent, stage = ball.ascent, ball.ascent.network.output
-    bounds, slopes, multipliers = (
-        numbers.clone() for numbers in (subproblems.bounds, subproblems.slopes, subproblems.multipliers)
-    )
-
-    def ascend(places: Tensor, count: int) -> None:
-        found, slopes[places], moved = ascent.ascend(
-            stage, rows[places], lines[places], slopes[places], multipliers[places], count, GOAL
-        )
-        assert moved is not None
-        bounds[places], multipliers[places] = found.nan_to_num(-torch.inf, torch.inf, -torch.inf), moved
-
-    moving = torch.nonzero(bounds <= GOAL).squeeze(1)
-    if len(moving):
-        ascend(moving, steps)
-    depths = (subproblems.signs != 0).sum(dim=1)
-    for depth, more in MORE_STEPS:
-        deep = torch.nonzero((bounds <= 0) & (depths >= depth)).squeeze(1)
-        if len(deep):
-            ascend(deep, more)
-    return bounds, slopes, multipliers

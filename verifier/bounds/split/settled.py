@@ -30,13 +30,13 @@ def settled(ball: PreparedBall, subproblem: Subproblems, attack: Attack, budget:
     question, rows = ball.question, subproblem.rows.numpy()
     row, reach = question.rows[rows[0]], float(ball.reach[rows[0]])
     piece_slopes = ball.known_slopes.clone()
-    piece_slopes[ball.open_units] = ball.split_lines(subproblem.signs).slope[0]
+    piece_slopes[ball.open_units] = ball.split_lines(subproblem.signs, subproblem.boxes).slope[0]
     signs = ball.on_all_units(subproblem.signs)[0]
     solution = solve_piece(question.stages, question.region.enclosure(), piece_slopes, signs, row, budget)
     slopes = subproblem.slopes.numpy().astype(np.float64)
     for multipliers in solution.multipliers:
         open_multipliers = multipliers[None, ball.open_units.numpy()]
-        if ball.proved(rows, subproblem.signs, slopes, open_multipliers)[0]:
+        if ball.proved(rows, subproblem.signs, slopes, open_multipliers, subproblem.boxes)[0]:
             return Leaf(slopes[0], open_multipliers[0])
     point = None if solution.point is None else solution.point.reshape(question.network.input_shape)
     if point is not None and attack(point.unsqueeze(0)):

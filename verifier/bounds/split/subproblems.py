@@ -21,13 +21,15 @@ BLOCK = 1024
 class Subproblems:
     """Some subproblems side by side.
 
-    bounds, nodes, rows: `(batch,)`, the best lower bound so far, the node of a tree, and which row is bounded. signs,
-    slopes, multipliers: `(batch, open units)`, see `verifier.certificates.split_program`.
+    bounds, nodes, rows: `(batch,)`, the best lower bound so far, the node of a tree, and which row is bounded. boxes:
+    `(batch,)`, which boxes it takes, 0 for those of the ball. signs, slopes, multipliers: `(batch, open units)`, see
+    `verifier.certificates.split_program`; signs are those of splits and those that the boxes imply.
     """
 
     bounds: Tensor
     nodes: Tensor
     rows: Tensor
+    boxes: Tensor
     signs: Tensor
     slopes: Tensor
     multipliers: Tensor
@@ -37,6 +39,10 @@ class Subproblems:
 
     def __getitem__(self, rows: Tensor | slice) -> Subproblems:
         return Subproblems(*(getattr(self, field.name)[rows] for field in fields(Subproblems)))
+
+    def joined(self, other: Subproblems) -> Subproblems:
+        """Return these subproblems, then others."""
+        return Subproblems(*(torch.cat([getattr(each, at.name) for each in (self, other)]) for at in fields(self)))
 
 
 class SubproblemStore:
@@ -102,7 +108,7 @@ class Forest:
         # By node: the unit that is split, and the node of the subproblem where it is at least zero; the other half is
         # the next.
         self._splits: list[tuple[int, int]] = [(LEAF, LEAF)] * rows
-        self._leaves: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._leaves: dict[int, tuple[np.ndarray, np.ndarray, int]] = {}
 
     def split(self, node: int, unit: int) -> int:
         """Cut a node at a unit and return the node of its first half; that of the second is the next number."""
@@ -111,9 +117,9 @@ class Forest:
         self._splits += [(LEAF, LEAF)] * 2
         return first
 
-    def close(self, node: int, slopes: np.ndarray, multipliers: np.ndarray) -> None:
-        """Keep the numbers `(open units,)` that prove a leaf."""
-        self._leaves[node] = (slopes, multipliers)
+    def close(self, node: int, slopes: np.ndarray, multipliers: np.ndarray, boxes: int = 0) -> None:
+        """Keep the numbers `(open units,)` that prove a leaf, and which boxes it takes."""
+        self._leaves[node] = (slopes, multipliers, boxes)
 
     def tree(self, row: int, rival: int, open_units: np.ndarray) -> SplitTree:
         """Return the tree of a row all of whose leaves are closed; open_units: their places among all hinge units."""
@@ -126,5 +132,6 @@ class Forest:
                 leaves.append(self._leaves[node])
             else:
                 stack += [first + 1, first]
-        slopes, multipliers = (np.stack(numbers) for numbers in zip(*leaves, strict=True))
-        return SplitTree.of_leaves(rival, np.array(splits, dtype=np.int32), slopes, multipliers, open_units)
+        slopes, multipliers, boxes = (np.stack(numbers) for numbers in zip(*leaves, strict=True))
+        own = boxes.astype(np.int32) if boxes.any() else None
+        return SplitTree.of_leaves(rival, np.array(splits, dtype=np.int32), slopes, multipliers, open_units, own)

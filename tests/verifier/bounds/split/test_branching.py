@@ -37,7 +37,7 @@ def random_subproblems(ball: PreparedBall, count: int, generator: torch.Generato
     )
     assert multipliers is not None
     assert not bool(multipliers[signs == 0].any())
-    return Subproblems(bounds, torch.arange(count), rows, signs, slopes, multipliers)
+    return Subproblems(bounds, torch.arange(count), rows, torch.zeros_like(rows), signs, slopes, multipliers)
 
 
 def losses_of(ball: PreparedBall, subproblems: Subproblems) -> torch.Tensor:

@@ -16,7 +16,7 @@ def subproblems_of(bounds: np.ndarray, numbers: np.ndarray, units: int = 3) -> S
     nodes = torch.from_numpy(numbers.astype(np.int64))
     each = nodes[:, None] + 0.25 * torch.arange(units)
     signs = (nodes[:, None] // 3 ** torch.arange(units) % 3 - 1).to(torch.int8)
-    return Subproblems(torch.from_numpy(bounds.astype(np.float32)), nodes, nodes % 7, signs, each, -each)
+    return Subproblems(torch.from_numpy(bounds.astype(np.float32)), nodes, nodes % 7, nodes % 5, signs, each, -each)
 
 
 def assert_whole(subproblems: Subproblems, bounds: dict[int, float]) -> None:
