@@ -13,12 +13,18 @@ from numba import njit
 
 
 def kept(pattern: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Return what compiles a loop made of loops in the files of a pattern beside its own; options: of numba's njit."""
+    """Return what compiles a loop made of loops in the files of a pattern beside its own; options: of numba's njit.
+
+    Where no folder can be written, neither beside the file nor the user's own for caches, nothing is kept.
+    """
 
     def compiled(loop: Callable[..., Any]) -> Any:
         sources = sorted(Path(loop.__code__.co_filename).parent.glob(pattern))
         digests = b"".join(hashlib.sha256(source.read_bytes()).digest() for source in sources)
         loop.__qualname__ = f"{loop.__name__}-{hashlib.sha256(digests).hexdigest()[:16]}"
-        return njit(cache=True, **options)(loop)
+        try:
+            return njit(cache=True, **options)(loop)
+        except RuntimeError:
+            return njit(**options)(loop)
 
     return compiled

@@ -16,9 +16,9 @@ import functools
 from collections.abc import Callable
 from typing import Any, cast
 
-import numba
 import numpy as np
 
+from encoders.kept_loops import kept
 from encoders.layers.mwd_numba_instructions import (
     bits,
     flipped,
@@ -41,12 +41,9 @@ Loop = Callable[..., Any]
 
 
 def _compiled(function: Loop, fast: bool) -> Loop:
-    """Return the loop compiled at first use, kept on disk where some cache folder can be written."""
+    """Return the loop compiled at first use."""
     options: dict[str, Any] = {"nogil": True, "fastmath": FAST if fast else False, "error_model": "numpy"}
-    try:
-        return cast(Loop, numba.njit(cache=True, **options)(function))
-    except RuntimeError:  # no place for a cache: neither beside this file nor in the user's cache folder
-        return cast(Loop, numba.njit(**options)(function))
+    return cast(Loop, kept("mwd_numba_*.py", **options)(function))
 
 
 def _strict(function: Loop) -> Loop:
