@@ -130,7 +130,8 @@ class SplitProgram:
         """Return lower bounds `(batch,)` of rows of a node's value on subproblems; -inf where they overflow.
 
         rows: `(batch, values)`; signs, slopes, multipliers: `(batch, units)`. One that is empty may get any
-        number. of: `(batch,)`, which box each row is about; may be left out where there is one.
+        number. of: `(batch,)`, which box each row is about; left out it is the first where boxes hold under signs, and
+        may be where there is one.
         """
         return self.sweep(name, rows, signs, slopes, multipliers, of)[0]
 
@@ -144,6 +145,9 @@ class SplitProgram:
         of: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the bounds, and the costs `(batch, inputs)` with which the input counts in them."""
+        if of is None and self.signs is not None:
+            # Several boxes side by side would be taken for those of the rows, whatever signs these have.
+            of = np.zeros(len(rows), dtype=np.int64)
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             done = Sweep(self._rows(), name, rows, signs, slopes, multipliers, of)
             bounds = done.bound()
@@ -198,10 +202,11 @@ class SplitProgram:
     def _meet(self, name: str, lower: np.ndarray, upper: np.ndarray) -> None:
         """Meet the one box of a node with other ends `(1, values)`.
 
-        Ends stay within the box as it was. They cross only where no point has the signs: then any bound holds.
+        Ends stay within the box as it was. They cross only where no point has the signs: then any bound holds. Ends
+        that have crossed stay as they are, so that every sign that a box implies those within it imply, too.
         """
         low, high = self._ends(name)
-        lower, upper = np.minimum(np.maximum(low, lower), high), np.maximum(np.minimum(high, upper), low)
+        lower, upper = np.maximum(np.minimum(lower, high), low), np.minimum(np.maximum(upper, low), high)
         shape = self.boxes[name].lower.shape
         self.boxes[name] = Box.unchecked(torch.from_numpy(lower).reshape(shape), torch.from_numpy(upper).reshape(shape))
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from encoders.box import Box
 from encoders.network import Network
+from encoders.ops import Affine, Relu
 from tests.networks.batches import random_batch
-from tests.networks.chains import hinge_network
+from tests.networks.chains import chain, hinge_network
 from tests.networks.hinge_graphs import hinge_networks
 from tests.networks.random_boxes import box_of, points_of
 from tests.oracles.node_values import exact_values
@@ -230,3 +232,28 @@ def test_more_subtrees_than_memory_holds_are_refused(monkeypatch):
     monkeypatch.setattr("verifier.certificates.subtree_boxes.MOST_ENDS", 10)
     with pytest.raises(CertificateError, match="more than"):
         certificate.check(network)
+
+
+def test_what_a_box_without_points_implies_those_within_it_imply():
+    """Two units that are never at least zero together: ends cross, and stay so in boxes within."""
+    first = Affine(torch.tensor([[1.0], [-1.0]]), torch.tensor([-0.5, -0.5]))
+    network = chain((1,), first, Relu(), Affine(torch.tensor([[1.0, -1.0]])), Relu(), Affine(torch.eye(1)))
+    program = finished(network, Box(-torch.ones(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)))
+    signs = np.array([1, 1, 0], dtype=np.int8)
+    numbers = np.array([2]), np.zeros((2, 3)), np.array([[10.0, 10.0, 0.0]] * 2)
+    subtrees = [SubtreeBoxes(before, signs, *numbers) for before in (0, 1, 2)]
+    lower, upper = with_subtrees(program, np.arange(3), subtrees).unit_ends(np.array([2]))
+    assert lower[:, 0].tolist() == pytest.approx([-0.5, 0.5, 0.5, 0.5])
+    assert upper[:, 0].tolist() == pytest.approx([0.5, -0.5, -0.5, -0.5])
+
+
+def test_rows_that_name_no_boxes_take_those_of_the_ball():
+    for seed in CASES:
+        network, certificate = case(seed)
+        joined = certificate.program(network)
+        plain = replace(certificate, subtrees=()).program(network)
+        count, name = len(certificate.subtrees) + 1, joined.network.output.name
+        rows = np.eye(network.output_shape[0])[np.arange(count) % network.output_shape[0]]
+        assert joined.bounds(name, rows, None, None, None).tolist() == pytest.approx(
+            plain.bounds(name, rows, None, None, None).tolist(), rel=1e-12
+        )
