@@ -106,6 +106,11 @@ def test_a_search_that_an_exception_ended_is_not_gone_on_with(monkeypatch) -> No
         boxes.run(broken, Budget(), 100)
     with pytest.raises(RuntimeError, match="has lost boxes"):
         boxes.run(_never, Budget(), 100)
+    # What a counterexample ends has lost the boxes beside it.
+    found = BoxSearch(Conjunctions.of_class(network, winner), UNIT)
+    assert found.run(lambda points: True, Budget(), 10**6).falsified
+    with pytest.raises(RuntimeError, match="has lost boxes"):
+        found.run(_never, Budget(), 10**6)
     hard, batch = _hard()
     ball = BallSearch(hard, batch.region(0.1523), int(batch.classes[0]))
     ball.run(_never, Budget(), 1)

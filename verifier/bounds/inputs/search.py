@@ -71,8 +71,8 @@ def decide_box(
 class BoxSearch:
     """The boxes that wait, and how many have been bounded. See `decide_box`, whose questions it is about.
 
-    A search that met a limit goes on from there when it is run again; one that an exception ended may have lost boxes
-    and refuses to.
+    A search that met a limit goes on from there when it is run again; one that an exception or a counterexample ended
+    may have lost boxes and refuses to.
     """
 
     def __init__(self, asked: Conjunctions, box: Box, seed: int = 0) -> None:
@@ -96,10 +96,13 @@ class BoxSearch:
     def run(self, attack: Attack, budget: Budget, most_boxes: int) -> InputAnswer:
         """Bound and halve until no box is left, one has a counterexample, or so many have been bounded in all runs."""
         if self.is_running:
-            raise RuntimeError("a search over boxes that did not stop by itself has lost boxes; start a new one")
+            raise RuntimeError(
+                "a search over boxes that a counterexample or an exception ended has lost boxes; start a new one"
+            )
         self.is_running, self.attack, self.budget = True, attack, budget
         answer = self._run(most_boxes)
-        self.is_running = False
+        # The box of a counterexample is lost, with those bounded beside it.
+        self.is_running = answer.falsified
         return answer
 
     def _run(self, most_boxes: int) -> InputAnswer:
