@@ -333,6 +333,6 @@ def test_check_compares_graph_and_model_too(monkeypatch, tmp_path) -> None:
     assert not check(tmp_path / "run", allow_uncertified=True).refused
     real = load_subject(tmp_path / "model.safetensors", device="cpu")
     other = dataclasses.replace(real, runtime=lambda x: real.runtime(x) * np.float32(1.5))
-    monkeypatch.setattr("verifier.commands.check.load_subject", lambda *_, **__: other)
+    monkeypatch.setattr("verifier.commands.loaded_claims.load_subject", lambda *_, **__: other)
     with pytest.raises(DisagreementError):
         check(tmp_path / "run", allow_uncertified=True)

@@ -288,10 +288,9 @@ def _unit_bounds(
     whole: ProgramRows, name: str, boxes: np.ndarray, places: np.ndarray, slopes: np.ndarray | None
 ) -> np.ndarray:
     """Return lower bounds `(2 k,)` of units of boxes, given in pairs `(k,)`, then of their negatives."""
-    needed, at = np.unique(places, return_inverse=True)
-    program, units = sub_program(whole, name, needed)
-    count, each = len(places), np.arange(len(places))
-    rows = np.zeros((2 * count, len(needed)))
+    program, units, columns = sub_program(whole, name, np.unique(places))
+    at, count, each = np.searchsorted(columns, places), len(places), np.arange(len(places))
+    rows = np.zeros((2 * count, len(columns)))
     rows[each, at], rows[each + count, at] = 1.0, -1.0
     own = None if slopes is None else slopes[:, units]
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):

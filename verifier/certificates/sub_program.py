@@ -22,10 +22,10 @@ def stored(block: csr_array) -> np.ndarray | csr_array:
     return block.toarray() if block.nnz > DENSE * math.prod(block.shape) else block
 
 
-def sub_program(program: ProgramRows, name: str, places: np.ndarray) -> tuple[ProgramRows, np.ndarray]:
-    """Return (the rows on which some units of a node depend, the places of the hinge units in them among all).
+def sub_program(program: ProgramRows, name: str, places: np.ndarray) -> tuple[ProgramRows, np.ndarray, np.ndarray]:
+    """Return (the rows on which some units of a node depend, the hinge units in them, the node's units in them).
 
-    places: `(k,)` in rising order; in the part the node has these units alone.
+    places: `(k,)` in rising order, all of them among the node's units in the part. Both are places among all units.
     """
     columns = {name: places}
     parts: dict[str, list[np.ndarray | csr_array]] = {}
@@ -40,6 +40,10 @@ def sub_program(program: ProgramRows, name: str, places: np.ndarray) -> tuple[Pr
             read = [(source, _columns(part)) for (source, _), part in zip(block.inputs, parts[block.name], strict=True)]
         for source, found in read:
             columns[source] = np.union1d(columns[source], found) if source in columns else found
+    for block in program.blocks:
+        # Of what a hinge reads others may read more; a hinge has a unit for each value there.
+        if isinstance(block, HingeRows) and block.name in columns:
+            columns[block.name] = columns[block.source]
     blocks: list[Equations | HingeRows] = []
     units: list[np.ndarray] = []
     count = 0
@@ -56,7 +60,7 @@ def sub_program(program: ProgramRows, name: str, places: np.ndarray) -> tuple[Pr
     ends = {key: (low[:, own], high[:, own]) for key, own in columns.items() for low, high in [program.ends[key]]}
     reach = {key: program.reach[key][own] for key, own in columns.items()}
     places_of_units = np.concatenate(units) if units else np.zeros(0, dtype=np.int64)
-    return ProgramRows(blocks, ends, reach, program.largest_sum), places_of_units
+    return ProgramRows(blocks, ends, reach, program.largest_sum), places_of_units, columns[name]
 
 
 def windows(shape: Sequence[int], places: np.ndarray) -> list[np.ndarray]:
