@@ -60,7 +60,7 @@ _ONE_REGION = PortfolioMethod(
         CrownMethod("crown", refinements=0),
         FalsifyMethod("attack", [ATTACKS["pgd"]]),
         ContractionMethod(refinements=0),
-        InputSplitMethod(boxes=20_000, inputs=10, refinements=0),
+        InputSplitMethod(boxes=50_000, inputs=10, refinements=0),
         ExactMethod(subproblems=2_000, refinements=0),
         InputSplitMethod(boxes=2_000, refinements=0),
         CrownMethod("alpha-crown", steps=SLOPE_STEPS, refinements=0),
