@@ -216,7 +216,8 @@ def _certificate(arrays: dict[str, np.ndarray], index: int) -> Certificate:
         )
         for rival, leaves, count in header["trees"]
     )
-    if not all(reader.done for reader in (places, slopes, splits, sets, leaf_slopes, multipliers)):
+    readers = (places, slopes, splits, sets, leaf_slopes, multipliers, *(() if boxes_of is None else (boxes_of,)))
+    if not all(reader.done for reader in readers):
         raise ValueError("it holds more numbers than its boxes and trees take")
     return Certificate(*claim, boxes, arrays["open_units"], trees, None, subtrees)
 

@@ -101,4 +101,7 @@ def _check(subtree: SubtreeBoxes, number: int, count: int) -> None:
     shape = (rows, count)
     for values in (subtree.slopes, subtree.multipliers):
         if values.shape != shape or values.dtype.kind not in "uf":
-            raise CertificateError(f"subtree {number}: numbers of shape {values.shape} where {shape} is expected")
+            raise CertificateError(
+                f"subtree {number}: numbers of type {values.dtype} and shape {values.shape} where real numbers of "
+                f"{shape} are expected"
+            )

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -257,3 +258,15 @@ def test_rows_that_name_no_boxes_take_those_of_the_ball():
         assert joined.bounds(name, rows, None, None, None).tolist() == pytest.approx(
             plain.bounds(name, rows, None, None, None).tolist(), rel=1e-12
         )
+
+
+def test_a_file_that_names_more_boxes_than_it_has_leaves_is_refused(tmp_path: Path):
+    _, certificate = case(13)
+    kept = write_certificate(certificate, tmp_path, 3)
+    with np.load(tmp_path.parent / kept.file) as read:
+        arrays = dict(read)
+    arrays["subtrees.leaves"] = np.concatenate([arrays["subtrees.leaves"]] * 2)
+    path = tmp_path / "longer.npz"
+    np.savez(path, **arrays)
+    with pytest.raises(CertificateError, match="more numbers than"):
+        read_certificate(path, sha256(path.read_bytes()).hexdigest(), 3)
