@@ -9,6 +9,7 @@ rounded so that no such point is lost.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -52,6 +53,23 @@ class HalfspacesOfBox:
         """Return those of the rows c y with functions `below`, and offsets d `(rows,)`."""
         constant = next_down(below.constant - offsets)
         return cls(below.slopes.flatten(2), constant, lower, upper)
+
+    def of_groups(self, groups: Sequence[slice], is_open: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (which groups stay open, the ends of the boxes around what these leave); infinite where none does.
+
+        is_open: `(batch, groups)`. The points of several groups lie in the box around what is left of each.
+        """
+        is_open = is_open.clone()
+        lower, upper = torch.full_like(self.lower, torch.inf), torch.full_like(self.upper, -torch.inf)
+        for k, group in enumerate(groups):
+            least, greatest = self.left(group)
+            is_open[:, k] &= ~(least > greatest).any(dim=1)
+            if group.stop - group.start > 1:
+                is_open[:, k] &= ~(self.combined(group) > 0)
+            keeps = is_open[:, k, None]
+            lower = torch.where(keeps, torch.minimum(lower, least), lower)
+            upper = torch.where(keeps, torch.maximum(upper, greatest), upper)
+        return is_open, lower, upper
 
     def combined(self, group: slice) -> Tensor:
         """Return lower bounds `(batch,)` of a combination of the group's rows on the boxes, whose weights sum to 1.

@@ -153,7 +153,9 @@ class PartBounds:
         is_open = parts.is_open & ~(empty | crossed)[:, None]
         is_open &= ~(self.asked.worst(lines.least - self.asked.offsets) > 0)
         halfspaces = HalfspacesOfBox.of(lines, self.asked.offsets, parts.lower, upper)
-        is_open, lower, upper = _left(self.asked, halfspaces, is_open)
+        is_open, least, greatest = halfspaces.of_groups(self.asked.groups, is_open)
+        stays = is_open.any(dim=1, keepdim=True)
+        lower, upper = torch.where(stays, least, halfspaces.lower), torch.where(stays, greatest, halfspaces.upper)
         ends = [boxed.boxes[name] for name in self.shapes]
         units = parts.units
         if ends:
@@ -194,22 +196,6 @@ class PartBounds:
             name: Box.unchecked(part[:, 0].reshape(-1, *shape), part[:, 1].reshape(-1, *shape))
             for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
         }
-
-
-def _left(asked: Conjunctions, halfspaces: HalfspacesOfBox, is_open: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (which groups stay open, the ends of the boxes that these leave); where none does the boxes stay."""
-    lower, upper = torch.full_like(halfspaces.lower, torch.inf), torch.full_like(halfspaces.upper, -torch.inf)
-    is_open = is_open.clone()
-    for k, group in enumerate(asked.groups):
-        least, greatest = halfspaces.left(group)
-        is_open[:, k] &= ~(least > greatest).any(dim=1)
-        if group.stop - group.start > 1:
-            is_open[:, k] &= ~(halfspaces.combined(group) > 0)
-        keeps = is_open[:, k, None]
-        lower = torch.where(keeps, torch.minimum(lower, least), lower)
-        upper = torch.where(keeps, torch.maximum(upper, greatest), upper)
-    stays = is_open.any(dim=1, keepdim=True)
-    return is_open, torch.where(stays, lower, halfspaces.lower), torch.where(stays, upper, halfspaces.upper)
 
 
 def check_tree(tree: InputTree, asked: Conjunctions, lower: Tensor, upper: Tensor) -> None:

@@ -211,7 +211,8 @@ class BoxSearch:
             return boxes, boxes.upper - boxes.lower
         below = minimum.below.at(places)
         halfspaces = HalfspacesOfBox.of(below, asked.offsets, boxes.lower, boxes.upper)
-        kept, lower, upper, is_open = _shrunk(asked, halfspaces, is_open)
+        is_open, lower, upper = halfspaces.of_groups(asked.groups, is_open)
+        kept = is_open.any(dim=1)
         shown = torch.cat([is_open[:, k, None].expand(-1, g.stop - g.start) for k, g in enumerate(asked.groups)], dim=1)
         boxes, slopes = replace(boxes, lower=lower, upper=upper)[kept], halfspaces.slopes * shown[:, :, None]
         return boxes, OpenRows(bounds.passes, seen, places[kept], slopes[kept]).scores(boxes)
@@ -228,21 +229,3 @@ class BoxSearch:
         surest = excess.argsort()[:POINTS]
         surest = surest[excess[surest] <= 0]
         return bool(len(surest)) and self.attack(points[surest])
-
-
-def _shrunk(asked: Conjunctions, halfspaces: HalfspacesOfBox, is_open: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return (mask of the boxes that are left, their ends, which groups are open) after half-spaces have cut them.
-
-    is_open: `(batch, groups)`. The points of several groups lie in the box around what is left of each.
-    """
-    is_open = is_open.clone()
-    lower, upper = torch.full_like(halfspaces.lower, torch.inf), torch.full_like(halfspaces.upper, -torch.inf)
-    for k, group in enumerate(asked.groups):
-        least, greatest = halfspaces.left(group)
-        is_open[:, k] &= ~(least > greatest).any(dim=1)
-        if group.stop - group.start > 1:
-            is_open[:, k] &= ~(halfspaces.combined(group) > 0)
-        keeps = is_open[:, k, None]
-        lower = torch.where(keeps, torch.minimum(lower, least), lower)
-        upper = torch.where(keeps, torch.maximum(upper, greatest), upper)
-    return is_open.any(dim=1), lower, upper, is_open
