@@ -16,9 +16,10 @@ from torch import Tensor
 
 from encoders.box import Box, Shape
 from encoders.network import INPUT, Network, Node
-from encoders.rounding import tiny, unit_roundoff
+from encoders.rounding import unit_roundoff
 from encoders.views.coefficients import BoxMinimum, Coefficients, inflated
 from encoders.views.envelope import Envelope, reach_of
+from verifier.certificates.rounded_sum import RoundedSum
 
 # Bytes that the rows of units that are bounded side by side may take.
 PIECE_BYTES = 1 << 22
@@ -83,7 +84,7 @@ class BoxedNetwork:
         names = [node.name for node in self.network.nodes]
         nodes = self.network.nodes[: names.index(start) + 1] if start != INPUT else ()
         pending = {start: Coefficients(rows.contiguous())}
-        total = _Sum(torch.zeros(rows.shape[:2], dtype=torch.float64))
+        total = RoundedSum(torch.zeros(rows.shape[:2], dtype=torch.float64))
         for node in nodes:
             without_value = self._without_value(node)
             if without_value is not None:
@@ -104,7 +105,7 @@ class BoxedNetwork:
     def _without_value(self, node: Node) -> Tensor | None:
         return node.op.undefined(*(self.boxes[name] for name in node.inputs))
 
-    def _joined(self, name: str, first: Coefficients, second: Coefficients, total: _Sum) -> Coefficients:
+    def _joined(self, name: str, first: Coefficients, second: Coefficients, total: RoundedSum) -> Coefficients:
         """Return the sum of the coefficients of two paths that meet at a node, each entry rounded once."""
         error = reach_of(self.boxes[name]) * (2.0 * unit_roundoff(torch.float64))
         shape = self.network.shapes[name]
@@ -115,23 +116,6 @@ class BoxedNetwork:
         if node.name not in self._envelopes:
             self._envelopes[node.name] = node.op.envelope(*(self.boxes[name] for name in node.inputs))
         return self._envelopes[node.name]
-
-
-class _Sum:
-    """A sum of terms `(batch, rows)`; each was rounded relative to at most its own size."""
-
-    def __init__(self, zero: Tensor) -> None:
-        self.value, self.size, self.count = zero, torch.zeros_like(zero), 2
-
-    def add(self, term: Tensor) -> None:
-        """Add a term."""
-        self.value, self.size, self.count = self.value + term, self.size + term.abs(), self.count + 1
-
-    def rounded_down(self, last: Tensor) -> Tensor:
-        """Return the sum with a last term, rounded down."""
-        dtype = self.value.dtype
-        size = (self.size + last.abs()) * (2.0 * (self.count + 1) * unit_roundoff(dtype))
-        return (self.value + last - size - tiny(dtype)).nan_to_num(-torch.inf, -torch.inf, -torch.inf)
 
 
 def tightened_nodes(network: Network) -> Iterator[tuple[Node, tuple[Node, ...]]]:

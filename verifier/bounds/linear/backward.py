@@ -17,10 +17,11 @@ from torch import Tensor
 
 from encoders.box import Box
 from encoders.network import INPUT, Network, Node
-from encoders.rounding import tiny, unit_roundoff
+from encoders.rounding import unit_roundoff
 from encoders.views.coefficients import BoxMinimum, Coefficients, inflated
 from encoders.views.envelope import Envelope, reach_of
 from verifier.bounds.linear.region_minimum import RegionMinimum
+from verifier.certificates.rounded_sum import RoundedSum
 
 # Lower slopes of the ops that let one choose, by (node whose units are bounded, node of the op).
 Slopes = Mapping[tuple[str, str], Tensor]
@@ -110,9 +111,9 @@ class BackwardPass:
         below = LinearFunctions(last.full(self.network.input_shape), total.rounded_down(torch.zeros_like(least)))
         return Minimum(bound, width, below, self.region_minimum.points(last, self.network.input_shape))
 
-    def _sum_of_none(self, nodes: Sequence[Node], rows: Coefficients) -> _Sum:
+    def _sum_of_none(self, nodes: Sequence[Node], rows: Coefficients) -> RoundedSum:
         """Return the sums of rows before anything is added: minus infinity where a node may have no value."""
-        total = _Sum(torch.zeros(*rows.rows, dtype=self.dtype, device=rows.values.device))
+        total = RoundedSum(torch.zeros(*rows.rows, dtype=self.dtype, device=rows.values.device))
         for node in nodes:
             without_value = node.op.undefined(*(self.boxes[name] for name in node.inputs))
             if without_value is not None:
@@ -124,7 +125,7 @@ class BackwardPass:
         """The dtype of the pass."""
         return self.region_minimum.dtype
 
-    def _joined(self, name: str, first: Coefficients, second: Coefficients, total: _Sum) -> Coefficients:
+    def _joined(self, name: str, first: Coefficients, second: Coefficients, total: RoundedSum) -> Coefficients:
         """Return the sum of the coefficients of two paths that meet at a node, each entry rounded once."""
         error = reach_of(self.boxes[name]) * (2.0 * unit_roundoff(self.dtype))
         shape = self.network.shapes[name]
@@ -140,20 +141,3 @@ class BackwardPass:
         if slope is None:
             self._envelopes[node.name] = envelope
         return envelope
-
-
-class _Sum:
-    """A sum of terms `(batch, rows)` that starts at zero; each was rounded relative to at most `size`."""
-
-    def __init__(self, zero: Tensor) -> None:
-        self.value, self.size, self.count = zero, torch.zeros_like(zero), 2
-
-    def add(self, term: Tensor) -> None:
-        """Add a term."""
-        self.value, self.size, self.count = self.value + term, self.size + term.abs(), self.count + 1
-
-    def rounded_down(self, last: Tensor) -> Tensor:
-        """Return the sum with a last term, rounded down."""
-        dtype = self.value.dtype
-        size = (self.size + last.abs()) * (2.0 * (self.count + 1) * unit_roundoff(dtype))
-        return (self.value + last - size - tiny(dtype)).nan_to_num(-torch.inf, -torch.inf, -torch.inf)
