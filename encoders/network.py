@@ -134,6 +134,25 @@ class Network:
             self._casts[key] = copy
         return self._casts[key]
 
+    @property
+    def randomised(self) -> bool:
+        """Whether some op is random: every evaluation, gradient and bound is then that of the *mean* network.
+
+        That is the network whose random ops are replaced by what stands for their draws (the mean of every weight; see
+        each op), an ordinary deterministic network, and neither the expected output nor any of the draws.
+        """
+        return any(node.op.randomised for node in self.nodes)
+
+    def draw(self, generator: torch.Generator) -> Network:
+        """Return one draw, an ordinary network whose weights have the dtypes of the stored ones, on the processor.
+
+        Each random op is drawn once, for all inputs. Without any it is the network itself. generator: of the processor.
+        """
+        if not self.randomised:
+            return self
+        nodes = tuple(Node(node.name, node.op.draw(generator), node.inputs) for node in self._stored)
+        return Network(nodes, self.input_shape, self.dtype, f"a draw of {self.source}")
+
     def fold(
         self, start: Value, step: Callable[[Op, Sequence[Value]], Value], targets: Sequence[str] | None = None
     ) -> list[Value]:

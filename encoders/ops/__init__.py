@@ -8,6 +8,7 @@ from encoders.ops.axis_sum import AxisSum
 from encoders.ops.base import VIEWS, Op, UnsupportedView
 from encoders.ops.convolution import Conv2d
 from encoders.ops.curve import Curve
+from encoders.ops.drop_connect import DropConnect, DropConnect2d
 from encoders.ops.elementwise import Add, AddConstant, DivideConstant, MultiplyConstant, Sub
 from encoders.ops.gather import Gather
 from encoders.ops.hinge import Abs, LeakyRelu, Relu
@@ -17,7 +18,10 @@ from encoders.ops.mwd import Mwd
 from encoders.ops.mwd_convolution import MwdConv2d
 from encoders.ops.normalization import BatchNorm
 from encoders.ops.product import MatrixProduct, Product
+from encoders.ops.random_affine import RandomAffine
+from encoders.ops.random_convolution import RandomConv2d
 from encoders.ops.relu_difference import ReluDifference
+from encoders.ops.resize_and_pad import ResizeAndPad
 from encoders.ops.shape import Concat, Reshape, Slice, Transpose
 from encoders.ops.softmax import LogSoftmax, Softmax
 
@@ -53,6 +57,11 @@ OPS: dict[str, type[Op]] = {
     "relu-difference": ReluDifference,
     "mwd": Mwd,
     "mwd-conv2d": MwdConv2d,
+    "random-affine": RandomAffine,
+    "random-conv2d": RandomConv2d,
+    "drop-connect": DropConnect,
+    "drop-connect2d": DropConnect2d,
+    "resize-and-pad": ResizeAndPad,
 }
 
 __all__ = [
@@ -70,6 +79,8 @@ __all__ = [
     "Conv2d",
     "Curve",
     "DivideConstant",
+    "DropConnect",
+    "DropConnect2d",
     "Gather",
     "GlobalAveragePool",
     "LeakyRelu",
@@ -81,9 +92,12 @@ __all__ = [
     "MwdConv2d",
     "Op",
     "Product",
+    "RandomAffine",
+    "RandomConv2d",
     "Relu",
     "ReluDifference",
     "Reshape",
+    "ResizeAndPad",
     "Sigmoid",
     "Slice",
     "Softmax",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from encoders.box import Box, Shape
+from encoders.ops.stored_fields import StoredFields
 from encoders.rationals import Afford, NotEvaluated, Rationals
 from encoders.views.change import Change
 from encoders.views.comparison import Comparison
@@ -40,13 +41,12 @@ class UnsupportedView(TypeError):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Op(ABC):
+class Op(StoredFields, ABC):
     """A read-only function of one or more tensors of shape `(batch, *shape)`.
 
-    Subclasses are frozen dataclasses. Their tensor fields are weights, kept in the dtype of the file; `cast`
-    makes a copy for another dtype or device. Their other fields are plain JSON values. They define `kind`,
-    `output_shape`, `evaluate` and `interval`, and of the other views what they can: one that is missing raises
-    UnsupportedView by name. Views other than `evaluate` and `restrict` are outer in real arithmetic, in float64.
+    Subclasses are frozen dataclasses whose fields are `StoredFields`. They define `kind`, `output_shape`, `evaluate`
+    and `interval`, and of the other views what they can: one that is missing raises UnsupportedView by name. Views
+    other than `evaluate` and `restrict` are outer in real arithmetic, in float64.
 
     kind: the op's name in the table `OPS`, in files and in messages.
     arity: how many inputs it takes.
@@ -76,6 +76,8 @@ class Op(ABC):
     measures_distances: ClassVar[bool] = False
     # Whether `evaluate_pseudo` passes other gradients back than `evaluate`, without any leak.
     has_pseudogradient: ClassVar[bool] = False
+    # Whether the op stands for many, of which `draw` gives one; its views are those of what stands for them all.
+    randomised: ClassVar[bool] = False
     # The tensor fields that hold whole numbers (int64).
     whole_numbers: ClassVar[tuple[str, ...]] = ()
 
@@ -159,6 +161,15 @@ class Op(ABC):
     def views(cls) -> tuple[str, ...]:
         """Return the names of the views that this op has."""
         return tuple(v for v in VIEWS if v in ("evaluate", "interval") or getattr(cls, v) is not getattr(Op, v))
+
+    # ------------------------------------------------------------------------------------------------ what is random
+
+    def draw(self, generator: torch.Generator) -> Op:
+        """Return an ordinary op: one that this randomised op may be, or the op itself where nothing is random.
+
+        generator: of the processor, as are the weights.
+        """
+        return self
 
     # ------------------------------------------------------------------------------- the values of a last op, compared
 
@@ -271,26 +282,6 @@ class Op(ABC):
         That is more than the op's own rounding, as they approximate curves and merge nodes.
         """
         return size
-
-    # ----------------------------------------------------------------------------------------------- weights and fields
-
-    def parameters(self) -> dict[str, Tensor]:
-        """Return the tensor fields by name."""
-        fields = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
-        return {name: value for name, value in fields if isinstance(value, Tensor)}
-
-    def settings(self) -> dict[str, Any]:
-        """Return the other fields by name: plain JSON values."""
-        fields = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
-        return {name: value for name, value in fields if value is not None and not isinstance(value, Tensor)}
-
-    def cast(self, dtype: torch.dtype, device: torch.device) -> Self:
-        """Return the same op with floating-point weights in `dtype` on `device`."""
-        changed = {
-            name: value.to(device=device, dtype=dtype if value.is_floating_point() else None)
-            for name, value in self.parameters().items()
-        }
-        return dataclasses.replace(self, **changed) if changed else self
 
 
 class ElementwiseOp(Op):

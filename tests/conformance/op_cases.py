@@ -19,6 +19,8 @@ from encoders.ops import (
     Conv2d,
     Curve,
     DivideConstant,
+    DropConnect,
+    DropConnect2d,
     Gather,
     GlobalAveragePool,
     LeakyRelu,
@@ -30,9 +32,12 @@ from encoders.ops import (
     MwdConv2d,
     Op,
     Product,
+    RandomAffine,
+    RandomConv2d,
     Relu,
     ReluDifference,
     Reshape,
+    ResizeAndPad,
     Sigmoid,
     Slice,
     Softmax,
@@ -195,6 +200,34 @@ CASES: dict[str, list[Case]] = {
         Case(mwd_conv2d((2, 1, 3, 2), [False, True], 42, (2, 1), (1, 0, 2, 1)), ((1, 4, 3),)),
         Case(mwd_conv2d((1, 1, 3, 3), [False], 44, (2, 2), (2, 2, 1, 1)), ((1, 2, 2),)),
     ],
+    # Held to the laws by what stands for their draws; the draws have laws of their own, `test_draws`.
+    "random-affine": [
+        Case(
+            RandomAffine(
+                random(3, 4, seed=50),
+                random(3, seed=51),
+                deviation=with_zeros(random(3, 4, seed=52).abs()),
+                bias_deviation=random(3, seed=53).abs(),
+            ),
+            ((4,),),
+        ),
+        Case(RandomAffine(random(2, 3, seed=54), deviation=random(2, 3, seed=55).abs()), ((2, 3),)),
+    ],
+    "random-conv2d": [
+        Case(
+            RandomConv2d(
+                random(2, 2, 2, 2, seed=56),
+                random(2, seed=57),
+                (2, 1),
+                (1, 0, 1, 1),
+                deviation=random(2, 2, 2, 2, seed=58).abs(),
+            ),
+            ((2, 3, 3),),
+        ),
+    ],
+    "drop-connect": [Case(DropConnect(random(3, 4, seed=59), random(3, seed=60), rate=0.25), ((4,),))],
+    "drop-connect2d": [Case(DropConnect2d(random(2, 1, 2, 2, seed=61), random(2, seed=62), rate=0.5), ((1, 3, 3),))],
+    "resize-and-pad": [Case(ResizeAndPad((2, 4, 3), smallest=2), ((2, 4, 3),))],
 }
 
 ROWS = [pytest.param(case, id=f"{kind}-{i}") for kind, cases in CASES.items() for i, case in enumerate(cases)]

@@ -15,6 +15,8 @@ from encoders.ops import (
     Conv2d,
     Curve,
     DivideConstant,
+    DropConnect,
+    DropConnect2d,
     Gather,
     GlobalAveragePool,
     LeakyRelu,
@@ -26,9 +28,12 @@ from encoders.ops import (
     MwdConv2d,
     Op,
     Product,
+    RandomAffine,
+    RandomConv2d,
     Relu,
     ReluDifference,
     Reshape,
+    ResizeAndPad,
     Sigmoid,
     Slice,
     Softmax,
@@ -77,4 +82,19 @@ EXAMPLES: dict[str, tuple[tuple[int, ...], Op]] = {
             torch.rand(3, 2, 3, 2), torch.rand(3, 2, 3, 2), torch.tensor([True, False, True]), (2, 1), (1, 0, 2, 1)
         ),
     ),
+    "random-affine": (
+        (4,),
+        RandomAffine(
+            torch.rand(2, 4), torch.rand(2), deviation=torch.rand(2, 4) * 1e-40, bias_deviation=torch.rand(2) / 3
+        ),
+    ),
+    "random-conv2d": (
+        (2, 3, 3),
+        RandomConv2d(
+            torch.rand(2, 1, 2, 2), None, (2, 1), groups=2, deviation=torch.rand(2, 1, 2, 2, dtype=torch.float64)
+        ),
+    ),
+    "drop-connect": ((4,), DropConnect(torch.rand(2, 4), torch.rand(2), rate=0.1)),
+    "drop-connect2d": ((1, 3, 3), DropConnect2d(torch.rand(2, 1, 2, 2), None, (1, 1), (1, 0, 0, 1), rate=1 / 3)),
+    "resize-and-pad": ((3, 5, 5), ResizeAndPad((3, 5, 5), smallest=4)),
 }

@@ -1,0 +1,60 @@
+"""Layers that drop weights: each weight is zero with probability `rate`, else 1 / (1 - rate) times its mean.
+
+Wan, Zeiler, Zhang, LeCun, Fergus 2013, with the scale in the draw rather than at test time, so that the mean of every
+weight is the stored one, and every view is that of the mean. Biases are not dropped.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from encoders.ops.affine import Affine
+from encoders.ops.convolution import Conv2d
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DropConnect(Affine):
+    """A fully connected layer; rate: in [0, 1)."""
+
+    kind = "drop-connect"
+    randomised = True
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_rate(self.kind, self.rate)
+
+    def draw(self, generator: torch.Generator) -> Affine:
+        return Affine(dropped(self.weight, self.rate, generator), self.bias)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DropConnect2d(Conv2d):
+    """A convolution, one mask for all places of a draw; rate: in [0, 1)."""
+
+    kind = "drop-connect2d"
+    randomised = True
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_rate(self.kind, self.rate)
+
+    def draw(self, generator: torch.Generator) -> Conv2d:
+        weight = dropped(self.weight, self.rate, generator)
+        return Conv2d(weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+def dropped(weight: Tensor, rate: float, generator: torch.Generator) -> Tensor:
+    """Return the weights, each zero with probability `rate`, else divided by 1 - rate (rounded once)."""
+    kept = torch.rand(weight.shape, generator=generator) >= rate
+    return torch.where(kept, weight / (1.0 - rate), torch.zeros((), dtype=weight.dtype))
+
+
+def check_rate(kind: str, rate: float) -> None:
+    """Raise ValueError unless a rate lies in [0, 1)."""
+    if not 0.0 <= rate < 1.0:
+        raise ValueError(f"{kind}: the rate must lie in [0, 1), got {rate}")
