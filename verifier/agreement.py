@@ -215,6 +215,7 @@ def node_tolerances(network: Network, x: Tensor) -> Iterator[tuple[str, Tensor, 
     last_use = {name: number for number, node in enumerate(network.nodes) for name in node.inputs}
     # Row blocks: the value itself, then the draws.
     values = {INPUT: x.repeat(1 + DRAWS, *[1] * (x.dim() - 1))}
+    tolerances = {INPUT: torch.zeros_like(x)}
     for number, (node, rounded) in enumerate(zip(exact.nodes, own.nodes, strict=True)):
         inputs = [values[name] for name in node.inputs]
         with torch.no_grad():
@@ -229,15 +230,26 @@ def node_tolerances(network: Network, x: Tensor) -> Iterator[tuple[str, Tensor, 
         # Nor does a value at zero that does not exist.
         zero = zero.nan_to_num(nan=0.0, posinf=0.0)
         radius = radius.nan_to_num(nan=0.0, posinf=0.0) + MERGED_ULPS * unit * (size + zero)
+        if node.op.jumps:
+            # Few draws find the other side of a jump, which rounding of the inputs may reach.
+            radius = torch.maximum(radius, _jump(node.op, output[:batch], inputs, [tolerances[i] for i in node.inputs]))
         signs = 2.0 * torch.rand((DRAWS, *output[:batch].shape), generator=generator, dtype=torch.float64) - 1.0
         output = torch.cat([output[:batch], output[batch:] + (signs * radius).flatten(0, 1)])
         values[node.name] = output
         spread = output[batch:].unflatten(0, (DRAWS, batch)) - output[:batch]
         tolerance = DEVIATIONS * spread.square().mean(dim=0).sqrt() + radius
-        yield node.name, output[:batch], tolerance.nan_to_num(nan=torch.inf, posinf=torch.inf)
+        tolerances[node.name] = tolerance.nan_to_num(nan=torch.inf, posinf=torch.inf)
+        yield node.name, output[:batch], tolerances[node.name]
         for name in {*node.inputs, node.name}:
             if last_use.get(name, -1) <= number and name != network.output.name:
-                del values[name]
+                del values[name], tolerances[name]
+
+
+def _jump(op: Op, value: Tensor, inputs: Sequence[Tensor], tolerances: Sequence[Tensor]) -> Tensor:
+    """Return how far an op's value `(batch, *shape)` moves at most where its inputs move within their tolerances."""
+    pairs = [(x[: len(value)].nan_to_num(), tolerance) for x, tolerance in zip(inputs, tolerances, strict=True)]
+    box = op.interval(*(Box.unchecked(x - tolerance, x + tolerance) for x, tolerance in pairs))
+    return torch.maximum(box.upper - value, value - box.lower).nan_to_num(nan=0.0, posinf=0.0).clamp(min=0.0)
 
 
 def _typical(op: Op) -> float:

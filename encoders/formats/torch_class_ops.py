@@ -1,10 +1,10 @@
-"""Torch operators over the classes of an axis: softmax, its logarithm, and the place of the maximum."""
+"""Torch operators over classes or all units: softmax, its logarithm, the place of the maximum, k-winners."""
 
 from collections.abc import Callable
 
 from encoders.formats.graph import Value
 from encoders.formats.torch_node import TorchNode
-from encoders.ops import ArgMax, LogSoftmax, Softmax
+from encoders.ops import ArgMax, KWinners, LogSoftmax, Softmax
 
 
 def along_axis(op: type[Softmax] | type[LogSoftmax]) -> Callable[[TorchNode], Value]:
@@ -27,3 +27,10 @@ def arg_max(node: TorchNode) -> Value:
     if axis is None:
         raise ValueError("a place among all values, those of the batch included, is not supported; supported: an axis")
     return node.emit(ArgMax(node.graph.axis(x, axis), bool(node.take("keepdim"))), x)
+
+
+def k_winners(node: TorchNode) -> Value:
+    """Return the greatest units of each sample, zero for the others."""
+    x = node.value("x")
+    node.graph.require_batch(x, len(x.shape))
+    return node.emit(KWinners(node.take("count")), x)

@@ -12,7 +12,7 @@ from encoders.formats.errors import ModelFileError
 from encoders.limits import LimitError, Limits
 
 _TARGET = re.compile(
-    r"torch\.ops\.(aten\.\w+\.\w+|encoders\.mwd(?:_conv2d)?\.default)|_operator\.(getitem|add|mul|floordiv)"
+    r"torch\.ops\.(aten\.\w+\.\w+|encoders\.(?:mwd|mwd_conv2d|k_winners)\.default)|_operator\.(getitem|add|mul|floordiv)"
 )
 _SYMBOL = re.compile(r"[su]\d+")
 # Sums and products of symbols and integers as sympy writes them: nothing else that it could call or look up.
@@ -61,7 +61,7 @@ def checked_program(path: Path, name: str, content: bytes, limits: Limits) -> by
         raise ModelFileError(f"{path}: entry {name} does not follow the schema: {repr(error)[:200]}") from None
     if unknown:
         shown = ", ".join(target[:100] for target in unknown[:20])
-        supported = "aten, encoders::mwd, encoders::mwd_conv2d"
+        supported = "aten, encoders::mwd, encoders::mwd_conv2d, encoders::k_winners"
         raise ModelFileError(f"{path}: unsupported operators: {shown}; supported: {supported}")
     return text
 

@@ -83,6 +83,7 @@ HANDLERS: dict[str, Callable[[TorchNode], Value | list[Value] | Tensor]] = {
     "aten.view.default": moves.view,
     "aten.zeros_like.default": moves.filled(0.0),
     **{name: moved(name, data) for name, data in MOVES.items()},
+    "encoders.k_winners.default": classes.k_winners,
     "encoders.mwd.default": ops.max_weighted_distance,
     "encoders.mwd_conv2d.default": ops.convolutional_max_weighted_distance,
     **curves.HANDLERS,

@@ -12,6 +12,7 @@ from encoders.ops.drop_connect import DropConnect, DropConnect2d
 from encoders.ops.elementwise import Add, AddConstant, DivideConstant, MultiplyConstant, Sub
 from encoders.ops.gather import Gather
 from encoders.ops.hinge import Abs, LeakyRelu, Relu
+from encoders.ops.k_winners import KWinners
 from encoders.ops.linear import WeightedSum
 from encoders.ops.max_pool import MaxPool2d
 from encoders.ops.mwd import Mwd
@@ -52,6 +53,7 @@ OPS: dict[str, type[Op]] = {
     "softmax": Softmax,
     "log-softmax": LogSoftmax,
     "arg-max": ArgMax,
+    "k-winners": KWinners,
     "product": Product,
     "matrix-product": MatrixProduct,
     "relu-difference": ReluDifference,
@@ -83,6 +85,7 @@ __all__ = [
     "DropConnect2d",
     "Gather",
     "GlobalAveragePool",
+    "KWinners",
     "LeakyRelu",
     "LogSoftmax",
     "MatrixProduct",

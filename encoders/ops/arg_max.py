@@ -22,6 +22,7 @@ class ArgMax(Op):
 
     kind = "arg-max"
     chooses = True
+    jumps = True
 
     axis: int
     keep_axis: bool = False

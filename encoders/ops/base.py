@@ -74,6 +74,8 @@ class Op(StoredFields, ABC):
     bounded_by_box: ClassVar[bool] = False
     # Whether outputs are functions of max-of-weighted distances: the op has a `distance_layer`.
     measures_distances: ClassVar[bool] = False
+    # Whether inputs as near as you like can have values far apart.
+    jumps: ClassVar[bool] = False
     # Whether `evaluate_pseudo` passes other gradients back than `evaluate`, without any leak.
     has_pseudogradient: ClassVar[bool] = False
     # Whether the op stands for many, of which `draw` gives one; its views are those of what stands for them all.

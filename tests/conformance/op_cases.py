@@ -23,6 +23,7 @@ from encoders.ops import (
     DropConnect2d,
     Gather,
     GlobalAveragePool,
+    KWinners,
     LeakyRelu,
     LogSoftmax,
     MatrixProduct,
@@ -180,6 +181,12 @@ CASES: dict[str, list[Case]] = {
     "softmax": [Case(Softmax(0), ((4,),)), Case(Softmax(1), ((2, 3),)), Case(Softmax(0), ((1, 2),))],
     "log-softmax": [Case(LogSoftmax(0), ((3,),)), Case(LogSoftmax(0), ((3, 2),))],
     "arg-max": [Case(ArgMax(0), ((3,),)), Case(ArgMax(1, keep_axis=True), ((2, 3),))],
+    "k-winners": [
+        Case(KWinners(1), ((3,),)),
+        Case(KWinners(2), ((4,),)),
+        Case(KWinners(3), ((1, 2, 2),)),
+        Case(KWinners(2), ((2,),)),
+    ],
     "product": [Case(Product(), ((3,), (3,))), Case(Product(), ((2, 2), (2, 2)))],
     "matrix-product": [
         Case(MatrixProduct(2), ((2, 2), (2, 1))),

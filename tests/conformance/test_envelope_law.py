@@ -20,6 +20,7 @@ from encoders.ops import (
     Abs,
     BatchNorm,
     Curve,
+    KWinners,
     LeakyRelu,
     LogSoftmax,
     MatrixProduct,
@@ -48,7 +49,7 @@ TIGHTNESS = 1e-10
 # What is lost to underflow beside that share.
 UNDERFLOW = 1e-290
 # Outputs depend on several inputs, and not linearly.
-MIXING = (MaxPool2d, Softmax, LogSoftmax)
+MIXING = (MaxPool2d, Softmax, LogSoftmax, KWinners)
 HINGES: dict[type[Op], float] = {Relu: 0.0, Abs: -1.0}
 WITH_ENVELOPE = [
     pytest.param(case, id=f"{kind}-{i}")

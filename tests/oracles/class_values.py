@@ -1,5 +1,6 @@
 """The exact values and ranges of ops over the classes of an axis and of products, by their definitions."""
 
+from itertools import pairwise
 from typing import Any
 
 import mpmath
@@ -66,6 +67,40 @@ def range_of_first_greatest(low: Exact, high: Exact, axis: int, keep_axis: bool,
     first, last = possible.argmax(axis=-1), possible.shape[-1] - 1 - possible[..., ::-1].argmax(axis=-1)
     ends = [np.vectorize(lambda v: number(float(v)), otypes=[object])(end) for end in (first, last)]
     return (np.expand_dims(ends[0], axis), np.expand_dims(ends[1], axis)) if keep_axis else (ends[0], ends[1])
+
+
+def k_winners_value(x: Exact, count: int, number: Any) -> Exact:
+    """Return the units that fewer than `count` others precede, by size and then by index; zero for the others."""
+    flat = x.reshape(-1).tolist()
+    result = np.empty(len(flat), dtype=object)
+    for i, own in enumerate(flat):
+        before = sum(1 for j, other in enumerate(flat) if other > own or (other == own and j < i))
+        result[i] = own if before < count else number(0.0)
+    return result.reshape(x.shape)
+
+
+def k_winners_range(low: Exact, high: Exact, count: int, number: Any) -> tuple[Exact, Exact]:
+    """Return the ends of each output's values, closed, the unit tried at all places where its rank can change.
+
+    Those are its ends and the ends of the others; between two of them the rank is that of the middle, whose piece
+    reaches both. The others stand at their lower ends, where it wins if it ever does, or at their upper ends.
+    """
+    least, greatest = np.empty(low.size, dtype=object), np.empty(low.size, dtype=object)
+    for i in range(low.size):
+        values = []
+        for others in (low, high):
+            corner = others.reshape(-1).copy()
+            first, last = low.reshape(-1)[i], high.reshape(-1)[i]
+            places = sorted({first, last, *(v for v in corner.tolist() if first < v < last)})
+            tried = [(x, [x]) for x in places] + [((a + b) / 2, [a, b]) for a, b in pairwise(places)]
+            for x, reached in tried:
+                corner[i] = x
+                passes = k_winners_value(corner, count, number)[i] == x
+                zero = k_winners_value(corner, count, number)[i] == 0
+                values += reached if passes else []
+                values += [number(0.0)] if zero else []
+        least[i], greatest[i] = min(values), max(values)
+    return least.reshape(low.shape), greatest.reshape(low.shape)
 
 
 def product_range(low: list[Exact], high: list[Exact], of_matrices: bool) -> tuple[Exact, Exact, Exact]:

@@ -15,6 +15,7 @@ from encoders.ops import (
     ArgMax,
     BatchNorm,
     Curve,
+    KWinners,
     LogSoftmax,
     MatrixProduct,
     Mwd,
@@ -24,7 +25,7 @@ from encoders.ops import (
     Softmax,
 )
 from tests.conformance.op_cases import Case
-from tests.oracles.class_values import product_range, range_of_first_greatest, softmax_range
+from tests.oracles.class_values import k_winners_range, product_range, range_of_first_greatest, softmax_range
 from tests.oracles.curve_values import curve_range
 from tests.oracles.op_values import (
     Exact,
@@ -108,6 +109,8 @@ def exact_ranges(case: Case, boxes: tuple[Box, ...]) -> list[Range]:
             lower, upper = softmax_range(low[0], high[0], op.axis, isinstance(op, LogSoftmax))
         elif isinstance(op, ArgMax):
             lower, upper = range_of_first_greatest(low[0], high[0], op.axis, op.keep_axis, number)
+        elif isinstance(op, KWinners):
+            lower, upper = k_winners_range(low[0], high[0], op.count, number)
         elif isinstance(op, Mwd):
             lower, upper = brute_force_mwd(op, low[0], high[0])
             if op.bias is not None:

@@ -28,6 +28,7 @@ from encoders.ops import (
     DivideConstant,
     Gather,
     GlobalAveragePool,
+    KWinners,
     LeakyRelu,
     LogSoftmax,
     MatrixProduct,
@@ -47,7 +48,7 @@ from encoders.ops import (
     Tanh,
     Transpose,
 )
-from tests.oracles.class_values import first_greatest, softmax_value
+from tests.oracles.class_values import first_greatest, k_winners_value, softmax_value
 from tests.oracles.curve_values import curve_value
 
 # Sums of floats between 2^-1074 and 2^1023 are exact within this many bits.
@@ -228,6 +229,8 @@ def exact_value(op: Op, x: tuple[Exact, ...], number: Callable[[float], Any]) ->
             return softmax_value(x[0], op.axis, isinstance(op, LogSoftmax))
         case ArgMax():
             return first_greatest(x[0], op.axis, op.keep_axis, number)
+        case KWinners():
+            return k_winners_value(x[0], op.count, number)
         case MwdConv2d():
             return np.array(
                 [
@@ -265,7 +268,8 @@ def unit_windows(op: MwdConv2d, unit: int, shape: tuple[int, ...]) -> list[list[
 
 def is_linear(op: Op) -> bool:
     curved = Relu | LeakyRelu | Abs | Sigmoid | Tanh | Curve | Softmax | LogSoftmax
-    return not isinstance(op, curved | MaxPool2d | ArgMax | Product | MatrixProduct | ReluDifference | Mwd | MwdConv2d)
+    others = ArgMax | KWinners | Product | MatrixProduct | ReluDifference | Mwd | MwdConv2d
+    return not isinstance(op, curved | MaxPool2d | others)
 
 
 def number_for(op: Op) -> Callable[[float], Any]:

@@ -17,7 +17,7 @@ from encoders.formats import open_runtime
 from encoders.formats.errors import ModelFileError
 from encoders.formats.torch_export import from_module, open_module
 from encoders.formats.torch_program import convert
-from encoders.layers import Mwd, MwdConv2d
+from encoders.layers import KWinners, Mwd, MwdConv2d
 from tests.networks.op_examples import EXAMPLES
 
 # Agreement of two evaluations of the same formulas by the same library, batched differently.
@@ -72,6 +72,12 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
             MwdConv2d(2, 3, (3, 2), (2, 1), (2, 1), "mixed"), nn.Flatten(), Mwd(72, 3, "mixed", link="linear")
         ),
         (2, 6, 5),
+    ),
+    "k-winners": (
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 3, 2), KWinners(0.3), nn.Flatten(), nn.Linear(12, 5), KWinners(0.5), nn.Linear(5, 3)
+        ),
+        (2, 3, 3),
     ),
     "activations": (
         lambda: nn.Sequential(
@@ -142,7 +148,7 @@ def test_a_module_is_read_with_its_values(name: str) -> None:
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["batch 1", "any batch"])
 @pytest.mark.parametrize("decomposed", [False, True], ids=["as exported", "decomposed"])
-@pytest.mark.parametrize("name", ["residual", "mwd", "mwd images", "windows"])
+@pytest.mark.parametrize("name", ["residual", "mwd", "mwd images", "k-winners", "windows"])
 def test_both_dialects_of_a_file_read_as_the_same_network(
     name: str, decomposed: bool, dynamic: bool, tmp_path: Path
 ) -> None:
@@ -158,7 +164,9 @@ def test_both_dialects_of_a_file_read_as_the_same_network(
     assert np.allclose(runtime(x.numpy()), read.evaluate(x), rtol=0, atol=TOLERANCE[network.dtype])
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name not in ("residual", "mwd", "mwd images", "windows")])
+@pytest.mark.parametrize(
+    "name", [name for name in MODULES if name not in ("residual", "mwd", "mwd images", "k-winners", "windows")]
+)
 def test_a_decomposed_program_has_the_values_of_the_module(name: str) -> None:
     model, shape = module(name)
     dtype = from_module(model, shape).dtype
