@@ -5,13 +5,13 @@ import math
 import torch
 from torch import Tensor, nn
 
-from encoders.ops.k_winners import winners
+from encoders.ops import k_winners
 
 
 @torch.library.custom_op("encoders::k_winners", mutates_args=())
 def _exported_k_winners(x: Tensor, count: int) -> Tensor:
     """Stand for the layer in an exported graph, where the reader finds it by name."""
-    return torch.where(winners(x, count) | x.isnan(), x, 0.0)
+    return k_winners.KWinners(count).evaluate(x)
 
 
 @_exported_k_winners.register_fake
@@ -31,17 +31,16 @@ class KWinners(nn.Module):
             raise ValueError(f"the share of units that k-winners keeps must lie in (0, 1], got {share}")
         self.share = share
 
-    def count(self, units: int) -> int:
-        """Return how many of so many units pass."""
-        return max(1, math.floor(self.share * units))
+    def op(self, x: Tensor) -> k_winners.KWinners:
+        """Return the op for x `(batch, *shape)`."""
+        return k_winners.KWinners(max(1, math.floor(self.share * math.prod(x.shape[1:]))))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x `(batch, *shape)` without the losers; winners pass their gradient, losers none."""
-        count = self.count(math.prod(x.shape[1:]))
         if torch.compiler.is_exporting():
-            y: Tensor = _exported_k_winners(x, count)
+            y: Tensor = _exported_k_winners(x, self.op(x).count)
             return y
-        return torch.where(winners(x, count) | x.isnan(), x, 0.0)
+        return self.op(x).evaluate(x)
 
     def extra_repr(self) -> str:
         """Return the setting, for people who print the module."""

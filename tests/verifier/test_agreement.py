@@ -16,7 +16,19 @@ from encoders import Network
 from encoders.formats import open_runtime, read_network, write_network
 from encoders.formats.runtime import Runtime
 from encoders.formats.torch_export import from_module, open_module
-from encoders.ops import Abs, Affine, AveragePool2d, BatchNorm, Conv2d, LeakyRelu, MaxPool2d, Relu, Sigmoid, Tanh
+from encoders.ops import (
+    Abs,
+    Affine,
+    AveragePool2d,
+    BatchNorm,
+    Conv2d,
+    KWinners,
+    LeakyRelu,
+    MaxPool2d,
+    Relu,
+    Sigmoid,
+    Tanh,
+)
 from tests.networks.chains import chain, random_relu_network
 from tests.networks.mwd_chains import random_mwd_network
 from tests.networks.onnx_models import model
@@ -151,6 +163,26 @@ def test_tolerances_come_in_the_order_of_the_nodes_and_grow_with_the_magnitudes(
     assert names == [node.name for node in network.nodes]
     small, large = rounding_tolerance(network, x), rounding_tolerance(network, 1024.0 * x)
     assert (large > small).all() and (small > 0).all() and float(small.max()) < 1e-4
+
+
+def test_winners_that_rounding_exchanges_are_no_disagreement_but_other_winners_are() -> None:
+    """Two units that are equal in real arithmetic up to 1e-9 of them: float32 sums in another order exchange them."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(6, 4, generator=generator, dtype=torch.float64).float()
+    weight[3:] = weight[:3].flip(0)
+    bias = torch.tensor([0.0, 0.0, 0.0, 1e-9, -1e-9, 1e-9])
+    last = Affine(torch.randn(3, 6, generator=generator))
+    network = chain((4,), Affine(weight, bias), KWinners(3), last)
+    run = other_order(network)
+    x = torch.from_numpy(X)
+    exchanged = (network.cast(torch.float64).evaluate(x.double()) - torch.from_numpy(run(X))).abs().amax(dim=1) > 0.1
+    assert bool(exchanged.any())
+    Agreement("a network", network, run).probed(X, (0.0, 1.0)).check(X, run(X), ["a point"] * len(X))
+    one, two = (chain((4,), Affine(torch.randn(6, 4, generator=generator)), KWinners(3), last) for _ in range(2))
+    fewer = Network((one.nodes[0], dataclasses.replace(one.nodes[1], op=KWinners(2)), one.nodes[2]), (4,))
+    for other in (two, fewer):
+        with pytest.raises(DisagreementError, match="the network that was read is not the model"):
+            Agreement("a network", one, plain(other)).probed(X, (0.0, 1.0))
 
 
 def test_probes_stay_in_the_domain_and_are_the_same_twice() -> None:

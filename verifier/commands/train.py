@@ -31,6 +31,7 @@ from verifier.training.request import REGIMES, TrainOptions, TrainRequest
 from verifier.training.start import load_weights
 from verifier.training.trainer import Regime, Trainer
 from verifier.training.validation import JUDGE, Score, split
+from verifier.training.winners import with_winners
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,8 @@ def _module(
     module = architecture.make(inputs.shape[1:], hidden, request.types, classes)
     if request.regime_name == "dropout":
         module = with_dropout(module, request.dropout)
+    if request.winners:
+        module = with_winners(module, request.winners)
     module = module.to(inputs.device)
     if request.start is not None:
         load_weights(module, Path(request.start))
@@ -204,7 +207,8 @@ def _metadata(
         "architecture": request.name, "data": dataset.name, "plan": vars(trainer.plan),
         "regime": request.regime_name, "attack": None, **special,
         "sharpness": recipe.sharpness if request.sharpness is None else request.sharpness,
-        "hidden": list(request.hidden) or list(architecture.hidden), "start": None if start is None else str(start),
+        "hidden": list(request.hidden) or list(architecture.hidden), "winners": request.winners,
+        "start": None if start is None else str(start),
         "validation_scores": trainer.history.scores, "best_epoch": trainer.history.best_epoch + 1,
         "diverged_in_epoch": trainer.history.diverged,
         "start_digest": None if start is None else hashlib.sha256(Path(start).read_bytes()).hexdigest(),

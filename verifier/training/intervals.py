@@ -6,6 +6,7 @@ rounded outward: it guides training and proves nothing. The sizes are those of i
     affine      centre W m + b, radius |W| r          for the middle m and half the width r of the box
     monotone    both ends
     normalised  scale and shift of batch statistics, in training those of the clean inputs (Shi et al. 2021)
+    k-winners   the range of the op, whose ends are those of units
     MWD         `pseudo_interval` of the layer
 """
 
@@ -18,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from encoders.layers import Mwd, MwdConv2d
+from encoders.box import Box
+from encoders.layers import KWinners, Mwd, MwdConv2d
 from verifier.training.layers import Residual
 
 
@@ -142,6 +144,12 @@ def _random(module: nn.Module, boxes: Boxes) -> Boxes:
     return boxes
 
 
+def _winners(module: nn.Module, boxes: Boxes) -> Boxes:
+    assert isinstance(module, KWinners)
+    found = module.op(boxes.lower).interval(Box.unchecked(boxes.lower, boxes.upper))
+    return boxes.ends(module(boxes.clean), found.lower, found.upper)
+
+
 def _mwd(module: nn.Module, boxes: Boxes) -> Boxes:
     assert isinstance(module, Mwd | MwdConv2d)
     return boxes.ends(module(boxes.clean), *module.pseudo_interval(boxes.lower, boxes.upper))
@@ -162,6 +170,7 @@ INTERVALS: dict[type[nn.Module], Callable[[nn.Module, Boxes], Boxes]] = {
     nn.Flatten: _monotone,
     nn.Unflatten: _monotone,
     nn.Dropout: _random,
+    KWinners: _winners,
     Mwd: _mwd,
     MwdConv2d: _mwd,
 }

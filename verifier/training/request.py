@@ -81,6 +81,7 @@ class TrainOptions(TypedDict, total=False):
     box_share: float
     sensitivity_cost: float
     dropout: float
+    winners: float
     augment: Sequence[str]
     patience: int | None
     start: str | Path | None
@@ -117,6 +118,7 @@ class TrainRequest:
     sensitivity_cost: add that times the mean Lipschitz bound of the outputs to the loss of an MWD network (see
     `Sensitivity`).
     dropout: the probability with which values behind dense relus are dropped.
+    winners: in place of each relu, the share of its units that pass, the greatest (k-winners-take-all); 0: relus.
     augment: shift or flip images at random (see `verifier.training.augmentation`).
     patience: stop after so many epochs without a better validation score.
     start: take the weights of this file, of the same architecture.
@@ -178,6 +180,9 @@ class TrainRequest:
     )
     sensitivity_cost: float = option(0.0, "training", "mwd: penalise Lipschitz bounds", type=radius, metavar="C")
     dropout: float = option(0.5, "training", "regime dropout: the probability (default: 0.5)", type=number, metavar="P")
+    winners: float = option(
+        0.0, "training", "share of units that pass (k-winners-take-all) in place of each relu", type=number, metavar="G"
+    )
     augment: Sequence[str] = option((), "training", "change images at random: shift, flip", nargs="+", metavar="NAME")
     patience: int | None = option(
         None, "training", "stop after so many epochs without a better score", type=int, metavar="N"
@@ -255,7 +260,7 @@ class TrainRequest:
     def _check_numbers(self) -> None:
         if self.sharpness is not None and not 0.0 < self.sharpness < float("inf"):
             raise ValueError(f"sharpness must be positive, got {self.sharpness}")
-        for name in ("certified_share", "attack_share", "box_share", "ramp", "dropout"):
+        for name in ("certified_share", "attack_share", "box_share", "ramp", "dropout", "winners"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if self.attack_norm not in (None, "inf", "2", "1"):

@@ -24,12 +24,14 @@ from verifier.training.interval_regime import (
     tightness,
 )  # fmt: skip
 from verifier.training.intervals import Boxes, propagate, worst_scores
+from verifier.training.winners import with_winners
 
 loss = functional.cross_entropy
 NETWORKS = {
     "mlp": ((5,), (6, 6)), "sigmoid": ((5,), (6,)), "linear": ((5,), ()), "mwd": ((5,), (6,)),
     "cnn-small": ((2, 8, 8), (2, 3, 6)), "cnn-wide": ((1, 6, 6), (2, 3, 6)), "resnet18": ((1, 8, 8), (2,)),
-    "lenet": ((1, 16, 16), (8,)), "nin": ((1, 8, 8), (4,)),
+    "lenet": ((1, 16, 16), (8,)), "nin": ((1, 8, 8), (4,)), "mlp of winners": ((5,), (6, 6)),
+    "cnn-small of winners": ((2, 8, 8), (2, 3, 6)),
 }  # fmt: skip
 
 
@@ -37,7 +39,9 @@ def built(name: str) -> tuple[nn.Sequential, torch.Tensor, torch.Tensor]:
     """Return a module in evaluation mode with batch statistics of its own, inputs and labels."""
     torch.manual_seed(0)
     shape, hidden = NETWORKS[name]
-    module = ARCHITECTURES[name].make(shape, hidden, (), 4)
+    architecture, *winners = name.split(" of ")
+    module = ARCHITECTURES[architecture].make(shape, hidden, (), 4)
+    module = with_winners(module, 0.4) if winners else module
     x, y = torch.rand(6, *shape), torch.randint(4, (6,))
     module.train()(x)
     with torch.no_grad():
@@ -70,7 +74,7 @@ def test_boxes_are_those_of_the_graph(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_outputs_over_the_ball_lie_in_the_boxes_and_no_attack_costs_more(name):
     module, x, y = built(name)
-    criterion = ARCHITECTURES[name].loss
+    criterion = ARCHITECTURES[name.split(" of ")[0]].loss
     with torch.no_grad():
         boxes, worst = worst_scores(module, around(x, x, 0.05, (0.0, 1.0)), y)
         for _ in range(20):
