@@ -22,7 +22,7 @@ ROUNDS = (1.0, 256.0)
 # The rounding error at a point is taken as so many times the one seen there, and so many units of its largest score.
 SEEN, UNITS = 8.0, 16.0
 
-# Confirms points `(k, *shape)` of the given rows of the search: an answer about each.
+# Confirms points `(k, *shape)` of the given rows of the search that was handed in: an answer about each.
 Confirm = Callable[[Tensor, Tensor], list[Answer]]
 
 
@@ -41,7 +41,7 @@ def pursue(attack: Attack, search: Search, confirm: Confirm) -> list[Answer]:
         hits = torch.nonzero(proposals.unsafe | (missing <= bounds)).squeeze(1)
         if not len(hits):
             break
-        shown = confirm(hits, proposals.points[hits])
+        shown = confirm(rows[hits], proposals.points[hits])
         answers = merged(answers, rows[hits].tolist(), shown)
         is_unsafe = proposals.unsafe[hits].tolist()
         failed = [i for i, answer in enumerate(shown) if is_unsafe[i] and answer.witness is None]

@@ -11,6 +11,7 @@ from tests.answers import decided
 from tests.networks.batches import batch_of
 from tests.networks.chains import chain
 from tests.networks.searches import search_of
+from verifier.answers import Answer, Witness
 from verifier.attacks import ATTACKS
 from verifier.attacks.criteria import shortfalls
 from verifier.attacks.descent import Descent
@@ -99,6 +100,27 @@ def test_an_attack_that_is_confirmed_at_once_runs_once():
     decided(FalsifyMethod("pgd", [attack]), batch, batch.region(0.2), Budget())
     assert runs[0] is None and len(runs) == 1 + len(ROUNDS)
     assert float(runs[1]) < float(runs[2])
+
+
+def test_points_of_later_rounds_are_confirmed_as_those_of_their_own_inputs():
+    # Margins x - .6 and .6 - x: each input has the class that the other's points have.
+    network = chain((1,), Affine(torch.tensor([[1.0], [0.0]]), torch.tensor([-0.6, 0.0])))
+    search = search_of(network, torch.tensor([[0.7], [0.5]]), 0.2, torch.tensor([0, 1]))
+    asked: list[tuple[list[int], list[float]]] = []
+
+    def confirm(rows, points):
+        asked.append((rows.tolist(), points.flatten().tolist()))
+        first = len(asked) == 1
+        return [Answer() if first and row == 1 else broken(points[i]) for i, row in enumerate(rows.tolist())]
+
+    answers = pursue(ATTACKS["pgd"], search, confirm)
+    assert [rows for rows, _ in asked] == [[0, 1], [1]]
+    assert asked[1][1][0] > 0.6
+    assert all(answer.witness is not None for answer in answers)
+
+
+def broken(point):
+    return Answer.broken(Witness(point, 0.1, False), "attack")
 
 
 def test_the_rounding_margin_covers_what_is_seen():
