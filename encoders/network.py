@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -152,6 +153,25 @@ class Network:
             return self
         nodes = tuple(Node(node.name, node.op.draw(generator), node.inputs) for node in self._stored)
         return Network(nodes, self.input_shape, self.dtype, f"a draw of {self.source}")
+
+    def over_draws(self, deviations: float) -> Network:
+        """Return a network whose bounds hold for every draw with weights within so many deviations of their means.
+
+        Of what has no deviations (dropped weights, placements) they hold for every draw. Its values are those of the
+        mean, which is one of these networks; beside bounds it has no views. See `share_of_draws`. Raises ValueError
+        unless deviations is a finite number that is not negative.
+        """
+        if not 0.0 <= deviations < math.inf:
+            raise ValueError(f"draws lie within a finite number of deviations, not negative, got {deviations}")
+        nodes = tuple(Node(node.name, node.op.over_draws(deviations), node.inputs) for node in self._stored)
+        return Network(
+            nodes, self.input_shape, self.dtype, f"all draws of {self.source} within {deviations:g} deviations"
+        )
+
+    def share_of_draws(self, deviations: float) -> float:
+        """Return the probability that all weights of a draw lie within so many deviations of their means."""
+        count = sum(node.op.normal_weights for node in self.nodes)
+        return math.erf(deviations / math.sqrt(2.0)) ** count
 
     def fold(
         self, start: Value, step: Callable[[Op, Sequence[Value]], Value], targets: Sequence[str] | None = None

@@ -167,11 +167,17 @@ class Op(StoredFields, ABC):
     # ------------------------------------------------------------------------------------------------ what is random
 
     def draw(self, generator: torch.Generator) -> Op:
-        """Return an ordinary op: one that this randomised op may be, or the op itself where nothing is random.
-
-        generator: of the processor, as are the weights.
-        """
+        """Return an ordinary op that this may be, the op itself where nothing is random; see `Network.draw`."""
         return self
+
+    def over_draws(self, deviations: float) -> Op:
+        """Return an op whose bounds hold for many draws, the op itself where nothing is random; see the network's."""
+        return self
+
+    @property
+    def normal_weights(self) -> int:
+        """How many weights are drawn from normal distributions."""
+        return 0
 
     # ------------------------------------------------------------------------------- the values of a last op, compared
 

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from encoders.ops.affine import Affine
 from encoders.ops.convolution import Conv2d
+from encoders.ops.weight_box import WeightBox, box_around
+from encoders.rounding import tiny, unit_roundoff
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -28,6 +30,10 @@ class DropConnect(Affine):
 
     def draw(self, generator: torch.Generator) -> Affine:
         return Affine(dropped(self.weight, self.rate, generator), self.bias)
+
+    def over_draws(self, deviations: float) -> WeightBox:
+        half = half_of_kept(self.weight, self.rate)
+        return box_around(Affine(self.weight, self.bias), {"weight": half}, {"weight": half.abs()})
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -47,11 +53,26 @@ class DropConnect2d(Conv2d):
         weight = dropped(self.weight, self.rate, generator)
         return Conv2d(weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
+    def over_draws(self, deviations: float) -> WeightBox:
+        mean = Conv2d(self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        half = half_of_kept(self.weight, self.rate)
+        return box_around(mean, {"weight": half}, {"weight": half.abs()})
+
 
 def dropped(weight: Tensor, rate: float, generator: torch.Generator) -> Tensor:
     """Return the weights, each zero with probability `rate`, else divided by 1 - rate (rounded once)."""
     kept = torch.rand(weight.shape, generator=generator) >= rate
     return torch.where(kept, weight / (1.0 - rate), torch.zeros((), dtype=weight.dtype))
+
+
+def half_of_kept(weight: Tensor, rate: float) -> Tensor:
+    """Return h, float64, such that kept and dropped weights, as `dropped` rounds them, lie between 0 and 2 h.
+
+    So does the mean. Beyond the division that of a draw errs by its own and that of 1 - rate, in the stored dtype.
+    """
+    half = weight.to(torch.float64) / (2.0 * (1.0 - rate)) * (1.0 + 8.0 * unit_roundoff(weight.dtype))
+    # Of weights that are subnormal in the stored dtype that error is absolute.
+    return half + half.sign() * 2.0 * tiny(weight.dtype)
 
 
 def check_rate(kind: str, rate: float) -> None:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from encoders.ops.affine import Affine
+from encoders.ops.weight_box import WeightBox, box_around
+from encoders.rounding import next_up
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -36,6 +38,13 @@ class RandomAffine(Affine):
             bias = normal(bias, self.bias_deviation, generator)
         return Affine(weight, bias)
 
+    def over_draws(self, deviations: float) -> WeightBox:
+        return box_around(Affine(self.weight, self.bias), {}, radii(deviations, self.deviation, self.bias_deviation))
+
+    @property
+    def normal_weights(self) -> int:
+        return count_normal(self.deviation, self.bias_deviation)
+
 
 def normal(mean: Tensor, deviation: Tensor, generator: torch.Generator) -> Tensor:
     """Return mean + deviation z with z ~ N(0, 1) of its own for every entry, in the dtype of the mean."""
@@ -55,3 +64,15 @@ def check_deviations(
             raise ValueError(f"{kind}: {name} has shape {tuple(spread.shape)}; {fits}")
         if bool((spread < 0).any()):
             raise ValueError(f"{kind}: {name} holds {float(spread.min())}; deviations are not negative")
+
+
+def radii(deviations: float, weight: Tensor, bias: Tensor | None) -> dict[str, Tensor]:
+    """Return so many deviations of weights and biases, float64, rounded up; nothing of biases that are not random."""
+    sizes = {"weight": weight, "bias": bias}
+    exact = {name: size.to(torch.float64) for name, size in sizes.items() if size is not None}
+    return {name: torch.where(size == 0, size, next_up(size * deviations)) for name, size in exact.items()}
+
+
+def count_normal(*deviations: Tensor | None) -> int:
+    """Return how many deviations are not zero."""
+    return sum(int((each > 0).sum()) for each in deviations if each is not None)

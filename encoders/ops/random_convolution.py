@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from encoders.ops.convolution import Conv2d
-from encoders.ops.random_affine import check_deviations, normal
+from encoders.ops.random_affine import check_deviations, count_normal, normal, radii
+from encoders.ops.weight_box import WeightBox, box_around
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -35,3 +36,11 @@ class RandomConv2d(Conv2d):
         if bias is not None and self.bias_deviation is not None:
             bias = normal(bias, self.bias_deviation, generator)
         return Conv2d(weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def over_draws(self, deviations: float) -> WeightBox:
+        mean = Conv2d(self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return box_around(mean, {}, radii(deviations, self.deviation, self.bias_deviation))
+
+    @property
+    def normal_weights(self) -> int:
+        return count_normal(self.deviation, self.bias_deviation)

@@ -6,12 +6,15 @@ proportion, and the offsets uniformly among those that fit; pixels are those of 
 size, the image as it is.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import torch
 
 from encoders.box import Shape
 from encoders.ops.gather import Gather
+from encoders.ops.placement_box import PlacementBox, placed, width_of
 from encoders.ops.shape import Reshape
 
 
@@ -38,23 +41,12 @@ class ResizeAndPad(Reshape):
 
     def draw(self, generator: torch.Generator) -> Gather:
         height = self.smallest + _below(self.shape[1] - self.smallest + 1, generator)
-        width = self.width(height)
+        width = width_of(self.shape, height)
         top, left = (_below(n - size + 1, generator) for n, size in zip(self.shape[1:], (height, width), strict=True))
-        return self.placed(height, top, left)
+        return placed(self.shape, height, top, left)
 
-    def width(self, height: int) -> int:
-        """Return the width that goes with a height: in proportion, rounded, at least 1."""
-        return max(1, round(self.shape[2] * height / self.shape[1]))
-
-    def placed(self, height: int, top: int, left: int) -> Gather:
-        """Return the draw of a height and offsets."""
-        sizes = (height, self.width(height))
-        rows, columns = (torch.arange(size) * n // size for n, size in zip(self.shape[1:], sizes, strict=True))
-        places = torch.full(self.shape, -1)
-        plane = rows[:, None] * self.shape[2] + columns
-        channels = torch.arange(self.shape[0])[:, None, None] * (self.shape[1] * self.shape[2])
-        places[:, top : top + sizes[0], left : left + sizes[1]] = channels + plane
-        return Gather(places, torch.zeros(()))
+    def over_draws(self, deviations: float) -> PlacementBox:
+        return PlacementBox(tuple(self.shape), self.smallest)
 
 
 def _below(count: int, generator: torch.Generator) -> int:

@@ -22,6 +22,7 @@ from encoders.ops import (
     Reshape,
     ResizeAndPad,
 )
+from encoders.ops.placement_box import placed
 from tests.networks.chains import chain
 from tests.networks.op_examples import EXAMPLES
 
@@ -156,9 +157,19 @@ def test_a_resized_image_is_the_nearest_pixels_on_zeros() -> None:
     op = ResizeAndPad((1, 4, 4), smallest=2)
     x = torch.arange(1.0, 17.0).reshape(1, 1, 4, 4)
     # Of rows 0..3 the sizes 2 and 3 keep floor(i 4 / size): 0 2 and 0 1 2.
-    assert op.placed(2, 1, 2).evaluate(x)[0, 0].tolist() == [[0, 0, 0, 0], [0, 0, 1, 3], [0, 0, 9, 11], [0, 0, 0, 0]]
-    assert op.placed(3, 1, 0).evaluate(x)[0, 0].tolist() == [[0, 0, 0, 0], [1, 2, 3, 0], [5, 6, 7, 0], [9, 10, 11, 0]]
-    assert torch.equal(op.placed(4, 0, 0).evaluate(x), x) and torch.equal(op.evaluate(x), x)
+    assert placed((1, 4, 4), 2, 1, 2).evaluate(x)[0, 0].tolist() == [
+        [0, 0, 0, 0],
+        [0, 0, 1, 3],
+        [0, 0, 9, 11],
+        [0, 0, 0, 0],
+    ]
+    assert placed((1, 4, 4), 3, 1, 0).evaluate(x)[0, 0].tolist() == [
+        [0, 0, 0, 0],
+        [1, 2, 3, 0],
+        [5, 6, 7, 0],
+        [9, 10, 11, 0],
+    ]
+    assert torch.equal(placed((1, 4, 4), 4, 0, 0).evaluate(x), x) and torch.equal(op.evaluate(x), x)
     source = generator(13)
     drawn = [op.draw(source) for _ in range(2000)]
     assert all(isinstance(each, Gather) for each in drawn)
