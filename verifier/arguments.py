@@ -58,6 +58,8 @@ def _add_certify(groups: Groups) -> None:
     add("--method", default="auto", metavar="NAME", help="of `verifier show --methods`; auto: all that apply (default)")
     words = "ask whether all outputs change by less than this, instead of the class; needs no labels"
     add("--delta", type=radius, metavar="D", help=words)
+    words = "of a randomised network, ask about every draw with weights within K deviations of their means"
+    add("--draws-within", type=radius, metavar="K", help=words)
     _add_certificates(groups)
     _add_shared(groups)
 

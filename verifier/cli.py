@@ -101,6 +101,8 @@ def _present(result: Any, options: argparse.Namespace) -> int:
             console.print(renderable, soft_wrap=isinstance(renderable, str), markup=False)
         if getattr(result, "classes", ""):
             console.print(f"classes: {result.classes}", soft_wrap=True, markup=False)
+        if getattr(result, "about", ""):
+            console.print(result.about, soft_wrap=True, markup=False)
         if records is not None:
             kept = ", ".join([records.name, *(file.name for file in files)])
             footer = f"data: {result.data}\n{result.seconds:.1f} s; {kept} in {records.parent}"

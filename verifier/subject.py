@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ class Subject:
     `runtime` takes `(batch, *input_shape)` in the network's dtype and returns what the model does. agreement: what
     compares the two, once they were `probed`. classifier: how the outputs are scores of classes, where they are not as
     they stand; `network` then gives the scores, and the runtime is compared with `classifier.model`. sharper: a network
-    of the same values in real arithmetic whose linear bounds are tighter, where there is one.
+    of the same values in real arithmetic whose linear bounds are tighter, where there is one. mean, draws_within: where
+    `network` stands for all draws of a randomised network within so many deviations, that network, and the number.
     """
 
     name: str
@@ -44,11 +45,41 @@ class Subject:
     agreement: Agreement | None = None
     classifier: ClassScores | None = None
     sharper: Network | None = None
+    mean: Network | None = None
+    draws_within: float | None = None
 
     @property
     def digest(self) -> str:
         """What identifies the model's network."""
-        return (self.network if self.classifier is None else self.classifier.model).digest
+        return (self.mean or self.network if self.classifier is None else self.classifier.model).digest
+
+    @property
+    def about(self) -> str:
+        """What is asked about where the network is randomised, in a sentence; empty where it is not."""
+        return about(self.randomness)
+
+    @property
+    def share_of_draws(self) -> float | None:
+        """The probability that a draw is one of those asked about; None where none are."""
+        within = self.draws_within
+        return None if self.mean is None or within is None else self.mean.share_of_draws(within)
+
+    @property
+    def randomness(self) -> dict[str, Any]:
+        """What run.json states of that: nothing of a network that is not randomised."""
+        if self.draws_within is not None:
+            return {"draws_within": self.draws_within}
+        return {"randomised": "mean"} if self.network.randomised else {}
+
+    def over_draws(self, deviations: float) -> Subject:
+        """Return the subject of all draws within so many deviations of the means; values and runtime are of the mean.
+
+        Raises ValueError where nothing is random, or the number is none.
+        """
+        if not self.network.randomised:
+            raise ValueError(f"{self.name} has no random op, so there are no draws of it: leave out --draws-within")
+        within = self.network.over_draws(deviations)
+        return replace(self, network=within, sharper=None, mean=self.network, draws_within=float(deviations))
 
     @property
     def note(self) -> str:
@@ -109,6 +140,21 @@ class Subject:
         tensor = points.detach().cpu() if isinstance(points, Tensor) else torch.from_numpy(points)
         array: np.ndarray = tensor.to(self.network.dtype).numpy()
         return array
+
+
+def about(randomness: Mapping[str, Any]) -> str:
+    """Return in a sentence what a run is about whose run.json states so of randomness; empty where it states nothing.
+
+    Every answer about a randomised network is about its mean, unless draws are asked about.
+    """
+    if "draws_within" in randomness:
+        return (
+            f"certified: every draw of the randomised network whose weights all lie within "
+            f"{randomness['draws_within']:g} deviations of their means; witnesses are of its mean"
+        )
+    if "randomised" not in randomness:
+        return ""
+    return "everything here is about the mean of the randomised network, and says nothing about any of its draws"
 
 
 def classes_of(outputs: np.ndarray) -> np.ndarray:

@@ -78,6 +78,8 @@ class Op(StoredFields, ABC):
     jumps: ClassVar[bool] = False
     # Whether `evaluate_pseudo` passes other gradients back than `evaluate`, without any leak.
     has_pseudogradient: ClassVar[bool] = False
+    # Whether it has one value at a point; its bounds hold for all that it has.
+    is_function: ClassVar[bool] = True
     # Whether the op stands for many, of which `draw` gives one; its views are those of what stands for them all.
     randomised: ClassVar[bool] = False
     # The tensor fields that hold whole numbers (int64).

@@ -24,6 +24,7 @@ class PlacementBox(Op):
     """All placements of images of a shape, (channels, height, width), from the height `smallest` on; its value is x."""
 
     kind = "placement-box"
+    is_function = False
 
     shape: Shape
     smallest: int

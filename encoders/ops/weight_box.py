@@ -41,6 +41,7 @@ class WeightBox(Op):
 
     kind = "weight-box"
     gains_from_lines = True
+    is_function = False
 
     mean: WeightedSum
     centre: WeightedSum
@@ -145,8 +146,8 @@ class _WeightBoxEnvelope(Envelope):
         error = abs(through).plus(abs(aside), self.shape).dot(self._rounding)
         terms = (constant, lost, chord, -error)
         # Three additions err by less than 4 u times the sum of sizes, which is itself rounded.
-        slack = sum((term.detach().abs() for term in terms), 4.0 * tiny(self.reach.dtype))
-        total = sum(terms, -8.0 * unit_roundoff(self.reach.dtype) * slack)
+        sizes = torch.stack(terms).detach().abs().sum(dim=0) + 4.0 * tiny(self.reach.dtype)
+        total = torch.stack(terms).sum(dim=0) - 8.0 * unit_roundoff(self.reach.dtype) * sizes
         return (through.plus(aside, self.shape),), total
 
     @cached_property
@@ -159,7 +160,7 @@ def _combined(centre: WeightedSum, spread: WeightedSum, sign: float) -> Weighted
     move, others, ends = next_up if sign > 0 else next_down, spread.parameters(), centre.parameters()
     for name, radius in others.items():
         ends[name] = torch.where(radius == 0, ends[name], move(ends[name] + sign * radius))
-    return dataclasses.replace(centre, **ends)  # type: ignore[arg-type]
+    return dataclasses.replace(centre, **ends)
 
 
 def box_around(mean: WeightedSum, centre: dict[str, Tensor], spread: dict[str, Tensor]) -> WeightBox:
@@ -170,5 +171,5 @@ def box_around(mean: WeightedSum, centre: dict[str, Tensor], spread: dict[str, T
     """
     exact = mean.cast(torch.float64, torch.device("cpu"))
     absent: dict[str, Any] = {} if "bias" in spread else {"bias": None}
-    middle = dataclasses.replace(exact, **centre)  # type: ignore[arg-type]
-    return WeightBox(mean, middle, dataclasses.replace(exact, **spread, **absent))  # type: ignore[arg-type]
+    middle = dataclasses.replace(exact, **centre)
+    return WeightBox(mean, middle, dataclasses.replace(exact, **spread, **absent))

@@ -44,6 +44,8 @@ class CertifyResult(VerbResult):
     brackets: of the correctly classified inputs, by index in the data.
     spent: by the stages of several methods.
     norm: of the balls. delta: what outputs were asked to stay within; None where it was about classes.
+    draws_within: in deviations, how far weights of the draws asked about lie from their means; None: not about draws.
+    share_of_draws: the probability that a draw is one of them.
     """
 
     command: ClassVar[str] = "certify"
@@ -53,9 +55,12 @@ class CertifyResult(VerbResult):
     norm: Norm
     spent: tuple[StageTotal, ...]
     delta: float | None = None
+    draws_within: float | None = None
+    share_of_draws: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        asked = {} if self.delta is None else {"delta": self.delta}
+        optional = {name: getattr(self, name) for name in ("delta", "draws_within", "share_of_draws")}
+        asked = {name: value for name, value in optional.items() if value is not None}
         rows, spent = ([dataclasses.asdict(each) for each in part] for part in (self.results, self.spent))
         return {**super().to_json(), **asked, "results": rows, "spent": spent}
 
@@ -68,6 +73,7 @@ def certify(
     method: str = "auto",
     certificates: bool | None = None,
     delta: float | None = None,
+    draws_within: float | None = None,
     **options: Unpack[Options],
 ) -> CertifyResult:
     """Return how robust a classifier provably is, and how far attacks break it, at each radius.
@@ -76,6 +82,8 @@ def certify(
     epsilons: radii of the closed balls, in the units of the network's raw input.
     method: of the table `verifier.methods.METHODS`.
     delta: ask of every input instead whether all outputs stay less than this from their values there, of any model.
+    draws_within: prove it of a randomised network for every draw whose weights all lie within so many deviations of
+    their means, instead of for its mean; a falsified input has a witness in the mean, which is one of these draws.
     certificates: whether the run keeps one for every proof, which `check` evaluates again; None: with method exact.
 
     certified counts are proofs in real arithmetic on the stored weights (strength checked or computed); falsified
@@ -88,16 +96,25 @@ def certify(
     norm = question.norm
     prover = find_method(method, norm)
     job = load_job(question, "certify") if delta is None else load_change_job(question, delta)
+    job = job if draws_within is None else _over_draws(job, draws_within, certificates)
     check_method(method, job.network, norm, question.scale is not None)
     if certificates and norm != "inf":
         raise ValueError(f"certificates are of the inf-norm, not of the {norm}-norm; leave out --certificates")
-    keep = (
-        question.out is not None
-        and norm == "inf"
-        and (prover.name == "exact" if certificates is None else certificates)
-    )
+    wanted = prover.name == "exact" if certificates is None else certificates
+    keep = question.out is not None and norm == "inf" and wanted
     task = _Certification(job, radii, prover.name, norm, question.time_limit, keep)
     return run_task(task, "certify", question, started)
+
+
+def _over_draws(job: DataJob, deviations: float, certificates: bool | None) -> DataJob:
+    """Return the job about all draws within so many deviations; ValueError where that is not supported."""
+    if job.asks_within is not None:
+        raise ValueError("--draws-within is about the class, not about changes of outputs: leave out --delta")
+    if certificates:
+        raise ValueError(
+            "proofs about the draws of a randomised network have no certificates: leave out --certificates"
+        )
+    return replace(job, subject=job.subject.over_draws(deviations))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -167,6 +184,8 @@ class _Certification:
             **shared_fields(self.job, known.run, records, seconds),
             norm=self.norm,
             delta=self.job.asks_within,
+            draws_within=self.job.subject.draws_within,
+            share_of_draws=self.job.subject.share_of_draws,
             results=certified(records, self.epsilons),
             brackets=brackets,
             spent=totals(record.spent for record in records),

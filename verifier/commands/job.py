@@ -49,7 +49,8 @@ class Job(ABC):
 
     def configuration(self, command: str) -> dict[str, Any]:
         """Return what identifies a run of the command: everything that changes an answer about one position."""
-        return {"command": command, "model": self.subject.digest, "seed": self.seed}
+        known = {"command": command, "model": self.subject.digest, "seed": self.seed}
+        return {**known, **self.subject.randomness}
 
     @property
     def about(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from verifier.agreement import INPUTS
 from verifier.commands.changes import ChangeClaims
 from verifier.commands.claims import Claims, require_digest
 from verifier.data import Dataset
-from verifier.subject import load_model, load_subject
+from verifier.subject import Subject, load_model, load_subject
 from verifier.surroundings import Surroundings
 
 
@@ -30,4 +30,15 @@ def load_claims(
     # A proof about the graph is one about the model only if they are the same.
     surroundings = Surroundings.of_settings(configuration, subject.network.input_shape)
     points = subject.points(dataset.inputs[:INPUTS], surroundings.domain)
-    return claims(run, configuration, subject.probed(points, surroundings.domain), dataset, surroundings)
+    subject = _randomised(subject.probed(points, surroundings.domain), configuration)
+    return claims(run, configuration, subject, dataset, surroundings)
+
+
+def _randomised(subject: Subject, configuration: Mapping[str, Any]) -> Subject:
+    """Return the subject that a run was about, the mean or the draws; ValueError where run.json does not say which."""
+    if "draws_within" in configuration:
+        subject = subject.over_draws(configuration["draws_within"])
+    stated = {name: configuration[name] for name in ("randomised", "draws_within") if name in configuration}
+    if stated != subject.randomness:
+        raise ValueError(f"run.json says {stated} of the randomness of the model, which has {subject.randomness}")
+    return subject

@@ -19,6 +19,7 @@ class VerbResult:
     model, digest: the name of the model, and what identifies its network.
     data: how the inputs were scaled, reshaped and clipped.
     classes: how the outputs are read as classes, in a sentence; empty where they are scores as they stand.
+    about: what a randomised network was asked about, in a sentence; empty where nothing is random.
     inputs, correct: how many were asked about, and of these classified correctly.
     seconds: of the whole command.
     records: the run's records.jsonl; None where nothing was kept.
@@ -31,6 +32,7 @@ class VerbResult:
     digest: str
     data: str
     classes: str
+    about: str
     inputs: int
     correct: int
     seconds: float
@@ -41,8 +43,9 @@ class VerbResult:
         """Return the object that `--json` prints."""
         return {
             "schema": SCHEMA, "command": self.command, "model": self.model, "digest": self.digest, "data": self.data,
-            "classes": self.classes, "inputs": self.inputs, "correct": self.correct, "seconds": self.seconds,
-            "records": None if self.records is None else str(self.records), "warnings": list(self.warnings),
+            "classes": self.classes, "about": self.about, "inputs": self.inputs, "correct": self.correct,
+            "seconds": self.seconds, "warnings": list(self.warnings),
+            "records": None if self.records is None else str(self.records),
         }  # fmt: skip
 
 
@@ -51,7 +54,8 @@ def shared_fields(job: DataJob, run: Run | None, records: Sequence[InputRecord],
     inputs, correct = len(records), sum(record.correct for record in records)
     return {
         "model": job.subject.name, "digest": job.subject.digest, "data": job.dataset.note,
-        "classes": job.subject.note, "inputs": inputs, "correct": correct, "seconds": seconds,
+        "classes": job.subject.note, "about": job.subject.about, "inputs": inputs, "correct": correct,
+        "seconds": seconds,
         "records": None if run is None else run.records_path,
         "warnings": (*(() if run is None else run.notices), *job.warnings(correct, inputs)),
     }  # fmt: skip

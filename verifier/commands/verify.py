@@ -80,13 +80,13 @@ class VerifiedProperty(PropertySummary):
 class VerifyResult:
     """What `verify` returns.
 
-    model, digest: the name of the model, and what identifies its network. properties: in the order they were given.
-    inputs: how many boxes they ask about. seconds: of the whole command. records: the run's records.jsonl; None where
-    nothing was kept. warnings: what was damaged, in sentences.
+    model, digest, about: as of `VerbResult`. properties: in the order they were given. inputs: how many boxes they ask
+    about. records: the run's records.jsonl, if kept. warnings: what was damaged.
     """
 
     model: str
     digest: str
+    about: str
     properties: tuple[VerifiedProperty, ...]
     inputs: int
     seconds: float
@@ -101,8 +101,8 @@ class VerifyResult:
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
         return {
-            "schema": SCHEMA, "command": "verify", "model": self.model, "digest": self.digest, "inputs": self.inputs,
-            "seconds": self.seconds, "records": None if self.records is None else str(self.records),
+            "schema": SCHEMA, "command": "verify", "model": self.model, "digest": self.digest, "about": self.about,
+            "inputs": self.inputs, "seconds": self.seconds, "records": None if not self.records else str(self.records),
             "warnings": list(self.warnings), "properties": [each.to_json() for each in self.properties],
         }  # fmt: skip
 
@@ -219,6 +219,7 @@ class _Verification:
         return VerifyResult(
             model=self.job.subject.name,
             digest=self.job.subject.network.digest,
+            about=self.job.subject.about,
             properties=tuple(found),
             inputs=len(self.job.indices),
             seconds=seconds,

@@ -40,6 +40,10 @@ class InputSplitMethod(Method):
         count = math.prod(network.input_shape)
         if count > self.inputs:
             return f"method {self.name!r} halves boxes of up to {self.inputs} inputs; the network has {count}"
+        if any(not node.op.is_function for node in network.nodes):
+            return (
+                f"method {self.name!r} evaluates points, and the draws of a randomised network have many values there"
+            )
         return bounds_refusal(network, self.name)
 
     def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> list[Answer]:

@@ -39,6 +39,10 @@ def table(result: CertifyResult) -> Table:
         footnotes.append(f"(n): n of the open ones are trusted, {TRUSTED}")
     is_executed = any(row.execution_only for row in result.results)
     footnotes += [EXECUTION_ONLY] if is_executed else []
+    if result.share_of_draws is not None:
+        footnotes.append(
+            f"a draw lies within {result.draws_within:g} deviations with probability {result.share_of_draws:.6g}"
+        )
     rows.caption = "\n".join(footnotes) or None
     executed = ["execution\nonly"] if is_executed else []
     names = ("epsilon", "certified", "falsified", "open", *executed, "certified\naccuracy (95 %)", "attack\naccuracy")

@@ -51,6 +51,7 @@ SETTINGS: Kinds = {
     "schema": (Kind(lambda value: type(value) is int and value == SCHEMA, f"{SCHEMA}"), True),
     "command": (one_of(RECORDS), True), "model": (TEXT, True),
     "seed": (Kind(is_whole(-LARGEST_INTEGER), "a whole number"), True), "origin": (OBJECT, False),
+    "randomised": (one_of(("mean",)), False),
 }  # fmt: skip
 # Of the commands that ask about the inputs of a data set.
 ENDS = Kind(
@@ -70,7 +71,7 @@ ORIGIN: Kinds = {
     "mean": (NUMBERS, False), "std": (NUMBERS, False),
 }  # fmt: skip
 COMMAND_SETTINGS: Mapping[str, Kinds] = {
-    "certify": {**INPUT_SETTINGS, "method": (TEXT, True), "delta": (NUMBER, False)},
+    "certify": {**INPUT_SETTINGS, "method": (TEXT, True), "delta": (NUMBER, False), "draws_within": (NUMBER, False)},
     "attack": {
         **INPUT_SETTINGS, "attack": (TEXT, True), "epsilon": (NUMBER, True),
         "target": (Kind(_is_target, "a class, a name or null"), True), "settings": (OBJECT, False),

@@ -1,7 +1,7 @@
 """results.json against the records: every number that a reader would quote is computed again.
 
 Not computed again: seconds of the whole run, paths, warnings, the name of the model (its digest is), how data and
-outputs were read (their digests are compared) and the reasons of methods that were left out.
+outputs were read (their digests are compared), the reasons of methods that were left out, and the share of draws.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from verifier.runs.compare_record import CompareRecord
 from verifier.runs.records import SCHEMA, Configuration, InputRecord, Record
 from verifier.runs.robustness_record import RobustnessRecord
 from verifier.runs.verify_record import VerifyRecord
+from verifier.subject import about
 from verifier.summaries.attack import attacked
 from verifier.summaries.certify import certified
 from verifier.summaries.compare import all_violations, compared
@@ -33,7 +34,7 @@ RELATIVE, ABSOLUTE = 1e-9, 1e-15
 # Boxes that a run of `verify` is believed to ask about, whatever its records are: most may need none.
 LARGEST_RANGE = 1 << 20
 # Fields that summaries of earlier versions lack.
-ADDED = ("execution_only", "spent")
+ADDED = ("execution_only", "spent", "about")
 
 
 class StatementError(ValueError):
@@ -44,9 +45,9 @@ def differences(results: Object, records: Mapping[int, Record], configuration: C
     """Return in what a summary is not that of the records, in sentences; empty where it is."""
     try:
         command = configuration["command"]
-        about = _records_about(results, records, command == "verify")
-        common = {"schema": SCHEMA, "command": command, "digest": configuration["model"]}
-        expected = {**common, **EXPECTED[command](results, about, configuration)}
+        counted = _records_about(results, records, command == "verify")
+        common = {"schema": SCHEMA, "command": command, "digest": configuration["model"], "about": about(configuration)}
+        expected = {**common, **EXPECTED[command](results, counted, configuration)}
     except StatementError as error:
         return [str(error)]
     return list(_differences(results, expected))
@@ -75,7 +76,7 @@ def _certify(results: Object, records: Sequence[CertifyRecord], configuration: C
     radii = [_radius(row.get("epsilon"), f"results[{place}].epsilon") for place, row in enumerate(rows)]
     if sorted(set(radii)) != radii:
         raise StatementError("its rows are not in rising order of epsilon")
-    asked = {"delta": configuration["delta"]} if "delta" in configuration else {}
+    asked = {name: configuration[name] for name in ("delta", "draws_within") if name in configuration}
     spent = [dataclasses.asdict(total) for total in totals(record.spent for record in records)]
     rows_again = [dataclasses.asdict(row) for row in certified(records, radii)]
     return {**_correct(records), **asked, "results": rows_again, "spent": spent}
