@@ -19,6 +19,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from encoders.box import Box, Shape
+from encoders.ops.draws import Draws
 from encoders.ops.stored_fields import StoredFields
 from encoders.rationals import Afford, NotEvaluated, Rationals
 from encoders.views.change import Change
@@ -41,7 +42,7 @@ class UnsupportedView(TypeError):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Op(StoredFields, ABC):
+class Op(StoredFields, Draws, ABC):
     """A read-only function of one or more tensors of shape `(batch, *shape)`.
 
     Subclasses are frozen dataclasses whose fields are `StoredFields`. They define `kind`, `output_shape`, `evaluate`
@@ -78,10 +79,6 @@ class Op(StoredFields, ABC):
     jumps: ClassVar[bool] = False
     # Whether `evaluate_pseudo` passes other gradients back than `evaluate`, without any leak.
     has_pseudogradient: ClassVar[bool] = False
-    # Whether it has one value at a point; its bounds hold for all that it has.
-    is_function: ClassVar[bool] = True
-    # Whether the op stands for many, of which `draw` gives one; its views are those of what stands for them all.
-    randomised: ClassVar[bool] = False
     # The tensor fields that hold whole numbers (int64).
     whole_numbers: ClassVar[tuple[str, ...]] = ()
 
@@ -165,21 +162,6 @@ class Op(StoredFields, ABC):
     def views(cls) -> tuple[str, ...]:
         """Return the names of the views that this op has."""
         return tuple(v for v in VIEWS if v in ("evaluate", "interval") or getattr(cls, v) is not getattr(Op, v))
-
-    # ------------------------------------------------------------------------------------------------ what is random
-
-    def draw(self, generator: torch.Generator) -> Op:
-        """Return an ordinary op that this may be, the op itself where nothing is random; see `Network.draw`."""
-        return self
-
-    def over_draws(self, deviations: float) -> Op:
-        """Return an op whose bounds hold for many draws, the op itself where nothing is random; see the network's."""
-        return self
-
-    @property
-    def normal_weights(self) -> int:
-        """How many weights are drawn from normal distributions."""
-        return 0
 
     # ------------------------------------------------------------------------------- the values of a last op, compared
 
