@@ -7,6 +7,7 @@ corrected there would go on as it was.
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from numba import njit
@@ -28,3 +29,23 @@ def kept(pattern: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
             return njit(**options)(loop)
 
     return compiled
+
+
+def interpreted(loop: Any) -> Callable[..., Any]:
+    """Return a compiled loop as Python runs it, and the loops that it calls by their names with it: for short work.
+
+    Nothing is compiled, which takes some loops many seconds. Arithmetic is IEEE either way; functions of `math` are
+    those of the C library, and raise where compiled ones return an infinity or NaN.
+    """
+    return _twin(loop, {})
+
+
+def _twin(loop: Any, known: dict[Any, FunctionType]) -> FunctionType:
+    function = loop.py_func
+    if function not in known:
+        scope = dict(function.__globals__)
+        known[function] = twin = FunctionType(function.__code__, scope, function.__name__, function.__defaults__)
+        for name in twin.__code__.co_names:
+            if hasattr(scope.get(name), "py_func"):
+                scope[name] = _twin(scope[name], known)
+    return known[function]

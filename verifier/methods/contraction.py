@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 # Weights read between two looks at the clock: about a tenth of a second.
 WEIGHTS_AT_ONCE = 20_000_000
+# Weights times boxes that Python goes through itself, in a third of a second, before the search is compiled: that takes
+# ten, and what intervals and attacks leave is often done in a box.
+UNCOMPILED_WEIGHTS = 200_000
 # Points of one class that look unsafe and are not when replayed, before the class is left open.
 CANDIDATES = 20
 
@@ -155,6 +158,7 @@ class _Searches:
         self._engine, self._nodes, network = contraction, nodes, batch.subject.network
         self._packed = contraction.pack(dense_layers(network, ContractionMethod.name))
         self._at_once = max(1, WEIGHTS_AT_ONCE // (self._packed.weight.size * contraction.SWEEPS))
+        self._uncompiled = 0 if contraction.is_compiled() else UNCOMPILED_WEIGHTS // self._packed.weight.size
         box = region.enclosure()
         self._lower, self._upper = (end.flatten(1).cpu().numpy() for end in (box.lower, box.upper))
         self._classes = batch.classes.tolist()
@@ -189,13 +193,25 @@ class _Searches:
 
     def _run(self, row: int, search: contraction.BoxSearch, budget: Budget) -> contraction.Answer:
         """Return the answer after the search has ended, found another point, or used up its nodes or the time."""
-        answer = search.run(0)
+        answer = self._step(search, 0)
         while not budget.exhausted:
             # Splits of hidden ranges often leave the pixels, and so the midpoint, as they are.
             again = answer.code == self._engine.FOUND and np.array_equal(answer.point, self._last[row])
             if not again and (answer.code != self._engine.STOPPED or answer.nodes >= self._nodes):
                 break
-            answer = search.run(max(0, min(self._at_once, self._nodes - answer.nodes)))
+            answer = self._step(search, max(0, min(self._at_once, self._nodes - answer.nodes)))
+        return answer
+
+    def _step(self, search: contraction.BoxSearch, nodes: int) -> contraction.Answer:
+        """Return the answer after at most so many further nodes, from Python for as long as boxes are left to it."""
+        before = search.nodes
+        answer = search.run_uncompiled(min(nodes, self._uncompiled)) if self._uncompiled else None
+        if answer is None:
+            return search.run(nodes)
+        # A node given up takes as many passes as some others together.
+        given_up = answer.code != self._engine.STOPPED and answer.nodes == before
+        used = self._engine.LAST_SWEEPS // self._engine.SWEEPS if given_up else answer.nodes - before
+        self._uncompiled = max(0, self._uncompiled - used)
         return answer
 
     def _reason(self, answer: contraction.Answer) -> str:

@@ -14,12 +14,15 @@ Compiled by numba, float64. Covers chains of MWD layers with Gaussian and linear
 type or mixed (`contraction_threshold`).
 """
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from encoders.kept_loops import kept
+from encoders.kept_loops import interpreted, kept
 from verifier.bounds.mwd.contraction_network import PackedNetwork, pack
 from verifier.bounds.mwd.contraction_node import choose, contract, evaluate
 from verifier.bounds.mwd.contraction_rules import Array
@@ -50,6 +53,7 @@ __all__ = [
     "Answer",
     "BoxSearch",
     "PackedNetwork",
+    "is_compiled",
     "pack",
     "search",
     "split",
@@ -91,19 +95,50 @@ class BoxSearch:
         self._counts = np.array([1, 0, 0, 0], dtype=np.int64)
         self._width = np.zeros(1)
 
+    @property
+    def nodes(self) -> int:
+        """How many nodes have been examined."""
+        return int(self._counts[1])
+
     def run(self, nodes: int) -> Answer:
         """Return the answer after at most so many further nodes.
 
         After FOUND, the next call takes the point as none, and goes on.
         """
-        stack, limit = (self._lower, self._upper, self._tau), int(self._counts[1]) + nodes
-        code, point = _run(self._network, self._pair, self._shifts, stack, self._counts, self._width, limit)
-        return Answer(int(code), int(self._counts[1]), point, float(self._width[0]))
+        return self._answer(_run, nodes)
+
+    def run_uncompiled(self, nodes: int) -> Answer | None:
+        """Return the same from Python, several hundred times as slowly; None, with nothing done, where that fails."""
+        states = (self._lower, self._upper, self._tau, self._counts, self._width)
+        before = [state.copy() for state in states]
+        try:
+            with np.errstate(all="ignore"):
+                return self._answer(_uncompiled(), nodes)
+        except (ArithmeticError, ValueError):
+            # Of math, beyond the range of a function: compiled loops go on with an infinity or NaN.
+            for state, kept_state in zip(states, before, strict=True):
+                state[:] = kept_state
+            return None
+
+    def _answer(self, loop: Callable[..., Any], nodes: int) -> Answer:
+        stack, limit = (self._lower, self._upper, self._tau), self.nodes + nodes
+        code, point = loop(self._network, self._pair, self._shifts, stack, self._counts, self._width, limit)
+        return Answer(int(code), self.nodes, point, float(self._width[0]))
 
 
 def search(network: PackedNetwork, lower: Array, upper: Array, reference: int, other: int, nodes: int) -> Answer:
     """Return what `BoxSearch` says after at most so many nodes."""
     return BoxSearch(network, lower, upper, reference, other).run(nodes)
+
+
+def is_compiled() -> bool:
+    """Return whether the search has been compiled, or read from where compiled loops are kept, by this process."""
+    return bool(_run.signatures)
+
+
+@functools.cache
+def _uncompiled() -> Callable[..., Any]:
+    return interpreted(_run)
 
 
 @kept("contraction*.py")

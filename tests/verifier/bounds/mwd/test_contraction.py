@@ -186,6 +186,36 @@ def test_a_search_in_parts_is_the_search_in_one_go(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_python_finds_in_the_same_boxes_what_compiled_loops_find(kind):
+    for seed in range(4):
+        network = network_of(kind, seed, (3, 6, 5, 3))
+        centre = torch.rand(3, generator=torch.Generator().manual_seed(seed), dtype=F64)
+        reference = int(network.scores(centre[None]).argmax())
+        for other, radius in product({0, 1, 2} - {reference}, (0.02, 0.2)):
+            ends = ((centre - radius).numpy(), (centre + radius).numpy())
+            compiled = contraction.BoxSearch(packed(network), *ends, reference, other)
+            uncompiled = contraction.BoxSearch(packed(network), *ends, reference, other)
+            for nodes in (1, 3, 60):
+                one, two = compiled.run(nodes), uncompiled.run_uncompiled(nodes)
+                assert (one.code, one.nodes) == (two.code, two.nodes)
+                assert np.allclose(one.point, two.point, rtol=1e-12, atol=1e-12)
+
+
+def test_where_python_cannot_go_on_nothing_is_done(monkeypatch):
+    def beyond(network, pair, shifts, stack, counts, width, limit):
+        stack[0][0] -= 1.0
+        counts += 1
+        raise OverflowError("math range error")
+
+    monkeypatch.setattr(contraction, "_uncompiled", lambda: beyond)
+    network = network_of(KINDS[0], 0, (3, 6, 5, 3))
+    whole, other = (contraction.BoxSearch(packed(network), np.zeros(3), np.ones(3), 0, 1) for _ in range(2))
+    assert other.run_uncompiled(5) is None
+    assert other.nodes == 0
+    assert other.run(500).nodes == whole.run(500).nodes
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(6))
 def test_every_radius_is_decided_but_those_within_padding_of_the_least_unsafe_one(seed, kind):
     network = network_of(kind, seed, (3, 8, 6, 3))
