@@ -330,6 +330,22 @@ def test_small_problems_and_other_dtypes_go_to_the_reference(monkeypatch: pytest
         assert mwd_kernels.choose(*(t.to("meta") for t in (x, u, w))) == "reference"
 
 
+def test_numba_compiles_for_values_only_after_so_many_elements(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    monkeypatch.delenv(mwd_kernels.VARIABLE, raising=False)
+    asked: list[str] = []
+    kernels = mwd_kernels._kernels
+    monkeypatch.setattr(mwd_kernels, "_kernels", lambda name: asked.append(name) or kernels("reference"))
+    monkeypatch.setattr(mwd_kernels, "ELEMENTS_BEFORE_COMPILING", 2 * 64**3)
+    monkeypatch.setattr(mwd_kernels, "_DISTANCES", mwd_kernels.Uncompiled())
+    monkeypatch.setattr(mwd_kernels, "_RANGES", mwd_kernels.Uncompiled())
+    x, u, w, _ = operands(LARGE, F32)
+    for _ in range(3):
+        mwd_kernels.weighted_distance(x, u, w)
+    mwd_kernels.distance_range(x, x, u, w)
+    assert asked == ["reference", "reference", "numba", "reference"]
+
+
 def test_without_numba_the_reference_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
     monkeypatch.delenv(mwd_kernels.VARIABLE, raising=False)
