@@ -8,7 +8,7 @@
     check_labels    whether the labels fit a number of classes
     DataError       what every refusal raises
 
-Imports no torch; scikit-learn and pooch are imported where they are used. Nothing here ever unpickles.
+Imports no torch; pooch is imported where it is used. Nothing here ever unpickles.
 """
 
 from verifier.data.arrays import from_arrays
