@@ -17,7 +17,7 @@ from tests.shares import EVERY
 VERIFIER_ORDER = [
     "options", "fields", "npz", "verdict", "budget", "threads", "output", "zoo", "agreement", "data", "subject",
     "joint_subject", "surroundings", "batch", "properties", "metrics", "certificates", "answers", "runs", "summaries",
-    "solvers", "bounds", "attacks", "witnesses", "restriction", "methods", "training", "commands", "arguments",
+    "solvers", "bounds", "attacks", "witnesses", "restriction", "methods", "training", "pages", "commands", "arguments",
     "reports", "cli",
 ]  # fmt: skip
 # The command that makes the shipped models trains and is no part of the package's layers.

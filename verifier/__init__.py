@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from verifier.commands.certify import CertifyResult, certify
     from verifier.commands.check import CheckResult, check
     from verifier.commands.compare import CompareResult, compare
+    from verifier.commands.export import ExportResult, export
+    from verifier.commands.report import ReportResult, report
     from verifier.commands.robustness import RobustnessResult, robustness
     from verifier.commands.show import ShowResult, show
     from verifier.commands.train import TrainResult, train
@@ -18,6 +20,8 @@ _HOMES = {
     "CertifyResult": "verifier.commands.certify",
     "CheckResult": "verifier.commands.check",
     "CompareResult": "verifier.commands.compare",
+    "ExportResult": "verifier.commands.export",
+    "ReportResult": "verifier.commands.report",
     "RobustnessResult": "verifier.commands.robustness",
     "ShowResult": "verifier.commands.show",
     "TrainResult": "verifier.commands.train",
@@ -26,6 +30,8 @@ _HOMES = {
     "certify": "verifier.commands.certify",
     "check": "verifier.commands.check",
     "compare": "verifier.commands.compare",
+    "export": "verifier.commands.export",
+    "report": "verifier.commands.report",
     "robustness": "verifier.commands.robustness",
     "show": "verifier.commands.show",
     "train": "verifier.commands.train",
@@ -37,6 +43,8 @@ __all__ = [
     "CertifyResult",
     "CheckResult",
     "CompareResult",
+    "ExportResult",
+    "ReportResult",
     "RobustnessResult",
     "ShowResult",
     "TrainResult",
@@ -45,6 +53,8 @@ __all__ = [
     "certify",
     "check",
     "compare",
+    "export",
+    "report",
     "robustness",
     "show",
     "train",

@@ -163,6 +163,23 @@ def _add_check(groups: Groups) -> None:
     _add_json(groups)
 
 
+def _add_report(groups: Groups) -> None:
+    groups["question"].add_argument("runs", nargs="+", metavar="RUN", help="folders of runs, side by side")
+    groups["output"].add_argument("--out", required=True, metavar="FILE", help="the page; one there is replaced")
+    groups["output"].add_argument("--title", metavar="TEXT", help="of the page")
+    _add_json(groups)
+
+
+def _add_export(groups: Groups) -> None:
+    groups["question"].add_argument("run", metavar="RUN", help="the folder of a run")
+    add = groups["output"].add_argument
+    add("--format", default="csv", metavar="NAME", help="csv (default), latex, or parquet, which needs pyarrow")
+    words = "summary (default): the counts; classes: by label at the largest radius; inputs: a row for each"
+    add("--table", default="summary", metavar="NAME", help=words)
+    add("--out", metavar="FILE", help="a file that does not exist yet (default: standard output)")
+    _add_json(groups)
+
+
 def _add_show(groups: Groups) -> None:
     add = groups["question"].add_argument
     add("model", nargs="?", metavar="MODEL", help=MODEL)
@@ -233,6 +250,16 @@ COMMANDS: dict[str, tuple[str, str, Callable[[Groups], None]]] = {
         "claims of a run: evaluate its certificates again, replay its witnesses",
         "check runs/certify-0123456789ab",
         _add_check,
+    ),
+    "report": (
+        "runs as one page for a browser: curves, brackets, counterexamples, what is open",
+        "report runs/certify-0123456789ab --out page.html",
+        _add_report,
+    ),
+    "export": (
+        "the numbers of a run as csv, latex or parquet",
+        "export runs/certify-0123456789ab --format latex",
+        _add_export,
     ),
     "show": (
         "what a model file holds; which methods and attacks there are",

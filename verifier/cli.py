@@ -25,6 +25,9 @@ EXIT_CONTRADICTION = 1
 EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
 
+# Commands that show no progress.
+QUICK = ("show", "report", "export")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
@@ -52,7 +55,7 @@ def _result(options: argparse.Namespace) -> Any:
     # Imported here: torch takes seconds to load and --help must not wait for it.
     with _loading():
         verb = getattr(import_module(f"verifier.commands.{options.command}"), options.command)
-    if options.command == "show":
+    if options.command in QUICK:
         return verb(**verb_arguments(options))
     from verifier.reports.progress import progress_on_stderr
 

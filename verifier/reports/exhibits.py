@@ -1,6 +1,5 @@
 """Counterexamples as a picture: original, adversarial, and their difference, scaled by a factor that is stated."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +7,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from verifier.commands.adversarial_example import Exhibit
+from verifier.pages.pictures import as_picture, scale_of_difference
 from verifier.reports.figure import save
+
+__all__ = ["COLUMNS", "as_picture", "difference_factor", "exhibit_grid", "name_of"]
 
 COLUMNS = ("original", "adversarial", "difference")
 
@@ -26,34 +28,9 @@ def exhibit_grid(exhibits: Sequence[Exhibit], title: str, path: Path, classes: S
     return save(figure, path, dpi=120)
 
 
-def as_picture(x: np.ndarray) -> np.ndarray | None:
-    """Return an input as an image `(height, width)` or `(height, width, 3)`; None if it has no such shape.
-
-    Images are `(height, width)`, or 1 or 3 channels first. Vectors whose length is a square n^2 are shown as n x n
-    in C order, those of length 3 n^2 as three channels.
-    """
-    values = np.asarray(x, dtype=np.float64)
-    if values.ndim == 1:
-        for channels in (1, 3):
-            side = math.isqrt(len(values) // channels)
-            if side > 1 and channels * side * side == len(values):
-                values = values.reshape(channels, side, side)
-                break
-    if values.ndim == 3 and values.shape[0] in (1, 3):
-        values = values[0] if values.shape[0] == 1 else values.transpose(1, 2, 0)
-    elif values.ndim != 2:
-        return None
-    return values
-
-
 def difference_factor(exhibits: Sequence[Exhibit], width: float) -> float:
     """Return the largest of 1, 2, 5, 10, ... that keeps every scaled difference within half the width of the range."""
-    largest = max(float(np.abs(_difference(exhibit)).max()) for exhibit in exhibits)
-    if largest == 0 or 0.5 * width / largest < 1:
-        return 1.0
-    wanted = 0.5 * width / largest
-    power = 10.0 ** math.floor(math.log10(wanted))
-    return max(step * power for step in (1.0, 2.0, 5.0) if step * power <= wanted * (1 + 1e-12))
+    return scale_of_difference([_difference(exhibit) for exhibit in exhibits], width)
 
 
 def name_of(label: int, classes: Sequence[str]) -> str:
