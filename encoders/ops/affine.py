@@ -1,5 +1,6 @@
 """The fully connected layer y = W x + b on the last axis."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from torch.nn import functional
 from encoders.box import Box, Shape
 from encoders.ops.linear import WeightedSum
 from encoders.rationals import Afford, Rationals, product
+from encoders.rounding import add_down, add_up
 from encoders.views.coefficients import Coefficients
 from encoders.views.comparison import Comparison
 
@@ -88,6 +90,10 @@ class Affine(WeightedSum):
         weight = self.weight[reference] - self.weight
         bias = None if self.bias is None else self.bias[reference] - self.bias
         return Affine(weight, bias)
+
+    def raised(self, added: Tensor) -> "Affine":
+        bias = torch.zeros_like(added) if self.bias is None else self.bias.to(torch.float64).cpu()
+        return dataclasses.replace(self, bias=torch.where(added > 0, add_up(bias, added), add_down(bias, added)))
 
     def compare(self, *boxes: Box, classes: Tensor) -> Comparison:
         """Return what the boxes of y_c - y_k prove, never looser than those of y: one difference matrix a class."""

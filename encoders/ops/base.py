@@ -26,6 +26,7 @@ from encoders.views.change import Change
 from encoders.views.comparison import Comparison
 from encoders.views.distances import DistanceLayer
 from encoders.views.envelope import Envelope
+from encoders.views.execution import Executed
 from encoders.views.relaxation import Relaxation, Size
 from encoders.views.restriction import Restriction
 
@@ -42,7 +43,7 @@ class UnsupportedView(TypeError):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Op(StoredFields, Draws, ABC):
+class Op(StoredFields, Draws, Executed, ABC):
     """A read-only function of one or more tensors of shape `(batch, *shape)`.
 
     Subclasses are frozen dataclasses whose fields are `StoredFields`. They define `kind`, `output_shape`, `evaluate`

@@ -1,6 +1,7 @@
 """Sums of two nodes, and arithmetic with stored constants. Each is rounded once and widened by one float."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ import torch
 from scipy.sparse import csr_array, diags_array, eye_array, hstack
 from torch import Tensor
 
+from encoders.arithmetic import Arithmetic
 from encoders.box import Box, Shape
 from encoders.ops.base import Op
 from encoders.ops.linear import LinearOp, SignedSum
@@ -30,6 +32,10 @@ class _OfTwo(SignedSum):
         if first != second:
             raise ValueError(f"{self.kind} takes two inputs of one shape, got {first} and {second}")
         return first
+
+    def execution_error(self, boxes: Sequence[Box], errors: Sequence[Tensor], arithmetic: Arithmetic) -> Tensor:
+        moved, size = errors[0] + errors[1], reach_of(boxes[0]) + reach_of(boxes[1])
+        return _rounded_once(moved, size + moved, arithmetic)
 
     def adjoint(self, coefficients: Coefficients, shapes: tuple[Shape, ...]) -> tuple[Coefficients, ...]:
         second = coefficients if self.sign > 0 else coefficients.with_values(-coefficients.values)
@@ -118,6 +124,9 @@ class AddConstant(_WithConstant, SignedSum):
     def adjoint(self, coefficients: Coefficients, shapes: tuple[Shape, ...]) -> tuple[Coefficients, ...]:
         return (coefficients,)
 
+    def execution_error(self, boxes: Sequence[Box], errors: Sequence[Tensor], arithmetic: Arithmetic) -> Tensor:
+        return _rounded_once(errors[0], reach_of(boxes[0]) + errors[0] + self.constant.abs(), arithmetic)
+
     def bias(self, box: Box) -> Tensor:
         return self.constant.expand_as(box.lower)
 
@@ -140,6 +149,10 @@ class MultiplyConstant(_WithConstant):
 
     def evaluate(self, *x: Tensor) -> Tensor:
         return x[0] * self.constant
+
+    def execution_error(self, boxes: Sequence[Box], errors: Sequence[Tensor], arithmetic: Arithmetic) -> Tensor:
+        factor = self.constant.abs()
+        return _rounded_once(errors[0] * factor, (reach_of(boxes[0]) + errors[0]) * factor, arithmetic)
 
     def matrix(self, *shapes: Shape) -> csr_array:
         return csr_array(diags_array(self._flat(shapes[0])))
@@ -172,6 +185,10 @@ class DivideConstant(_WithConstant):
     def evaluate(self, *x: Tensor) -> Tensor:
         return x[0] / self.constant
 
+    def execution_error(self, boxes: Sequence[Box], errors: Sequence[Tensor], arithmetic: Arithmetic) -> Tensor:
+        divisor = self.constant.abs()
+        return _rounded_once(errors[0] / divisor, (reach_of(boxes[0]) + errors[0]) / divisor, arithmetic)
+
     def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
         """Return x - constant y = 0: no quotient is rounded."""
         divisor = self._flat(boxes[0].shape)
@@ -188,6 +205,11 @@ class DivideConstant(_WithConstant):
 
     def rational(self, *x: Rationals, afford: Afford) -> Rationals:
         return x[0] / self._rational_constant(x[0])
+
+
+def _rounded_once(moved: Tensor, size: Tensor, arithmetic: Arithmetic) -> Tensor:
+    """Return the error of an operation: what that of its inputs moves it by, and its own rounding."""
+    return arithmetic.bounded(moved + arithmetic.relative(1) * size + arithmetic.absolute(1), size)
 
 
 def line_envelope(op: Op, box: Box, slope: Tensor) -> ElementwiseEnvelope:

@@ -5,6 +5,7 @@ an input is read more than once.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +13,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from encoders.arithmetic import Arithmetic
 from encoders.box import Box, Shape
 from encoders.ops.linear import LinearOp
 from encoders.rationals import Afford, Rationals
@@ -86,6 +88,10 @@ class Gather(LinearOp):
     def interval(self, *boxes: Box) -> Box:
         (box,) = boxes
         return Box.unchecked(self.evaluate(box.lower), self.evaluate(box.upper))
+
+    def execution_error(self, boxes: Sequence[Box], errors: Sequence[Tensor], arithmetic: Arithmetic) -> Tensor:
+        """Return the errors as they are moved; none of the constants."""
+        return self._taken(errors[0]).where(self._present, 0.0)
 
     def adjoint(self, coefficients: Coefficients, shape: Shape) -> Coefficients:
         """Return what each input collects; the sums are rounded where several outputs read one input."""

@@ -4,6 +4,7 @@ The value and its box apart, every view is one formula in the left slope, exact 
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from encoders.arithmetic import INFLATION, Arithmetic
 from encoders.box import Box
 from encoders.ops.base import ElementwiseOp, Op
 from encoders.ops.relu_difference import ReluDifference
@@ -30,6 +32,16 @@ class Hinge(ElementwiseOp):
     @property
     @abstractmethod
     def hinge_slope(self) -> float: ...
+
+    def execution_error(self, boxes: Sequence[Box], errors: Sequence[Tensor], arithmetic: Arithmetic) -> Tensor:
+        """Return the error of the input times the slope where it is, and that of a product with the left slope."""
+        (box,), (error,), left = boxes, errors, abs(self.hinge_slope)
+        # Strictly left of zero, so that a sum that was rounded to it cannot be right of it.
+        moved = torch.where(box.upper < -error * INFLATION, left * error, error)
+        if left in (0.0, 1.0):
+            return moved
+        size = reach_of(box) + error
+        return arithmetic.bounded(moved + arithmetic.relative(2) * left * size + arithmetic.absolute(1), size)
 
     def restrict(self, *x: Tensor, direction: Tensor | None = None, tolerance: float = 0.0) -> Restriction:
         return elementwise_restriction(positive_side(x[0], direction, tolerance), self.hinge_slope)

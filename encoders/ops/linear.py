@@ -3,11 +3,13 @@
 import dataclasses
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from encoders.arithmetic import Arithmetic
 from encoders.box import Box, Shape
 from encoders.ops.base import Op
 from encoders.rounding import add_with_error, gamma, tiny, unit_roundoff
@@ -141,6 +143,18 @@ class WeightedSum(LinearOp):
         value = self.evaluate(centre)
         radius = self.error_radius(t)
         return ends_around(value, radius)
+
+    def execution_error(self, boxes: Sequence[Box], errors: Sequence[Tensor], arithmetic: Arithmetic) -> Tensor:
+        """Return |L| e + gamma (|L| (|x| + e) + |b|) for errors e of the inputs x, gamma of the n products and sums."""
+        (box,), (error,) = boxes, errors
+        reach, least = reach_of(box) + error, 2.0 * tiny(box.dtype)
+        relative = arithmetic.relative(self.fan_in() + 1 + self.extra_roundings)
+        size = self.error_radius(reach + least)
+        rounded = self.error_radius(error + relative * reach + least)
+        if self.bias is not None:
+            bias = self.evaluate(torch.zeros_like(box.lower[:1])).abs()
+            size, rounded = size + bias, rounded + relative * bias
+        return arithmetic.bounded(rounded + arithmetic.absolute(self.fan_in()), size)
 
     def change(self, other: Op) -> Change[Op] | None:
         """Return L' d + (L' - L) x + (b' - b), the difference of weights as two floats that hold it exactly.

@@ -1,5 +1,6 @@
 """The maximum over sliding windows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from encoders.arithmetic import Arithmetic
 from encoders.box import Box, Shape
 from encoders.ops.base import Op
 from encoders.ops.sliding import check_window, pooled_shape, spread_window
@@ -62,6 +64,10 @@ class MaxPool2d(Op):
         if any(self.padding):
             value = functional.pad(value, (left, right, top, bottom), value=-torch.inf)
         return functional.max_pool2d(value, self.kernel, self.stride, 0, self.dilation)
+
+    def execution_error(self, boxes: Sequence[Box], errors: Sequence[Tensor], arithmetic: Arithmetic) -> Tensor:
+        """Return the greatest error of a window: a maximum rounds nothing, and moves by no more than its inputs."""
+        return self.evaluate(errors[0])
 
     def interval(self, *boxes: Box) -> Box:
         """Return the exact range: the maximum is monotone in every input and rounds nothing."""

@@ -12,6 +12,7 @@ The exponential is one monotone link of the distance z. With the linear link a u
 negated: the l_inf-distance neuron of Zhang et al. (2021).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from encoders.arithmetic import INFLATION, Arithmetic
 from encoders.box import Box, Shape
 from encoders.layers.mwd_kernels import distance_range, weighted_distance
 from encoders.layers.mwd_linear import linear_mwd
@@ -28,6 +30,7 @@ from encoders.ops.mwd_exact import exact_mwd
 from encoders.rationals import Afford, NotEvaluated, Rationals
 from encoders.rounding import ELEMENTARY_FUNCTION_ULPS, add_down, add_up, tiny, unit_roundoff, widen
 from encoders.views.comparison import Comparison
+from encoders.views.envelope import reach_of
 from encoders.views.relaxation import Relaxation
 
 
@@ -118,6 +121,29 @@ class Mwd(DistanceOp):
             return _unit_box(*flipped)
         lower, upper = (torch.where(self.negated, b, a) for a, b in zip(plain, flipped, strict=True))
         return _unit_box(lower, upper)
+
+    def execution_error(self, boxes: Sequence[Box], errors: Sequence[Tensor], arithmetic: Arithmetic) -> Tensor:
+        """Return the error of the distance z times the link's steepest slope near, and the link's own.
+
+        Of u_i |x_i - w_i| three roundings err; a maximum moves by no more than its terms. exp(-z^2) has the slope
+        2 z exp(-z^2), which falls from z = 1 / sqrt(2) on, where it is below .858; s exp(-s) falls from s = 1 on.
+        """
+        (box,), (error,), relative = boxes, errors, arithmetic.relative(3)
+        reach, none = reach_of(box) + error, torch.zeros_like(self.attractor)
+        moved = weighted_distance(error + relative * reach, self.weight, none) * INFLATION
+        away = moved + relative * (self.weight * self.attractor.abs()).amax(dim=1) + arithmetic.absolute(4)
+        near, far = self.distance_range(box)
+        size = far + away
+        if self.has_linear_link:
+            size = size if self.bias is None else size + self.bias.abs()
+            return arithmetic.bounded(away + arithmetic.relative(2) * size, size)
+        least = (near - away).clamp(min=0)
+        greatest = torch.exp(-least.square()) * INFLATION
+        slope = torch.where(least > 0.7072, 2.0 * least * greatest, 0.858)
+        squared = torch.where(least > 1.0, least.square() * greatest, 0.368)
+        units = 2.0 * ELEMENTARY_FUNCTION_ULPS * torch.where(self.negated, 2.0, greatest)
+        own = arithmetic.relative(2) * (squared + greatest) + arithmetic.roundoff * units + arithmetic.absolute(4)
+        return arithmetic.bounded(away * slope + own, size.square())
 
     def exact(self, *boxes: Box, segments: int = 1) -> Relaxation:
         """Return rows with binaries by way of the distances; OUTER, the Gaussian link has a gap. For small layers."""

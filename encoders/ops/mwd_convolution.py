@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from encoders.arithmetic import Arithmetic
 from encoders.box import Box, Shape
 from encoders.layers.mwd_windows import crop, over_windows, place_index
 from encoders.ops.distance import DistanceOp
@@ -77,6 +78,12 @@ class MwdConv2d(DistanceOp):
 
         ends = [boxes[0].lower, boxes[0].upper]
         return Box.unchecked(*over_windows(ends, self.kernel, self.stride, self.padding, layer))
+
+    def execution_error(self, boxes: Sequence[Box], errors: Sequence[Tensor], arithmetic: Arithmetic) -> Tensor:
+        shape = boxes[0].shape
+        flat = Box.unchecked(boxes[0].lower.flatten(1), boxes[0].upper.flatten(1))
+        found = self.distance_layer(shape).execution_error([flat], [errors[0].flatten(1)], arithmetic)
+        return found.reshape(-1, *self.output_shape(shape))
 
     def exact(self, *boxes: Box, segments: int = 1) -> Relaxation:
         """Return the rows of the dense layer that does the same, as that does."""

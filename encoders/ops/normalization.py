@@ -1,6 +1,7 @@
 """Batch normalisation at inference: a fixed affine map for each channel."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -9,12 +10,13 @@ import torch
 from scipy.sparse import csr_array, diags_array
 from torch import Tensor
 
+from encoders.arithmetic import Arithmetic
 from encoders.box import Box, Shape
 from encoders.ops.elementwise import line_envelope
 from encoders.ops.linear import LinearOp
 from encoders.rationals import Afford, NotEvaluated, Rationals
 from encoders.rounding import gamma, next_up, tiny
-from encoders.views.envelope import ElementwiseEnvelope, Envelope
+from encoders.views.envelope import ElementwiseEnvelope, Envelope, reach_of
 from encoders.views.relaxation import Relaxation, line_relaxation
 
 
@@ -68,6 +70,22 @@ class BatchNorm(LinearOp):
         factor = self.scale.to(torch.float64) / torch.sqrt(self.variance.to(torch.float64) + self.epsilon)
         axes = (-1, *[1] * (len(shapes[0]) - 1))
         return csr_array(diags_array(factor.reshape(axes).expand(shapes[0]).flatten().cpu().numpy()))
+
+    def execution_error(self, boxes: Sequence[Box], errors: Sequence[Tensor], arithmetic: Arithmetic) -> Tensor:
+        """Return the error of k x - k m + shift, k = scale / root, however it is ordered, and k may be stored."""
+        (box,), (error,) = boxes, errors
+        axes = (-1, *[1] * (box.lower.dim() - 2))
+        factor, mean, shift, scale = (
+            values.abs().reshape(axes)
+            for values in (
+                self.scale / torch.sqrt(self.variance + self.epsilon), self.mean, self.shift, self.scale
+            )
+        )  # fmt: skip
+        size = factor * (reach_of(box) + error + mean) + shift
+        slack = arithmetic.absolute(8) * (1.0 + scale + factor)
+        # 1 / root is on the way in some of these orders.
+        biggest = torch.maximum(size, (1.0 / torch.sqrt(self.variance + self.epsilon)).reshape(axes))
+        return arithmetic.bounded(factor * error + arithmetic.relative(8) * size + slack, biggest)
 
     def interval(self, *boxes: Box) -> Box:
         """Return the range, which the ends give as the map is monotone, with its rounding error bounded.

@@ -1,12 +1,14 @@
 """Ops that only move values: reshape, transpose, concatenate, slice. Exact in every view."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from encoders.arithmetic import Arithmetic
 from encoders.box import Box, Shape
 from encoders.ops.linear import SignedSum
 from encoders.rationals import Afford, Rationals, join
@@ -26,6 +28,9 @@ class _Rearrangement(SignedSum):
 
     def interval(self, *boxes: Box) -> Box:
         return Box.unchecked(self.evaluate(*(box.lower for box in boxes)), self.evaluate(*(box.upper for box in boxes)))
+
+    def execution_error(self, boxes: Sequence[Box], errors: Sequence[Tensor], arithmetic: Arithmetic) -> Tensor:
+        return self.evaluate(*errors)
 
     def matrix(self, *shapes: Shape) -> csr_array:
         """Return the rows of the identity that the op selects."""

@@ -20,10 +20,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from encoders.arithmetic import Arithmetic
 from encoders.box import Box, Shape
 from encoders.ops.base import Op
 from encoders.rounding import ELEMENTARY_FUNCTION_ULPS, add_down, add_up, tiny, unit_roundoff, widen
-from encoders.views.envelope import offsets_at_ends
+from encoders.views.envelope import offsets_at_ends, reach_of
 from encoders.views.group_envelope import GroupEnvelope, GroupLines, from_groups, group_relaxation, to_groups
 from encoders.views.relaxation import Relaxation, Size
 
@@ -103,6 +104,16 @@ class _OfExponentials(Op):
         lower = lower.where_finite(to_groups(ends.lower, self.axis))
         return GroupEnvelope(lower, upper.where_finite(to_groups(ends.upper, self.axis)), box, self.axis)
 
+    def order_error(self, inputs: Box, error: Tensor, arithmetic: Arithmetic, one: bool) -> Tensor | None:
+        """Return the roundings of two shares, or of two logarithms of them, in units of what they are taken of.
+
+        Of shares the exponentials, their arguments and the division err relatively, and the sum by the same for both;
+        an argument may be taken less the logarithm of the sum. Logarithms err by the size of what is subtracted.
+        """
+        spread = 1.0 + math.log(1.0 + inputs.lower.shape[1])
+        shares = arithmetic.roundoff * (4.0 * ELEMENTARY_FUNCTION_ULPS + 32.0) * spread + arithmetic.absolute(4)
+        return torch.full_like(error, shares)
+
     def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
         return group_relaxation(self.envelope(boxes[0]))
 
@@ -144,6 +155,11 @@ class LogSoftmax(_OfExponentials):
 
     kind = "log-softmax"
     greatest = 0.0
+
+    def order_error(self, inputs: Box, error: Tensor, arithmetic: Arithmetic, one: bool) -> Tensor | None:
+        size = reach_of(inputs) + error
+        size = size + size.amax(dim=1, keepdim=True) + 1.0 + math.log(1.0 + size.shape[1])
+        return arithmetic.bounded(arithmetic.relative(4 * ELEMENTARY_FUNCTION_ULPS + 32) * size, size)
 
     def evaluate(self, *x: Tensor) -> Tensor:
         return torch.log_softmax(x[0], dim=self.axis + 1)
