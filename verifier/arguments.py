@@ -60,6 +60,8 @@ def _add_certify(groups: Groups) -> None:
     add("--delta", type=radius, metavar="D", help=words)
     words = "of a randomised network, ask about every draw with weights within K deviations of their means"
     add("--draws-within", type=radius, metavar="K", help=words)
+    words = "real numbers (default), or that of the model, as float32: then no execution in it may change the class"
+    add("--arithmetic", default="real", metavar="NAME", help=words)
     _add_certificates(groups)
     _add_shared(groups)
 

@@ -72,3 +72,15 @@ class Batch:
         seeds = tuple(self.seeds[row] for row in rows.tolist())
         domain = self.domain[rows] if isinstance(self.domain, Box) and self.domain.batch > 1 else self.domain
         return replace(self, centres=self.centres[rows], classes=self.classes[rows], seeds=seeds, domain=domain)
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Some of the inputs that are worked on together, by their places among them.
+
+    errors: what an execution may move each score by, of questions about executions.
+    """
+
+    places: tuple[int, ...]
+    batch: Batch
+    errors: tuple[float, ...] = ()

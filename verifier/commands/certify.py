@@ -12,14 +12,16 @@ from dataclasses import replace
 from typing import Any, ClassVar, Unpack
 
 import numpy as np
+from torch import Tensor
 
 from encoders.region import Norm
 from verifier.answers import Answer
-from verifier.batch import Batch
+from verifier.batch import Batch, Group
 from verifier.bounds.certify import certificate_of
 from verifier.budget import Budget
 from verifier.certificates.certificate import Certificate
 from verifier.commands.changes import load_change_job
+from verifier.commands.executed import REAL, ExecutedJob, load_executed_job
 from verifier.commands.job import DataJob, load_job
 from verifier.commands.loop import Known, run_task
 from verifier.commands.request import Data, Model, Options, Request, checked_radius
@@ -45,7 +47,7 @@ class CertifyResult(VerbResult):
     spent: by the stages of several methods.
     norm: of the balls. delta: what outputs were asked to stay within; None where it was about classes.
     draws_within: in deviations, how far weights of the draws asked about lie from their means; None: not about draws.
-    share_of_draws: the probability that a draw is one of them.
+    share_of_draws: the probability that a draw is one of them. arithmetic: whose executions are meant; None: real ones.
     """
 
     command: ClassVar[str] = "certify"
@@ -57,9 +59,10 @@ class CertifyResult(VerbResult):
     delta: float | None = None
     draws_within: float | None = None
     share_of_draws: float | None = None
+    arithmetic: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        optional = {name: getattr(self, name) for name in ("delta", "draws_within", "share_of_draws")}
+        optional = {name: getattr(self, name) for name in ("delta", "draws_within", "share_of_draws", "arithmetic")}
         asked = {name: value for name, value in optional.items() if value is not None}
         rows, spent = ([dataclasses.asdict(each) for each in part] for part in (self.results, self.spent))
         return {**super().to_json(), **asked, "results": rows, "spent": spent}
@@ -74,6 +77,7 @@ def certify(
     certificates: bool | None = None,
     delta: float | None = None,
     draws_within: float | None = None,
+    arithmetic: str = REAL,
     **options: Unpack[Options],
 ) -> CertifyResult:
     """Return how robust a classifier provably is, and how far attacks break it, at each radius.
@@ -84,6 +88,7 @@ def certify(
     delta: ask of every input instead whether all outputs stay less than this from their values there, of any model.
     draws_within: prove it of a randomised network for every draw whose weights all lie within so many deviations of
     their means, instead of for its mean; a falsified input has a witness in the mean, which is one of these draws.
+    arithmetic: "real", or that of the model, float32 say: no execution in it may change the class (`executed`).
     certificates: whether the run keeps one for every proof, which `check` evaluates again; None: with method exact.
 
     certified counts are proofs in real arithmetic on the stored weights (strength checked or computed); falsified
@@ -95,8 +100,7 @@ def certify(
     question, radii = Request(model, data, **options), _check_radii(epsilons)
     norm = question.norm
     prover = find_method(method, norm)
-    job = load_job(question, "certify") if delta is None else load_change_job(question, delta)
-    job = job if draws_within is None else _over_draws(job, draws_within, certificates)
+    job = _over_draws(_job(question, radii, delta, arithmetic), draws_within, certificates)
     check_method(method, job.network, norm, question.scale is not None)
     if certificates and norm != "inf":
         raise ValueError(f"certificates are of the inf-norm, not of the {norm}-norm; leave out --certificates")
@@ -106,8 +110,12 @@ def certify(
     return run_task(task, "certify", question, started)
 
 
-def _over_draws(job: DataJob, deviations: float, certificates: bool | None) -> DataJob:
-    """Return the job about all draws within so many deviations; ValueError where that is not supported."""
+def _over_draws(job: DataJob, deviations: float | None, certificates: bool | None) -> DataJob:
+    """Return the job about all draws within so many deviations, if any; ValueError where that is not supported."""
+    if deviations is None:
+        return job
+    if isinstance(job, ExecutedJob):
+        raise ValueError("--draws-within is asked in real arithmetic: leave out --arithmetic")
     if job.asks_within is not None:
         raise ValueError("--draws-within is about the class, not about changes of outputs: leave out --delta")
     if certificates:
@@ -136,7 +144,7 @@ class _Certification:
 
     @property
     def batch_size(self) -> int:
-        return self.job.batch_size or find_method(self.method, self.norm).batch_size
+        return self.job.together(find_method(self.method, self.norm).batch_size)
 
     def complete(self, record: CertifyRecord | None) -> bool:
         """Return whether a record answers every requested radius, or records that it was tried in vain."""
@@ -156,10 +164,7 @@ class _Certification:
         records, asked = known.records, [rows[i] for i in correct]
         answers = [records[row].answer if row in records else Answer() for row in asked]
         budget = Budget(self.seconds_per_input * max(1, len(asked)), watch=known.watch)
-        batch: Batch | None = None
-        if asked:
-            batch = self.job.batch(points[correct], asked, labels[correct], self.norm)
-            answers = find_method(self.method, self.norm).bracket(batch, self.epsilons, answers, budget)
+        answers, groups = self._answers(points[correct], asked, labels[correct], answers, budget)
         seconds = (time.perf_counter() - started) / len(rows)
         positions = {row: position for position, row in enumerate(asked)}
         fresh = []
@@ -168,14 +173,26 @@ class _Certification:
             if self.complete(before):
                 continue
             record = CertifyRecord(head=self.job.head(row, label, prediction, seconds))
-            if batch is not None and row in positions:
+            if row in positions:
+                group, place = groups[positions[row]]
                 answer = answers[positions[row]]
-                record = self._answered(record, answer, before, budget.why)
+                record = replace(self._answered(record, answer, before, budget.why), errors=group.errors)
                 if self.certificates and known.run is not None:
-                    one = batch.one(positions[row])
-                    record = self._with_certificate(record, one, answer, before, known)
+                    record = self._with_certificate(record, group.batch.one(place), answer, before, known)
             fresh.append(record)
         return fresh, arrays_of(asked, self.job.shaped(answers))
+
+    def _answers(
+        self, points: Tensor, rows: list[int], labels: np.ndarray, known: Sequence[Answer], budget: Budget
+    ) -> tuple[list[Answer], dict[int, tuple[Group, int]]]:
+        """Return (answers, by position among the rows: the group that it was asked in, and its place there)."""
+        answers, groups = list(known), {}
+        for group in self.job.groups(points, rows, labels, self.norm) if rows else ():
+            before = [known[place] for place in group.places]
+            found = find_method(self.method, self.norm).bracket(group.batch, self.epsilons, before, budget)
+            for number, (place, answer) in enumerate(zip(group.places, found, strict=True)):
+                answers[place], groups[place] = self.job.limited(answer), (group, number)
+        return answers, groups
 
     def summarise(self, records: Sequence[CertifyRecord], known: Known[CertifyRecord], seconds: float) -> CertifyResult:
         """Return the counts over the records of the requested inputs."""
@@ -186,6 +203,7 @@ class _Certification:
             delta=self.job.asks_within,
             draws_within=self.job.subject.draws_within,
             share_of_draws=self.job.subject.share_of_draws,
+            arithmetic=self.job.configuration("certify").get("arithmetic"),
             results=certified(records, self.epsilons),
             brackets=brackets,
             spent=totals(record.spent for record in records),
@@ -213,6 +231,10 @@ class _Certification:
             spent=(*(() if before is None else before.spent), *answer.spent),
         )
 
+    @staticmethod
+    def _same_claim(before: CertifyRecord, record: CertifyRecord) -> bool:
+        return before.answer.bracket.lower == record.answer.bracket.lower and before.errors == record.errors
+
     def _with_certificate(
         self,
         record: CertifyRecord,
@@ -225,7 +247,7 @@ class _Certification:
         lower, watch = answer.bracket.lower, known.watch
         if lower < 0 or known.run is None:
             return record
-        if before is not None and before.answer.bracket.lower == lower and before.says_of_certificate:
+        if before is not None and self._same_claim(before, record) and before.says_of_certificate:
             return replace(record, certificate=before.certificate, no_certificate=before.no_certificate)
         certificate: Certificate | str | None = answer.certificate
         if certificate is None:
@@ -237,6 +259,15 @@ class _Certification:
             if watch.stopped.is_set() and isinstance(certificate, str):
                 return record
         return record.keeping(certificate, one.subject.network, known.run.certificates)
+
+
+def _job(question: Request, radii: tuple[float, ...], delta: float | None, arithmetic: str) -> DataJob:
+    """Return the job of a question about classes, about changes of outputs, or about executions."""
+    if arithmetic != REAL:
+        if delta is not None:
+            raise ValueError(f"--delta is asked in real arithmetic, not in {arithmetic}; leave out one of the two")
+        return load_executed_job(question, arithmetic, radii[-1])
+    return load_job(question, "certify") if delta is None else load_change_job(question, delta)
 
 
 def _check_radii(epsilons: Sequence[float]) -> tuple[float, ...]:

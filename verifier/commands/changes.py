@@ -107,8 +107,7 @@ class ChangeJob(DataJob):
     def asks_within(self) -> float | None:
         return self.delta
 
-    @property
-    def batch_size(self) -> int | None:
+    def together(self, wanted: int) -> int:
         return 1
 
     @property
@@ -140,8 +139,8 @@ class ChangeClaims(Claims):
         if record.head.label != WITHIN or record.head.prediction != int(judged(outputs)[0]):
             raise ClaimError("its label or its prediction are not those of a question about changes")
 
-    def asked(self, index: int) -> Subject:
-        return changes(self.subject, self._point(index)[0], float(self.configuration["delta"]))
+    def asked(self, record: InputRecord) -> Subject:
+        return changes(self.subject, self._point(record.index)[0], float(self.configuration["delta"]))
 
     def _centre(self, index: int) -> np.ndarray:
         return super()._centre(index).reshape(-1)

@@ -51,10 +51,10 @@ class Claims:
 
     def certificate_refusal(self, record: InputRecord) -> str | None:
         """Return why no proof of the run can have a certificate, or None."""
-        return certificate_refusal(self.asked(record.index).network, self.configuration["norm"])
+        return certificate_refusal(self.asked(record).network, self.configuration["norm"])
 
-    def asked(self, index: int) -> Subject:
-        """Return the subject of which a class is claimed to win around an input."""
+    def asked(self, record: InputRecord) -> Subject:
+        """Return the subject of which a class is claimed to win around the input of a record."""
         return self.subject
 
     def check_record(self, index: int, record: InputRecord) -> None:
@@ -96,7 +96,7 @@ class Claims:
             raise CertificateError(f"it is about class {found.winner}, the label is {label}")
         if self.configuration["norm"] != "inf":
             raise CertificateError("it is about the inf-norm, the run is not")
-        if not self.surroundings.plain:
+        if not self._keeps_domain:
             self._check_covers(found, centre, lower)
         elif found.domain != self.dataset.clip:
             raise CertificateError(f"it is about the domain {found.domain}, the data's is {self.dataset.clip}")
@@ -104,7 +104,7 @@ class Claims:
             raise CertificateError(f"it is about radius {found.radius!r}, the record claims the whole domain")
         elif math.isfinite(lower) and not found.radius >= lower:
             raise CertificateError(f"it is about radius {found.radius!r}, the record claims radius {lower!r}")
-        evaluate(found, named, self.asked(index).network)
+        evaluate(found, named, self.asked(record).network)
         return found
 
     def _check_covers(self, found: Certificate, centre: np.ndarray, lower: float) -> None:
@@ -121,6 +121,11 @@ class Claims:
     def _around(self, centre: np.ndarray) -> BallRegion:
         """Return the ball of radius 0 around an input."""
         return self._around_of().region(torch.from_numpy(centre)[None], torch.zeros(1, dtype=torch.float64), self._norm)
+
+    @property
+    def _keeps_domain(self) -> bool:
+        """Whether the domain of a certificate is that of the data."""
+        return self.surroundings.plain
 
     def _around_of(self) -> Surroundings:
         return self.surroundings
@@ -148,7 +153,7 @@ class Claims:
 
     def check_unsafe(self, index: int, record: InputRecord, point: np.ndarray, distance: float) -> None:
         """Raise ClaimError unless a point lies within a distance of an input and is unsafe for its record."""
-        asked, around = self.asked(index), self._around(self._centre(index))
+        asked, around = self.asked(record), self._around(self._centre(index))
         shaped = point.reshape(tuple(around.centre.shape[1:]))
         check_witness(asked.network, asked.execute, around, shaped, record.head.prediction, distance)
 

@@ -24,7 +24,7 @@ from encoders.network import Network
 from encoders.region import Norm, domain_ends
 from verifier.agreement import INPUTS
 from verifier.answers import Answer
-from verifier.batch import BATCH_SIZE, Batch
+from verifier.batch import BATCH_SIZE, Batch, Group
 from verifier.commands.request import Request
 from verifier.commands.surroundings_request import asked_surroundings, described
 from verifier.data import Dataset, as_dataset, check_labels
@@ -141,10 +141,9 @@ class DataJob(Job):
         """What all outputs are asked to stay within of their values; None where the class is asked about."""
         return None
 
-    @property
-    def batch_size(self) -> int | None:
-        """How many inputs a batch may hold; None: as many as a method takes."""
-        return None
+    def together(self, wanted: int) -> int:
+        """Return how many inputs are worked on together, where a method takes so many as one batch."""
+        return wanted
 
     def shaped(self, answers: Sequence[Answer]) -> list[Answer]:
         """Return answers of a batch with their witnesses in the shape of the model's input."""
@@ -188,6 +187,14 @@ class DataJob(Job):
             scale=None if units is None else units.to(centres.device),
         )  # fmt: skip
 
+    def groups(self, points: Tensor, rows: Sequence[int], classes: np.ndarray, norm: Norm) -> list[Group]:
+        """Return some inputs as batches, each about one network: by default all as one."""
+        return [Group(tuple(range(len(rows))), self.batch(points, rows, classes, norm))]
+
+    def limited(self, answer: Answer) -> Answer:
+        """Return what an answer says of the balls that it may speak of: by default of all."""
+        return answer
+
     def head(self, row: int, label: int, prediction: int, seconds: float) -> InputHead:
         """Return what every record of an input starts with."""
         shared = self.described(row, seconds)
@@ -206,11 +213,16 @@ class DataJob(Job):
 
 def load_job(request: Request, command: str) -> DataJob:
     """Return the job of a command; raise ValueError with what does not fit and what to do."""
+    return DataJob(**job_fields(request, *classified(request, command)))
+
+
+def classified(request: Request, command: str) -> tuple[Subject, Dataset]:
+    """Return a classifier and data with labels that fit it; raise ValueError with what does not."""
     subject, dataset = fitted(request, load_subject)
     if dataset.labels is None:
         raise ValueError(f"{dataset.name} has no labels y; {command} counts correctly classified inputs and needs them")
     check_labels(dataset, subject.classes)
-    return DataJob(**job_fields(request, subject, dataset))
+    return subject, dataset
 
 
 def fitted(request: Request, load: Callable[..., Subject], classes: bool = True) -> tuple[Subject, Dataset]:

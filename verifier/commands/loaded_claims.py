@@ -9,6 +9,7 @@ from typing import Any
 from verifier.agreement import INPUTS
 from verifier.commands.changes import ChangeClaims
 from verifier.commands.claims import Claims, require_digest
+from verifier.commands.executed import ExecutedClaims
 from verifier.data import Dataset
 from verifier.subject import Subject, load_model, load_subject
 from verifier.surroundings import Surroundings
@@ -23,6 +24,8 @@ def load_claims(
     """
     origin = configuration.get("origin", {})
     load, claims = (load_model, ChangeClaims) if "delta" in configuration else (load_subject, Claims)
+    if "arithmetic" in configuration:
+        claims = ExecutedClaims
     subject = load(model, device="cpu", mean=origin.get("mean", ()), std=origin.get("std", ()))
     dataset = dataset.fit_to(subject.network.input_shape, origin.get("layout"))
     for name, place, found in (("model", model, subject.digest), ("data", data, dataset.digest)):

@@ -33,6 +33,8 @@ def table(result: CertifyResult) -> Table:
     title = f"{result.model}: {result.correct} of {result.inputs} inputs classified correctly"
     if result.delta is not None:
         title = f"{result.model}: {result.inputs} inputs; certified: every output changes by less than {result.delta:g}"
+    if result.arithmetic is not None:
+        title += f"; certified: in every execution in {result.arithmetic}, whatever the order of its sums"
     rows = Table(title=title, title_justify="left", caption_justify="left")
     footnotes = []
     if any(row.trusted for row in result.results):

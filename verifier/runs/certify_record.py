@@ -22,6 +22,7 @@ class CertifyRecord(InputRecord, KeptCertificate):
 
     tried: radii at which the method has done what it can; reason: why one of them is open. tie: the witness only ties
     with the label. The certificate is that of the lower end. spent: by the stages of several methods, over all tries.
+    errors: what an execution may move the score of each class by, where the answer is about executions.
     """
 
     about_label: ClassVar[bool] = True
@@ -31,6 +32,7 @@ class CertifyRecord(InputRecord, KeptCertificate):
     reason: str | None = stated(REASON, None, required=True)
     tie: bool = stated(FLAG, False)
     spent: tuple[Spent, ...] = stated(SPENDING, ())
+    errors: tuple[float, ...] = stated(RADII, ())
 
     @property
     def brackets(self) -> tuple[Bracket, ...]:

@@ -71,7 +71,10 @@ ORIGIN: Kinds = {
     "mean": (NUMBERS, False), "std": (NUMBERS, False),
 }  # fmt: skip
 COMMAND_SETTINGS: Mapping[str, Kinds] = {
-    "certify": {**INPUT_SETTINGS, "method": (TEXT, True), "delta": (NUMBER, False), "draws_within": (NUMBER, False)},
+    "certify": {
+        **INPUT_SETTINGS, "method": (TEXT, True), "delta": (NUMBER, False), "draws_within": (NUMBER, False),
+        "arithmetic": (TEXT, False), "radius": (NUMBER, False),
+    },
     "attack": {
         **INPUT_SETTINGS, "attack": (TEXT, True), "epsilon": (NUMBER, True),
         "target": (Kind(_is_target, "a class, a name or null"), True), "settings": (OBJECT, False),

@@ -76,7 +76,7 @@ def _certify(results: Object, records: Sequence[CertifyRecord], configuration: C
     radii = [_radius(row.get("epsilon"), f"results[{place}].epsilon") for place, row in enumerate(rows)]
     if sorted(set(radii)) != radii:
         raise StatementError("its rows are not in rising order of epsilon")
-    asked = {name: configuration[name] for name in ("delta", "draws_within") if name in configuration}
+    asked = {name: configuration[name] for name in ("delta", "draws_within", "arithmetic") if name in configuration}
     spent = [dataclasses.asdict(total) for total in totals(record.spent for record in records)]
     rows_again = [dataclasses.asdict(row) for row in certified(records, radii)]
     return {**_correct(records), **asked, "results": rows_again, "spent": spent}
