@@ -152,6 +152,10 @@ def _add_check(groups: Groups) -> None:
     groups["question"].add_argument("run", metavar="RUN", type=Path, help="the folder of a run")
     allow = "do not refuse proofs that could have a certificate and have none"
     groups["question"].add_argument("--allow-uncertified", action="store_true", help=allow)
+    exact = "evaluate certificates in exact arithmetic, too, by a program that shares no code with this one"
+    add = groups["question"].add_argument
+    add("--exact", nargs=0, action=_All, default=0, help=exact)
+    add("--sample", dest="exact", type=int, metavar="K", help="the same of K certificates, drawn at random")
     add = groups["data"].add_argument
     add("--model", metavar="MODEL", help="where the run's model is now (default: where the run found it)")
     add(
@@ -203,6 +207,13 @@ def _add_certificates(groups: Groups) -> None:
 def _add_json(groups: Groups) -> None:
     words = "print one JSON object; progress goes to standard error"
     groups["output"].add_argument("--json", action="store_true", help=words)
+
+
+class _All(argparse.Action):
+    """Asks for all, unless a number is given, too."""
+
+    def __call__(self, _: argparse.ArgumentParser, namespace: argparse.Namespace, *__: object) -> None:
+        setattr(namespace, self.dest, getattr(namespace, self.dest) or float("inf"))
 
 
 class _Version(argparse.Action):

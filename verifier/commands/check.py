@@ -10,6 +10,7 @@ records say; a run that was stopped may be further on than its records.
 from __future__ import annotations
 
 import dataclasses
+import random
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 from verifier.certificates.counterexample import ClaimError
 from verifier.certificates.error import CertificateError
+from verifier.certificates.exactly import ExactChecker
 from verifier.commands.claims import MALFORMED, Claims, place_of
 from verifier.commands.loaded_claims import load_claims
 from verifier.commands.property_claims import PropertyClaims, load_property_claims
@@ -47,6 +49,8 @@ class CheckResult:
     were allowed.
     uncertified: proofs without a certificate that could have one.
     trusted: inputs for which a solver vouches beyond what is proved.
+    exact, exact_leaves: certificates that hold in exact arithmetic, too, and their leaves. undecided: how many that
+    arithmetic does not decide, by the reason.
     """
 
     run: str
@@ -61,6 +65,9 @@ class CheckResult:
     seconds: float
     uncertified: int = 0
     trusted: int = 0
+    exact: int = 0
+    exact_leaves: int = 0
+    undecided: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
@@ -76,6 +83,7 @@ def check(
     data_dir: str | Path | None = None,
     networks: Mapping[str, str | Path] | None = None,
     allow_uncertified: bool = False,
+    exact: float = 0,
     progress: Progress | None = None,
 ) -> CheckResult:
     """Return which claims of a run folder hold.
@@ -84,12 +92,14 @@ def check(
     model, data, data_dir: where they are now, if not where the run says it found them; their digests must be those of
     the run. networks: the same for the further models of a run of verify, by their names.
     allow_uncertified: count proofs that could have a certificate and have none, but do not refuse them.
+    exact: how many certificates that hold, drawn at random, to evaluate in exact arithmetic, too; infinity for all.
     progress: called with (inputs done, inputs in all).
 
-    Certificates are evaluated in outward-rounded float64, witnesses replayed in the user's model and in real
-    arithmetic. Raises ValueError with what is wrong before any work starts.
+    Certificates are evaluated in outward-rounded float64. Raises ValueError with what is wrong before any work starts.
     """
     started = time.perf_counter()
+    if not exact >= 0:
+        raise ValueError(f"{exact} certificates cannot be checked in exact arithmetic; at least 0 are")
     stored = read_run(Path(run))
     if not stored.lines.lines:
         raise RunError(f"{run} holds no records, so there is nothing to check; the command of the run makes them")
@@ -100,6 +110,7 @@ def check(
     with threads_for(claims.subject.network.parameter_count):
         work = _Check(stored, claims, allow_uncertified)
         work.check_records(progress)
+        work.check_exactly(exact)
         work.check_witnesses()
         work.check_results()
         return work.result(str(run), time.perf_counter() - started)
@@ -119,6 +130,10 @@ class _Check:
     leaves: int = 0
     uncertified: int = 0
     trusted: int = 0
+    held: list[int] = dataclasses.field(default_factory=list)
+    exact: int = 0
+    exact_leaves: int = 0
+    undecided: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def check_records(self, progress: Progress | None) -> None:
         """Check each line, each record, and the certificate of each proof."""
@@ -149,6 +164,7 @@ class _Check:
         leaves = self.claims.leaves(record)
         if leaves is not None:
             self.checked, self.leaves = self.checked + 1, self.leaves + leaves
+            self.held.append(index)
             return
         refusal = self.claims.certificate_refusal(record)
         reason = refusal or _missing_certificate(self.stored.configuration["command"])
@@ -158,6 +174,25 @@ class _Check:
             if not self.allow_uncertified:
                 said = record.no_certificate if isinstance(record, KeptCertificate) else None
                 raise CertificateError(reason + (f" (the run says: {shown(said)})" if said else ""))
+
+    def check_exactly(self, most: float) -> None:
+        """Have so many certificates that hold evaluated in exact arithmetic."""
+        checker, chosen = ExactChecker(), self.held
+        if most < len(chosen):
+            chosen = sorted(random.Random(0).sample(chosen, int(most)))
+        for index in chosen:
+            question = self.claims.exact_question(self.stored.lines.records[index])
+            if question is None:
+                continue
+            try:
+                found = checker.leaves(*question)
+            except CertificateError as error:
+                self.refused.append((index, f"{error}; `check` accepts it: please report this with the run"))
+                continue
+            if isinstance(found, str):
+                self.undecided[found] = self.undecided.get(found, 0) + 1
+            else:
+                self.exact, self.exact_leaves = self.exact + 1, self.exact_leaves + found
 
     def _check_claim(self, index: int, record: Record) -> None:
         """Raise ClaimError unless there is the witness that a record claims; it is replayed with the others."""
@@ -210,7 +245,7 @@ class _Check:
         return CheckResult(
             run, self.claims.subject.name, len(self.stored.lines.lines), self.certified, self.checked, self.leaves,
             self.without, len(self.stored.witnesses), tuple(sorted(self.refused)), seconds, self.uncertified,
-            self.trusted,
+            self.trusted, self.exact, self.exact_leaves, self.undecided,
         )  # fmt: skip
 
 

@@ -85,6 +85,13 @@ class Claims:
             return None
         return self._certificate(record, record.certificate, record.proved).leaves
 
+    def exact_question(self, record: InputRecord) -> tuple[bytes, Network, Conjunctions | None] | None:
+        """Return (bytes of the certificate, network, what is unsafe but for other classes) of a proof that holds."""
+        if not isinstance(record, CertifyRecord) or record.certificate is None:
+            return None
+        path = certificate_path(self.run, record.certificate.file)
+        return path.read_bytes(), self.asked(record.index).network, None
+
     def _certificate(self, record: CertifyRecord, named: CertificateFile, lower: float) -> Certificate:
         """Return the certificate that a record names once it holds for the radius `lower`; CertificateError if not."""
         index, label = record.index, record.head.label

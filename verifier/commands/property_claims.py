@@ -19,6 +19,7 @@ import torch
 from encoders.box import Box
 from encoders.formats import read_property
 from encoders.joint import Joint
+from encoders.network import Network
 from encoders.property import Property
 from encoders.region import BallRegion
 from verifier.certificates.conjunctions import Conjunctions
@@ -97,6 +98,16 @@ class PropertyClaims:
         else:
             evaluate(found, named, question.network)
         return found.leaves
+
+    def exact_question(self, record: VerifyRecord) -> tuple[bytes, Network, Conjunctions | None] | None:
+        """Return (bytes of the certificate, network, what is unsafe but for classes) of a proof that holds."""
+        if record.certificate is None:
+            return None
+        question, path = self._question(record), certificate_path(self.run, record.certificate.file)
+        found = read_certificate(path, record.certificate.sha256, record.index)
+        if found.inputs is None or question.batch.conjunctions is None:
+            return path.read_bytes(), question.network, None
+        return path.read_bytes(), question.batch.conjunctions[0], Conjunctions.of_batch(question.batch)
 
     def certificate_refusal(self, record: VerifyRecord) -> str | None:
         """Return why the proof of a box can have no certificate, or None."""

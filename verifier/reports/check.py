@@ -13,6 +13,10 @@ NAMED = 8
 def shown(result: CheckResult) -> Iterator[RenderableType]:
     """Yield a line for each thing that was counted."""
     yield f"{result.certified} certified: {result.checked} by certificates that hold ({result.leaves} leaves)"
+    if result.exact:
+        yield f"{result.exact} of them hold in exact arithmetic, too ({result.exact_leaves} leaves)"
+    for reason, count in result.undecided.items():
+        yield f"{count} not decided in exact arithmetic: {reason}"
     for reason, count in result.without.items():
         yield f"{count} without a certificate: {reason}"
     if result.trusted:

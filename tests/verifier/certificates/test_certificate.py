@@ -16,6 +16,7 @@ from tests.networks.batches import random_batch
 from tests.networks.chains import chain, hinge_network
 from tests.networks.hinge_graphs import hinge_networks
 from tests.networks.random_boxes import points_of
+from tests.oracles.exact_checker import holds_exactly
 from tests.oracles.node_values import exact_values
 from tests.oracles.polygons import least_margin
 from verifier.bounds.split.search import decide_ball
@@ -52,11 +53,16 @@ def is_true(certificate: Certificate, network: Network) -> bool:
 
 
 def passes(certificate: Certificate, network: Network) -> bool:
-    """Return whether the check passes; AssertionError if a refusal is no sentence of ours."""
+    """Return whether the check passes; AssertionError if a refusal is no sentence of ours.
+
+    The checker in exact arithmetic, too, accepts nothing that is false.
+    """
+    exact = holds_exactly(certificate, network)
     try:
         certificate.check(network)
     except ValueError as error:
         assert len(str(error)) > 10
+        assert not exact or is_true(certificate, network)
         return False
     return True
 

@@ -16,6 +16,7 @@ from encoders.property import Halfspaces, Property
 from encoders.region import BallRegion
 from tests.networks.batches import random_batch
 from tests.networks.chains import chain, hinge_network, random_relu_network
+from tests.oracles.exact_checker import holds_exactly
 from tests.oracles.polygons import least_margin
 from tests.seeds import seeds
 from verifier import certify, check, verify
@@ -54,9 +55,14 @@ def tree_of(*nodes: tuple[int, float], tightened: bool = True) -> InputTree:
 
 
 def passes(certificate: Certificate, network: Network) -> bool:
+    """Return whether the check passes; the checker in exact arithmetic, too, accepts nothing that is false."""
+    exact = holds_exactly(certificate, network)
     try:
         certificate.check(network)
     except CertificateError:
+        if exact:
+            ball = certificate._ball(network)
+            assert least_margin(network, ball.lower[0].tolist(), ball.upper[0].tolist(), certificate.winner) > 0
         return False
     return True
 

@@ -17,6 +17,7 @@ from tests.networks.batches import random_batch
 from tests.networks.chains import chain, hinge_network
 from tests.networks.hinge_graphs import hinge_networks
 from tests.networks.random_boxes import box_of, points_of
+from tests.oracles.exact_checker import holds_exactly
 from tests.oracles.node_values import exact_values
 from tests.oracles.polygons import least_margin
 from tests.seeds import seeds
@@ -60,9 +61,11 @@ def is_true(certificate: Certificate, network: Network) -> bool:
 
 
 def passes(certificate: Certificate, network: Network) -> bool:
+    exact = holds_exactly(certificate, network)
     try:
         certificate.check(network)
     except CertificateError:
+        assert not exact or is_true(certificate, network)
         return False
     return True
 

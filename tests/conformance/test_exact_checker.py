@@ -1,0 +1,202 @@
+"""The checker in exact arithmetic accepts what searches prove, refuses what is false, and needs nothing but Python."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import verifier_check
+from encoders.formats.native import write_network
+from encoders.network import Network
+from encoders.ops import Affine, LogSoftmax, Relu, Reshape, Sigmoid
+from encoders.passes.class_scores import class_scores
+from encoders.property import Halfspaces
+from encoders.region import BallRegion
+from tests.conftest import REPOSITORY
+from tests.networks.batches import random_batch
+from tests.networks.chains import chain, hinge_network
+from tests.networks.hinge_graphs import hinge_networks, odd_network
+from tests.oracles.exact_checker import content_of, holds_exactly, plain
+from tests.oracles.polygons import least_margin
+from verifier import certify, check
+from verifier.bounds.inputs.certified import certificate_by_inputs
+from verifier.bounds.split.search import decide_ball
+from verifier.budget import Budget
+from verifier.certificates.certificate import Certificate
+from verifier.certificates.conjunctions import Conjunctions
+from verifier.certificates.shortened import shortened
+from verifier.cli import main
+from verifier_check_network import Refused, Undecided, scores
+
+FILES = ("verifier_check.py", "verifier_check_bounds.py", "verifier_check_network.py")
+# Seeds of networks of two inputs, and radii at most 0.001 below the exact ones.
+CASES = {1: 0.2167, 7: 0.1826}
+PAST = 0.002
+
+
+def by_signs(network: Network, region: BallRegion, winner: int) -> Certificate | None:
+    return decide_ball(network, region, winner, lambda _: False, Budget(), 60).certificate
+
+
+def by_inputs(network: Network, region: BallRegion, winner: int) -> Certificate | None:
+    asked = Conjunctions.of_class(network.cast(torch.float64), winner)
+    found = certificate_by_inputs(network, asked, region, winner, Budget(), 60)
+    return found if isinstance(found, Certificate) else None
+
+
+MAKERS = {"signs": by_signs, "inputs": by_inputs}
+
+
+def certificates(networks: Iterator[Network], make: Callable[..., Certificate | None]) -> Iterator[tuple]:
+    """Yield networks of which a small ball is proved, with its certificate."""
+    for seed, network in enumerate(networks):
+        if len(network.output_shape) != 1 or network.output_shape[0] < 2:
+            continue
+        centre = torch.from_numpy(np.random.default_rng(seed).normal(size=(1, *network.input_shape)))
+        winner = int(network.evaluate(centre).argmax())
+        found = make(network, BallRegion(centre, torch.tensor([0.1], dtype=torch.float64)), winner)
+        if found is not None:
+            yield network, found
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_what_searches_prove_of_graphs_of_every_affine_op_holds_exactly(name: str) -> None:
+    """Maps, pools, values read twice: both checkers accept, whatever rounding did to the fast one."""
+    graphs = (*hinge_networks(9), *(odd_network(seed) for seed in range(12)))
+    found = 0
+    for network, certificate in certificates(iter(graphs), MAKERS[name]):
+        certificate.check(network)
+        assert holds_exactly(certificate, network) is True
+        if name == "signs":
+            assert holds_exactly(shortened(certificate, network), network) is True
+        assert holds_exactly(replace(certificate, winner=1 - min(certificate.winner, 1)), network) is False
+        found += 1
+    assert found >= 10
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("seed", CASES)
+def test_a_radius_past_the_exact_one_is_not_proved_exactly(name: str, seed: int) -> None:
+    network = hinge_network(seed, (2, 8, 6, 3))
+    batch = random_batch(network, 1, seed)
+    certificate = MAKERS[name](network, batch.region(CASES[seed]), int(batch.classes[0]))
+    assert certificate is not None and holds_exactly(certificate, network) is True
+    lower, upper = (
+        end[0].tolist() for end in (batch.region(CASES[seed] + PAST).lower, batch.region(CASES[seed] + PAST).upper)
+    )
+    assert not least_margin(network, lower, upper, certificate.winner) > 0
+    assert holds_exactly(replace(certificate, radius=certificate.radius + PAST), network) is False
+
+
+def test_scores_of_classifiers_have_the_digest_of_the_document() -> None:
+    two, one = (Affine(torch.randn(k, 3, generator=torch.Generator().manual_seed(k))) for k in (2, 1))
+    for ops in (
+        (two, LogSoftmax(0)), (two, Reshape((1, 2)), LogSoftmax(1)), (two, Reshape((1, 2))), (one, Sigmoid()), (one,),
+        (Relu(), two, Sigmoid(), Reshape((2, 1))), (one, Reshape((1, 1)), Sigmoid()), (Relu(),), (two,),
+    ):  # fmt: skip
+        network = chain((3,), *ops)
+        assert plain(network).digest == network.digest
+        assert scores(plain(network)).digest == class_scores(network).network.digest
+
+
+def test_a_property_of_several_rows_holds_or_not() -> None:
+    """Unsafe is where both outputs are low: the combination of the rows decides, no row alone does."""
+    weight = torch.tensor([[1.0, 1.0], [-1.0, 1.0]], dtype=torch.float64)
+    network = chain((2,), Affine(weight), Relu(), Affine(torch.eye(2, dtype=torch.float64)), dtype=torch.float64)
+    both = Halfspaces(torch.eye(2, dtype=torch.float64), torch.full((2,), 0.2, dtype=torch.float64))
+    asked = Conjunctions.of_polyhedra(network, (both,))
+    region = BallRegion(torch.tensor([[0.0, 1.0]], dtype=torch.float64), torch.full((1,), 0.7, dtype=torch.float64))
+    certificate = certificate_by_inputs(network, asked, region, 0, Budget(), 200)
+    assert isinstance(certificate, Certificate)
+    content, own = content_of(certificate), plain(network)
+
+    def word(offset: float) -> bytes:
+        return json.dumps({"unsafe": [{"coefficients": [[1, 0], [0, 1]], "offsets": [offset, offset]}]}).encode()
+
+    verifier_check.check_certificate(content, own, word(0.2))
+    with pytest.raises(Refused, match="not refuted"):
+        verifier_check.check_certificate(content, own, word(0.4))
+
+
+def test_other_networks_schemas_and_broken_files_are_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = hinge_network(7, (2, 8, 6, 3))
+    batch = random_batch(network, 1, 7)
+    certificate = by_signs(network, batch.region(0.1), int(batch.classes[0]))
+    assert certificate is not None
+    content, own = content_of(certificate), plain(network)
+    started = time.perf_counter()
+    with pytest.raises(Refused, match="about network"):
+        verifier_check.check_certificate(content, plain(hinge_network(8, (2, 8, 6, 3))))
+    for broken in (b"", content[:-30], content[: len(content) // 2], b"PK" + content[2:60], b"[" * 100_000):
+        with pytest.raises(Refused):
+            verifier_check.check_certificate(broken, own)
+    with pytest.raises(Refused, match="bytes, more than"):
+        verifier_check.check_certificate(bytes((1 << 26) + 1), own)
+    header = np.frombuffer(b"[" * 100_000, dtype=np.uint8)
+    np.savez(tmp_path / "deep.npz", header=header)
+    np.savez(tmp_path / "schema.npz", header=np.frombuffer(json.dumps({"schema": 3}).encode(), dtype=np.uint8))
+    np.savez_compressed(tmp_path / "large.npz", header=header, zeros=np.zeros(1 << 17))
+    monkeypatch.setattr(verifier_check, "MOST_UNPACKED", 1000)
+    for name, words in (("deep", "no certificate"), ("schema", "schema 3"), ("large", "unpacks")):
+        with pytest.raises(Refused, match=words):
+            verifier_check.check_certificate((tmp_path / f"{name}.npz").read_bytes(), own)
+    assert time.perf_counter() - started < 5
+
+
+def test_it_runs_alone_without_any_package_and_says_what_it_does_not_support(tmp_path: Path) -> None:
+    network = hinge_network(7, (2, 8, 6, 3))
+    batch = random_batch(network, 1, 7)
+    certificate = by_signs(network, batch.region(0.1), int(batch.classes[0]))
+    assert certificate is not None
+    for name in FILES:
+        shutil.copy(REPOSITORY / name, tmp_path / name)
+    write_network(network, tmp_path / "network.safetensors")
+    write_network(chain((2,), Affine(torch.eye(2)), Sigmoid(), Affine(torch.eye(2))), tmp_path / "smooth.safetensors")
+    (tmp_path / "own.npz").write_bytes(content_of(certificate))
+    (tmp_path / "false.npz").write_bytes(content_of(replace(certificate, radius=certificate.radius + 0.2)))
+
+    def status(*arguments: str) -> tuple[int, str]:
+        command = [sys.executable, "-S", "-E", FILES[0], *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        return done.returncode, done.stdout
+
+    assert status("network.safetensors", "own.npz") == (0, status("network.safetensors", "own.npz")[1])
+    code, words = status("network.safetensors", "own.npz", "false.npz")
+    assert code == 1 and "own.npz: holds" in words and "DOES NOT HOLD" in words
+    assert status("missing.safetensors", "own.npz")[0] == 2
+    smooth = chain((2,), Affine(torch.eye(2)), Sigmoid(), Affine(torch.eye(2)))
+    small = BallRegion(torch.tensor([[0.9, 0.1]], dtype=torch.float64), torch.full((1,), 0.1, dtype=torch.float64))
+    made = by_inputs(smooth, small, 0)
+    assert made is not None
+    with pytest.raises(Undecided, match="sigmoid"):
+        verifier_check.check_certificate(content_of(made), plain(smooth))
+
+
+def test_runs_are_checked_exactly_or_by_a_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    certify("digits-relu", "digits", [0.02], method="exact", limit=4, out=run)
+    model = REPOSITORY / "verifier/zoo/digits-relu.safetensors"
+    found = check(run, exact=math.inf)
+    assert not found.refused and found.exact == found.checked >= 3 and found.exact_leaves == found.leaves
+    assert check(run, exact=2).exact == 2
+    assert verifier_check.main([str(model), str(run)]) == 0
+    assert verifier_check.main([str(model), str(run), "--sample", "1"]) == 0
+    assert main(["check", str(run), "--exact"]) == 0
+    assert "in exact arithmetic" in capsys.readouterr().out
+    assert main(["check", str(run), "--sample", "1", "--exact"]) == 0
+    assert "1 of them hold in exact arithmetic" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="-1 certificates"):
+        check(run, exact=-1)
+    (run / "records.jsonl").write_text((run / "records.jsonl").read_text().replace('"radius": 0.02', '"radius": 0.03'))
+    assert verifier_check.main([str(model), str(run)]) == 1
