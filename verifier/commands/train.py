@@ -28,7 +28,7 @@ from verifier.training.history import History
 from verifier.training.plan import Plan
 from verifier.training.recipes import Job, Recipe, recipe_of
 from verifier.training.request import REGIMES, TrainOptions, TrainRequest
-from verifier.training.start import load_weights
+from verifier.training.start import draw_narrow_weights, load_weights
 from verifier.training.trainer import Regime, Trainer
 from verifier.training.validation import JUDGE, Score, split
 from verifier.training.winners import with_winners
@@ -175,6 +175,8 @@ def _module(
     module = module.to(inputs.device)
     if request.start is not None:
         load_weights(module, Path(request.start))
+    elif recipe.narrow:
+        draw_narrow_weights(module)
     for layer in module.modules():
         if isinstance(layer, Mwd | MwdConv2d):
             layer.sharpness = recipe.sharpness if request.sharpness is None else request.sharpness

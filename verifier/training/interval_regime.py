@@ -58,9 +58,9 @@ class IntervalEnds(Described):
     def __call__(self, module: nn.Module, x: Tensor, y: Tensor, progress: float) -> Iterator[Tensor]:
         """Yield the loss of the batch."""
         share = self.ramp.at(progress)
-        start = around(x, x, share * self.epsilon, self.domain)
+        start = _asked(around(x, x, share * self.epsilon, self.domain), module, self.kappa)
         boxes, worst = worst_scores(module, start, y)
-        total = (1 - self.kappa) * self.loss(boxes.clean, y) + self.kappa * self.loss(worst, y)
+        total = _mixed(self.loss, boxes.clean, worst, y, self.kappa)
         if self.cost and share < 1:
             total = total + (1 - share) * self.cost * (tightness(start) + balance(start))
         yield total
@@ -79,12 +79,12 @@ class BackwardBounds(Described):
     def __call__(self, module: nn.Module, x: Tensor, y: Tensor, progress: float) -> Iterator[Tensor]:
         """Yield the loss of the batch."""
         share = self.ramp.at(progress)
-        start = around(x, x, share * self.epsilon, self.domain)
+        start = _asked(around(x, x, share * self.epsilon, self.domain), module, self.kappa)
         boxes, worst = worst_scores(module, start, y)
         # Evaluated also where it does not count, that a layer without backward bounds is refused before work starts.
         if share < 1 or progress == 1:
             worst = share * worst + (1 - share) * backward_scores(module, start, y)
-        yield (1 - self.kappa) * self.loss(boxes.clean, y) + self.kappa * self.loss(worst, y)
+        yield _mixed(self.loss, boxes.clean, worst, y, self.kappa)
 
 
 @dataclass(frozen=True, repr=False)
@@ -122,7 +122,7 @@ class Expressive(Described):
         points = self.adversary(module, x, y, size)
         # Batch statistics are those of the attacked points, which the network is run on.
         boxes, worst = worst_scores(module, around(points, x, size * self.adversary.radius, self.adversary.domain), y)
-        yield (1 - self.alpha) * self.loss(boxes.clean, y) + self.alpha * self.loss(worst, y)
+        yield _mixed(self.loss, boxes.clean, worst, y, self.alpha)
 
 
 def around(clean: Tensor, middle: Tensor, radius: float, domain: Domain) -> Boxes:
@@ -131,6 +131,19 @@ def around(clean: Tensor, middle: Tensor, radius: float, domain: Domain) -> Boxe
     if domain is not None:
         lower, upper = lower.clamp(min=domain[0]), upper.clamp(max=domain[1])
     return Boxes(clean, lower, upper)
+
+
+def _asked(boxes: Boxes, module: nn.Module, share: float) -> Boxes:
+    """Return the boxes, without values at the inputs where the ends are all of the loss and no statistics need them."""
+    needed = share < 1 or any(isinstance(layer, nn.BatchNorm2d) for layer in module.modules())
+    return boxes if needed else Boxes(None, boxes.lower, boxes.upper, boxes.tape)
+
+
+def _mixed(loss: Loss, clean: Tensor | None, worst: Tensor, y: Tensor, share: float) -> Tensor:
+    """Return the loss of the inputs and, of the given share, that of the worst ends."""
+    if clean is None:
+        return loss(worst, y)
+    return (1 - share) * loss(clean, y) + share * loss(worst, y)
 
 
 def tightness(boxes: Boxes) -> Tensor:

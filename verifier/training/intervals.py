@@ -28,17 +28,18 @@ from verifier.training.layers import Residual
 class Boxes:
     """Values at the inputs and boxes around them, `(batch, *shape)`.
 
+    clean: None where nothing asks for these values, which are a third of the work.
     tape: the layers passed on the way, chains and blocks taken apart, each with the boxes before it.
     """
 
-    clean: Tensor
+    clean: Tensor | None
     lower: Tensor
     upper: Tensor
     tape: list[tuple[nn.Module, Boxes]] = field(default_factory=list, repr=False)
 
-    def ends(self, clean: Tensor, lower: Tensor, upper: Tensor) -> Boxes:
-        """Return the boxes behind a layer."""
-        return Boxes(clean, lower, upper, self.tape)
+    def behind(self, layer: nn.Module, lower: Tensor, upper: Tensor) -> Boxes:
+        """Return the boxes behind a layer, of these ends."""
+        return Boxes(None if self.clean is None else layer(self.clean), lower, upper, self.tape)
 
     @property
     def hinges(self) -> list[Boxes]:
@@ -96,38 +97,42 @@ def _chain(module: nn.Module, boxes: Boxes) -> Boxes:
 def _residual(module: nn.Module, boxes: Boxes) -> Boxes:
     assert isinstance(module, Residual)
     body, shortcut = propagate(module.body, boxes), propagate(module.shortcut, boxes)
-    total = boxes.ends(body.clean + shortcut.clean, body.lower + shortcut.lower, body.upper + shortcut.upper)
+    clean = None if body.clean is None or shortcut.clean is None else body.clean + shortcut.clean
+    total = Boxes(clean, body.lower + shortcut.lower, body.upper + shortcut.upper, boxes.tape)
     return propagate(nn.ReLU(), total)
 
 
 def _affine(module: nn.Module, boxes: Boxes) -> Boxes:
     assert isinstance(module, nn.Linear | nn.Conv2d)
-    middle, half = (boxes.lower + boxes.upper) / 2, (boxes.upper - boxes.lower) / 2
+    # Halved once in the weights, which are fewer than the values.
+    total, width, weight = boxes.lower + boxes.upper, boxes.upper - boxes.lower, module.weight / 2
     if isinstance(module, nn.Linear):
-        radius = functional.linear(half, module.weight.abs())
+        centre = functional.linear(total, weight, module.bias)
+        radius = functional.linear(width, weight.abs())
     else:
         # As the module does it, whatever its padding.
-        radius = module._conv_forward(half, module.weight.abs(), None)
-    centre = module(middle)
-    return boxes.ends(module(boxes.clean), centre - radius, centre + radius)
+        centre = module._conv_forward(total, weight, module.bias)
+        radius = module._conv_forward(width, weight.abs(), None)
+    return boxes.behind(module, centre - radius, centre + radius)
 
 
 def _monotone(module: nn.Module, boxes: Boxes) -> Boxes:
-    return boxes.ends(module(boxes.clean), module(boxes.lower), module(boxes.upper))
+    return boxes.behind(module, module(boxes.lower), module(boxes.upper))
 
 
 def _normalised(module: nn.Module, boxes: Boxes) -> Boxes:
     assert isinstance(module, nn.BatchNorm2d)
     scale, shift = (values[:, None, None] for values in batch_scale(module, boxes.clean))
     low, high = (torch.where(scale >= 0, *pair) for pair in _both_ways(boxes.lower * scale, boxes.upper * scale))
-    return boxes.ends(module(boxes.clean), low + shift, high + shift)
+    return boxes.behind(module, low + shift, high + shift)
 
 
-def batch_scale(module: nn.BatchNorm2d, clean: Tensor) -> tuple[Tensor, Tensor]:
+def batch_scale(module: nn.BatchNorm2d, clean: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return scale and shift of the channels, in training by the statistics of the clean values."""
     mean, variance = module.running_mean, module.running_var
     assert mean is not None and variance is not None
     if module.training:
+        assert clean is not None
         mean = clean.mean(dim=(0, 2, 3))
         variance = clean.var(dim=(0, 2, 3), unbiased=False)
     scale = module.weight / (variance + module.eps).sqrt()
@@ -147,12 +152,12 @@ def _random(module: nn.Module, boxes: Boxes) -> Boxes:
 def _winners(module: nn.Module, boxes: Boxes) -> Boxes:
     assert isinstance(module, KWinners)
     found = module.op(boxes.lower).interval(Box.unchecked(boxes.lower, boxes.upper))
-    return boxes.ends(module(boxes.clean), found.lower, found.upper)
+    return boxes.behind(module, found.lower, found.upper)
 
 
 def _mwd(module: nn.Module, boxes: Boxes) -> Boxes:
     assert isinstance(module, Mwd | MwdConv2d)
-    return boxes.ends(module(boxes.clean), *module.pseudo_interval(boxes.lower, boxes.upper))
+    return boxes.behind(module, *module.pseudo_interval(boxes.lower, boxes.upper))
 
 
 INTERVALS: dict[type[nn.Module], Callable[[nn.Module, Boxes], Boxes]] = {

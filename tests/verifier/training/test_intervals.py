@@ -24,6 +24,7 @@ from verifier.training.interval_regime import (
     tightness,
 )  # fmt: skip
 from verifier.training.intervals import Boxes, propagate, worst_scores
+from verifier.training.start import draw_narrow_weights
 from verifier.training.winners import with_winners
 
 loss = functional.cross_entropy
@@ -69,6 +70,30 @@ def test_boxes_are_those_of_the_graph(name):
         # Both merge the last layer with the comparison.
         wins = compare_classes(network, box, y).wins
         assert torch.equal(wins, (worst < 0).scatter(1, y[:, None], True))
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn-small", "cnn-wide", "resnet18"])
+def test_a_loss_of_ends_alone_runs_inputs_only_for_batch_statistics_and_is_the_same(name):
+    module, x, y = built(name)
+    module.train()
+    (total,) = IntervalEnds(loss, 0.03, 1.0, (0.0, 1.0), Ramp(0.5, 1.0), 0.5)(module, x, y, 0.4)
+    start = around(x, x, 0.03 * 0.7, (0.0, 1.0))
+    _, worst = worst_scores(module, start, y)
+    assert torch.allclose(total, loss(worst, y) + 0.3 * 0.5 * (tightness(start) + balance(start)))
+
+
+def test_narrow_weights_keep_the_width_of_boxes_where_the_usual_ones_widen_them():
+    torch.manual_seed(0)
+    widths = []
+    for draw in (False, True):
+        module = nn.Sequential(*(layer for _ in range(4) for layer in (nn.Linear(200, 200), nn.ReLU())))
+        if draw:
+            draw_narrow_weights(module)
+        x = torch.rand(8, 200)
+        boxes = propagate(module, around(x, x, 0.1, None))
+        widths.append(float((boxes.upper - boxes.lower).mean().detach()))
+    assert widths[0] > 10 * 0.2
+    assert 0.5 * 0.2 < widths[1] < 2 * 0.2
 
 
 @pytest.mark.parametrize("name", NETWORKS)
