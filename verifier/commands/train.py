@@ -26,6 +26,7 @@ from verifier.training.architectures import ARCHITECTURES, Architecture
 from verifier.training.dropout import with_dropout
 from verifier.training.history import History
 from verifier.training.plan import Plan
+from verifier.training.random_layers import DROPPED, RANDOM_KINDS, randomised, with_random_layers
 from verifier.training.recipes import Job, Recipe, recipe_of
 from verifier.training.request import REGIMES, TrainOptions, TrainRequest
 from verifier.training.start import draw_narrow_weights, load_weights
@@ -88,7 +89,7 @@ def train(
     path.parent.mkdir(parents=True, exist_ok=True)
     history = trainer.run(checkpoint, progress, path.with_suffix(".csv"))
     metadata = _metadata(request, architecture, dataset, trainer, examples)
-    network = from_module(trainer.module.cpu(), tuple(trainer.inputs.shape[1:]))
+    network = randomised(from_module(trainer.module.cpu(), tuple(trainer.inputs.shape[1:])), trainer.module)
     write_network(network, path, json.loads(json.dumps(metadata)))
     checkpoint.unlink(missing_ok=True)
     return TrainResult(path, metadata, history)
@@ -170,6 +171,9 @@ def _module(
     module = architecture.make(inputs.shape[1:], hidden, request.types, classes)
     if request.regime_name == "dropout":
         module = with_dropout(module, request.dropout)
+    if request.regime_name in RANDOM_KINDS:
+        kind = RANDOM_KINDS[request.regime_name]
+        module = with_random_layers(module, kind, request.drop_connect if kind == DROPPED else request.deviation)
     if request.winners:
         module = with_winners(module, request.winners)
     module = module.to(inputs.device)

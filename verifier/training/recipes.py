@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from encoders.region import Norm
 from verifier.training.adversaries import Adversary, Domain, adversary_named
 from verifier.training.architectures import Architecture, Optimiser, adam
+from verifier.training.delta_rule import DeltaRule
 from verifier.training.interval_regime import BackwardBounds, Expressive, IntervalEnds, Ramp, SmallBoxes
 from verifier.training.linear_regime import RobustLinear
 from verifier.training.regimes import Clean, Mixing, Perturbed, PerturbedLayer
@@ -70,6 +71,11 @@ def _clean(job: Job) -> Regime:
     return Clean(job.architecture.loss)
 
 
+def _delta_rule(job: Job) -> Regime:
+    request = job.request
+    return DeltaRule(job.architecture.loss, request.beta, request.zeta, request.deviation_schedule, request.epochs)
+
+
 def _perturbed(job: Job) -> Regime:
     adversary = job.adversary(job.request.attack_epsilon)
     return Perturbed(job.architecture.loss, adversary, job.recipe.mixing, job.request.attack_share)
@@ -118,6 +124,9 @@ def _sensitivity(job: Job) -> Regime:
 RECIPES: dict[str, Recipe] = {
     "plain": Recipe(_clean),
     "dropout": Recipe(_clean),
+    "drop-connect": Recipe(_clean),
+    "delta-rule": Recipe(_delta_rule),
+    "delta-rule-learnable": Recipe(_clean),
     "adversarial": Recipe(_perturbed, judged=True),
     "mixed": Recipe(_perturbed, mixing="batch", judged=True),
     "two-step": Recipe(_perturbed, mixing="steps", judged=True),

@@ -25,6 +25,7 @@ ATTACKS = (
     "fgsm", "ifgsm", "pgd", "fgsm-random", "mi-fgsm", "pgd-short", "apgd", "adv-loss", "adv-loss-sign", "adv-alpha",
 )  # fmt: skip
 MWD_NETWORKS = ("mwd", "mwd-conv")
+SCHEDULES = ("batch", "printed", "published")
 
 _ATTACK = ("attack", "attack_epsilon", "attack_norm", "attack_steps", "attack_step", "restarts", "unclipped")
 _CERTIFIED = ("certified_epsilon", "ramp")
@@ -32,6 +33,9 @@ _CERTIFIED = ("certified_epsilon", "ramp")
 REGIMES: dict[str, tuple[str, ...]] = {
     "plain": (),
     "dropout": ("dropout",),
+    "drop-connect": ("drop_connect",),
+    "delta-rule": ("deviation", "beta", "zeta", "deviation_schedule"),
+    "delta-rule-learnable": ("deviation",),
     "adversarial": _ATTACK,
     "mixed": (*_ATTACK, "attack_share"),
     "two-step": _ATTACK,
@@ -81,6 +85,11 @@ class TrainOptions(TypedDict, total=False):
     box_share: float
     sensitivity_cost: float
     dropout: float
+    drop_connect: float
+    deviation: float
+    beta: float
+    zeta: float
+    deviation_schedule: str
     winners: float
     augment: Sequence[str]
     patience: int | None
@@ -118,6 +127,9 @@ class TrainRequest:
     sensitivity_cost: add that times the mean Lipschitz bound of the outputs to the loss of an MWD network (see
     `Sensitivity`).
     dropout: the probability with which values behind dense relus are dropped.
+    drop_connect: the probability with which weights are dropped.
+    deviation, beta, zeta, deviation_schedule: of random weights (see `verifier.training.delta_rule`): the standard
+    deviation of each at the start, what grows it, what shrinks it, and when: batch, printed or published.
     winners: in place of each relu, the share of its units that pass, the greatest (k-winners-take-all); 0: relus.
     augment: shift or flip images at random (see `verifier.training.augmentation`).
     patience: stop after so many epochs without a better validation score.
@@ -180,6 +192,11 @@ class TrainRequest:
     )
     sensitivity_cost: float = option(0.0, "training", "mwd: penalise Lipschitz bounds", type=radius, metavar="C")
     dropout: float = option(0.5, "training", "regime dropout: the probability (default: 0.5)", type=number, metavar="P")
+    drop_connect: float = option(0.2, "training", "drop-connect: probability (default: 0.2)", type=number, metavar="P")
+    deviation: float = option(0.0125, "training", "random weights: deviation at first", type=number, metavar="S")
+    beta: float = option(0.05, "training", "delta-rule: growth by gradients (default: 0.05)", type=number, metavar="B")
+    zeta: float = option(0.7, "training", "delta-rule: factor of decays (default: 0.7)", type=number, metavar="Z")
+    deviation_schedule: str = option("batch", "training", "delta-rule: batch, printed, published", metavar="NAME")
     winners: float = option(
         0.0, "training", "share of units that pass (k-winners-take-all) in place of each relu", type=number, metavar="G"
     )
@@ -263,6 +280,14 @@ class TrainRequest:
         for name in ("certified_share", "attack_share", "box_share", "ramp", "dropout", "winners"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if not 0.0 <= self.drop_connect < 1.0 or not 0.0 <= self.zeta <= 1.0:
+            raise ValueError(f"drop_connect must lie in [0, 1), zeta in [0, 1]; got {self.drop_connect}, {self.zeta}")
+        if min(self.deviation, self.beta) < 0 or (not self.deviation and self.regime_name == "delta-rule-learnable"):
+            raise ValueError(
+                f"deviation and beta must be positive or 0, got {self.deviation}, {self.beta}; learnable: not 0"
+            )
+        if self.deviation_schedule not in SCHEDULES:
+            raise ValueError(f"unknown schedule {self.deviation_schedule!r}; supported: {', '.join(SCHEDULES)}")
         if self.attack_norm not in (None, "inf", "2", "1"):
             raise ValueError(f"unknown attack_norm {self.attack_norm!r}; supported: inf, 2, 1")
         if self.sensitivity_cost < 0 or self.interval_cost < 0:

@@ -22,7 +22,9 @@ from verifier.training.request import REGIMES, TrainRequest
 loss = functional.cross_entropy
 # What each regime needs or should be tried with, on a network of vectors and on one of images.
 OPTIONS = {
-    "plain": {}, "dropout": {"dropout": 0.3}, "adversarial": {"restarts": 2, "attack": "pgd-short"},
+    "plain": {}, "dropout": {"dropout": 0.3},
+    "drop-connect": {"drop_connect": 0.1}, "delta-rule": {"beta": 0.01}, "delta-rule-learnable": {"deviation": 0.05},
+    "adversarial": {"restarts": 2, "attack": "pgd-short"},
     "mixed": {"attack": "fgsm-random", "attack_share": 0.3}, "two-step": {"attack": "mi-fgsm"},
     "goodfellow": {}, "lwa": {"attack": "adv-alpha", "attack_epsilon": 0.5, "unclipped": True},
     "lwa-layer": {"layer": "1", "attack_epsilon": 0.2}, "perturbed-only": {"attack_norm": "2"},
