@@ -4,13 +4,18 @@ from verifier.attacks.base import Attack, Proposals, Search
 from verifier.attacks.boundary_search import BoundarySearch
 from verifier.attacks.carlini_wagner import CarliniWagner, FewestCoordinates
 from verifier.attacks.corners import Corners
+from verifier.attacks.decoupled_norm import DecoupledNorm
 from verifier.attacks.deepfool import DeepFool
 from verifier.attacks.descent import Descent
 from verifier.attacks.ensemble import Ensemble
+from verifier.attacks.fast_minimum_norm import FastMinimumNorm
+from verifier.attacks.greedy_coordinates import GreedyCoordinates
 from verifier.attacks.growing import Growing
 from verifier.attacks.lbfgs import Lbfgs
 from verifier.attacks.linearised_margin import LinearisedLoss, LinearisedMargin
 from verifier.attacks.local_search import LocalSearch, SinglePixel
+from verifier.attacks.primal_dual import PrimalDual
+from verifier.attacks.sigma_zero import SigmaZero
 from verifier.attacks.source import Source, pseudogradient
 from verifier.attacks.square import Square
 from verifier.attacks.steps import AdaDelta, Adaptive, Plain, Steepest, Vertex
@@ -39,6 +44,11 @@ ATTACKS: dict[str, Attack] = {
     "cw": CarliniWagner(),
     "cw-l0": FewestCoordinates(),
     "fab": BoundarySearch(restarts=3, sweep=2),
+    "ddn": DecoupledNorm(),
+    "fmn": FastMinimumNorm(sweep=3, sweep_steps=30),
+    "pdpgd": PrimalDual(steps=300),
+    "sigma-zero": SigmaZero(),
+    "jsma": GreedyCoordinates(),
 }
 
 # What each is, in a line, for people who choose.
@@ -64,6 +74,11 @@ DESCRIPTIONS: dict[str, str] = {
     "cw": "a distortion plus a penalty, by Adam (Carlini, Wagner 2017)",
     "cw-l0": "the fewest changed coordinates (Carlini, Wagner 2017)",
     "fab": "projections on linearised boundaries, leaning towards the input (Croce, Hein 2020)",
+    "ddn": "steps on a sphere whose radius follows success (Rony et al. 2019)",
+    "fmn": "steps in a ball whose radius follows the boundary, then towards the nearest classes (Pintor et al. 2021)",
+    "pdpgd": "distance and margin weighed by a dual variable, proximal steps (Matyasko, Chau 2021)",
+    "sigma-zero": "the fewest changed coordinates, by a smooth count and a threshold (Cina et al. 2024)",
+    "jsma": "greedy: one coordinate after the other to an end of the domain (after Papernot et al. 2016)",
 }
 
 __all__ = ["ATTACKS", "DESCRIPTIONS", "Attack", "Proposals", "Search"]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from encoders.region import domain_ends
 from verifier.attacks.base import Attack, Search
+from verifier.attacks.criteria import slopes
 from verifier.attacks.descent import Descent
 from verifier.attacks.geometry import lengths
 from verifier.attacks.halfspace import step_to_halfspace
@@ -95,6 +96,29 @@ class Nearest:
             return model
         # The boundary that counts lies behind the true one.
         return replace(model, margins=model.margins + self.search.slack[rows, None].to(model.margins))
+
+    def differentiate(
+        self, rows: Tensor, x: Tensor, loss: str = "margin", aims: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (shortfalls, margins, gradients `(rows, n)`) at points of the given inputs, after offering the points.
+
+        margins: what has to fall to 0 to reach the aims, classes `(rows,)`; without aims the shortfalls. gradients: of
+        a row of `LOSSES` with these aims; where the search has targets, negated, of the target, without aims.
+        """
+        targets = self.search.targets
+        classes = self.search.classes[rows] if targets is None else targets[rows]
+        sign = 1.0 if targets is None else -1.0
+        scores, gradients = self.source.differentiate(x, lambda scores: sign * slopes(loss, scores, classes, aims))
+        self.search.record.count_gradients(rows)
+        flat = gradients.flatten(1)
+        self.search.record.note_gradient(rows, (flat == 0).all(dim=1))
+        values = self.measure(rows, scores)
+        self.offer(rows, x, values)
+        if aims is None:
+            return values, values, flat
+        ahead = scores.gather(1, classes[:, None]) - scores.gather(1, aims[:, None])
+        margins = ahead.squeeze(1) + self.margin
+        return values, margins if self.search.slack is None else margins + self.search.slack[rows].to(margins), flat
 
     def evaluate(self, rows: Tensor, x: Tensor) -> Tensor:
         """Return the shortfalls at points of the given inputs, after offering the points."""
