@@ -90,7 +90,7 @@ class Claims:
         if not isinstance(record, CertifyRecord) or record.certificate is None:
             return None
         path = certificate_path(self.run, record.certificate.file)
-        return path.read_bytes(), self.asked(record.index).network, None
+        return path.read_bytes(), self.asked(record).network, None
 
     def _certificate(self, record: CertifyRecord, named: CertificateFile, lower: float) -> Certificate:
         """Return the certificate that a record names once it holds for the radius `lower`; CertificateError if not."""
