@@ -85,6 +85,8 @@ def read_arrays(content: bytes) -> dict[str, Array]:
             raise Refused("it unpacks to more bytes than are read")
         for member in members:
             data = archive.read(member)
+            if len(data) != member.file_size:
+                raise Refused(f"{member.filename!r:.60} is not as long as it says")
             size = 10 + int.from_bytes(data[8:10], "little")
             match = header.fullmatch(data[10:size])
             name = member.filename.removesuffix(".npy")
@@ -172,8 +174,10 @@ def check_signs(certificate: Certificate, network: Network, bits: int) -> int:
     ):
         raise Refused(f"class {certificate.winner} is none of the network's")
     arrays, header = certificate.arrays, certificate.header
-    for entry in arrays.values():
+    for name, entry in arrays.items():
         entry.taken = 0
+        if name in ("splits", "sets", "subtrees.signs", "subtrees.units", "subtrees.leaves", "boxes.places"):
+            _whole_numbers(entry, name)
     trees = [(rival, leaves, sets) for rival, leaves, sets in header["trees"]]
     rivals = [rival for rival, _, _ in trees]
     if any(type(rival) is not int for rival in rivals) or sorted(rivals) != [
@@ -305,6 +309,7 @@ def _fixed(value: float, bits: int) -> int:
 
 
 def _whole_numbers(values: Array, what: str) -> list[int]:
+    """Return the values of a vector of integers; Refused where it is none."""
     if values.kind[1] not in "ui" or len(values.shape) != 1:
         raise Refused(f"{what} must be a vector of integers")
     return list(values.values)
@@ -318,7 +323,6 @@ def _check_places(places: Sequence[int], count: int, what: str) -> None:
 def _prove_boxes(program: Program, certificate: Certificate) -> None:
     """Bound what hinges read: by intervals, by lines that need no numbers, then by the slopes of the certificate."""
     places, slopes = certificate.arrays["boxes.places"], certificate.arrays["boxes.slopes"]
-    _whole_numbers(places, "places of boxes")
     given: dict[str, tuple[list[int], list[list[float]]]] = {}
     for name, rows, columns in certificate.header["boxes"]:
         own = places.take(rows // 2)

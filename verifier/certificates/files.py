@@ -191,6 +191,8 @@ def _certificate(arrays: dict[str, np.ndarray], index: int) -> Certificate:
         raise ValueError(f"it is of schema {header['schema']}; prove the answer again for one of schema {SCHEMA}")
     if header["schema"] != SCHEMA or header["index"] != index:
         raise ValueError(f"schema {header['schema']}, input {header['index']}, where {SCHEMA} and {index} are expected")
+    if arrays["centre"].dtype not in FLOATS:
+        raise ValueError(f"its centre is stored in {arrays['centre'].dtype}, not in float32 or float64")
     domain, centre = _domain(header["domain"], arrays), arrays["centre"].astype(np.float64)
     claim = (header["digest"], centre, float(header["radius"]), domain, int(header["winner"]))
     if "inputs.sides" in arrays:

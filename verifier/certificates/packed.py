@@ -32,6 +32,8 @@ def unpack(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     steps, planes = arrays["slopes"], arrays["multipliers"]
     if any(values.dtype != np.uint8 for values in (steps, planes)):
         raise ValueError("short numbers must be bytes")
+    if steps.ndim != 2 or planes.shape != (2, *steps.shape):
+        raise ValueError(f"slopes of shape {steps.shape} do not go with multipliers of shape {planes.shape}")
     slopes, multipliers = (steps / STEPS).T, _wide(planes[0].astype(np.uint16) << 8 | planes[1]).T
     if "long" not in arrays:
         return slopes, multipliers
