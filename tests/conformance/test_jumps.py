@@ -1,6 +1,7 @@
 """Networks that jump: what is proved about balls holds at every point of a fine grid, on both sides of every tie."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from verifier.methods import METHODS
 
 # Points of the grid along each of the two inputs: with weights of quarters floats hold every value there exactly.
 GRID = 257
-INPUTS = 12
+INPUTS = 8
 PROVING = ("interval", "crown", "alpha-crown")
 # Halving boxes ends at a tie only where both sides are proved together, so it may go on to the end of its budget.
 SECONDS = 0.5
@@ -34,7 +35,7 @@ def network_of(seed: int, ties: bool):
 
 
 @pytest.mark.parametrize("norm", ["inf", "2"])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_proved_balls_hold_no_point_of_another_class(seed: int, norm: str) -> None:
     network = network_of(seed, ties=seed % 2 == 1)
     ends = torch.linspace(0.0, 1.0, GRID, dtype=torch.float64)
@@ -54,7 +55,7 @@ def test_proved_balls_hold_no_point_of_another_class(seed: int, norm: str) -> No
     for name in (*PROVING, "lp", "input-split"):
         if norm in METHODS[name].norms:
             part = batch if name in PROVING else batch.at(torch.arange(2))
-            brackets = bracketed(METHODS[name], part, [0.3], Budget(SECONDS)).brackets
+            brackets = bracketed(METHODS[name], part, [0.3], Budget(math.inf if name in PROVING else SECONDS)).brackets
             proved[name] = np.array([bracket.lower for bracket in brackets])
             assert (proved[name] < nearest[: len(part)].numpy()).all(), name
     # Linear bounds see at least what intervals see, and that is more than nothing.
