@@ -74,7 +74,7 @@ def _add_attack(groups: Groups) -> None:
     words = "search this model instead, and let MODEL only judge what is found (transfer)"
     add("--surrogate", metavar="SURROGATE", help=words)
     for flag, words in SETTINGS.items():
-        reads = {"pseudogradients": str, "steps": int, "restarts": int, "queries": int}.get(flag, number)
+        reads = {"pseudogradients": str, "steps": int, "restarts": int, "draws": int, "queries": int}.get(flag, number)
         metavar = "WHICH" if reads is str else "N" if reads is int else "R"
         add(f"--{flag}", action=ReadSetting, dest="settings", type=reads, metavar=metavar, help=words)
     _add_shared(groups)
@@ -85,7 +85,8 @@ SETTINGS = {
     "steps": "of descents and minimisations",
     "step": "length of the steps of descents, in units of epsilon",
     "restarts": "descents of an input",
-    "pseudogradients": "what descents differentiate on MWD layers: no, only, both",
+    "pseudogradients": "what descents differentiate on MWD and k-winners layers: no, only, both",
+    "draws": "eot: draws of a randomised network that a gradient is the mean of",
     "queries": "outputs that square and corners ask for",
     "kappa": "cw: by how much the other class is to win",
     "alpha": "lbfgs: the same",

@@ -29,6 +29,10 @@ from encoders.views.envelope import ElementwiseEnvelope, reach_of, residual
 from encoders.views.pseudogradient import replace_backward
 from encoders.views.relaxation import Relaxation, line_relaxation
 
+# Width of the gate of pseudogradients: descents broke more with it than with relus, a third of it, or the identity
+# (benchmarks/RESULTS.md).
+GATE = 1.0
+
 
 @dataclass(frozen=True, eq=False)
 class KWinners(Op):
@@ -56,8 +60,18 @@ class KWinners(Op):
         return torch.where(winners(value, self.count) | value.isnan(), value, 0.0)
 
     def evaluate_pseudo(self, *x: Tensor, leak: float = 0.0) -> Tensor:
-        """Return the value with the gradient of the identity: losers that a step could make win are seen."""
-        return replace_backward(self.evaluate)(*x)
+        """Return the value with the gradients of a soft gate, so that losers that a step could make win are seen.
+
+        Unit i passes the share sigmoid((x_i - t) / (GATE s)), t the k-th greatest value and s the deviation of all.
+        """
+        return replace_backward(self.evaluate, self._gated)(*x)
+
+    def _gated(self, x: Tensor) -> Tensor:
+        flat = x.detach().unsqueeze(-1).flatten(1)
+        threshold = flat.topk(self.count, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
+        width = GATE * flat.std(dim=1, keepdim=True, correction=0)
+        gate = torch.sigmoid((flat - threshold) / width.clamp(min=torch.finfo(x.dtype).tiny))
+        return x * gate.reshape(x.shape)
 
     def interval(self, *boxes: Box) -> Box:
         """Return the exact range (see the module docstring); nothing is rounded."""

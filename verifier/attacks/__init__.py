@@ -8,6 +8,7 @@ from verifier.attacks.decoupled_norm import DecoupledNorm
 from verifier.attacks.deepfool import DeepFool
 from verifier.attacks.descent import Descent
 from verifier.attacks.ensemble import Ensemble
+from verifier.attacks.expectation import Expectation
 from verifier.attacks.fast_minimum_norm import FastMinimumNorm
 from verifier.attacks.greedy_coordinates import GreedyCoordinates
 from verifier.attacks.growing import Growing
@@ -31,6 +32,8 @@ ATTACKS: dict[str, Attack] = {
     "pgd-plain": Descent(40, Plain(100.0), loss="log-probability"),
     "pgd-adadelta": Descent(100, AdaDelta(), loss="cross-entropy", restarts=6, random_start=True),
     "apgd": Descent(100, Adaptive(), restarts=2, sources=_BOTH),
+    "bpda": Descent(40, Steepest(0.1), restarts=2, sources=(pseudogradient,)),
+    "eot": Descent(40, Steepest(0.1), restarts=2, sources=(Expectation(20),)),
     "corners": Corners(),
     "single-pixel": SinglePixel(),
     "local-search": LocalSearch(),
@@ -61,6 +64,8 @@ DESCRIPTIONS: dict[str, str] = {
     "pgd-plain": "descents along the gradient itself, not its signs (Pallaprolu, Madala 2020)",
     "pgd-adadelta": "pgd with the steps of AdaDelta",
     "apgd": "descents whose steps adapt (Croce, Hein 2020)",
+    "bpda": "pgd on the stand-ins of ops that mask gradients: MWD, k-winners (Athalye, Carlini, Wagner 2018)",
+    "eot": "pgd on the mean gradient over draws of a network that draws (Athalye et al. 2018)",
     "corners": "random extreme points of the ball; asks for outputs only",
     "single-pixel": "one coordinate after the other set to an end of its range; asks for outputs only",
     "local-search": "greedy search over pixels (Narodytska, Kasiviswanathan 2017); asks for outputs only",

@@ -68,10 +68,12 @@ class Descent(Attack):
         choices = self._choices(search, ball)
         inputs_at_once = max(1, JOINT_ROWS // choices.shape[1])
         for restart in range(self.restarts):
-            source = self.sources[restart % len(self.sources)](search.network)
+            make = self.sources[restart % len(self.sources)]
             for rows in torch.nonzero(~(least <= 0)).squeeze(1).split(inputs_at_once):
                 if not len(rows) or search.budget.exhausted:
                     break
+                # Made anew: what it draws depends on the step, and not on the rows before.
+                source = make(search.network)
                 points, values = self._descend_to(choices[rows], search, ball, rows, restart, source)
                 # What a single descent leaves is not judged: it has no value to compare.
                 alone = self.restarts * choices.shape[1] == 1
@@ -148,12 +150,12 @@ class Descent(Attack):
             if spent == self.steps and not alone and not search.budget.exhausted:
                 missing = self._last_shortfalls(search, jobs, x, source)
             ended.write(spent, going, x, missing)
-        search.record.count_gradients(everyone, ended.spent)
+        search.record.count_gradients(everyone, ended.spent * source.networks)
         return ended.points, ended.missing
 
     def _last_shortfalls(self, search: Search, jobs: Jobs, x: Tensor, source: Source) -> Tensor:
         """Return the shortfalls at the last points x, which no step follows."""
-        search.record.count_queries(jobs.rows)
+        search.record.count_queries(jobs.rows, source.networks)
         with torch.no_grad():
             return jobs.shortfalls(source.scores(x.reshape(-1, *search.region.centre.shape[1:])))
 

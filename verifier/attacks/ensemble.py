@@ -2,12 +2,14 @@
 
 First one gradient at the centre tells for which inputs gradients vanish. Then, cheap before dear:
 
-    MWD         pseudogradients and random corners first (a true gradient reaches one input of each unit only)
+    masked      on MWD and k-winners layers pseudogradients and random corners first (true gradients do not see the
+                inputs, or the units, that lose)
     otherwise   a short descent on the margin, which breaks most of what can be broken
     flat        where the gradient vanishes: descents on revived gradients, from random points too, and random corners
     all         adaptive descents towards the nine nearest classes for a few steps, then towards the nearest one: on the
-                margin, the logit ratio and the cross-entropy, from the centre and from random points, on an MWD
-                network with pseudo- and true gradients in turn
+                margin, the logit ratio and the cross-entropy, from the centre and from random points, on masked
+                networks with pseudo- and true gradients in turn
+    draws       on a network that draws then one with mean gradients over draws
     the rest    Square (in the 1-norm LocalSearch), with many queries where the gradient vanishes, with few elsewhere;
                 then one step of FGSM and the random corners, so that it is never weaker than either
 
@@ -28,6 +30,7 @@ from verifier.attacks.base import Attack, Search, clip
 from verifier.attacks.corners import Corners
 from verifier.attacks.criteria import NEAREST
 from verifier.attacks.descent import Descent
+from verifier.attacks.expectation import Expectation
 from verifier.attacks.local_search import LocalSearch
 from verifier.attacks.revival import revived
 from verifier.attacks.source import Source, SourceMaker, gradient_vanishes, has_pseudogradient, pseudogradient
@@ -39,6 +42,8 @@ QUICK_STEPS = 10
 SCREENING = 8
 # Starts of the descents on revived gradients.
 FLAT_STARTS = 3
+# Draws of a network that draws, in a step.
+DRAWS = 8
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ class Ensemble(Attack):
     def cost(self, network: Network) -> tuple[int, int]:
         """Return upper bounds of (evaluations with a gradient, without) of one input, the last check left out."""
         aims, descents = min(int(network.output_shape[0]) - 1, NEAREST), self.starts * len(_losses(network))
+        # The one of mean gradients counts for as many as it has draws.
+        descents += DRAWS if network.randomised else 0
         gradients = 2 + (1 + FLAT_STARTS) * QUICK_STEPS + descents * ((SCREENING + 1) * aims + self.steps)
         # In a flat place each direction takes a second gradient. A descent ranks the classes once, and judges its last
         # point, without a gradient.
@@ -106,6 +113,8 @@ class Ensemble(Attack):
         yield Corners(self.corners), early
         for loss in _losses(search.network):
             yield self._descent(loss, sources), everyone
+        if search.network.randomised:
+            yield replace(self._descent("margin", (Expectation(DRAWS),)), restarts=1), everyone
         yield _black_box(self.blind_queries, search.region.norm), vanishing
         yield _black_box(self.queries, search.region.norm), ~vanishing
         yield Descent(1, Vertex(), loss="cross-entropy"), everyone

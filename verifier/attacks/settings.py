@@ -3,7 +3,8 @@
     steps            of each descent or minimisation
     step             of steepest, adaptive and plain descents, in units of the radius
     restarts         how many descents of an input, of which the best counts
-    pseudogradients  what descents differentiate on MWD layers: no (true gradients), only, or both in turn
+    pseudogradients  what descents differentiate on ops that mask gradients: no (true ones), only, or both in turn
+    draws            of a network that draws, over which eot takes the mean of each gradient
     queries          outputs that a search without gradients asks for
     kappa, alpha     by how much, in scores, the other class is to win: of cw and cw-l0, of lbfgs
 
@@ -22,6 +23,7 @@ from verifier.attacks.base import Attack
 from verifier.attacks.carlini_wagner import CarliniWagner
 from verifier.attacks.corners import Corners
 from verifier.attacks.descent import Descent
+from verifier.attacks.expectation import Expectation
 from verifier.attacks.lbfgs import Lbfgs
 from verifier.attacks.source import Source, SourceMaker, has_pseudogradient, pseudogradient
 from verifier.attacks.square import Square
@@ -59,7 +61,7 @@ def attack_with(name: str, settings: Mapping[str, Any]) -> Attack:
 
 def is_masked(attack: Attack, network: Network) -> bool:
     """Return whether a descent follows true gradients alone on a network with layers that mask them."""
-    true_only = isinstance(attack, Descent) and pseudogradient not in attack.sources
+    true_only = isinstance(attack, Descent) and set(attack.sources) == {Source}
     return true_only and has_pseudogradient(network)
 
 
@@ -109,6 +111,13 @@ def _sources(attack: Attack, value: str) -> Attack | None:
     return dataclasses.replace(attack, sources=sources, restarts=max(attack.restarts, len(sources)))
 
 
+def _draws(attack: Attack, value: int) -> Attack | None:
+    if not isinstance(attack, Descent) or not any(isinstance(make, Expectation) for make in attack.sources):
+        return None
+    sources = tuple(Expectation(value) if isinstance(make, Expectation) else make for make in attack.sources)
+    return dataclasses.replace(attack, sources=sources)
+
+
 def _queries(attack: Attack, value: int) -> Attack | None:
     if isinstance(attack, Corners):
         return dataclasses.replace(attack, count=value)
@@ -128,6 +137,7 @@ CHANGES: dict[str, Callable[[Attack, Any], Attack | None]] = {
     "step": _step,
     "restarts": _restarts,
     "pseudogradients": _sources,
+    "draws": _draws,
     "queries": _queries,
     "kappa": _kappa,
     "alpha": _alpha,

@@ -17,14 +17,19 @@ VANISHING_PROMISE = 1e-3
 class Source:
     """Class scores of a network, `(batch, classes)`, differentiable.
 
-    pseudo: MWD layers pass pseudogradients back (Agrawal et al. 2019): their true gradient reaches one input a
-    unit and vanishes far from the attractor, which hides adversarial inputs from gradient attacks. leak: with them,
-    what dead units pass back (`Op.evaluate_pseudo`).
+    pseudo: ops that mask gradients pass pseudogradients back. The true gradient of an MWD layer reaches one input a
+    unit and vanishes far from the attractor (Agrawal et al. 2019), that of winners that take all sees no loser, which
+    hides adversarial inputs from gradient attacks. leak: with them, what dead units pass back (`Op.evaluate_pseudo`).
     """
 
     network: Network
     pseudo: bool = False
     leak: float = 0.0
+
+    @property
+    def networks(self) -> int:
+        """How many networks one gradient is of."""
+        return 1
 
     def scores(self, x: Tensor) -> Tensor:
         """Return scores in the order of the outputs; see `Network.scores`."""

@@ -61,6 +61,11 @@ class ExpectedSource(Source):
     draws: int = field(kw_only=True)
     generator: torch.Generator = field(kw_only=True)
 
+    @property
+    def networks(self) -> int:
+        """How many networks one gradient is of: the draws."""
+        return self.draws
+
     def scores(self, x: Tensor) -> Tensor:
         return torch.stack([self.forward(self.network, x, self.generator) for _ in range(self.draws)]).mean(dim=0)
 

@@ -41,8 +41,8 @@ from verifier.witnesses.targeted import find_targeted
 # Counterexamples that the picture shows.
 GALLERY = 8
 MASKED = (
-    "{name} follows true gradients, which MWD layers mask: few of these inputs may withstand what does not; "
-    "--pseudogradients both, or the attack auto, follows both"
+    "{name} follows true gradients, which MWD and k-winners layers mask: few of these inputs may withstand what does "
+    "not; --pseudogradients both, or the attack auto, follows both"
 )
 
 

@@ -133,14 +133,20 @@ def test_rational_ties_go_to_the_lowest_index() -> None:
     assert found.shape == (1, 2, 2) and found.values() == [0, Fraction(0.3), Fraction(0.3), 0]
 
 
-def test_gradients_are_those_of_the_winners_and_pseudogradients_those_of_all() -> None:
-    x = torch.tensor([[0.2, 0.9, -0.4, 0.5]], requires_grad=True)
-    weight = torch.tensor([1.0, 2.0, 3.0, 4.0])
+def test_gradients_are_those_of_the_winners_and_pseudogradients_those_of_a_soft_gate() -> None:
+    """The threshold is .5, the deviation of (.2, .9, -.4, .5) is the root of .225: shares sigmoid((x - .5) / .4743)."""
+    x = torch.tensor([[0.2, 0.9, -0.4, 0.5]], dtype=torch.float64, requires_grad=True)
+    weight = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
     op = KWinners(2)
-    for value, expected in ((op.evaluate(x), [0.0, 2.0, 0.0, 4.0]), (op.evaluate_pseudo(x), [1.0, 2.0, 3.0, 4.0])):
+    gate = [1.0 / (1.0 + math.exp(-(v - 0.5) / math.sqrt(0.225))) for v in (0.2, 0.9, -0.4, 0.5)]
+    soft = [w * share for w, share in zip((1.0, 2.0, 3.0, 4.0), gate, strict=True)]
+    for value, expected in ((op.evaluate(x), [0.0, 2.0, 0.0, 4.0]), (op.evaluate_pseudo(x), soft)):
         (gradient,) = torch.autograd.grad((value * weight).sum(), x)
-        assert gradient.tolist() == [expected]
+        assert gradient[0].tolist() == pytest.approx(expected, abs=1e-12)
     assert torch.equal(op.evaluate(x), op.evaluate_pseudo(x))
+    tied = torch.ones(1, 3, requires_grad=True)
+    (gradient,) = torch.autograd.grad(op.evaluate_pseudo(tied).sum(), tied)
+    assert gradient.tolist() == [[0.5, 0.5, 0.5]]
 
 
 def test_the_layer_is_the_op_and_rounds_its_share_down() -> None:
