@@ -25,7 +25,7 @@ from torch.nn import functional
 from encoders.formats import write_network
 from encoders.formats.torch_export import from_module
 from verifier.answers import Answer
-from verifier.batch import Batch
+from verifier.batch import BATCH_SIZE, Batch
 from verifier.bounds.split.search import SplitAnswer, decide_ball
 from verifier.budget import Budget
 from verifier.commands.job import Job, load_job
@@ -68,7 +68,7 @@ def train(name: str, data_dir: Path | None, folder: Path) -> None:
 def singles(job: Job, count: int) -> list[Batch]:
     """Return the first `count` correctly classified inputs, each a batch of its own."""
     found: list[Batch] = []
-    for rows in job.batches():
+    for rows in job.units(BATCH_SIZE):
         points, labels = job.points(rows), job.labels(rows)
         right = job.subject.execute(points).argmax(axis=1) == labels
         found += [job.batch(points[i : i + 1], [rows[i]], labels[i : i + 1]) for i in np.flatnonzero(right).tolist()]

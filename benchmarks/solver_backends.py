@@ -26,7 +26,7 @@ import torch
 from encoders.formulations.relax import relax
 from encoders.linear_model import LinearModel
 from verifier.attacks import ATTACKS
-from verifier.batch import Batch
+from verifier.batch import BATCH_SIZE, Batch
 from verifier.bounds.programs.milp import ExactRows
 from verifier.budget import Budget
 from verifier.commands.job import Job, load_job
@@ -45,7 +45,7 @@ AGREEMENT = 1e-6
 def open_inputs(job: Job, epsilon: float, count: int) -> list[tuple[Batch, ExactRows, torch.Tensor]]:
     """Return (batch of one, its exact rows, differences of the rivals that linear bounds leave open) of each input."""
     found = []
-    for rows in job.batches():
+    for rows in job.units(BATCH_SIZE):
         points, labels = job.points(rows), job.labels(rows)
         right = job.subject.execute(points).argmax(axis=1) == labels
         for i in np.flatnonzero(right).tolist():

@@ -9,11 +9,13 @@ if TYPE_CHECKING:
     from verifier.commands.check import CheckResult, check
     from verifier.commands.compare import CompareResult, compare
     from verifier.commands.export import ExportResult, export
+    from verifier.commands.merge import MergeResult, merge
     from verifier.commands.report import ReportResult, report
     from verifier.commands.robustness import RobustnessResult, robustness
     from verifier.commands.show import ShowResult, show
     from verifier.commands.train import TrainResult, train
-    from verifier.commands.verify import VerifyResult, verify
+    from verifier.commands.verify import verify
+    from verifier.commands.verify_result import VerifyResult
 
 _HOMES = {
     "AttackResult": "verifier.commands.attack",
@@ -22,16 +24,18 @@ _HOMES = {
     "CompareResult": "verifier.commands.compare",
     "ExportResult": "verifier.commands.export",
     "ReportResult": "verifier.commands.report",
+    "MergeResult": "verifier.commands.merge",
     "RobustnessResult": "verifier.commands.robustness",
     "ShowResult": "verifier.commands.show",
     "TrainResult": "verifier.commands.train",
-    "VerifyResult": "verifier.commands.verify",
+    "VerifyResult": "verifier.commands.verify_result",
     "attack": "verifier.commands.attack",
     "certify": "verifier.commands.certify",
     "check": "verifier.commands.check",
     "compare": "verifier.commands.compare",
     "export": "verifier.commands.export",
     "report": "verifier.commands.report",
+    "merge": "verifier.commands.merge",
     "robustness": "verifier.commands.robustness",
     "show": "verifier.commands.show",
     "train": "verifier.commands.train",
@@ -44,6 +48,7 @@ __all__ = [
     "CheckResult",
     "CompareResult",
     "ExportResult",
+    "MergeResult",
     "ReportResult",
     "RobustnessResult",
     "ShowResult",
@@ -54,6 +59,7 @@ __all__ = [
     "check",
     "compare",
     "export",
+    "merge",
     "report",
     "robustness",
     "show",

@@ -187,6 +187,13 @@ def _add_export(groups: Groups) -> None:
     _add_json(groups)
 
 
+def _add_merge(groups: Groups) -> None:
+    groups["question"].add_argument("runs", metavar="RUN", nargs="+", type=Path, help="folders of finished runs")
+    words = "the folder of the merged run"
+    groups["output"].add_argument("--out", required=True, type=Path, metavar="DIR", help=words)
+    _add_json(groups)
+
+
 def _add_show(groups: Groups) -> None:
     add = groups["question"].add_argument
     add("model", nargs="?", metavar="MODEL", help=MODEL)
@@ -274,6 +281,11 @@ COMMANDS: dict[str, tuple[str, str, Callable[[Groups], None]]] = {
         "the numbers of a run as csv, latex or parquet",
         "export runs/certify-0123456789ab --format latex",
         _add_export,
+    ),
+    "merge": (
+        "one run of the runs of parts: of --shard, or of ranges of the inputs",
+        "merge runs/part-1 runs/part-2 --out runs/whole",
+        _add_merge,
     ),
     "show": (
         "what a model file holds; which methods and attacks there are",

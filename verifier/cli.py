@@ -26,7 +26,7 @@ EXIT_REFUSED = 2
 EXIT_INTERRUPTED = 130
 
 # Commands that show no progress.
-QUICK = ("show", "report", "export")
+QUICK = ("show", "report", "export", "merge")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +63,7 @@ def _result(options: argparse.Namespace) -> Any:
     with progress_on_stderr(options.command, items) as progress:
         shared = read_options(vars(options), progress) if options.command in SHARING else {"progress": progress}
         if options.command == "verify":
-            options.out = options.out or "auto"
+            options.out, options.workers = options.out or "auto", options.workers or "auto"
         return verb(**verb_arguments(options), **shared)
 
 

@@ -44,6 +44,13 @@ def number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"not a number: {text!r}") from None
 
 
+def workers(text: str) -> int | str:
+    """Return a number of processes, or "auto"."""
+    if text != "auto" and (not text.isdecimal() or int(text) < 1):
+        raise argparse.ArgumentTypeError(f"not a number of processes: {text!r}; a whole number of at least 1, or auto")
+    return text if text == "auto" else int(text)
+
+
 def target(text: str) -> int | str:
     """Return a class, or the name of a target."""
     return int(text) if text.isdecimal() else text

@@ -15,6 +15,7 @@ PRINTED = {
     "certify_a_table": r"'approved' as 0, 'refused' as 1, .*fixed \(region\)(.|\n)*20 certificates hold, 0 claims",
     "certify_your_own_module": r"is safe within 0\.\d+ \(.*, checked\) and broken at 0\.\d+",
     "check_a_run": r" 0 claims refused\n.* 1 claims refused\n  input 0: .*the record claims radius 0\.04",
+    "slurm_array": r"\d+ of \d+ inputs certified at 0.02, 0 claims refused",
     "write_a_method": r"norm-product: mean safe radius 0\.00\d+\n.*\ntogether: mean safe radius 0\.01",
     "write_an_op": r"views of clamp: evaluate, interval, envelope\n.*\nclass 1 is proved to win on the ball: True",
 }

@@ -25,10 +25,11 @@ from verifier.budget import Budget
 from verifier.commands.adversarial_example import AdversarialExample, Exhibit, confidences, write_examples
 from verifier.commands.attack_request import AttackRequest, check_gradient, check_target, choose_targets
 from verifier.commands.job import DataJob, load_job
-from verifier.commands.loop import Known, run_task
+from verifier.commands.loop import run_order
 from verifier.commands.request import Data, Model, Options, Request
 from verifier.commands.result import VerbResult, shared_fields
-from verifier.commands.resuming import arrays_of
+from verifier.commands.resuming import arrays_of, because
+from verifier.commands.task import Known, Order
 from verifier.runs.attack_record import AttackRecord
 from verifier.runs.records import InputHead
 from verifier.runs.witness_files import Witnesses
@@ -94,7 +95,22 @@ def attack(
     Finds, and never proves. An attack that minimises the distance looks for the nearest counterexample in the whole
     domain, the others in the ball of radius epsilon. Raises ValueError with what is wrong before any work starts.
     """
-    started = time.perf_counter()
+    asked = {"target": target, "settings": settings, "surrogate": surrogate}
+    return run_order(Order("attack", _attacking, (model, data, name, epsilon), {**asked, **options}))
+
+
+def _attacking(
+    model: Model,
+    data: Data,
+    name: str,
+    epsilon: float,
+    *,
+    target: int | str | None,
+    settings: Mapping[str, Any] | None,
+    surrogate: Model | None,
+    **options: Unpack[Options],
+) -> _Attacking:
+    """Return the task of what `attack` was asked."""
     question = Request(model, data, **options)
     request = AttackRequest(name, question.norm, float(epsilon), target, settings or {})
     job = load_job(question, "attack")
@@ -107,8 +123,7 @@ def attack(
     check_target(request, job)
     if surrogate is not None:
         request = request.on_surrogate(searched, job.subject)
-    task = _Attacking(job, request, question.time_limit)
-    return run_task(task, "attack", question, started)
+    return _Attacking(job, question, request)
 
 
 def _loaded_surrogate(surrogate: Model, question: Request, job: DataJob) -> Subject:
@@ -123,10 +138,11 @@ class _Attacking:
     """The task of `attack`."""
 
     job: DataJob
+    options: Request
     request: AttackRequest
-    seconds_per_input: float
     asks_witnesses: ClassVar[bool] = True
     ends_early: ClassVar[bool] = False
+    limits_each: ClassVar[int] = 1
     batch_size: ClassVar[int] = BATCH_SIZE
 
     @property
@@ -148,7 +164,7 @@ class _Attacking:
         points, labels = self.job.inputs(rows, open_rows)
         predictions = self.job.predictions(points, open_rows)
         correct = np.flatnonzero(predictions == labels)
-        budget = Budget(self.seconds_per_input * max(1, len(correct)), watch=known.watch)
+        budget = Budget(self.options.time_limit * max(1, len(correct)), watch=known.watch)
         heads = [
             self.job.head(row, label, prediction, 0.0)
             for row, label, prediction in zip(open_rows, labels, predictions, strict=True)
@@ -162,6 +178,10 @@ class _Attacking:
         seconds = (time.perf_counter() - started) / len(open_rows)
         timed = [replace(record, head=replace(record.head, seconds=seconds)) for record in records.values()]
         return timed, nearer
+
+    def left_open(self, rows: range, known: Known[AttackRecord], reason: str, timed_out: bool) -> list[AttackRecord]:
+        heads = self.job.heads(rows, [row for row in rows if not self.complete(known.records.get(row))])
+        return [because(known.records.get(head.index) or AttackRecord(head=head), reason) for head in heads]
 
     def _records(
         self, batch: Batch, heads: Sequence[InputHead], budget: Budget, known: Witnesses

@@ -23,10 +23,11 @@ from verifier.certificates.certificate import Certificate
 from verifier.commands.changes import load_change_job
 from verifier.commands.executed import REAL, ExecutedJob, load_executed_job
 from verifier.commands.job import DataJob, load_job
-from verifier.commands.loop import Known, run_task
+from verifier.commands.loop import run_order
 from verifier.commands.request import Data, Model, Options, Request, checked_radius
 from verifier.commands.result import VerbResult, shared_fields
-from verifier.commands.resuming import arrays_of
+from verifier.commands.resuming import arrays_of, because
+from verifier.commands.task import Known, Order
 from verifier.methods import find_method
 from verifier.methods.suitable import check_method
 from verifier.metrics import RobustnessAt
@@ -96,7 +97,24 @@ def certify(
     vouches for is open, and counted as trusted beside. Raises ValueError with what is wrong before any work starts, and
     where graph and model disagree.
     """
-    started = time.perf_counter()
+    asked = {"method": method, "certificates": certificates, "delta": delta, "draws_within": draws_within}
+    asked |= {"arithmetic": arithmetic, **options}
+    return run_order(Order("certify", _certification, (model, data, epsilons), asked))
+
+
+def _certification(
+    model: Model,
+    data: Data,
+    epsilons: Sequence[float],
+    *,
+    method: str,
+    certificates: bool | None,
+    delta: float | None,
+    draws_within: float | None,
+    arithmetic: str,
+    **options: Unpack[Options],
+) -> _Certification:
+    """Return the task of what `certify` was asked."""
     question, radii = Request(model, data, **options), _check_radii(epsilons)
     norm = question.norm
     prover = find_method(method, norm)
@@ -106,8 +124,7 @@ def certify(
         raise ValueError(f"certificates are of the inf-norm, not of the {norm}-norm; leave out --certificates")
     wanted = prover.name == "exact" if certificates is None else certificates
     keep = question.out is not None and norm == "inf" and wanted
-    task = _Certification(job, radii, prover.name, norm, question.time_limit, keep)
-    return run_task(task, "certify", question, started)
+    return _Certification(job, question, radii, prover.name, norm, keep)
 
 
 def _over_draws(job: DataJob, deviations: float | None, certificates: bool | None) -> DataJob:
@@ -130,10 +147,10 @@ class _Certification:
     """The task of `certify`."""
 
     job: DataJob
+    options: Request
     epsilons: tuple[float, ...]
     method: str
     norm: Norm
-    seconds_per_input: float
     certificates: bool
     asks_witnesses: ClassVar[bool] = False
     ends_early: ClassVar[bool] = True
@@ -141,6 +158,10 @@ class _Certification:
     @property
     def configuration(self) -> dict[str, Any]:
         return {"method": self.method, "norm": self.norm}
+
+    @property
+    def limits_each(self) -> int:
+        return 2 if self.certificates else 1
 
     @property
     def batch_size(self) -> int:
@@ -163,7 +184,7 @@ class _Certification:
         correct = np.flatnonzero(predictions == labels)
         records, asked = known.records, [rows[i] for i in correct]
         answers = [records[row].answer if row in records else Answer() for row in asked]
-        budget = Budget(self.seconds_per_input * max(1, len(asked)), watch=known.watch)
+        budget = Budget(self.options.time_limit * max(1, len(asked)), watch=known.watch)
         answers, groups = self._answers(points[correct], asked, labels[correct], answers, budget)
         seconds = (time.perf_counter() - started) / len(rows)
         positions = {row: position for position, row in enumerate(asked)}
@@ -193,6 +214,10 @@ class _Certification:
             for number, (place, answer) in enumerate(zip(group.places, found, strict=True)):
                 answers[place], groups[place] = self.job.limited(answer), (group, number)
         return answers, groups
+
+    def left_open(self, rows: range, known: Known[CertifyRecord], reason: str, timed_out: bool) -> list[CertifyRecord]:
+        heads = self.job.heads(rows, [row for row in rows if not self.complete(known.records.get(row))])
+        return [because(known.records.get(head.index) or CertifyRecord(head=head), reason) for head in heads]
 
     def summarise(self, records: Sequence[CertifyRecord], known: Known[CertifyRecord], seconds: float) -> CertifyResult:
         """Return the counts over the records of the requested inputs."""
@@ -254,7 +279,7 @@ class _Certification:
             if watch.stopped.is_set():
                 # The same command makes it.
                 return record
-            budget = Budget(self.seconds_per_input, watch=watch)
+            budget = Budget(self.options.time_limit, watch=watch)
             certificate = certificate_of(one, lower, budget, answer.bracket.lower_method)
             if watch.stopped.is_set() and isinstance(certificate, str):
                 return record

@@ -26,6 +26,7 @@ from verifier.data import load_data
 from verifier.fields import shown
 from verifier.runs.folder import RunError, StoredRun, read_run
 from verifier.runs.kept_certificate import KeptCertificate
+from verifier.runs.manifest import manifest_faults
 from verifier.runs.records import SCHEMA, Record
 from verifier.summaries.results_file import differences
 from verifier.threads import threads_for
@@ -108,7 +109,7 @@ def check(
     else:
         claims = _loaded(Path(run), stored.configuration, model, data, data_dir)
     with threads_for(claims.subject.network.parameter_count):
-        work = _Check(stored, claims, allow_uncertified)
+        work = _Check(Path(run), stored, claims, allow_uncertified)
         work.check_records(progress)
         work.check_exactly(exact)
         work.check_witnesses()
@@ -120,6 +121,7 @@ def check(
 class _Check:
     """What was found so far."""
 
+    run: Path
     stored: StoredRun
     claims: Any
     allow_uncertified: bool
@@ -233,6 +235,7 @@ class _Check:
     def check_results(self) -> None:
         """Compare the summary with the records."""
         results = self.stored.results
+        self.refused += [(WHOLE, sentence) for sentence in manifest_faults(self.run, self.stored)]
         if isinstance(results, str):
             self.refused.append((WHOLE, f"results.json cannot be read: {results}"))
         elif results is not None:

@@ -22,10 +22,11 @@ from verifier.attacks import ATTACKS
 from verifier.batch import BATCH_SIZE, Batch
 from verifier.budget import Budget, Watch
 from verifier.commands.job import DataJob, load_job
-from verifier.commands.loop import Known, run_task
+from verifier.commands.loop import run_order
 from verifier.commands.request import Data, Model, Options, Request, checked_radius
 from verifier.commands.result import VerbResult, shared_fields
 from verifier.commands.resuming import arrays_of
+from verifier.commands.task import Known, Order
 from verifier.methods import METHODS, Method, find_method
 from verifier.methods.falsify import FalsifyMethod
 from verifier.runs.compare_record import CompareRecord, MethodAnswer
@@ -88,14 +89,19 @@ def compare(
     Raises ValueError with what is wrong before any work starts; a contradiction between two methods, or between a
     solver's word and a witness, is returned in `violations`, never hidden.
     """
-    started = time.perf_counter()
+    return run_order(Order("compare", _comparison, (model, data, epsilon), {"methods": methods, **options}))
+
+
+def _comparison(
+    model: Model, data: Data, epsilon: float, *, methods: Sequence[str], **options: Unpack[Options]
+) -> _Comparison:
+    """Return the task of what `compare` was asked."""
     epsilon = checked_radius(epsilon)
     question = Request(model, data, **options)
     norm = question.norm
     job = load_job(question, "compare")
     chosen, left_out = _choose(methods, norm, job)
-    task = _Comparison(job, epsilon, norm, tuple(chosen), left_out, question.time_limit)
-    return run_task(task, "compare", question, started)
+    return _Comparison(job, question, epsilon, norm, tuple(chosen), left_out)
 
 
 def _choose(methods: Sequence[str], norm: str, job: DataJob) -> tuple[list[str], dict[str, str]]:
@@ -126,14 +132,18 @@ class _Comparison:
     """The task of `compare`."""
 
     job: DataJob
+    options: Request
     epsilon: float
     norm: Norm
     methods: tuple[str, ...]
     left_out: dict[str, str]
-    seconds_per_input: float
     asks_witnesses: ClassVar[bool] = False
     ends_early: ClassVar[bool] = False
     batch_size: ClassVar[int] = BATCH_SIZE
+
+    @property
+    def limits_each(self) -> int:
+        return len(self.methods)
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -169,10 +179,14 @@ class _Comparison:
         ]
         return records, arrays_of(list(nearest), list(nearest.values()))
 
+    def left_open(self, rows: range, known: Known[CompareRecord], reason: str, timed_out: bool) -> list[CompareRecord]:
+        # A table of methods side by side has no place for an input that some of them have not seen.
+        raise RuntimeError(f"inputs {rows.start} to {rows.stop - 1}: {reason}; the run keeps what came before")
+
     def _alone(self, name: str, batch: Batch, watch: Watch) -> tuple[list[Answer], float]:
         """Return what a method says of the inputs of a batch, knowing nothing, and its seconds an input."""
         started = time.perf_counter()
-        budget = Budget(self.seconds_per_input * len(batch), watch=watch)
+        budget = Budget(self.options.time_limit * len(batch), watch=watch)
         answers = COMPARED[name].bracket(batch, [self.epsilon], [Answer()] * len(batch), budget)
         return answers, (time.perf_counter() - started) / len(batch)
 

@@ -25,7 +25,9 @@ from encoders.region import Norm, domain_ends
 from verifier.agreement import INPUTS
 from verifier.answers import Answer
 from verifier.batch import BATCH_SIZE, Batch, Group
+from verifier.commands.origin import origin_of
 from verifier.commands.request import Request
+from verifier.commands.sharding import batches
 from verifier.commands.surroundings_request import asked_surroundings, described
 from verifier.data import Dataset, as_dataset, check_labels
 from verifier.runs.folder import Run, RunError, open_run
@@ -75,13 +77,9 @@ class Job(ABC):
         found: for each record the point, of the model's shape and dtype, and its distance.
         """
 
-    def batches(self, size: int = BATCH_SIZE) -> Iterator[range]:
-        """Yield the parts of the indices between multiples of the size."""
-        start = self.indices.start
-        while start < self.indices.stop:
-            stop = min(self.indices.stop, (start // size + 1) * size)
-            yield range(start, stop)
-            start = stop
+    def units(self, size: int) -> Iterator[range]:
+        """Yield the parts of the indices that depend on no other, each of whole batches of the size."""
+        return batches(self.indices, size)
 
     def threads(self) -> contextlib.AbstractContextManager[None]:
         """Return a context that uses as many threads as the work of a batch is worth."""
@@ -200,6 +198,14 @@ class DataJob(Job):
         shared = self.described(row, seconds)
         return InputHead(**shared, label=int(label), prediction=int(prediction), data=self.dataset.digest)
 
+    def heads(self, rows: range, wanted: Sequence[int]) -> list[InputHead]:
+        """Return what records say of inputs at some positions of a range on which nothing else was done."""
+        if not wanted:
+            return []
+        points, labels = self.inputs(rows, wanted)
+        predictions = self.predictions(points, wanted)
+        return [self.head(row, label, p, 0.0) for row, label, p in zip(wanted, labels, predictions, strict=True)]
+
     def warnings(self, correct: int, inputs: int) -> tuple[str, ...]:
         """Return the warnings about the data, and one where fewer inputs are right than twice chance would be."""
         if correct >= 2 * inputs / self.subject.classes:
@@ -247,19 +253,24 @@ def job_fields(request: Request, subject: Subject, dataset: Dataset) -> dict[str
     subject = subject.probed(subject.points(sample, surroundings.domain), surroundings.domain)
     return {
         "subject": subject, "dataset": described(dataset, surroundings), "seed": request.seed, "indices": indices,
-        "origin": _origin(request), "surroundings": surroundings,
+        "origin": origin_of(request), "surroundings": surroundings,
     }  # fmt: skip
 
 
 @contextlib.contextmanager
-def opened(out: str | Path | None, configuration: dict[str, Any], job: Job) -> Iterator[Run | None]:
-    """Open the run folder: `out`, for "auto" runs/<command>-<digest of the configuration>, for None no folder."""
+def opened(
+    out: str | Path | None, configuration: dict[str, Any], job: Job, about: Mapping[str, Any]
+) -> Iterator[Run | None]:
+    """Open the run folder: `out`, for "auto" runs/<command>-<digest>, for None no folder.
+
+    The digest is that of the configuration, of what the job is about beside it, and of `about`.
+    """
     if out is None:
         yield None
         return
     folder = Path(out)
     if out == "auto":
-        text = json.dumps({**configuration, **job.about}, sort_keys=True)
+        text = json.dumps({**configuration, **job.about, **about}, sort_keys=True)
         folder = Path("runs") / f"{configuration['command']}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     with open_run(folder, configuration, job.origin) as run:
         yield run
@@ -273,23 +284,6 @@ def is_unsafe(outputs: np.ndarray, classes: Sequence[int]) -> Tensor:
     others = outputs.copy()
     others[rows, own] = -np.inf
     return known & torch.from_numpy(others.max(axis=1) >= outputs[rows, own])
-
-
-def _origin(request: Request) -> dict[str, Any]:
-    """Return the arguments that load the model and the data again; files by their full paths."""
-    origin: dict[str, Any] = {"mean": list(request.mean), "std": list(request.std), "layout": request.layout}
-    origin |= placed({name: getattr(request, name) for name in ("model", "data")})
-    if "data" in origin:
-        origin["data_dir"] = None if request.data_dir is None else str(Path(request.data_dir).resolve())
-        origin["split"] = request.split
-        origin["label"] = None if request.label is None else str(request.label)
-    return origin
-
-
-def placed(named: Mapping[str, Any]) -> dict[str, str]:
-    """Return where what was named by files or names lies, files by their full paths; nothing of objects."""
-    places = {name: place for name, place in named.items() if isinstance(place, str | Path)}
-    return {name: str(Path(place).resolve()) if Path(place).exists() else str(place) for name, place in places.items()}
 
 
 @functools.cache

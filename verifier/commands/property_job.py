@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from encoders.limits import Limits
 from encoders.property import Property
 from encoders.region import Norm
 from verifier.agreement import INPUTS
-from verifier.commands.job import Job, placed
+from verifier.commands.job import Job
+from verifier.commands.origin import placed
 from verifier.commands.request import Model
 from verifier.commands.verify_request import VerifyRequest
 from verifier.joint_subject import load_copies
@@ -94,6 +95,14 @@ class PropertyJob(Job):
                 distance == record.claimed_distance and asked.contains(*map(torch.from_numpy, (point, outputs)))
             )
         return torch.tensor(shown)
+
+    def units(self, size: int) -> Iterator[range]:
+        start = self.indices.start
+        while start < self.indices.stop:
+            # One time is for all boxes of a property, and one witness ends it.
+            stop = start - self.boxes[start].box + self.boxes[start].boxes
+            yield range(start, stop)
+            start = stop
 
     def threads(self) -> contextlib.AbstractContextManager[None]:
         return threads_for(self.subject.network.parameter_count)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from encoders.limits import Limits, read_limits
-from verifier.options import number, option, option_names
+from verifier.commands.sharding import Shard
+from verifier.options import number, option, option_names, workers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,6 +52,9 @@ class Options(TypedDict, total=False):
     data_dir: str | Path | None
     limits: Limits
     out: str | Path | None
+    workers: int | str | None
+    shard: str | None
+    cluster: str | None
     progress: Progress | None
 
 
@@ -75,13 +79,17 @@ class Request:
     the raw input.
     limit, offset: so many inputs from this position of the data on; None: all that follow.
     time_limit: seconds an input; what it stops stays open.
-    memory_limit: GiB that the process may hold; work that finds it above them stops, and stays open. None: three
-    quarters of what the machine or its group of processes has.
+    memory_limit: GiB that the process, or all workers together, may hold; work that finds it above them stops, and
+    stays open. None: three quarters of what the machine or its group of processes has.
     seed: of the attacks' random starts, and part of the run's identity.
     device: "auto", "cpu" or "cuda", where bounds and attacks are computed.
     data_dir: where the files of named data lie.
     limits: what files may ask for before they are refused.
     out: a folder that keeps the run and resumes it; "auto" is runs/<command>-<digest>; None writes nothing.
+    workers: processes that work side by side, each in its share of the memory and on one thread; 1 is this process
+    alone. None: this process; on the command line ("auto") as many as there are processors, once they pay.
+    shard: "i/n", the part i of n of the inputs; `merge` makes one run of the runs of all parts.
+    cluster: the address of the scheduler of a Dask cluster that works instead, or "local" for one of so many workers.
     progress: called with (inputs done, inputs in all).
 
     Raises ValueError with what an option supports.
@@ -115,7 +123,7 @@ class Request:
     offset: int = option(0, "data", "start at input K", type=int, metavar="K")
     time_limit: float = option(math.inf, "limits", "seconds an input", type=float, metavar="S")
     memory_limit: float | None = option(
-        None, "limits", "memory of the process at which work stops (default: 3/4 of the machine's)",
+        None, "limits", "memory of all processes at which work stops (default: 3/4 of the machine's)",
         type=float, metavar="GIB",
     )  # fmt: skip
     seed: int = option(0, "question", "seed of the attacks' random starts", type=int, metavar="N")
@@ -126,6 +134,13 @@ class Request:
     )
     out: str | Path | None = option(
         None, "output", "folder of the run (default: runs/<command>-<digest>)", type=Path, metavar="DIR"
+    )
+    workers: int | str | None = option(
+        None, "limits", "processes that work side by side (default: as many as pay)", type=workers, metavar="N"
+    )
+    shard: str | None = option(None, "data", "part I of N of the inputs, for `verifier merge`", metavar="I/N")
+    cluster: str | None = option(
+        None, "limits", "work on a Dask cluster: the address of its scheduler, or local", metavar="ADDRESS"
     )
     progress: Progress | None = None
 
@@ -154,12 +169,20 @@ class Request:
         if math.isnan(self.time_limit) or self.time_limit < 0:
             raise ValueError(f"a time limit must be a number of seconds that is not negative, got {self.time_limit}")
         check_memory_limit(self.memory_limit)
+        check_workers(self.workers, self.shard)
 
 
 def check_memory_limit(gibibytes: float | None) -> None:
     """Raise ValueError unless a limit is None or positive."""
     if gibibytes is not None and not gibibytes > 0:
         raise ValueError(f"a memory limit must be a positive number of GiB, got {gibibytes}")
+
+
+def check_workers(workers: int | str | None, shard: str | None) -> None:
+    """Raise ValueError unless these are a number of processes, and a part of the inputs."""
+    if workers not in (None, "auto") and (type(workers) is not int or workers < 1):
+        raise ValueError(f"workers must be a whole number of at least 1, or auto, got {workers!r}")
+    Shard.read(shard)
 
 
 def checked_radius(epsilon: float) -> float:
@@ -176,4 +199,5 @@ def read_options(values: dict[str, Any], progress: Progress) -> Options:
         options["limits"] = read_limits(options["limits"])
     options["clip"] = None if options["clip"] is None else tuple(options["clip"])
     options |= {"out": options["out"] or "auto", "progress": progress}
+    options["workers"] = options["workers"] or "auto"
     return options  # type: ignore[no-any-return]

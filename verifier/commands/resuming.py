@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,10 +20,14 @@ from encoders.region import Norm
 from verifier.answers import Answer
 from verifier.batch import BATCH_SIZE
 from verifier.commands.job import Job
+from verifier.runs.attack_record import AttackRecord
+from verifier.runs.certify_record import CertifyRecord
 from verifier.runs.folder import Run, RunError
 from verifier.runs.kept_certificate import KeptCertificate
 from verifier.runs.records import Record
 from verifier.runs.witness_files import Witnesses
+
+Answered = TypeVar("Answered", CertifyRecord, AttackRecord)
 
 # Inputs that a notice names.
 NAMED = 8
@@ -72,6 +77,11 @@ def arrays_of(rows: Sequence[int], answers: Sequence[Answer]) -> Witnesses:
     """Return the witnesses of inputs at these positions, as the folder of a run keeps them."""
     pairs = zip(rows, answers, strict=True)
     return {row: (a.witness.point.numpy(), a.witness.distance) for row, a in pairs if a.witness is not None}
+
+
+def because(record: Answered, reason: str) -> Answered:
+    """Return a record of an input with the reason why it is open, if anything is asked of it."""
+    return dataclasses.replace(record, reason=reason) if record.correct else record
 
 
 def _has_certificate(record: KeptCertificate, folder: Path) -> bool:

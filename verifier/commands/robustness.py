@@ -19,10 +19,11 @@ from verifier.batch import BATCH_SIZE
 from verifier.budget import Budget
 from verifier.commands.estimators import Estimate, Estimators
 from verifier.commands.job import DataJob, load_job
-from verifier.commands.loop import Known, run_task
+from verifier.commands.loop import run_order
 from verifier.commands.request import Data, Model, Options, Request, checked_radius
 from verifier.commands.result import VerbResult, shared_fields
 from verifier.commands.resuming import arrays_of
+from verifier.commands.task import Known, Order
 from verifier.methods import find_method
 from verifier.methods.suitable import check_method
 from verifier.restriction.optimum import Outcome
@@ -83,7 +84,23 @@ def robustness(
     Lower ends of the ranges rest on proofs, upper ends on replayed counterexamples (Bastani et al. 2016, section 2).
     Raises ValueError with what is wrong before any work starts.
     """
-    started = time.perf_counter()
+    asked = {"estimators": estimators, "method": method, "alpha": alpha, "levels": levels, "solver": solver}
+    return run_order(Order("robustness", _measurement, (model, data, epsilon), {**asked, **options}))
+
+
+def _measurement(
+    model: Model,
+    data: Data,
+    epsilon: float,
+    *,
+    estimators: Sequence[str],
+    method: str,
+    alpha: float,
+    levels: int | None,
+    solver: str,
+    **options: Unpack[Options],
+) -> _Measurement:
+    """Return the task of what `robustness` was asked."""
     epsilon = checked_radius(epsilon)
     question = Request(model, data, **options)
     norm = question.norm
@@ -95,8 +112,7 @@ def robustness(
         job, Estimators(tuple(dict.fromkeys(estimators)) or DEFAULT, alpha, levels, solver), bool(estimators)
     )
     check_method(method, job.subject.network, norm, question.scale is not None)
-    task = _Measurement(job, epsilon, suitable, prover.name, norm, question.time_limit)
-    return run_task(task, "robustness", question, started)
+    return _Measurement(job, question, epsilon, suitable, prover.name, norm)
 
 
 def _chosen(job: DataJob, wanted: Estimators, named: bool) -> Estimators:
@@ -115,13 +131,14 @@ class _Measurement:
     """The task of `robustness`."""
 
     job: DataJob
+    options: Request
     epsilon: float
     estimators: Estimators
     method: str
     norm: Norm
-    seconds_per_input: float
     asks_witnesses: ClassVar[bool] = False
     ends_early: ClassVar[bool] = False
+    limits_each: ClassVar[int] = 1
     batch_size: ClassVar[int] = BATCH_SIZE
 
     @property
@@ -143,7 +160,7 @@ class _Measurement:
         points, labels = self.job.inputs(rows, open_rows)
         predictions = self.job.outputs(points, open_rows).argmax(axis=1)
         batch = self.job.batch(points, open_rows, predictions)
-        budget = Budget(self.seconds_per_input * len(open_rows), watch=known.watch)
+        budget = Budget(self.options.time_limit * len(open_rows), watch=known.watch)
         answers = [before[row].answer if row in before else Answer() for row in open_rows]
         started = time.perf_counter()
         answers = find_method(self.method, self.norm).bracket(batch, [self.epsilon], answers, budget)
@@ -158,6 +175,16 @@ class _Measurement:
             head = self.job.head(row, labels[i], predictions[i], spent)
             records.append(self._record(head, answers[i], mine, budget.why))
         return records, arrays_of(open_rows, answers)
+
+    def left_open(
+        self, rows: range, known: Known[RobustnessRecord], reason: str, timed_out: bool
+    ) -> list[RobustnessRecord]:
+        open_rows = [row for row in rows if not self.complete(known.records.get(row))]
+        nothing = Estimate(None, Outcome.STOPPED, 0.0)
+        estimates = dict.fromkeys(self.estimators.names, nothing)
+        answers = [known.records[row].answer if row in known.records else Answer() for row in open_rows]
+        heads = self.job.heads(rows, open_rows)
+        return [self._record(head, a, estimates, reason) for head, a in zip(heads, answers, strict=True)]
 
     def _record(
         self, head: InputHead, answer: Answer, estimates: dict[str, Estimate], why: str | None

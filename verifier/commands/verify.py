@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Unpack
 
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from encoders.files import write_atomically
 from encoders.property import Property
@@ -23,88 +21,24 @@ from verifier.answers import Answer
 from verifier.bounds.certify import certificate_of
 from verifier.budget import Budget, Overrun, guarded
 from verifier.certificates.certificate import Certificate
-from verifier.commands.loop import Known, run_task
+from verifier.commands.loop import run_order
 from verifier.commands.property_job import Asked, PropertyJob, load_property_job
 from verifier.commands.request import Model
+from verifier.commands.task import Known, Order
 from verifier.commands.verify_request import VerifyOptions, VerifyRequest
-from verifier.joint_subject import copies_at
+from verifier.commands.verify_result import VerifiedProperty, VerifyResult
 from verifier.methods import find_method, find_prover
 from verifier.methods.suitable import check_method
 from verifier.properties import PropertyWitness, Question
 from verifier.runs.property_files import write_property
-from verifier.runs.records import SCHEMA, Head
+from verifier.runs.records import Head
 from verifier.runs.verify_record import INSIDE, VerifyRecord
 from verifier.runs.witness_files import Witnesses
-from verifier.summaries.verify import PropertySummary, grouped, verified
+from verifier.summaries.verify import grouped, verified
 from verifier.verdict import Strength, Verdict
 
 # Verdicts of a box after which no other of its property is asked about.
 SETTLED = (Verdict.SAT, Verdict.TIMEOUT)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class VerifiedProperty(PropertySummary):
-    """What is known of one property. witness: with `sat`."""
-
-    witness: PropertyWitness | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return its entry in the object that `--json` prints."""
-        witness = self.witness
-        numbers: dict[str, Any] | None = None
-        if witness is not None:
-            numbers = {"input": _flat(witness.point), "output": _flat(witness.outputs)}
-            if witness.joint is not None:
-                numbers["copies"] = [
-                    {"network": network, "input": _flat(x), "output": _flat(y)}
-                    for network, x, y in copies_at(witness.joint, witness.point, witness.outputs)
-                ]
-        return {**super().to_json(), "witness": numbers}
-
-    def to_text(self) -> str:
-        """Return the result in the format of VNN-COMP: the verdict, after `sat` the witness.
-
-        Of several copies of networks the inputs stand one after the other, and then the outputs.
-        """
-        if self.witness is None:
-            return f"{self.verdict.value}\n"
-        point, outputs = self.witness.point, self.witness.outputs
-        copies = [("", point, outputs)] if self.witness.joint is None else copies_at(self.witness.joint, point, outputs)
-        inputs = [value for _, x, _ in copies for value in _flat(x)]
-        values = [f"(X_{i} {value!r})" for i, value in enumerate(inputs)]
-        values += [f"(Y_{i} {value!r})" for i, value in enumerate(v for _, _, y in copies for v in _flat(y))]
-        return "sat\n(" + "\n".join(values) + ")\n"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class VerifyResult:
-    """What `verify` returns.
-
-    model, digest, about: as of `VerbResult`. properties: in the order they were given. inputs: how many boxes they ask
-    about. records: the run's records.jsonl, if kept. warnings: what was damaged.
-    """
-
-    model: str
-    digest: str
-    about: str
-    properties: tuple[VerifiedProperty, ...]
-    inputs: int
-    seconds: float
-    records: Path | None
-    warnings: tuple[str, ...]
-
-    @property
-    def data(self) -> str:
-        """What was asked about, in a few words."""
-        return f"{len(self.properties)} properties, {self.inputs} boxes"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that `--json` prints."""
-        return {
-            "schema": SCHEMA, "command": "verify", "model": self.model, "digest": self.digest, "about": self.about,
-            "inputs": self.inputs, "seconds": self.seconds, "records": None if not self.records else str(self.records),
-            "warnings": list(self.warnings), "properties": [each.to_json() for each in self.properties],
-        }  # fmt: skip
 
 
 def verify(
@@ -128,21 +62,29 @@ def verify(
     without tolerance, unsafe in the user's own model and in real arithmetic; what a solver alone vouches for is
     unknown. Raises ValueError with what is wrong before any work starts, and where graph and model disagree.
     """
-    began, request = time.perf_counter(), VerifyRequest(**options)
     given = [properties] if isinstance(properties, Property | str | Path) else list(properties)
-    find_method(request.method, "inf")
     if not given or (results is not None and len(given) > 1):
         raise ValueError("name a property" if not given else "a results file is about one property: ask about one")
+    order = Order("verify", _verification, (model, given), {"certificates": certificates, **options})
+    result: VerifyResult = run_order(order)
+    if results is not None:
+        write_atomically(Path(results), result.properties[0].to_text().encode())
+    return result
+
+
+def _verification(
+    model: Model, given: Sequence[Asked], *, certificates: bool | None, **options: Unpack[VerifyOptions]
+) -> _Verification:
+    """Return the task of what `verify` was asked."""
+    request = VerifyRequest(**options)
+    find_method(request.method, "inf")
     if request.offset >= len(given):
         raise ValueError(f"there are {len(given)} properties, so none from {request.offset} on; they count from 0")
     job = load_property_job(model, given, request)
     keep = request.out is not None and (request.method == "exact" if certificates is None else certificates)
     task = _Verification(job, request, keep)
     task.check_method()
-    result = run_task(task, "verify", request, began)
-    if results is not None:
-        write_atomically(Path(results), result.properties[0].to_text().encode())
-    return result
+    return task
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -154,7 +96,7 @@ class _Verification:
     """
 
     job: PropertyJob
-    request: VerifyRequest
+    options: VerifyRequest
     certificates: bool
     budgets: dict[int, Budget] = dataclasses.field(default_factory=dict)
     settled: set[int] = dataclasses.field(default_factory=set)
@@ -166,15 +108,19 @@ class _Verification:
 
     @property
     def configuration(self) -> dict[str, Any]:
-        return {"method": self.request.method}
+        return {"method": self.options.method}
+
+    @property
+    def limits_each(self) -> int:
+        return 2 if self.certificates else 1
 
     def check_method(self) -> None:
         """Raise ValueError where the method does not take a question."""
         for index in self.job.indices:
             if self.job.boxes[index].asked.unsafe:
                 question = self.job.question(index)
-                find_method(self.request.method, question.region.norm)
-                check_method(self.request.method, question.network, question.region.norm)
+                find_method(self.options.method, question.region.norm)
+                check_method(self.options.method, question.network, question.region.norm)
 
     def complete(self, record: VerifyRecord | None) -> bool:
         """Return whether a box is decided, or was tried for as long."""
@@ -182,7 +128,7 @@ class _Verification:
             return False
         if self.certificates and record.verdict == Verdict.UNSAT and record.method and not record.says_of_certificate:
             return False
-        return record.is_decided or record.tried >= self.request.time_limit
+        return record.is_decided or record.tried >= self.options.time_limit
 
     def work(self, rows: range, known: Known[VerifyRecord]) -> tuple[list[VerifyRecord], Witnesses]:
         """Return (records, witnesses) of a box: none where another of its property has a witness, or took the time."""
@@ -193,7 +139,7 @@ class _Verification:
             boxes = range(first, first + box.boxes)
             others = [known.records[i] for i in boxes if i in known.records and self.complete(known.records[i])]
             spent = sum(other.head.seconds for other in others)
-            self.budgets[first] = Budget(max(0.0, self.request.time_limit - spent), watch=known.watch)
+            self.budgets[first] = Budget(max(0.0, self.options.time_limit - spent), watch=known.watch)
             self.settled.update(first for other in others if other.verdict in SETTLED)
         if first in self.settled and not (before is not None and before.is_decided):
             return [], {}
@@ -204,6 +150,20 @@ class _Verification:
         self.settled.update({first} if record.verdict in SETTLED else ())
         seconds = time.perf_counter() - started
         return [dataclasses.replace(record, head=dataclasses.replace(record.head, seconds=seconds))], witnesses
+
+    def left_open(self, rows: range, known: Known[VerifyRecord], reason: str, timed_out: bool) -> list[VerifyRecord]:
+        found = []
+        for index in rows:
+            before = known.records.get(index)
+            if self.complete(before):
+                continue
+            record = before or self._blank(index, None, 0.0)
+            if not record.is_decided:
+                verdict = Verdict.TIMEOUT if timed_out else Verdict.UNKNOWN
+                tried = max(record.tried, self.options.time_limit if timed_out else 0.0)
+                record = dataclasses.replace(record, verdict=verdict, reason=reason, tried=tried)
+            found.append(record)
+        return found
 
     def summarise(self, records: Sequence[VerifyRecord], known: Known[VerifyRecord], seconds: float) -> VerifyResult:
         """Return the verdicts over the records of the requested properties, with their witnesses."""
@@ -232,12 +192,7 @@ class _Verification:
     ) -> tuple[VerifyRecord, Witnesses]:
         """Return the record of a box and its witness, if it has one."""
         box = self.job.boxes[index]
-        blank = VerifyRecord(
-            head=Head(**self.job.described(index, 0.0)), name=box.name, file=box.file, digest=box.digest, box=box.box,
-            boxes=box.boxes, verdict=Verdict.UNKNOWN, strength=None, method="", reason=None,
-            spent=() if before is None else before.spent,
-            tried=max(self.request.time_limit, -1.0 if before is None else before.tried),
-        )  # fmt: skip
+        blank = self._blank(index, before, max(self.options.time_limit, -1.0 if before is None else before.tried))
         if not box.asked.unsafe:
             note = f" ({box.asked.note})" if box.asked.note else ""
             reason = f"vacuously true: nothing is unsafe{note}"
@@ -249,7 +204,7 @@ class _Verification:
         else:
             try:
                 with guarded(budget):
-                    (answer,) = find_prover(self.request.method).decide(question.batch, question.region, budget)
+                    (answer,) = find_prover(self.options.method).decide(question.batch, question.region, budget)
             except Overrun as overrun:
                 answer = Answer.open(str(overrun))
             blank = dataclasses.replace(blank, spent=(*blank.spent, *answer.spent))
@@ -266,6 +221,15 @@ class _Verification:
             blank = dataclasses.replace(blank, tried=max(budget.elapsed, -1.0 if before is None else before.tried))
         return dataclasses.replace(blank, verdict=verdict, reason=why), {}
 
+    def _blank(self, index: int, before: VerifyRecord | None, tried: float) -> VerifyRecord:
+        """Return the record of a box of which nothing is known but what was spent before."""
+        box = self.job.boxes[index]
+        return VerifyRecord(
+            head=Head(**self.job.described(index, 0.0)), name=box.name, file=box.file, digest=box.digest, box=box.box,
+            boxes=box.boxes, verdict=Verdict.UNKNOWN, strength=None, method="", reason=None,
+            spent=() if before is None else before.spent, tried=tried,
+        )  # fmt: skip
+
     def _proved(
         self, blank: VerifyRecord, answer: Answer, question: Question, known: Known[VerifyRecord]
     ) -> VerifyRecord:
@@ -278,7 +242,7 @@ class _Verification:
             return record
         found: Certificate | str | None = answer.certificate
         if found is None:
-            radius, budget = float(question.region.radius[0]), Budget(self.request.time_limit, watch=known.watch)
+            radius, budget = float(question.region.radius[0]), Budget(self.options.time_limit, watch=known.watch)
             if known.watch.stopped.is_set():
                 # The same command makes it.
                 return record
@@ -293,8 +257,3 @@ def _why_open(answer: Answer, question: Question) -> str:
     if answer.vouched_safe(float(question.region.radius[0])):
         return f"safe by the word of a solver alone ({answer.bracket.trusted_method}), which proves nothing"
     return question.no_input or answer.reason or "the method neither proves it nor finds a witness"
-
-
-def _flat(values: Tensor | NDArray[Any]) -> list[float]:
-    """Return numbers as they are, in C order."""
-    return [float(value) for value in values.flatten()]

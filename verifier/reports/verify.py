@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import RenderableType
 from rich.table import Table
 
-from verifier.commands.verify import VerifyResult
+from verifier.commands.verify_result import VerifyResult
 from verifier.reports.footnotes import spent_in_words
 from verifier.summaries.spending import summed
 

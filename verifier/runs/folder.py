@@ -22,7 +22,7 @@ import fcntl
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class Run:
         self.results_path = folder / "results.json"
         self.records: dict[int, Record] = {}
         self.notices: list[str] = []
-        self._repeated = False
+        self._unordered, self._pieces = False, -1
 
     def read(self) -> None:
         """Take in the records; cut off a last line that was not finished. RunError names a line that is no record."""
@@ -68,7 +68,7 @@ class Run:
         if self.records_path.exists() and lines.complete < self.records_path.stat().st_size:
             with self.records_path.open("r+b") as file:
                 file.truncate(lines.complete)
-        self.records, self._repeated = lines.records, bool(lines.repeated)
+        self.records, self._unordered = lines.records, bool(lines.repeated) or not _is_rising(lines.records)
 
     def append(self, records: Sequence[Record], witnesses: Mapping[int, tuple[np.ndarray, float]]) -> None:
         """Write a batch: its witnesses first, then its records, flushed to the disk."""
@@ -87,14 +87,18 @@ class Run:
         except OSError as error:
             message = f"{self.records_path} cannot be written: {error}; the same command continues the run"
             raise OSError(message) from None
-        self._repeated |= not self.records.keys().isdisjoint(marked)
+        last = next(reversed(self.records), -1)
+        self._unordered |= not _is_rising([last, *marked]) or not self.records.keys().isdisjoint(marked)
         self.records.update(marked)
 
     def _new_piece(self, first: int) -> Path:
         """Return the path of a piece of witnesses that is not there yet."""
         pieces = self.folder / "witnesses"
         pieces.mkdir(exist_ok=True)
-        names = (pieces / f"{first:09d}-{number:06d}.npz" for number in itertools.count(len(list(pieces.iterdir()))))
+        if self._pieces < 0:
+            self._pieces = len(list(pieces.iterdir()))
+        names = (pieces / f"{first:09d}-{number:06d}.npz" for number in itertools.count(self._pieces))
+        self._pieces += 1
         return next(path for path in names if not path.exists())
 
     def replace(self, records: Mapping[int, Record | None]) -> None:
@@ -105,7 +109,7 @@ class Run:
             if record is not None:
                 self.records[index] = record
         write_lines(self.records_path, self.records)
-        self._repeated = False
+        self._unordered = False
 
     def witnesses(self) -> Witnesses:
         """Return a witness of each input: the one that its record claims, or else the nearest.
@@ -148,9 +152,9 @@ class Run:
         """Leave one record an input and one witness a claim, and write the summary. Safe to repeat."""
         claims = {index: record.claimed_distance for index, record in self.records.items()}
         self.keep_witnesses({i: value for i, value in self.witnesses().items() if claims.get(i) == value[1]})
-        if self._repeated:
+        if self._unordered:
             write_lines(self.records_path, self.records)
-            self._repeated = False
+            self._unordered = False
         self._drop_unnamed_certificates()
         write_atomically(self.results_path, json.dumps(results, indent=2, allow_nan=False).encode())
 
@@ -204,6 +208,10 @@ def read_run(folder: Path) -> StoredRun:
         return StoredRun(configuration, lines, run._claimed(stored), _read_results(run.results_path))
     except OSError as error:
         raise RunError(f"{folder} cannot be read: {error}") from None
+
+
+def _is_rising(indices: Iterable[int]) -> bool:
+    return all(before < after for before, after in itertools.pairwise(indices))
 
 
 def _witness_files(folder: Path) -> list[Path]:
