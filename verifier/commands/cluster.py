@@ -1,9 +1,10 @@
 """The units of a task on a Dask cluster (the extra `cluster`): it hands them out, starts workers and replaces them.
 
 Several units in a row are one task of the cluster, so that there are a few hundred at most. A task's worker makes the
-verifier's task of the order, which has to find the same files there (a shared file system), and returns records and the
-bytes of files, so that this process alone writes to the run. A worker that dies is Dask's business until it gives up
-(KilledWorker, `distributed.scheduler.allowed-failures`); then the inputs are tried again as `after_failure` says.
+verifier's task of the order, which has to find the same files under the same paths (a shared file system), and returns
+records and the bytes of files, so that this process alone writes to the run. A worker that dies is Dask's business
+until it gives up (KilledWorker, `distributed.scheduler.allowed-failures`); then the inputs are tried again as
+`after_failure` says.
 
 Not here: native code that goes on beyond its time is not ended, for Dask ends no task that runs; and an interruption
 leaves what is being worked on.
@@ -54,7 +55,8 @@ def over_cluster(order: Order[Any], task: Task[Any, Any], known: Known[Any], uni
         def submit(unit: Unit) -> Any:
             records = {row: known.records[row] for row in unit.rows if row in known.records}
             witnesses = {row: known.witnesses[row] for row in unit.rows if row in known.witnesses}
-            arguments = (packed, digest, unit.rows, records, witnesses, known.run is not None, memory)
+            place = str(Path.cwd())
+            arguments = ((packed, digest, place), unit.rows, records, witnesses, known.run is not None, memory)
             return client.submit(work_on, *arguments, pure=False, retries=0, resources=resources)
 
         waiting = {submit(unit): unit for unit in _joined(rest)}
@@ -70,20 +72,24 @@ def over_cluster(order: Order[Any], task: Task[Any, Any], known: Known[Any], uni
 
 
 def work_on(
-    packed: bytes, digest: str, rows: range, records: dict[int, Any], witnesses: Any, keeps: bool, memory: float
+    order: tuple[bytes, str, str], rows: range, records: dict[int, Any], witnesses: Any, keeps: bool, memory: float
 ) -> tuple[list[Piece], Files]:
-    """Return the pieces of a unit and the files that they leave, in a worker of the cluster."""
+    """Return the pieces of a unit and the files that they leave, in a worker of the cluster.
+
+    order: packed, with the digest of its task's configuration and the folder in which it was given.
+    """
     with one_thread(), tempfile.TemporaryDirectory(prefix="verifier-") as name:
         folder = Path(name)
         run = Run(folder, {}) if keeps else None
-        pieces = list(pieces_of(_task(packed, digest), rows, Known(run, records, witnesses, Watch(memory))))
+        pieces = list(pieces_of(_task(*order), rows, Known(run, records, witnesses, Watch(memory))))
         paths = [path for path in folder.rglob("*") if path.is_file()]
         return pieces, {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 @functools.lru_cache(maxsize=1)
-def _task(packed: bytes, digest: str) -> Task[Any, Any]:
-    return task_of(packed, digest)
+def _task(packed: bytes, digest: str, place: str) -> Task[Any, Any]:
+    with contextlib.chdir(place):
+        return task_of(packed, digest)
 
 
 def _outcome(future: Any, unit: Unit, task: Task[Any, Any], known: Known[Any]) -> tuple[list[Unit], list[Piece], Files]:

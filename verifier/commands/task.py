@@ -155,11 +155,10 @@ class Order(Generic[ResultOf]):
         return configuration_digest(json.loads(json.dumps({"schema": SCHEMA, **self.configuration(task)})))
 
     def packed(self) -> bytes:
-        """Return the order for another process; files by their full paths. NotSent where that cannot be."""
-        arguments = tuple(map(_placed, self.arguments))
-        keywords = {name: _placed(value) for name, value in self.keywords.items() if name not in OF_THE_FRONT}
+        """Return the order for a process that works in the same folder; NotSent where there is no sending it."""
+        keywords = {name: value for name, value in self.keywords.items() if name not in OF_THE_FRONT}
         try:
-            return pickle.dumps(Order(self.command, self.make, arguments, keywords))
+            return pickle.dumps(Order(self.command, self.make, self.arguments, keywords))
         except Exception as error:  # whatever an object that pickle asks may raise
             raise NotSent(
                 f"the model or the data cannot be handed to other processes ({type(error).__name__}: {error}); name "
@@ -172,10 +171,3 @@ class Order(Generic[ResultOf]):
         order = pickle.loads(packed)
         assert isinstance(order, Order)
         return order
-
-
-def _placed(value: Any) -> Any:
-    """Return a value with the files that it names by their full paths."""
-    if isinstance(value, str | Path) and Path(value).is_file():
-        return Path(value).resolve()
-    return [_placed(one) for one in value] if isinstance(value, list) else value

@@ -11,7 +11,7 @@ from verifier.answers import Answer, Spent
 from verifier.fields import FLAG, RADII, REASON, read_fields, stated, write_fields
 from verifier.runs.kept_certificate import KeptCertificate
 from verifier.runs.records import Configuration, InputRecord
-from verifier.runs.stored_answer import read_answer, widened, write_answer
+from verifier.runs.stored_answer import read_answer, widened, write_answer, written_names
 from verifier.runs.stored_spending import SPENDING
 from verifier.verdict import Bracket
 
@@ -24,6 +24,8 @@ class CertifyRecord(InputRecord, KeptCertificate):
     with the label. The certificate is that of the lower end. spent: by the stages of several methods, over all tries.
     errors: what an execution may move the score of each class by, where the answer is about executions.
     """
+
+    beside: ClassVar[tuple[str, ...]] = written_names()
 
     about_label: ClassVar[bool] = True
 

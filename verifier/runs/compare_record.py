@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from verifier.answers import Answer
 from verifier.fields import (
@@ -38,6 +38,8 @@ class MethodAnswer:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CompareRecord(InputRecord):
     """What the methods say of an input, by name."""
+
+    beside: ClassVar[tuple[str, ...]] = ("methods",)
 
     methods: Mapping[str, MethodAnswer]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from encoders.files import replacing
 from verifier.fields import RecordError
 from verifier.runs.kinds import RECORDS
-from verifier.runs.records import Configuration, Record, index_of, parse_record
+from verifier.runs.records import Configuration, Identified, Record, index_of, parse_record
 
 # A record of a comparison takes some ten thousand bytes.
 LARGEST_LINE = 1 << 24
@@ -50,6 +50,7 @@ class RecordLines:
 def read_lines(path: Path, configuration: Configuration) -> RecordLines:
     """Return what a file of records of a run holds; nothing if there is none. OSError if it cannot be read."""
     held, kind = RecordLines(), RECORDS[configuration["command"]]
+    configuration = Identified(configuration)
     if not path.exists():
         return held
     if not path.is_file():

@@ -8,6 +8,7 @@ that nobody here knows are kept as they are, so that later versions may add some
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -66,6 +67,11 @@ class Head:
             raise RecordError("its record was made under another configuration than run.json states")
         return head
 
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Return the names under which JSON holds it."""
+        return tuple(kinds_of(cls))
+
     def to_json(self) -> dict[str, Any]:
         """Return what JSON holds of it."""
         return {"schema": SCHEMA, **write_fields(self)}
@@ -95,6 +101,10 @@ class InputHead(Head):
             )
         return head
 
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        return (*super().names(), "correct")
+
     def to_json(self) -> dict[str, Any]:
         return {**super().to_json(), "correct": self.correct}
 
@@ -107,6 +117,8 @@ class Record(ABC):
     """
 
     head_class: ClassVar[type[Head]] = Head
+    # Names under which JSON holds what is no stated field of the record itself.
+    beside: ClassVar[tuple[str, ...]] = ()
 
     head: Head
     others: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -163,8 +175,8 @@ class Record(ABC):
         head = cls.head_class.read(values, configuration)
         own = cls._read(values, configuration) if cls._asks(head) else {}
         record = cls(head=head, **own)
-        known = {**record.to_json(), **(kinds_of(cls) if record.is_asked else {})}
-        return dataclasses.replace(record, others=unknown(values, known))
+        others = unknown(values, names_of(cls, record.is_asked))
+        return dataclasses.replace(record, others=others) if others else record
 
     @classmethod
     def _asks(cls, head: Any) -> bool:
@@ -233,6 +245,13 @@ class InputRecord(Record):
         return {name: getattr(self.head, name) for name in ("label", "prediction", "model", "data")}
 
 
+@functools.cache
+def names_of(cls: type[Record], asked: bool) -> frozenset[str]:
+    """Return the names of all fields that JSON holds of a record; asked: which says something beyond its head."""
+    own = (*kinds_of(cls), *cls.beside) if asked else ()
+    return frozenset(("schema", *cls.head_class.names(), *own))
+
+
 def parse_record(line: bytes) -> dict[str, Any]:
     """Return the object that a line holds; RecordError if it is not exactly one JSON object."""
     try:
@@ -256,8 +275,19 @@ def index_of(values: Mapping[str, Any]) -> int:
     return int(values["index"])
 
 
+class Identified(dict[str, Any]):
+    """A configuration that nobody changes any more, whose digest is computed once."""
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """The digest of what identifies the run."""
+        return configuration_digest(dict(self))
+
+
 def configuration_digest(configuration: Configuration) -> str:
     """Return the digest of what identifies a run: all of its configuration but where model and data were found."""
+    if isinstance(configuration, Identified):
+        return configuration.digest
     stated_alone = {name: value for name, value in configuration.items() if name != "origin"}
     return hashlib.sha256(json.dumps(stated_alone, sort_keys=True).encode()).hexdigest()
 

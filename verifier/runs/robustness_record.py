@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from verifier.answers import Answer
 from verifier.fields import (
@@ -22,7 +22,7 @@ from verifier.fields import (
     write_fields,
 )  # fmt: skip
 from verifier.runs.records import Configuration, InputRecord
-from verifier.runs.stored_answer import read_answer, widened, write_answer
+from verifier.runs.stored_answer import read_answer, widened, write_answer, written_names
 from verifier.verdict import Bracket
 
 
@@ -42,6 +42,8 @@ class RobustnessRecord(InputRecord):
 
     tried: the radius that was asked about; reason: why that ended early.
     """
+
+    beside: ClassVar[tuple[str, ...]] = ("estimators", *written_names())
 
     answer: Answer
     estimators: Mapping[str, StoredEstimate]

@@ -10,7 +10,7 @@ from verifier.runs import kinds
 from verifier.runs.folder import RunError, open_run, read_run
 from verifier.runs.kinds import check_configuration
 from verifier.runs.record_lines import LARGEST_LINE, read_lines
-from verifier.runs.records import parse_record
+from verifier.runs.records import names_of, parse_record
 
 COMMON = {"schema": 1, "model": "a", "data": "b", "seed": 0, "clip": [0, 1], "norm": "inf"}
 CONFIGURATIONS = {
@@ -265,3 +265,13 @@ def test_a_configuration_needs_all_of_its_settings_in_their_types(command):
 def test_a_number_that_python_cannot_make_a_float_is_no_traceback():
     with pytest.raises(RecordError):
         parse_record(b'{"index": 1' + b"0" * 10_000 + b"}")
+
+
+@pytest.mark.parametrize("command", kinds.RECORDS)
+def test_a_record_writes_only_names_that_it_knows(command) -> None:
+    """So what else a line holds is kept once, and nothing of a record is taken for a field of versions to come."""
+    cls = kinds.RECORDS[command]
+    record = cls.from_json({**RECORDS[command], "colour": 7}, CONFIGURATIONS[command])
+    assert record.others == {"colour": 7}
+    assert {*record.to_json()} - {"colour"} <= names_of(cls, True)
+    assert cls.from_json(record.to_json(), CONFIGURATIONS[command]) == record
