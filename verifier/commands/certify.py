@@ -97,8 +97,8 @@ def certify(
     vouches for is open, and counted as trusted beside. Raises ValueError with what is wrong before any work starts, and
     where graph and model disagree.
     """
-    asked = {"method": method, "certificates": certificates, "delta": delta, "draws_within": draws_within}
-    asked |= {"arithmetic": arithmetic, **options}
+    asked: dict[str, Any] = {"method": method, "certificates": certificates, "delta": delta}
+    asked |= {"draws_within": draws_within, "arithmetic": arithmetic, **options}
     return run_order(Order("certify", _certification, (model, data, epsilons), asked))
 
 
@@ -123,8 +123,8 @@ def _certification(
     if certificates and norm != "inf":
         raise ValueError(f"certificates are of the inf-norm, not of the {norm}-norm; leave out --certificates")
     wanted = prover.name == "exact" if certificates is None else certificates
-    keep = question.out is not None and norm == "inf" and wanted
-    return _Certification(job, question, radii, prover.name, norm, keep)
+    kept = question.out is not None and norm == "inf" and wanted
+    return _Certification(job, question, radii, prover.name, norm, kept)
 
 
 def _over_draws(job: DataJob, deviations: float | None, certificates: bool | None) -> DataJob:
@@ -136,9 +136,7 @@ def _over_draws(job: DataJob, deviations: float | None, certificates: bool | Non
     if job.asks_within is not None:
         raise ValueError("--draws-within is about the class, not about changes of outputs: leave out --delta")
     if certificates:
-        raise ValueError(
-            "proofs about the draws of a randomised network have no certificates: leave out --certificates"
-        )
+        raise ValueError("proofs about draws of a randomised network have no certificates: leave out --certificates")
     return replace(job, subject=job.subject.over_draws(deviations))
 
 
