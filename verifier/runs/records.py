@@ -67,11 +67,6 @@ class Head:
             raise RecordError("its record was made under another configuration than run.json states")
         return head
 
-    @classmethod
-    def names(cls) -> tuple[str, ...]:
-        """Return the names under which JSON holds it."""
-        return tuple(kinds_of(cls))
-
     def to_json(self) -> dict[str, Any]:
         """Return what JSON holds of it."""
         return {"schema": SCHEMA, **write_fields(self)}
@@ -100,10 +95,6 @@ class InputHead(Head):
                 "together"
             )
         return head
-
-    @classmethod
-    def names(cls) -> tuple[str, ...]:
-        return (*super().names(), "correct")
 
     def to_json(self) -> dict[str, Any]:
         return {**super().to_json(), "correct": self.correct}
@@ -249,7 +240,7 @@ class InputRecord(Record):
 def names_of(cls: type[Record], asked: bool) -> frozenset[str]:
     """Return the names of all fields that JSON holds of a record; asked: which says something beyond its head."""
     own = (*kinds_of(cls), *cls.beside) if asked else ()
-    return frozenset(("schema", *cls.head_class.names(), *own))
+    return frozenset(("schema", "correct", *kinds_of(cls.head_class), *own))
 
 
 def parse_record(line: bytes) -> dict[str, Any]:
