@@ -169,3 +169,28 @@ def test_more_parts_than_units_are_refused(job, tmp_path) -> None:
     with pytest.raises(ValueError, match="make 3 units"):
         certify(*job, [0.05], method="crown", out=tmp_path / "run", shard="1/4")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_folder_is_a_sentence_and_leaves_nothing(shards, tmp_path, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = bytes_of(*shards)
+    monkeypatch.setattr("verifier.commands.merge.write_manifest", full)
+    with pytest.raises(OSError, match=r"cannot be written: .*No space left on device; the runs are as they were"):
+        merge(shards, tmp_path / "merged")
+    assert not list(tmp_path.iterdir()) and bytes_of(*shards) == before
+
+
+def test_a_manifest_that_is_not_of_the_records_is_refused_by_check(shards, tmp_path) -> None:
+    merge(shards, tmp_path / "merged")
+    path = tmp_path / "merged" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for change, words in (
+        ({"inputs": [0, INPUTS + 1]}, f"names input {INPUTS}, of which there is no record"),
+        ({"run": "0" * 64}, "is of another run"),
+        ({"whole": [3]}, "field 'whole' is a list of 1"),
+    ):
+        path.write_text(json.dumps({**manifest, **change}))
+        refused = check(tmp_path / "merged", allow_uncertified=True).refused
+        assert [index for index, _ in refused] == [-1] and words in refused[0][1]
