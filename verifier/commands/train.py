@@ -25,10 +25,12 @@ from verifier.subject import choose_device
 from verifier.training.architectures import ARCHITECTURES, Architecture
 from verifier.training.dropout import with_dropout
 from verifier.training.history import History
+from verifier.training.log import write_log
 from verifier.training.plan import Plan
 from verifier.training.random_layers import DROPPED, RANDOM_KINDS, randomised, with_random_layers
 from verifier.training.recipes import Job, Recipe, recipe_of
 from verifier.training.request import REGIMES, TrainOptions, TrainRequest
+from verifier.training.scalars import Scalars
 from verifier.training.start import draw_narrow_weights, load_weights
 from verifier.training.trainer import Regime, Trainer
 from verifier.training.validation import JUDGE, Score, split
@@ -87,7 +89,14 @@ def train(
     if checkpoint.exists():
         trainer.resume(checkpoint)
     path.parent.mkdir(parents=True, exist_ok=True)
-    history = trainer.run(checkpoint, progress, path.with_suffix(".csv"))
+    scalars = None if request.logdir is None else Scalars(Path(request.logdir))
+
+    def measured(history: History) -> None:
+        write_log(path.with_suffix(".csv"), history)
+        if scalars is not None:
+            scalars.write(history)
+
+    history = trainer.run(checkpoint, progress, measured)
     metadata = _metadata(request, architecture, dataset, trainer, examples)
     network = randomised(from_module(trainer.module.cpu(), tuple(trainer.inputs.shape[1:])), trainer.module)
     write_network(network, path, json.loads(json.dumps(metadata)))

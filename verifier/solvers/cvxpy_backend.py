@@ -30,7 +30,7 @@ class CvxpySolver(Solver):
 
     def missing(self) -> str | None:
         if not importlib.util.find_spec("cvxpy"):
-            return "the package cvxpy"
+            return "the package cvxpy (pip install 'robustness-verifier[solvers]')"
         import cvxpy
 
         installed = cvxpy.installed_solvers()

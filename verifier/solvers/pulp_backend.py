@@ -33,7 +33,7 @@ class PulpSolver(Solver):
 
     def missing(self) -> str | None:
         if not importlib.util.find_spec("pulp"):
-            return "the package pulp"
+            return "the package pulp (pip install 'robustness-verifier[solvers]')"
         import pulp
 
         installed = pulp.listSolvers(onlyAvailable=True)

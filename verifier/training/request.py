@@ -101,6 +101,7 @@ class TrainOptions(TypedDict, total=False):
     seed: int
     device: str
     data_dir: str | Path | None
+    logdir: str | Path | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +138,7 @@ class TrainRequest:
     examples, levels, within: folders of runs about the training data, one of them about `start`, whose witnesses are
     added to the inputs under the label of their input; rounded to the grid k / levels; none farther than that.
     limit, seed, device, data_dir: as of `verifier.commands.request.Request`; the seed is that of weights, order and
-    held-out inputs.
+    held-out inputs. logdir: a folder for scalars (see `verifier.training.scalars`).
 
     Raises ValueError with what an option supports.
     """
@@ -221,6 +222,9 @@ class TrainRequest:
     seed: int = option(0, "training", "of weights, order and held-out inputs", type=int, metavar="N")
     device: str = option("auto", "limits", "auto, cpu or cuda", metavar="NAME")
     data_dir: str | Path | None = option(None, "data", "where the files of named data lie", type=Path, metavar="DIR")
+    logdir: str | Path | None = option(
+        None, "output", "write scalars of the epochs there, for TensorBoard", type=Path, metavar="DIR"
+    )
 
     def __post_init__(self) -> None:
         if self.attack is not None and self.attack not in ATTACKS:

@@ -20,7 +20,6 @@ from encoders.layers import Mwd, MwdConv2d
 from verifier.training.architectures import clamp_parameters
 from verifier.training.augmentation import AUGMENTATIONS
 from verifier.training.history import History
-from verifier.training.log import write_log
 from verifier.training.plan import Plan
 
 
@@ -55,12 +54,12 @@ class Trainer:
         self,
         checkpoint: Path | None = None,
         progress: Callable[[int, int], None] | None = None,
-        log: Path | None = None,
+        measured: Callable[[History], None] | None = None,
     ) -> History:
-        """Train the epochs that are left; write checkpoint and log after each; load the best epoch at the end.
+        """Train the epochs that are left; write a checkpoint after each; load the best epoch at the end.
 
         Where a loss or a weight is not finite it ends with the best epoch before, which the history says; ValueError
-        if there is none. progress: called with (batches done, batches in all).
+        if there is none. progress: called with (batches done, batches in all); measured: after each epoch.
         """
         while not self._over():
             epoch = len(self.history.losses)
@@ -69,8 +68,8 @@ class Trainer:
                 break
             if checkpoint is not None:
                 self.save(checkpoint)
-            if log is not None:
-                write_log(log, self.history)
+            if measured is not None:
+                measured(self.history)
         if not self.best:
             raise ValueError(
                 "training diverged in the first epoch: a loss or a weight is not finite; lower the learning rate"
