@@ -7,6 +7,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from verifier.commands.attack import AttackResult
+from verifier.reports.csv_file import write_csv
 from verifier.reports.exhibits import as_picture, exhibit_grid
 
 
@@ -16,18 +17,23 @@ def shown(result: AttackResult) -> Iterator[RenderableType]:
 
 
 def write(result: AttackResult, folder: Path) -> list[Path]:
-    """Write adversarial.png, one row of three pictures for each exhibit; the examples lie there already.
+    """Write adversarial.png, one row of three pictures for each exhibit, and adversarial.csv, a line for each.
 
-    Nothing is drawn, and an older picture removed, where no counterexample was found or inputs are not image-shaped
-    (see `as_picture`).
+    The examples lie there already. Nothing is written, and older files removed, where no counterexample was found or
+    inputs are not image-shaped (see `as_picture`).
     """
     path = folder / "adversarial.png"
     examples = [] if result.adversarial is None else [result.adversarial]
     exhibits = [e for e in result.gallery if as_picture(e.example.original) is not None]
     if not exhibits:
         path.unlink(missing_ok=True)
+        path.with_suffix(".csv").unlink(missing_ok=True)
         return examples
     request = result.request
+    names = ["index", "label", "prediction", "distance", "confidence_before", "confidence_after"]
+    shown = [(e, e.example) for e in exhibits]
+    rows = [(x.index, x.label, x.prediction, x.distance, e.confidence_before, e.confidence_after) for e, x in shown]
+    examples.append(write_csv(path.with_suffix(".csv"), names, rows))
     return [*examples, exhibit_grid(exhibits, f"{result.model}, {request.name}, {request.norm}-norm", path)]
 
 

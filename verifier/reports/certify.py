@@ -8,7 +8,8 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from verifier.commands.certify import CertifyResult
-from verifier.reports.figure import new_axes, save
+from verifier.reports.csv_file import write_csv
+from verifier.reports.figure import BLUE, ORANGE, new_axes, save
 from verifier.reports.footnotes import EXECUTION_ONLY, TRUSTED, spent_in_words
 
 
@@ -20,8 +21,12 @@ def shown(result: CertifyResult) -> Iterator[RenderableType]:
 
 
 def write(result: CertifyResult, folder: Path) -> list[Path]:
-    """Write accuracy.png."""
-    return [accuracy_figure(result, folder / "accuracy.png")]
+    """Write accuracy.csv, and accuracy.png, which is drawn from the same numbers."""
+    rows = list(zip(*accuracy_steps(result), strict=True))
+    return [
+        write_csv(folder / "accuracy.csv", ["epsilon", "certified_accuracy", "attack_accuracy"], rows),
+        accuracy_figure(result, folder / "accuracy.png"),
+    ]
 
 
 def table(result: CertifyResult) -> Table:
@@ -60,29 +65,38 @@ def table(result: CertifyResult) -> Table:
     return rows
 
 
-def accuracy_figure(result: CertifyResult, path: Path) -> Path:
-    """Write certified and attack accuracy against the radius.
+def accuracy_steps(result: CertifyResult) -> tuple[list[float], list[float], list[float]]:
+    """Return (radii, certified accuracies, attack accuracies) wherever one of them changes.
 
     Both are step functions of the brackets: at radius e, the share with lower >= e and the share without
-    upper <= e. True robust accuracy lies between them at every radius, not only at the requested ones, which are
-    marked.
+    upper <= e.
     """
     brackets, epsilons = list(result.brackets.values()), [row.epsilon for row in result.results]
     ends = [end for b in brackets for end in (b.lower, b.upper) if np.isfinite(end) and end > 0]
     # Beyond the last requested radius nothing was attacked, so the figure ends shortly after it.
     limit = 1.25 * max(epsilons) if max(epsilons) > 0 else max(ends, default=1.0)
-    radii = np.unique(np.array([0.0, *(e for e in ends if e <= limit), *epsilons, limit]))
-    certified = [sum(b.lower >= r for b in brackets) / result.inputs for r in radii]
-    attacked = [sum(b.upper > r for b in brackets) / result.inputs for r in radii]
+    radii = sorted({0.0, *(e for e in ends if e <= limit), *epsilons, limit})
+    lower, upper = (np.sort([getattr(bracket, end) for bracket in brackets]) for end in ("lower", "upper"))
+    certified = (len(lower) - np.searchsorted(lower, radii, "left")) / result.inputs
+    attacked = (len(upper) - np.searchsorted(upper, radii, "right")) / result.inputs
+    return radii, certified.tolist(), attacked.tolist()
+
+
+def accuracy_figure(result: CertifyResult, path: Path) -> Path:
+    """Write certified and attack accuracy against the radius.
+
+    True robust accuracy lies between them at every radius, not only at the requested ones, which are marked.
+    """
+    radii, certified, attacked = accuracy_steps(result)
     figure, axes = new_axes(7, 4.2)
     # Between two radii what is certified is what it is at the larger, what withstands what it is at the smaller.
     ahead = [*certified[1:], certified[-1]]
-    axes.fill_between(radii, ahead, attacked, alpha=0.15, color="tab:blue", step="post", label="open")
-    axes.step(radii, attacked, where="post", color="tab:red", label="attack accuracy (upper bound)")
-    axes.step(radii, certified, where="pre", color="tab:blue", label="certified accuracy (lower bound)")
-    for epsilon in epsilons:
+    axes.fill_between(radii, ahead, attacked, alpha=0.15, color="gray", step="post", label="open")
+    axes.step(radii, attacked, where="post", color=ORANGE, linestyle="--", label="attack accuracy (upper bound)")
+    axes.step(radii, certified, where="pre", color=BLUE, label="certified accuracy (lower bound)")
+    for epsilon in (row.epsilon for row in result.results):
         axes.axvline(epsilon, color="gray", linewidth=0.6, linestyle=":")
     axes.set(xlabel=f"radius epsilon ({result.norm}-norm)", ylabel=f"share of {result.inputs} inputs", ylim=(0, 1))
-    axes.set(title=result.model, xlim=(0, limit))
+    axes.set(title=result.model, xlim=(0, radii[-1]))
     axes.legend(frameon=False)
     return save(figure, path)

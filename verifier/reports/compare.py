@@ -1,6 +1,7 @@
 """The result of `compare`: a row for each method, and two figures of tightness and brackets."""
 
 from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from rich.table import Table
 
 from verifier.commands.compare import CompareResult
 from verifier.reports.csv_file import write_csv
-from verifier.reports.figure import new_axes, save
+from verifier.reports.figure import MARKERS, new_axes, save
 from verifier.reports.footnotes import EXECUTION_ONLY, TRUSTED
 
 
@@ -22,11 +23,14 @@ def shown(result: CompareResult) -> Iterator[RenderableType]:
 
 
 def write(result: CompareResult, folder: Path) -> list[Path]:
-    """Write comparison.csv, tightness.png and brackets.png."""
+    """Write comparison.csv, and tightness.png and brackets.png, each with the numbers that it shows as CSV."""
     rows = [vars(row) for row in result.rows]
+    tight = [[row.method, row.median_seconds, row.mean_lower] for row in result.rows if row.direction != "finds"]
     return [
         write_csv(folder / "comparison.csv", list(rows[0]), (list(row.values()) for row in rows)),
+        write_csv(folder / "tightness.csv", ["method", "median_seconds", "mean_lower"], tight),
         tightness_figure(result, folder / "tightness.png"),
+        write_brackets(result, folder / "brackets.csv"),
         brackets_figure(result, folder / "brackets.png"),
     ]
 
@@ -73,9 +77,8 @@ def tightness_figure(result: CompareResult, path: Path) -> Path:
     from matplotlib.ticker import NullFormatter
 
     figure, axes = new_axes(6.5, 4.2)
-    for row in result.rows:
-        if row.direction != "finds":
-            axes.plot(row.median_seconds, row.mean_lower, "o", label=row.method)
+    for row, marker in zip((row for row in result.rows if row.direction != "finds"), cycle(MARKERS), strict=False):
+        axes.plot(row.median_seconds, row.mean_lower, marker=marker, linestyle="", label=row.method)
     upper = np.min([[min(b.upper, result.epsilon) for b in every] for every in result.brackets.values()], axis=0)
     axes.axhline(float(upper.mean()), color="gray", linestyle="--", linewidth=1, label="best attack")
     axes.set_xscale("log")
@@ -89,6 +92,15 @@ def tightness_figure(result: CompareResult, path: Path) -> Path:
     return save(figure, path)
 
 
+def write_brackets(result: CompareResult, path: Path) -> Path:
+    """Write of each input the least upper end, cut to epsilon, and the lower end of each method that proves."""
+    cap = result.epsilon
+    provers = [row.method for row in result.rows if row.direction != "finds"]
+    upper = np.min([[min(b.upper, cap) for b in every] for every in result.brackets.values()], axis=0)
+    lower = [[min(max(b.lower, 0.0), cap) for b in result.brackets[name]] for name in provers]
+    return write_csv(path, ["index", "least_upper", *provers], zip(result.indices, upper.tolist(), *lower, strict=True))
+
+
 def brackets_figure(result: CompareResult, path: Path) -> Path:
     """Write the lower ends of each method and the least upper end of each input, sorted by the latter."""
     cap = result.epsilon
@@ -99,10 +111,11 @@ def brackets_figure(result: CompareResult, path: Path) -> Path:
     places = np.arange(len(order))
     axes.fill_between(places, best[order], upper[order], step="mid", alpha=0.2, color="gray", label="open")
     provers = [row for row in result.rows if row.direction != "finds"]
-    for size, row in zip(range(2 * len(provers) + 2, 2, -2), provers, strict=True):
+    sizes = range(2 * len(provers) + 2, 2, -2)
+    for size, row, marker in zip(sizes, provers, cycle(MARKERS), strict=False):
         # Smaller markers on larger ones, so that equal ends stay visible.
         lower = np.array([min(max(b.lower, 0.0), cap) for b in result.brackets[row.method]])
-        axes.plot(places, lower[order], ".", markersize=size, label=row.method)
+        axes.plot(places, lower[order], marker=marker, linestyle="", markersize=size / 2, label=row.method)
     axes.step(places, upper[order], where="mid", color="black", linewidth=1, label="best attack")
     axes.set(xlabel="inputs, sorted", ylabel="radius, cut to epsilon", title=f"{result.model}, epsilon {cap:g}")
     axes.set_ylim(0, cap * 1.05)

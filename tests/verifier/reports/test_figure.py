@@ -13,7 +13,7 @@ from verifier.reports import certify as certify_report
 from verifier.reports import compare as compare_report
 from verifier.reports import robustness as robustness_report
 
-VERBS = ("certify", "attack", "robustness", "compare", "check", "train", "show")
+VERBS = ("certify", "attack", "robustness", "compare", "check", "train", "show", "report", "export")
 
 
 def test_reports_choose_no_backend_and_load_no_pyplot():
@@ -29,13 +29,20 @@ def test_a_python_caller_writes_what_the_command_line_writes(tmp_path: Path, nor
     shared = {"limit": 4, "norm": norm}
     certified = certify("digits-relu", "digits", [0.02], method="interval", **shared)
     attacked = attack("digits-relu", "digits", "fgsm", 0.1 if norm == "inf" else 2.0, **shared)
-    results = [(certified, certify_report, {"accuracy.png"}), (attacked, attack_report, {"adversarial.png"})]
+    results = [
+        (certified, certify_report, {"accuracy.csv", "accuracy.png"}),
+        (attacked, attack_report, {"adversarial.csv", "adversarial.png"}),
+    ]
     if norm == "inf":
         measured = robustness("digits-relu", "digits", 0.05, estimators=["fgsm"], limit=4)
         compared = compare("digits-relu", "digits", 0.05, methods=["interval", "crown"], limit=4)
         results += [
             (measured, robustness_report, {"radii.csv", "curves.csv", "curves.png"}),
-            (compared, compare_report, {"comparison.csv", "tightness.png", "brackets.png"}),
+            (
+                compared,
+                compare_report,
+                {"comparison.csv", "tightness.csv", "tightness.png", "brackets.csv", "brackets.png"},
+            ),
         ]
     for result, report, names in results:
         written = report.write(result, tmp_path)
