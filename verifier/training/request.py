@@ -222,9 +222,7 @@ class TrainRequest:
     seed: int = option(0, "training", "of weights, order and held-out inputs", type=int, metavar="N")
     device: str = option("auto", "limits", "auto, cpu or cuda", metavar="NAME")
     data_dir: str | Path | None = option(None, "data", "where the files of named data lie", type=Path, metavar="DIR")
-    logdir: str | Path | None = option(
-        None, "output", "write scalars of the epochs there, for TensorBoard", type=Path, metavar="DIR"
-    )
+    logdir: str | Path | None = option(None, "output", "scalars of epochs, for TensorBoard", type=Path, metavar="DIR")
 
     def __post_init__(self) -> None:
         if self.attack is not None and self.attack not in ATTACKS:
