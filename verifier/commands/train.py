@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -89,19 +90,24 @@ def train(
     if checkpoint.exists():
         trainer.resume(checkpoint)
     path.parent.mkdir(parents=True, exist_ok=True)
-    scalars = None if request.logdir is None else Scalars(Path(request.logdir))
-
-    def measured(history: History) -> None:
-        write_log(path.with_suffix(".csv"), history)
-        if scalars is not None:
-            scalars.write(history)
-
-    history = trainer.run(checkpoint, progress, measured)
+    history = trainer.run(checkpoint, progress, _logs(path, request.logdir))
     metadata = _metadata(request, architecture, dataset, trainer, examples)
     network = randomised(from_module(trainer.module.cpu(), tuple(trainer.inputs.shape[1:])), trainer.module)
     write_network(network, path, json.loads(json.dumps(metadata)))
     checkpoint.unlink(missing_ok=True)
     return TrainResult(path, metadata, history)
+
+
+def _logs(out: Path, logdir: str | Path | None) -> Callable[[History], None]:
+    """Return what writes the log beside the model after each epoch, and its scalars where a folder is given."""
+    scalars = None if logdir is None else Scalars(Path(logdir))
+
+    def written(history: History) -> None:
+        write_log(out.with_suffix(".csv"), history)
+        if scalars is not None:
+            scalars.write(history)
+
+    return written
 
 
 def _examples(request: TrainRequest, dataset: Dataset) -> Examples | None:
