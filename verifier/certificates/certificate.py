@@ -24,6 +24,7 @@ from verifier.certificates.sign_leaves import SignLeaves
 from verifier.certificates.sign_tree import SplitTree
 from verifier.certificates.split_program import SplitProgram, split_refusal
 from verifier.certificates.subtree_boxes import SubtreeBoxes, with_subtrees
+from verifier.certificates.unit_trees import UnitTrees, tightened_by_trees
 
 # Whoever makes a certificate lets bounds pass this share of the margin's reach, so that they do on machines that round
 # otherwise, too.
@@ -58,6 +59,7 @@ class Certificate:
     trees: one for each rival class.
     inputs: how the ball is divided by its inputs, for all rivals together; then there are neither boxes nor trees.
     subtrees: boxes proved again under signs, for leaves that name them.
+    unit_trees: trees that prove ends of the boxes of hinge units, node by node, after the slopes in `boxes`.
 
     It claims nothing until `check` has evaluated it: strength CHECKED, rigorous float64 arithmetic.
     """
@@ -72,6 +74,7 @@ class Certificate:
     trees: tuple[SplitTree, ...]
     inputs: InputTree | None = None
     subtrees: tuple[SubtreeBoxes, ...] = ()
+    unit_trees: tuple[UnitTrees, ...] = ()
 
     @property
     def leaves(self) -> int:
@@ -123,6 +126,7 @@ class Certificate:
                 self.trees
                 or self.boxes
                 or self.subtrees
+                or self.unit_trees
                 or self.inputs.values.dtype != np.float64
                 or marks.dtype != bool
             ):
@@ -160,6 +164,7 @@ class Certificate:
         """Return the rows of the network on the ball, their boxes tightened; CertificateError if it names no units."""
         program = SplitProgram(network, self._ball(network))
         boxes = {box.name: box for box in self.boxes}
+        divided = {trees.name: trees for trees in self.unit_trees}
         while (name := program.advance()) is not None:
             program.tighten_open_units(name)
             if name in boxes:
@@ -169,6 +174,8 @@ class Certificate:
                 if box.slopes.shape != (2 * len(box.places), program.units):
                     raise CertificateError(f"the slopes of {name!r} have shape {box.slopes.shape}")
                 program.tighten(name, box.places, box.slopes / STEPS)
+            if name in divided:
+                tightened_by_trees(program, divided[name])
         _check_places(self.open_units, program.units, "open units")
         return with_subtrees(program, self.open_units, self.subtrees)
 

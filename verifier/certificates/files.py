@@ -24,6 +24,7 @@ from verifier.certificates.packed import narrow, pack, unpack
 from verifier.certificates.shortened import shortened
 from verifier.certificates.sign_tree import SplitTree
 from verifier.certificates.subtree_boxes import SubtreeBoxes
+from verifier.certificates.unit_trees import UnitTrees
 from verifier.fields import COUNT, NUMBER, TEXT, stated
 from verifier.npz import read_npz
 
@@ -33,6 +34,8 @@ FOLDER = "certificates"
 # Bytes that the certificate of one answer may take; a larger file is neither written nor opened.
 MOST_BYTES = 1 << 26
 FLOATS = (np.float32, np.float64)
+# Fields of trees of units that are kept as they are.
+TREE_VECTORS = ("places", "ends", "columns", "splits")
 
 
 class TooLong(ValueError):
@@ -80,6 +83,8 @@ def write_certificate(certificate: Certificate, folder: Path, index: int) -> Cer
     }  # fmt: skip
     if certificate.subtrees:
         header["subtrees"] = [[each.before, len(each.units)] for each in certificate.subtrees]
+    if certificate.unit_trees:
+        header["unit_trees"] = [each.name for each in certificate.unit_trees]
     arrays = {"header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8),
               "centre": narrow(certificate.centre, FLOATS)}  # fmt: skip
     if box is not None:
@@ -112,6 +117,8 @@ def _sign_arrays(certificate: Certificate) -> dict[str, np.ndarray]:
     slopes = np.concatenate([no_sets, *(tree.slopes for tree in trees)])
     multipliers = np.concatenate([no_sets, *(tree.multipliers for tree in trees)])
     arrays = {} if not certificate.subtrees else _subtree_arrays(certificate)
+    for number, each in enumerate(certificate.unit_trees):
+        arrays |= {f"unit_trees.{number}.{name}": values for name, values in _unit_tree_arrays(each).items()}
     return arrays | {
         "open_units": narrow(certificate.open_units),
         "boxes.places": narrow(np.concatenate([none, *(box.places for box in boxes)])),
@@ -133,6 +140,24 @@ def _subtree_arrays(certificate: Certificate) -> dict[str, np.ndarray]:
         "subtrees.multipliers": narrow(np.concatenate([each.multipliers.flatten() for each in subtrees]), FLOATS),
         "subtrees.leaves": narrow(np.concatenate(boxes)),
     }
+
+
+def _unit_tree_arrays(trees: UnitTrees) -> dict[str, np.ndarray]:
+    """Return the arrays of trees of the units of one node; `_unit_trees` gives the same trees."""
+    vectors = {name: narrow(getattr(trees, name)) for name in TREE_VECTORS}
+    return vectors | pack(trees.slopes, trees.multipliers)
+
+
+def _unit_trees(names: list[str], arrays: Mapping[str, np.ndarray]) -> tuple[UnitTrees, ...]:
+    """Return the trees of units of several nodes."""
+    made = []
+    for number, name in enumerate(names):
+        prefix = f"unit_trees.{number}."
+        own = {key.removeprefix(prefix): values for key, values in arrays.items() if key.startswith(prefix)}
+        slopes, multipliers = unpack(own)
+        vectors = {key: own[key] for key in TREE_VECTORS}
+        made.append(UnitTrees(name=str(name), slopes=slopes, multipliers=multipliers, **vectors))
+    return tuple(made)
 
 
 def _subtrees(rows: list[list[int]], arrays: Mapping[str, np.ndarray], count: int) -> tuple[SubtreeBoxes, ...]:
@@ -221,7 +246,8 @@ def _certificate(arrays: dict[str, np.ndarray], index: int) -> Certificate:
     readers = (places, slopes, splits, sets, leaf_slopes, multipliers, *(() if boxes_of is None else (boxes_of,)))
     if not all(reader.done for reader in readers):
         raise ValueError("it holds more numbers than its boxes and trees take")
-    return Certificate(*claim, boxes, arrays["open_units"], trees, None, subtrees)
+    divided = _unit_trees(header.get("unit_trees", []), arrays)
+    return Certificate(*claim, boxes, arrays["open_units"], trees, None, subtrees, divided)
 
 
 class _Reader:

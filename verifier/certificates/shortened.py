@@ -41,18 +41,43 @@ def shortened(certificate: Certificate, network: Network) -> Certificate:
 
 
 def _short_boxes(certificate: Certificate, network: Network) -> tuple[Certificate, SignLeaves]:
-    """Return the certificate with the fewest steps of its boxes' slopes that all leaves allow, and its leaves."""
+    """Return the certificate with the fewest steps of its boxes' slopes that all leaves allow, and its leaves.
+
+    Boxes of subtrees and trees of units take too long to prove for several tries: then slopes keep their steps.
+    """
+    certificate = _without_unused(certificate)
     slopes, multipliers = (
         np.concatenate([getattr(tree, name)[tree.sets] for tree in certificate.trees])
         for name in ("slopes", "multipliers")
     )
-    for steps in (*BOX_STEPS, STEPS):
+    for steps in (STEPS,) if certificate.subtrees or certificate.unit_trees else (*BOX_STEPS, STEPS):
         boxes = tuple(_short_box(box, certificate.open_units, steps) for box in certificate.boxes)
         tried = replace(certificate, boxes=boxes)
         leaves = SignLeaves.of_trees(tried.program(network), tried.winner, tried.open_units, tried.trees)
-        if _above(leaves, slopes, multipliers).all():
+        if steps == STEPS or _above(leaves, slopes, multipliers).all():
             break
     return tried, leaves
+
+
+def _without_unused(certificate: Certificate) -> Certificate:
+    """Return the certificate without boxes of subtrees that no leaf takes and no other boxes narrow."""
+    used = np.zeros(1 + len(certificate.subtrees), dtype=bool)
+    for tree in certificate.trees:
+        if tree.boxes is not None:
+            used[tree.boxes] = True
+    used[0] = True
+    for number in range(len(certificate.subtrees), 0, -1):
+        if used[number]:
+            used[certificate.subtrees[number - 1].before] = True
+    place = used.cumsum() - 1
+    kept = [each for each, is_used in zip(certificate.subtrees, used[1:].tolist(), strict=True) if is_used]
+    return replace(
+        certificate, subtrees=tuple(replace(each, before=int(place[each.before])) for each in kept),
+        trees=tuple(
+            replace(tree, boxes=None if tree.boxes is None or not kept else place[tree.boxes].astype(np.int32))
+            for tree in certificate.trees
+        ),
+    )  # fmt: skip
 
 
 def _short_box(box: BoxSlopes, open_units: np.ndarray, steps: int) -> BoxSlopes:

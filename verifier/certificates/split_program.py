@@ -182,7 +182,7 @@ class SplitProgram:
         for hinge in made.hinges:
             lower, upper = made._ends(hinge.source)
             own = signs[hinge.units]
-            made._meet(hinge.source, np.where(own > 0, 0.0, lower), np.where(own < 0, 0.0, upper))
+            made.meet(hinge.source, np.where(own > 0, 0.0, lower), np.where(own < 0, 0.0, upper))
         return made
 
     def narrow(self, hinge: HingeRows, places: np.ndarray, slopes: np.ndarray, multipliers: np.ndarray) -> None:
@@ -197,10 +197,10 @@ class SplitProgram:
         rows[each, places], rows[each + count, places] = 1.0, -1.0
         bounds = self.bounds(hinge.source, rows, None, slopes, multipliers)
         lower[0, places], upper[0, places] = bounds[:count], -bounds[count:]
-        self._meet(hinge.source, lower, upper)
+        self.meet(hinge.source, lower, upper)
 
-    def _meet(self, name: str, lower: np.ndarray, upper: np.ndarray) -> None:
-        """Meet the one box of a node with other ends `(1, values)`.
+    def meet(self, name: str, lower: np.ndarray, upper: np.ndarray) -> None:
+        """Meet the one box of a node with other ends `(1, values)`, proved where the caller says.
 
         Ends stay within the box as it was. They cross only where no point has the signs: then any bound holds. Ends
         that have crossed stay as they are, so that every sign that a box implies those within it imply, too.

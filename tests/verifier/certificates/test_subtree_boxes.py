@@ -1,7 +1,6 @@
 """Boxes of subtrees hold at every point with their signs, in rationals, and prove nothing where signs are others."""
 
 from dataclasses import replace
-from fractions import Fraction
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -17,9 +16,8 @@ from tests.networks.batches import random_batch
 from tests.networks.chains import chain, hinge_network
 from tests.networks.hinge_graphs import hinge_networks
 from tests.networks.random_boxes import box_of, points_of
-from tests.oracles.exact_checker import holds_exactly
+from tests.oracles.certified_claims import CASES, PAST, is_true, passes
 from tests.oracles.node_values import exact_values
-from tests.oracles.polygons import least_margin
 from tests.seeds import seeds
 from verifier.bounds.split import search
 from verifier.budget import Budget
@@ -29,10 +27,6 @@ from verifier.certificates.files import read_certificate, write_certificate
 from verifier.certificates.shortened import shortened
 from verifier.certificates.split_program import SplitProgram
 from verifier.certificates.subtree_boxes import SubtreeBoxes, with_subtrees
-
-# Seeds of networks of two inputs, and radii at most 0.001 below the exact ones.
-CASES = {1: 0.2167, 7: 0.1826, 10: 0.1044, 13: 0.4638}
-PAST = 0.002
 
 
 @cache
@@ -48,26 +42,6 @@ def case(seed: int) -> tuple[Network, Certificate]:
         )
     assert answer.certificate is not None, answer.reason
     return network, answer.certificate
-
-
-def is_true(certificate: Certificate, network: Network) -> bool:
-    """Return whether the claim holds, by the oracle on the exact ball; its domain is a pair or nothing."""
-    radius, domain = Fraction(certificate.radius), certificate.domain
-    assert not isinstance(domain, Box)
-    least, greatest = (Fraction(end) for end in domain or (-1e9, 1e9))
-    lower = [max(Fraction(v) - radius, least) for v in certificate.centre.tolist()]
-    upper = [min(Fraction(v) + radius, greatest) for v in certificate.centre.tolist()]
-    return least_margin(network, lower, upper, certificate.winner) > 0
-
-
-def passes(certificate: Certificate, network: Network) -> bool:
-    exact = holds_exactly(certificate, network)
-    try:
-        certificate.check(network)
-    except CertificateError:
-        assert not exact or is_true(certificate, network)
-        return False
-    return True
 
 
 def finished(network: Network, box: Box) -> SplitProgram:

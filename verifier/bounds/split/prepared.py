@@ -23,11 +23,13 @@ from encoders.scaling import exponents
 from verifier.bounds.split.dual_ascent import DualAscent, Lines
 from verifier.bounds.split.form import HingeNetwork
 from verifier.bounds.split.operators import affordable, chosen_form, open_form
-from verifier.bounds.split.stages import StageUnits
+from verifier.bounds.split.stages import StagedNetwork, StageUnits, up_to_hinge
+from verifier.bounds.split.unit_tree_search import grown_trees
 from verifier.budget import Budget
 from verifier.certificates.certificate import SLACK, STEPS, BoxSlopes
 from verifier.certificates.sign_leaves import leaf_bounds
 from verifier.certificates.split_program import SplitProgram
+from verifier.certificates.unit_trees import UnitTrees, tightened_by_trees
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,16 +77,18 @@ def split_question(network: Network, region: BallRegion, winner: int) -> SplitQu
 class PreparedBall:
     """A question with what every subproblem of its ball shares.
 
-    program: holds all nodes, their boxes proved by the slopes in `boxes`, and after them those of subtrees. reach: the
-    greatest |row| `(rivals,)` of the boxes; output: the exponent of the margins' unit. all_stages: float32, in units;
-    ascent: over the open units alone, whose places among all units are `open_units` and whose lines on all boxes of the
-    program are `lines`. known_slopes: of all hinges on the whole ball, those of open units being of their line above.
+    program: holds all nodes, their boxes proved by the slopes in `boxes` and by `unit_trees`, and after them those of
+    subtrees. reach: the greatest |row| `(rivals,)` of the boxes; output: the exponent of the margins' unit. all_stages:
+    float32, in units; ascent: over the open units alone, whose places among all units are `open_units` and whose lines
+    on all boxes of the program are `lines`. known_slopes: of all hinges on the whole ball, those of open units being of
+    their line above.
     rows: of the question, float32.
     """
 
     question: SplitQuestion
     program: SplitProgram
     boxes: tuple[BoxSlopes, ...]
+    unit_trees: tuple[UnitTrees, ...]
     reach: np.ndarray
     output: int
     all_stages: HingeNetwork
@@ -144,15 +148,19 @@ class PreparedBall:
         return is_proved
 
 
-def prepare(question: SplitQuestion, steps: int, budget: Budget, before: PreparedBall | None = None) -> PreparedBall:
+def prepare(
+    question: SplitQuestion, steps: int, budget: Budget, before: PreparedBall | None = None, splits: int = 0
+) -> PreparedBall:
     """Return the ball with boxes of what hinges read proved, by slopes from so many steps of ascent.
 
-    budget: for all that is asked; ascent for boxes takes a part of it. before: prepared without any ascent.
+    budget: for all that is asked; ascent for boxes takes a part of it. before: prepared without any ascent. splits: of
+    a tree for each end of a unit's box, where the network is held as matrices.
     """
     unit_stages = question.stages.in_units(question.units, 0)
     whole = DualAscent(unit_stages.to(torch.float32), *question.input_ends)
     program = SplitProgram(question.network, question.region.enclosure())
-    boxes = _proved_boxes(question, program, whole, steps, budget, {} if before is None else before.program.boxes)
+    known = {} if before is None else before.program.boxes
+    boxes, trees = _proved_boxes(question, program, whole, steps, budget, known, splits)
     reach = np.abs(question.rows) @ program.reach(program.network.output.name)
     output = int(exponents(reach.max(keepdims=True))[0])
     unit_stages = question.stages.in_units(question.units, output)
@@ -162,7 +170,7 @@ def prepare(question: SplitQuestion, steps: int, budget: Budget, before: Prepare
     stages = open_form(unit_stages, is_open, lines.slope[0]).to(torch.float32)
     ascent = DualAscent(stages, *question.input_ends)
     return PreparedBall(
-        question, program, boxes, reach, output, unit_stages.to(torch.float32), ascent, open_units,
+        question, program, boxes, trees, reach, output, unit_stages.to(torch.float32), ascent, open_units,
         lines.at(open_units), lines.slope[0], torch.from_numpy(question.rows).to(torch.float32),
     )  # fmt: skip
 
@@ -179,13 +187,14 @@ def _proved_boxes(
     steps: int,
     budget: Budget,
     before: Mapping[str, Box],
-) -> tuple[BoxSlopes, ...]:
-    """Take all nodes into the program, tighten the boxes of what hinges read, and return the slopes that prove them.
+    splits: int,
+) -> tuple[tuple[BoxSlopes, ...], tuple[UnitTrees, ...]]:
+    """Take all nodes into the program, tighten the boxes of what hinges read, and return the numbers that prove them.
 
     Where ascent would take too long, or its slopes too many bytes, boxes keep the bounds that need no numbers. before:
     boxes that follow from these bounds alone.
     """
-    boxes: list[BoxSlopes] = []
+    boxes, trees = list[BoxSlopes](), list[UnitTrees]()
     while (name := program.advance()) is not None:
         if boxes or name not in before:
             program.tighten_open_units(name)
@@ -193,13 +202,45 @@ def _proved_boxes(
             program.boxes[name] = before[name]
         places = program.open_units(name)
         count = len(places) if steps and program.units else 0
-        if count and affordable(whole.network, count, program.units, steps, budget.remaining):
-            lines = _lines(question, program, whole.left)
-            slopes = _box_slopes(whole, name, places, lines, steps)[:, : program.units]
-            rounded = (slopes * STEPS).round().to(torch.uint8).numpy()
-            boxes.append(BoxSlopes(name, places.astype(np.int32), rounded))
-            program.tighten(name, places, rounded / STEPS)
-    return tuple(boxes)
+        if not count or not affordable(whole.network, count, program.units, steps, budget.remaining):
+            continue
+        lines = _lines(question, program, whole.left)
+        slopes = _box_slopes(whole, name, places, lines, steps)[:, : program.units]
+        rounded = (slopes * STEPS).round().to(torch.uint8).numpy()
+        boxes.append(BoxSlopes(name, places.astype(np.int32), rounded))
+        program.tighten(name, places, rounded / STEPS)
+        if splits and isinstance(question.stages, StagedNetwork):
+            found = _unit_trees(question, program, name, steps, splits, budget)
+            if found is not None:
+                trees.append(found)
+                tightened_by_trees(program, found)
+    return tuple(boxes), tuple(trees)
+
+
+def _unit_trees(
+    question: SplitQuestion, program: SplitProgram, name: str, steps: int, splits: int, budget: Budget
+) -> UnitTrees | None:
+    """Return trees for the ends of the boxes of a node's open units; None where none has a split."""
+    stages, places = question.stages, program.open_units(name)
+    assert isinstance(stages, StagedNetwork)
+    left = torch.cat([torch.full((stage.size,), stage.left) for stage in stages.hinges])
+    lines = _lines(question, program, left)
+    k = next(number for number, stage in enumerate(stages.hinges) if stage.source == name)
+    start = sum(stage.size for stage in stages.hinges[:k])
+    columns = torch.nonzero(lines.span[0, : program.units] > 0).squeeze(1)
+    if not len(places) or not len(columns):
+        return None
+    is_open = lines.span[0] > 0
+    is_open[start + torch.from_numpy(places)] = True
+    network = up_to_hinge(stages.in_units(question.units, 0), k, is_open, lines.slope[0])
+    ascent, own = DualAscent(network.to(torch.float32), *question.input_ends), lines.at(columns)
+    rows = torch.cat([torch.eye(len(places)), -torch.eye(len(places))])
+    slopes = first_slopes(own).expand(len(rows), -1)
+    bounds, slopes, _ = ascent.ascend(ascent.network.output, rows, own, slopes, None, steps, torch.inf)
+    grown = grown_trees(ascent, own, slopes, bounds, splits, budget)
+    units = question.units.units
+    powers = units[start + torch.from_numpy(places)][:, None] - units[columns]
+    return grown.as_proved(name, places, columns.numpy(), powers.numpy())
 
 
 def _box_slopes(whole: DualAscent, name: str, places: np.ndarray, lines: Lines, steps: int) -> Tensor:

@@ -39,6 +39,9 @@ from verifier.verdict import Telling
 BATCH = 256
 # Steps of ascent: for boxes and whole balls, from which all subproblems start, and for subproblems.
 ROOT_STEPS, SUBPROBLEM_STEPS = 20, 10
+# Splits of a tree for each end of a unit's box, level after level, and the subproblems that may be bounded before the
+# next one: what these trees spare all subproblems is worth more than what is known of these.
+UNIT_SPLITS = ((0, 250), (15, 1500), (63, None))
 # Boxes are proved again for subproblems so many splits below those where theirs were.
 SUBTREE_SPLITS = 6
 # Networks of fewer hinges keep the boxes of the ball.
@@ -97,6 +100,7 @@ class BallSearch:
         self._asked = network, region, winner
         # The trees that have grown, once the ball has been divided; taken out while they grow.
         self._search: _Search | None = None
+        self._level = 0
 
     @property
     def under_way(self) -> bool:
@@ -127,10 +131,21 @@ class BallSearch:
                     return search.answer(f"{budget.why}; the whole ball is open")
         assert search is not None
         search.attack, search.budget = attack, budget
-        answer = search.run(remaining, most_subproblems)
-        if not (answer.proved or answer.falsified):
-            self._search = search
-        return answer
+        while True:
+            most = UNIT_SPLITS[self._level][1] if search.takes_trees else None
+            answer = search.run(remaining, most_subproblems if most is None else min(most, most_subproblems))
+            if answer.proved or answer.falsified:
+                return answer
+            if most is None or search.ended or budget.exhausted or search.effort.subproblems >= most_subproblems:
+                self._search = search
+                return answer
+            self._level += 1
+            search = search.again(UNIT_SPLITS[self._level][0])
+            remaining = search.worked_off(search.root(), ROOT_STEPS)
+            if remaining is None:
+                return search.answer(falsified=True)
+            if not len(remaining[0]):
+                return search.answer()
 
 
 class _Search:
@@ -149,6 +164,21 @@ class _Search:
         # Numbers of the boxes of subtrees, and how many signs were known where each was made, the ball first.
         self.subtrees: list[SubtreeBoxes] = []
         self.depths = torch.zeros(1, dtype=torch.int64)
+        # A lower bound of all margins that an earlier search on this ball left.
+        self.floor = -math.inf
+
+    @property
+    def takes_trees(self) -> bool:
+        """Whether ends of boxes may have trees: units behind other units, in a network held as matrices."""
+        stages = self.ball.question.stages
+        return isinstance(stages, StagedNetwork) and len(stages.hinges) > 1
+
+    def again(self, splits: int) -> _Search:
+        """Return a search that starts anew on boxes with trees of so many splits."""
+        ball = prepare(self.ball.question, ROOT_STEPS, self.budget, None, splits)
+        made = _Search(ball, self.attack, self.budget, self.effort)
+        made.floor = max(self.floor, self._least)
+        return made
 
     def root(self) -> Subproblems:
         """Return the whole ball, once for each rival."""
@@ -180,8 +210,8 @@ class _Search:
                 break
             if self.budget.exhausted or self.effort.subproblems >= most_subproblems:
                 why = self.budget.why or f"{most_subproblems} subproblems of the region"
-                return self.answer(f"{why}; {self._standing(store)}", telling=Telling.STANDING)
-            self.budget.watch.tell(lambda: self._standing(store))
+                return self.answer(f"{why}; {self._standing()}", telling=Telling.STANDING)
+            self.budget.watch.tell(lambda: self._standing())
             remaining = self.worked_off(store.take(BATCH), SUBPROBLEM_STEPS)
             if remaining is None:
                 return self.answer(falsified=True)
@@ -216,6 +246,7 @@ class _Search:
             certificate = Certificate(
                 question.digest, question.region.centre[0].numpy(), float(question.region.radius[0]),
                 question.region.domain, question.winner, ball.boxes, open_units, trees, None, tuple(self.subtrees),
+                ball.unit_trees,
             )  # fmt: skip
         return SplitAnswer(
             certificate, falsified, reason, self.effort.subproblems, self.effort.programs, len(ball.open_units),
@@ -244,11 +275,15 @@ class _Search:
         losses = ended.costs.clamp(max=0) * -lines.offset
         return better[is_open], losses[is_open]
 
-    def _standing(self, store: SubproblemStore) -> str:
+    def _standing(self) -> str:
         """Return how the search stands; of subproblems with all signs known no bound is kept."""
-        least = math.ldexp(store.least, self.ball.output) if not self.ties else -math.inf
-        known = margin_known(least, proved=False)
-        return f"{len(store) + len(self.ties)} subproblems are open after {self.effort.subproblems}{known}"
+        known = margin_known(max(self._least, self.floor), proved=False)
+        return f"{len(self.store) + len(self.ties)} subproblems are open after {self.effort.subproblems}{known}"
+
+    @property
+    def _least(self) -> float:
+        """The least bound of what waits, in the margins' own unit."""
+        return math.ldexp(self.store.least, self.ball.output) if not self.ties else -math.inf
 
     def _ended(self, waiting: int) -> SplitAnswer:
         """Return the answer once nothing is left to split or too much stays open; waiting: subproblems beside."""

@@ -195,6 +195,15 @@ def _matrices(
     return {j: torch.cat([weights[j] for weights, _ in parts]) for j in stages}, torch.cat([bias for _, bias in parts])
 
 
+def up_to_hinge(network: StagedNetwork, k: int, is_open: Tensor, slopes: Tensor) -> StagedNetwork:
+    """Return what hinge k reads as the output of a network of the open units before it, as of `with_known_signs`.
+
+    Of what hinge k reads all units count for which `is_open` holds.
+    """
+    made = with_known_signs(network, is_open, slopes)
+    return StagedNetwork(network.inputs, made.hinges[:k], made.hinges[k])
+
+
 def staged(network: Network) -> StagedNetwork:
     """Return the stages of a network of affine ops and hinges, in float64, on the processor."""
     exact = network.cast(torch.float64, torch.device("cpu"))

@@ -123,15 +123,21 @@ class Forest:
 
     def tree(self, row: int, rival: int, open_units: np.ndarray) -> SplitTree:
         """Return the tree of a row all of whose leaves are closed; open_units: their places among all hinge units."""
+        splits, nodes = self.preorder(row)
+        leaves = [self._leaves[node] for node in nodes]
+        slopes, multipliers, boxes = (np.stack(numbers) for numbers in zip(*leaves, strict=True))
+        own = boxes.astype(np.int32) if boxes.any() else None
+        return SplitTree.of_leaves(rival, splits, slopes, multipliers, open_units, own)
+
+    def preorder(self, row: int) -> tuple[np.ndarray, list[int]]:
+        """Return the splits of a row's tree as `SplitTree` has them, and its leaves' nodes in their order."""
         splits, leaves, stack = [], [], [row]
         while stack:
             node = stack.pop()
             unit, first = self._splits[node]
             splits.append(unit)
             if unit == LEAF:
-                leaves.append(self._leaves[node])
+                leaves.append(node)
             else:
                 stack += [first + 1, first]
-        slopes, multipliers, boxes = (np.stack(numbers) for numbers in zip(*leaves, strict=True))
-        own = boxes.astype(np.int32) if boxes.any() else None
-        return SplitTree.of_leaves(rival, np.array(splits, dtype=np.int32), slopes, multipliers, open_units, own)
+        return np.array(splits, dtype=np.int32), leaves
