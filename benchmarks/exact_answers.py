@@ -26,7 +26,8 @@ from encoders.formats import write_network
 from encoders.formats.torch_export import from_module
 from verifier.answers import Answer
 from verifier.batch import BATCH_SIZE, Batch
-from verifier.bounds.split.search import SplitAnswer, decide_ball
+from verifier.bounds.split.answer import SplitAnswer
+from verifier.bounds.split.search import decide_ball
 from verifier.budget import Budget
 from verifier.commands.job import Job, load_job
 from verifier.commands.request import Request

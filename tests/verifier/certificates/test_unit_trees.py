@@ -35,7 +35,7 @@ def case(seed: int) -> tuple[Network, Certificate]:
     network = hinge_network(seed, (2, 8, 6, 3))
     batch = random_batch(network, 1, seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "UNIT_SPLITS", ((0, 0), (6, None)))
+        patch.setattr(search, "LEVELS", ((0, 0, 0), (20, 6, None)))
         answer = search.decide_ball(
             network, batch.region(CASES[seed]), int(batch.classes[0]), lambda points: False, Budget(), 4000
         )

@@ -19,7 +19,8 @@ from verifier.batch import Batch
 from verifier.bounds.inputs import search as box_search
 from verifier.bounds.inputs.search import BoxSearch, decide_box
 from verifier.bounds.split import search as ball_search
-from verifier.bounds.split.search import BallSearch, SplitAnswer, decide_ball
+from verifier.bounds.split.answer import SplitAnswer
+from verifier.bounds.split.search import BallSearch, decide_ball
 from verifier.budget import Budget, Overrun
 from verifier.certificates.conjunctions import Conjunctions
 from verifier.methods.crown import CrownMethod

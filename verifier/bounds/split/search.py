@@ -12,7 +12,7 @@ gives where ascent does not get there; what stays open then is mostly a tie with
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 from encoders.network import Network
 from encoders.region import BallRegion
 from verifier.bounds.margin_known import margin_known
+from verifier.bounds.split.answer import Effort, SplitAnswer
 from verifier.bounds.split.branching import Gains, divided
 from verifier.bounds.split.descents import Attack, attacked
 from verifier.bounds.split.open_subproblem import Why, sentence
@@ -39,9 +40,9 @@ from verifier.verdict import Telling
 BATCH = 256
 # Steps of ascent: for boxes and whole balls, from which all subproblems start, and for subproblems.
 ROOT_STEPS, SUBPROBLEM_STEPS = 20, 10
-# Splits of a tree for each end of a unit's box, level after level, and the subproblems that may be bounded before the
-# next one: what these trees spare all subproblems is worth more than what is known of these.
-UNIT_SPLITS = ((0, 250), (15, 1500), (63, None))
+# Level after level, the steps of ascent for boxes and the splits of a tree for each end of a unit's box, and how many
+# subproblems may be bounded before the next one: what trees spare all subproblems is worth more than what was found.
+LEVELS = ((0, 0, 0), (ROOT_STEPS, 0, 250), (ROOT_STEPS, 15, 1500), (ROOT_STEPS, 63, None))
 # Boxes are proved again for subproblems so many splits below those where theirs were.
 SUBTREE_SPLITS = 6
 # Networks of fewer hinges keep the boxes of the ball.
@@ -53,37 +54,6 @@ DESCENTS = 5
 # Subproblems with all signs known that may stay open before the search ends: the first one rules a proof out.
 MOST_TIES = 16
 TIME = "time limit"
-
-
-@dataclass(frozen=True, eq=False)
-class SplitAnswer:
-    """certificate: the class wins on the whole ball. falsified: the attack succeeded. Neither: open, for the reason.
-
-    subproblems: how many were bounded; programs: linear programs solved; open_units: at the root; telling: how much the
-    reason says.
-    """
-
-    certificate: Certificate | None
-    falsified: bool
-    reason: str
-    subproblems: int
-    programs: int
-    open_units: int
-    telling: Telling = Telling.LIMIT
-
-    @property
-    def proved(self) -> bool:
-        """Whether the class strictly wins on the whole ball."""
-        return self.certificate is not None
-
-
-@dataclass
-class Effort:
-    """What a search has spent: subproblems bounded, in how many batches, and linear programs."""
-
-    subproblems: int = 0
-    batches: int = 0
-    programs: int = 0
 
 
 def decide_ball(
@@ -113,39 +83,28 @@ class BallSearch:
         most_subproblems: of all runs together.
         """
         search, self._search = self._search, None
-        remaining = None
+        remaining: tuple[Subproblems, Tensor] | SplitAnswer | None = None
         if search is None:
             network, region, winner = self._asked
-            question, effort = split_question(network, region.unscaled, winner), Effort()
-            ball = None
-            for steps in (0, ROOT_STEPS):
-                # Boxes that are worth ascent are made where the plain ones do not suffice.
-                ball = prepare(question, steps, budget, ball)
-                search = _Search(ball, attack, budget, effort)
-                remaining = search.worked_off(search.root(), ROOT_STEPS)
-                if remaining is None:
-                    return search.answer(falsified=True)
-                if not len(remaining[0]):
-                    return search.answer()
-                if budget.exhausted:
-                    return search.answer(f"{budget.why}; the whole ball is open")
-        assert search is not None
+            question = split_question(network, region.unscaled, winner)
+            search = _Search(prepare(question, 0, budget), attack, budget, Effort())
+            remaining = search.begun()
         search.attack, search.budget = attack, budget
-        while True:
-            most = UNIT_SPLITS[self._level][1] if search.takes_trees else None
-            answer = search.run(remaining, most_subproblems if most is None else min(most, most_subproblems))
-            if answer.proved or answer.falsified:
-                return answer
-            if most is None or search.ended or budget.exhausted or search.effort.subproblems >= most_subproblems:
-                self._search = search
-                return answer
+        while not isinstance(remaining, SplitAnswer):
+            if remaining is not None and budget.exhausted:
+                return search.answer(f"{budget.why}; the whole ball is open")
+            most = LEVELS[self._level][2] if not self._level or search.takes_trees else None
+            if most != 0:
+                answer = search.run(remaining, most_subproblems if most is None else min(most, most_subproblems))
+                if answer.proved or answer.falsified:
+                    return answer
+                if most is None or search.ended or budget.exhausted or search.effort.subproblems >= most_subproblems:
+                    self._search = search
+                    return answer
             self._level += 1
-            search = search.again(UNIT_SPLITS[self._level][0])
-            remaining = search.worked_off(search.root(), ROOT_STEPS)
-            if remaining is None:
-                return search.answer(falsified=True)
-            if not len(remaining[0]):
-                return search.answer()
+            search = search.again(*LEVELS[self._level][:2])
+            remaining = search.begun()
+        return remaining
 
 
 class _Search:
@@ -173,21 +132,27 @@ class _Search:
         stages = self.ball.question.stages
         return isinstance(stages, StagedNetwork) and len(stages.hinges) > 1
 
-    def again(self, splits: int) -> _Search:
-        """Return a search that starts anew on boxes with trees of so many splits."""
-        ball = prepare(self.ball.question, ROOT_STEPS, self.budget, None, splits)
+    def again(self, steps: int, splits: int) -> _Search:
+        """Return a search that starts anew on boxes by so many steps, with trees of so many splits."""
+        # What needs no numbers is known.
+        before = None if self.ball.boxes else self.ball
+        ball = prepare(self.ball.question, steps, self.budget, before, splits)
         made = _Search(ball, self.attack, self.budget, self.effort)
         made.floor = max(self.floor, self._least)
         return made
 
-    def root(self) -> Subproblems:
-        """Return the whole ball, once for each rival."""
+    def begun(self) -> tuple[Subproblems, Tensor] | SplitAnswer:
+        """Return what is open of the whole ball, bounded once for each rival; the answer where nothing is."""
         count, units = len(self.ball.rows), len(self.ball.open_units)
         numbers = torch.arange(count)
         slopes = first_slopes(self.ball.lines).expand(count, -1)
         nothing = torch.zeros(count, units)
         boxes, signs = torch.zeros_like(numbers), nothing.to(torch.int8)
-        return Subproblems(torch.full((count,), -torch.inf), numbers, numbers, boxes, signs, slopes, nothing)
+        root = Subproblems(torch.full((count,), -torch.inf), numbers, numbers, boxes, signs, slopes, nothing)
+        remaining = self.worked_off(root, ROOT_STEPS)
+        if remaining is None or not len(remaining[0]):
+            return self.answer(falsified=remaining is None)
+        return remaining
 
     def run(self, remaining: tuple[Subproblems, Tensor] | None, most_subproblems: int) -> SplitAnswer:
         """Split subproblems until none is left, or so many have been bounded in all runs.

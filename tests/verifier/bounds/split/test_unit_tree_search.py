@@ -47,7 +47,7 @@ def test_no_time_leaves_no_trees():
 
 @pytest.mark.parametrize("seed", CASES)
 def test_a_search_that_starts_anew_on_narrower_boxes_counts_on_and_proves(seed, monkeypatch):
-    monkeypatch.setattr(search, "UNIT_SPLITS", ((0, 0), (2, 8), (12, None)))
+    monkeypatch.setattr(search, "LEVELS", ((0, 0, 0), (20, 2, 8), (20, 12, None)))
     network = hinge_network(seed, (2, 8, 6, 3))
     batch = random_batch(network, 1, seed)
     asked = network, batch.region(CASES[seed]), int(batch.classes[0])
@@ -69,7 +69,7 @@ def test_a_search_that_starts_anew_on_narrower_boxes_counts_on_and_proves(seed, 
 
 @pytest.mark.parametrize("seed", seeds(3, 30))
 def test_answers_agree_with_polygons_on_both_sides_of_the_radius(seed, monkeypatch):
-    monkeypatch.setattr(search, "UNIT_SPLITS", ((0, 0), (5, None)))
+    monkeypatch.setattr(search, "LEVELS", ((0, 0, 0), (20, 5, None)))
     network = hinge_network(100 + seed, (2, 8, 6, 3))
     batch = random_batch(network, 1, seed)
     winner = int(batch.classes[0])
