@@ -213,22 +213,30 @@ def check_signs(certificate: Certificate, network: Network, bits: int) -> int:
     return sum(leaves for _, leaves, _ in trees)
 
 
-def _leaf_bound(program: Program, row: dict[int, int], boxes: Boxes, signs: dict[int, int], numbers: Any) -> int | None:
-    """Return the bound of a row under signs; None where nothing lies there."""
+def _leaf_bound(
+    program: Program,
+    row: dict[int, int],
+    boxes: Boxes,
+    signs: dict[int, int],
+    numbers: Any,
+    name: str | None = None,
+) -> int | None:
+    """Return the bound of a row of a node, by default of the output, under signs; None where nothing lies there."""
     if any(signs.get(unit) != sign for unit, sign in boxes.signs.items()):
         raise Refused("a leaf takes boxes that hold under other signs than its own")
     cuts: Cuts = {}
     for unit, sign in signs.items():
-        name, i = program.sources[unit]
-        own = cuts.setdefault(name, {})
-        low, high = own.get(i, (boxes.ends[name][0][i], boxes.ends[name][1][i]))
+        source, i = program.sources[unit]
+        own = cuts.setdefault(source, {})
+        low, high = own.get(i, (boxes.ends[source][0][i], boxes.ends[source][1][i]))
         own[i] = (max(low, 0), high) if sign > 0 else (low, min(high, 0))
         if own[i][0] > own[i][1]:
             return None
     slopes, multipliers = numbers
     if boxes.is_empty:
         return None
-    return program.least(program.names[-1], row, boxes, cuts, slopes, by_node(program, multipliers))
+    of = program.names[-1] if name is None else name
+    return program.least(of, row, boxes, cuts, slopes, by_node(program, multipliers))
 
 
 def by_node(program: Program, multipliers: dict[int, int]) -> dict[str, dict[int, int]]:
@@ -330,6 +338,9 @@ def _prove_boxes(program: Program, certificate: Certificate) -> None:
         given[name] = own, [flat[k * columns : (k + 1) * columns] for k in range(rows)]
     if places.taken != len(places.values) or slopes.taken != len(slopes.values):
         raise Refused("it holds more numbers than its boxes take")
+    trees = certificate.header.get("unit_trees", [])
+    if not isinstance(trees, list) or len(set(trees)) != len(trees):
+        raise Refused("the nodes whose units have trees are no list of names, or one is named twice")
     while (name := program.advance()) is not None:
         low, high = program.boxes.ends[name]
         is_open = [i for i, (a, b) in enumerate(zip(low, high, strict=True)) if a < 0 < b]
@@ -343,8 +354,53 @@ def _prove_boxes(program: Program, certificate: Certificate) -> None:
             program.tighten(
                 name, own, program.boxes, [_steps(row, range(program.units), program.bits) for row in numbers], None
             )
+        if name in trees:
+            _grown_boxes(program, certificate, name, f"unit_trees.{trees.index(name)}.")
         if program.boxes.is_empty:
             raise Refused("bounds of the same units contradict each other: please report this with the network")
+
+
+def _grown_boxes(program: Program, certificate: Certificate, name: str, prefix: str) -> None:
+    """Meet the box of a node with the ends that trees of units prove: each the least bound over its leaves."""
+    arrays = {key.removeprefix(prefix): each for key, each in certificate.arrays.items() if key.startswith(prefix)}
+    places, ends, units, splits = (
+        _whole_numbers(arrays[key], f"{key} of trees") for key in ("places", "ends", "columns", "splits")
+    )
+    _check_places(units, program.units, f"columns of trees of {name!r:.60}")
+    low, high = (end[:] for end in program.boxes.ends[name])
+    if (
+        len(ends) != len(places)
+        or any(end not in (-1, 1) for end in ends)
+        or any(not 0 <= i < len(low) for i in places)
+    ):
+        raise Refused(f"trees of {name!r:.60}: an end is neither -1 nor 1, or a unit does not exist")
+    sets, first, start = _Sets(arrays, len(units), program.bits), 0, 0
+    for place, end in zip(places, ends, strict=True):
+        stop, waiting = start, 1
+        while waiting and stop < len(splits):
+            waiting += -1 if splits[stop] == LEAF else 1
+            stop += 1
+        least = None
+        for signs in leaf_signs(splits[start:stop], program.units):
+            if first == sets.count:
+                raise Refused(f"trees of {name!r:.60} have more leaves than numbers")
+            slopes, multipliers = sets.of(first, units, {})
+            bound = _leaf_bound(
+                program, {place: end << program.bits}, program.boxes, signs, (slopes, multipliers), name
+            )
+            least = bound if least is None or (bound is not None and bound < least) else least
+            first += 1
+        start = stop
+        if least is not None:
+            found = least >> program.bits
+            low[place], high[place] = (max(low[place], found), high[place]) if end > 0 else (
+                low[place], min(high[place], -found)
+            )  # fmt: skip
+    if first != sets.count or start != len(splits):
+        raise Refused(f"trees of {name!r:.60} do not take all of their numbers")
+    program.boxes.is_empty |= any(a > b for a, b in zip(low, high, strict=True))
+    program.boxes.ends[name] = low, high
+    program.boxes.lines.clear()
 
 
 def _steps(row: Sequence[float], units: Sequence[int], bits: int) -> dict[int, int]:

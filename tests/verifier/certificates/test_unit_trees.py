@@ -16,6 +16,7 @@ from tests.networks.chains import chain, hinge_network
 from tests.networks.hinge_graphs import hinge_networks
 from tests.networks.random_boxes import box_of, points_of
 from tests.oracles.certified_claims import CASES, PAST, is_true, passes
+from tests.oracles.exact_checker import holds_exactly
 from tests.oracles.node_values import exact_values
 from tests.seeds import seeds
 from verifier.bounds.split import search
@@ -174,6 +175,7 @@ def test_certificates_with_trees_of_units_pass_are_true_and_come_back_from_files
     kept = write_certificate(short, tmp_path, 3)
     again = read_certificate(tmp_path.parent / kept.file, kept.sha256, 3)
     again.check(network)
+    assert holds_exactly(again, network)
     for made, read in zip(short.unit_trees, again.unit_trees, strict=True):
         for field in ("name", "places", "ends", "columns", "splits", "slopes", "multipliers"):
             assert np.array_equal(getattr(made, field), getattr(read, field)), field

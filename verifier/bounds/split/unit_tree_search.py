@@ -130,9 +130,10 @@ class GrownTrees:
         own_powers = powers[self.tree[leaves].numpy() % n]
         exact = np.ldexp(self.multipliers[leaves].numpy().astype(np.float64), own_powers)
         slopes = torch.where(self.signs[leaves] != 0, 0.0, self.slopes[leaves])
+        kept = short_multipliers(exact, BITS)
         which = np.array(trees)
         return UnitTrees(
             name, places[which % n].astype(np.int32), np.where(which < n, 1, -1).astype(np.int8),
             columns.astype(np.int32), np.concatenate(splits).astype(np.int32),
-            np.round(slopes.numpy().astype(np.float64) * STEPS) / STEPS, short_multipliers(exact, BITS),
+            np.round(slopes.numpy().astype(np.float64) * STEPS) / STEPS, np.where(np.isfinite(kept), kept, 0.0),
         )  # fmt: skip
