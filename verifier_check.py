@@ -20,10 +20,21 @@ import re
 import sys
 import zipfile
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from verifier_check_bounds import Boxes, Cuts, Ends, Group, Part, Program, Search
+from verifier_check_bounds import (
+    Boxes,
+    Cuts,
+    Ends,
+    Group,
+    Part,
+    Program,
+    Search,
+    class_groups,
+    read_property,
+)  # fmt: skip
 from verifier_check_network import (
     INPUT,
     MALFORMED,
@@ -494,61 +505,75 @@ def _second_halves(tree: list[int]) -> list[int]:
     return second
 
 
-def class_groups(network: Network, winner: int) -> list[Group]:
-    """Return one row for each rival: that the winner is not above it."""
-    shape = network.shapes[network.nodes[-1].name]
-    if len(shape) != 1 or not 0 <= winner < shape[0]:
-        raise Refused(f"class {winner} is none of an output of shape {shape}")
-    return [[({winner: 1, rival: -1}, 0)] for rival in range(shape[0]) if rival != winner]
-
-
-def property_groups(content: bytes, network: Network) -> list[Group]:
-    """Return the rows of the polyhedra of a property: {"unsafe": [{"coefficients": [[...]], "offsets": [...]}]}."""
-    outputs, groups = math.prod(network.shapes[network.nodes[-1].name]), list[Group]()
-    for polyhedron in json.loads(content)["unsafe"]:
-        group: Group = []
-        for row, offset in zip(polyhedron["coefficients"], polyhedron["offsets"], strict=True):
-            numbers, _ = whole([float(value) for value in (*row, offset)])
-            if len(row) != outputs:
-                raise Refused(f"the property is about {len(row)} outputs, the network has {outputs}")
-            group.append(({j: c for j, c in enumerate(numbers[:-1]) if c}, numbers[-1]))
-        groups.append(group)
-    return groups
-
-
 # --------------------------------------------------------------------------------------------------- one answer, a run
 
 
 def check_certificate(content: bytes, network: Network, asked: bytes | None = None) -> tuple[str, int]:
     """Return (what is proved, by how many leaves); Refused or Undecided says why it is not.
 
-    asked: the property that it is about, where that is not a class.
+    asked: the property that it is about, where that is not a class, as VNN-LIB text or JSON.
     """
     certificate = Certificate(content)
     networks = [each for each in (network, scores(network)) if each.digest == certificate.digest]
     if not networks:
         raise Refused(f"it is about network {certificate.digest!r:.70}, not {network.digest}")
-    if asked is not None and "inputs.sides" not in certificate.arrays:
-        raise Undecided("trees of signs about a property are of the network of its margins: name that, and no property")
-    for number, bits in enumerate(BITS):
-        try:
-            if "inputs.sides" in certificate.arrays:
-                groups = (
-                    class_groups(networks[0], certificate.winner) if asked is None else property_groups(asked, network)
-                )
-                leaves = check_inputs(certificate, networks[0], bits, groups)
-            else:
-                leaves = check_signs(certificate, networks[0], bits)
-            break
-        except Refused:
-            if number == len(BITS) - 1:
-                raise
-        except MALFORMED as error:
-            raise Refused(f"it is no certificate: {type(error).__name__} {error}"[:300]) from None
+    try:
+        box, groups = (None, []) if asked is None else read_property(asked)
+        _check_question(certificate, network, networks[0], box, groups)
+        leaves = _leaves(certificate, networks[0], None if asked is None else groups)
+    except MALFORMED as error:
+        raise Refused(f"it is no certificate, or no property: {type(error).__name__} {error}"[:300]) from None
     has_domain = certificate.header["domain"] is not None or "domain.lower" in certificate.arrays
     what = f"class {certificate.winner} wins" if asked is None else "the property holds"
     where = ", in its domain" if has_domain else ""
     return f"{what} within {certificate.radius!r} of the centre in every input{where}", leaves
+
+
+def _check_question(
+    certificate: Certificate, network: Network, proved: Network, box: dict[int, list[Any]] | None, groups: list[Group]
+) -> None:
+    """Refuse a property that the certificate, which is about the network `proved`, does not answer of a network."""
+    outputs = math.prod(network.shapes[network.nodes[-1].name])
+    rows = [row for group in groups for row in group]
+    if any(not 0 <= j < outputs for row, _ in rows for j in row):
+        raise Refused(f"the property is about an output beyond the {outputs} of the network")
+    differences = all(offset == 0 and len(row) == 2 and sum(row.values()) == 0 for row, offset in rows)
+    if groups and proved is not network and (outputs < 2 or not differences):
+        raise Refused("it is about scores in the order of the outputs, the property about more than their order")
+    if "inputs.sides" not in certificate.arrays:
+        for group in groups:
+            # The winner is above the rival: so no row asks whether it is not.
+            answered = [
+                r
+                for r, d in group
+                if d <= 0 and len(r) == 2 and sum(r.values()) == 0 and r.get(certificate.winner, 0) > 0
+            ]
+            if not answered:
+                raise Undecided(
+                    "a tree of signs about such a property is of the network of its margins: name that alone"
+                )
+    limits = certificate.domain() or ([-math.inf] * len(certificate.centre), [math.inf] * len(certificate.centre))
+    for i, (least, greatest) in (box or {}).items():
+        centre, radius = Fraction(certificate.centre[i]), Fraction(certificate.radius)
+        inside = limits[0][i] <= least and greatest <= limits[1][i]
+        if not (inside and centre - radius <= least and greatest <= centre + radius):
+            raise Refused(f"it does not cover input {i} of the property, [{float(least)!r}, {float(greatest)!r}]")
+    if box is not None and sorted(box) != list(range(len(certificate.centre))):
+        raise Refused("the property does not bound each input of the certificate")
+
+
+def _leaves(certificate: Certificate, network: Network, groups: list[Group] | None) -> int:
+    """Return how many leaves hold; groups: what is unsafe, None for other classes."""
+    for bits in BITS:
+        try:
+            if "inputs.sides" not in certificate.arrays:
+                return check_signs(certificate, network, bits)
+            asked = class_groups(network, certificate.winner) if groups is None else groups
+            return check_inputs(certificate, network, bits, asked)
+        except Refused:
+            if bits == BITS[-1]:
+                raise
+    raise AssertionError
 
 
 def run_files(run: Path) -> Iterator[tuple[str, Path, dict[str, Any]]]:
@@ -582,7 +607,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="verifier_check.py", description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("network", type=Path, help="the network's native file")
     parser.add_argument("places", type=Path, nargs="+", help="certificates (.npz), or folders of runs")
-    parser.add_argument("--property", type=Path, metavar="FILE", help="what certificates by inputs are about (JSON)")
+    parser.add_argument("--property", type=Path, metavar="FILE", help="what they are about (.vnnlib, or JSON)")
     parser.add_argument("--sample", type=int, metavar="K", help="check so many of all, drawn at random (seed 0)")
     options = parser.parse_args(arguments)
     try:

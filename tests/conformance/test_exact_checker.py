@@ -127,6 +127,56 @@ def test_a_property_of_several_rows_holds_or_not() -> None:
         verifier_check.check_certificate(content, own, word(0.4))
 
 
+BOX = "".join(
+    f"(declare-const X_{i} Real)(assert (>= X_{i} {a}))(assert (<= X_{i} {b}))"
+    for i, a, b in ((0, "-0.7", "0.7"), (1, "0.3", "1.7"))
+)
+
+
+def test_vnn_lib_text_is_answered_by_what_covers_its_box_and_its_rows_alone() -> None:
+    """Written numbers are decimals: .7 is above the float .7, so that a ball of that radius does not cover it."""
+    weight = torch.tensor([[1.0, 1.0], [-1.0, 1.0]], dtype=torch.float64)
+    network = chain((2,), Affine(weight), Relu(), Affine(torch.eye(2, dtype=torch.float64)), dtype=torch.float64)
+    own = plain(network)
+    region = BallRegion(torch.tensor([[0.0, 1.0]], dtype=torch.float64), torch.full((1,), 0.71, dtype=torch.float64))
+    both = Halfspaces(torch.eye(2, dtype=torch.float64), torch.full((2,), 0.2, dtype=torch.float64))
+    certificate = certificate_by_inputs(network, Conjunctions.of_polyhedra(network, (both,)), region, 0, Budget(), 200)
+    assert isinstance(certificate, Certificate)
+    content = content_of(certificate)
+    for rows in ("(assert (<= Y_0 0.2))(assert (< Y_1 0.2)) ; both", "(assert (or (and (>= 2e-1 Y_0) (<= Y_1 0.1))))"):
+        assert "property" in verifier_check.check_certificate(content, own, f"{BOX}{rows}".encode())[0]
+    for text, words in (
+        (BOX + "(assert (<= Y_0 0.5))(assert (<= Y_1 0.5))", "not refuted"),
+        (BOX.replace("-0.7", "-0.72") + "(assert (<= Y_0 0.2))(assert (<= Y_1 0.2))", "does not cover input 0"),
+        (BOX[BOX.index("(declare-const X_1"):] + "(assert (<= Y_0 0.2))(assert (<= Y_1 0.2))", "bound each input"),
+        (BOX + "(assert (<= Y_0 0.2))(assert (<= Y_2 0.2))", "beyond the 2"),
+        (BOX + "(assert (<= Y_0 0.2)", "no property"),
+    ):  # fmt: skip
+        with pytest.raises(Refused, match=words):
+            verifier_check.check_certificate(content, own, text.encode())
+    for text in (BOX + "(assert (<= (+ Y_0 Y_1) 0.2))", BOX + "(assert (or (<= Y_0 0.2) (<= X_0 0.1)))"):
+        with pytest.raises(Undecided, match="VNN-LIB"):
+            verifier_check.check_certificate(content, own, text.encode())
+
+
+def test_a_class_answers_comparisons_with_it_of_outputs_behind_a_sigmoid_and_no_other_rows() -> None:
+    """Scores in front of a last sigmoid are in the order of the outputs; about their values they say nothing."""
+    eye = Affine(torch.eye(2, dtype=torch.float64))
+    network = chain((2,), eye, Relu(), eye, Sigmoid(), dtype=torch.float64)
+    region = BallRegion(torch.tensor([[2.0, 0.5]], dtype=torch.float64), torch.full((1,), 0.5, dtype=torch.float64))
+    box = "(assert (>= X_0 1.75))(assert (<= X_0 2))(assert (>= X_1 0.25))(assert (<= X_1 1))"
+    for make in MAKERS.values():
+        certificate = make(class_scores(network).network, region, 0)
+        assert certificate is not None
+        content, own = content_of(certificate), plain(network)
+        assert verifier_check.check_certificate(content, own, f"{box}(assert (<= Y_0 Y_1))".encode())[0]
+        # The score is at least 1.5, the output at most 1.
+        with pytest.raises(Refused, match="more than their order"):
+            verifier_check.check_certificate(content, own, f"{box}(assert (<= Y_0 1.4))".encode())
+    with pytest.raises((Refused, Undecided)):
+        verifier_check.check_certificate(content, own, f"{box}(assert (<= Y_1 Y_0))".encode())
+
+
 def test_other_networks_schemas_and_broken_files_are_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
