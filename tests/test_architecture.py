@@ -16,9 +16,9 @@ from tests.shares import EVERY
 # Listed bottom first: an entry imports only entries above it (and itself).
 VERIFIER_ORDER = [
     "options", "fields", "npz", "verdict", "budget", "threads", "output", "zoo", "agreement", "data", "subject",
-    "joint_subject", "surroundings", "batch", "properties", "metrics", "certificates", "answers", "runs", "summaries",
-    "solvers", "bounds", "attacks", "witnesses", "restriction", "methods", "training", "pages", "commands", "arguments",
-    "reports", "cli",
+    "joint_subject", "surroundings", "batch", "properties", "metrics", "votes", "certificates", "answers", "runs",
+    "summaries", "solvers", "bounds", "attacks", "witnesses", "restriction", "methods", "training", "pages", "commands",
+    "arguments", "reports", "cli",
 ]  # fmt: skip
 # The command that makes the shipped models trains and is no part of the package's layers.
 OUTSIDE_LAYERS = {"verifier/zoo/build.py", "verifier/__init__.py", "verifier/__main__.py"}

@@ -1,0 +1,82 @@
+"""Votes of draws of a randomised network, and what breaks one.
+
+The *vote* at a point is the class that most draws give it: with p_k the probability of class k over draws, the class of
+the greatest p_k. No number of draws shows p, so a vote is broken, kept or open at a confidence, by the test of Hung and
+Fithian 2019 (as Cohen, Rosenfeld, Kolter 2019 predict): some draws choose the strongest rival k of the class c; among
+other draws that give c or k, k comes up in a binomial number of trials of probability p_k / (p_c + p_k). The vote
+
+    is broken    where the Clopper-Pearson interval of that probability lies above 1/2: p_k > p_c
+    is kept      where it lies below 1/2: p_c > p_k, against this rival
+    is open      elsewhere.
+
+Each is wrong with a probability of at most 1 - confidence, at one point and for draws that are independent of the
+point: not those on which an attack found it. A broken vote is no proof in the sense of the other commands.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from encoders.network import Network
+from verifier.metrics import clopper_pearson
+
+# What the vote at a point is said to be.
+BROKEN, OPEN, KEPT = -1, 0, 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Votes:
+    """What draws said at points. choosing, deciding: how many of some draws and of others gave each class.
+
+    Both `(batch, classes)`. A draw whose outputs are not finite gives none.
+    """
+
+    choosing: Tensor
+    deciding: Tensor
+
+    @property
+    def winners(self) -> Tensor:
+        """The class `(batch,)` that most draws gave, the first of equal ones."""
+        return (self.choosing + self.deciding).argmax(dim=1)
+
+    def share(self, classes: Tensor) -> float:
+        """Return the mean share of single draws that gave classes `(batch,)`."""
+        counts = self.choosing + self.deciding
+        draws = max(1, int(counts.sum(dim=1).max()))
+        return float(counts.gather(1, classes[:, None]).double().mean()) / draws
+
+    def outcomes(self, classes: Tensor, confidence: float = 0.95) -> Tensor:
+        """Return BROKEN, OPEN or KEPT `(batch,)` of the votes for classes `(batch,)`."""
+        others = self.choosing.scatter(1, classes[:, None], -1)
+        rivals = others.argmax(dim=1)
+        found = torch.full_like(classes, OPEN)
+        for row, (own, rival) in enumerate(zip(classes.tolist(), rivals.tolist(), strict=True)):
+            mine, theirs = (int(self.deciding[row, k]) for k in (own, rival))
+            if mine + theirs:
+                lower, upper = clopper_pearson(theirs, mine + theirs, confidence)
+                found[row] = BROKEN if lower > 0.5 else KEPT if upper < 0.5 else OPEN
+        return found
+
+
+def votes_at(network: Network, points: Tensor, draws: int, seed: int) -> Votes:
+    """Return the votes of so many draws at points `(batch, *input_shape)`; a quarter of them choose the rivals.
+
+    The draws are those of the seed, the same for all points. Raises ValueError unless the network is randomised and
+    draws is at least 4.
+    """
+    if not network.randomised:
+        raise ValueError(f"{network.source} has no random op, so that all its draws are alike: ask about the network")
+    if draws < 4:
+        raise ValueError(f"a vote takes at least 4 draws, got {draws}")
+    generator = torch.Generator().manual_seed(seed)
+    classes = network.output_shape[0]
+    counts = [torch.zeros(len(points), classes, dtype=torch.int64) for _ in range(2)]
+    with torch.no_grad():
+        for number in range(draws):
+            outputs = network.draw(generator).evaluate(points)
+            rows = outputs.isfinite().all(dim=1).nonzero().squeeze(1)
+            counts[number >= draws // 4][rows, outputs[rows].argmax(dim=1)] += 1
+    return Votes(*counts)
