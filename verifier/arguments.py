@@ -73,6 +73,7 @@ def _add_attack(groups: Groups) -> None:
     add("--target", type=target, metavar="T", help="a class, second or least-likely: count only that class as success")
     words = "search this model instead, and let MODEL only judge what is found (transfer)"
     add("--surrogate", metavar="SURROGATE", help=words)
+    add("--vote", type=int, metavar="N", help="of a randomised network, also take the votes of N draws")
     for flag, words in SETTINGS.items():
         reads = {"pseudogradients": str, "steps": int, "restarts": int, "draws": int, "queries": int}.get(flag, number)
         metavar = "WHICH" if reads is str else "N" if reads is int else "R"

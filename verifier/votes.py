@@ -64,19 +64,23 @@ class Votes:
 def votes_at(network: Network, points: Tensor, draws: int, seed: int) -> Votes:
     """Return the votes of so many draws at points `(batch, *input_shape)`; a quarter of them choose the rivals.
 
-    The draws are those of the seed, the same for all points. Raises ValueError unless the network is randomised and
-    draws is at least 4.
+    The draws are those of the seed, the same for all points. Raises ValueError as `check_vote` does.
     """
-    if not network.randomised:
-        raise ValueError(f"{network.source} has no random op, so that all its draws are alike: ask about the network")
-    if draws < 4:
-        raise ValueError(f"a vote takes at least 4 draws, got {draws}")
+    check_vote(network, draws)
     generator = torch.Generator().manual_seed(seed)
     classes = network.output_shape[0]
     counts = [torch.zeros(len(points), classes, dtype=torch.int64) for _ in range(2)]
     with torch.no_grad():
         for number in range(draws):
-            outputs = network.draw(generator).evaluate(points)
+            outputs = network.draw(generator).scores(points)
             rows = outputs.isfinite().all(dim=1).nonzero().squeeze(1)
             counts[number >= draws // 4][rows, outputs[rows].argmax(dim=1)] += 1
     return Votes(*counts)
+
+
+def check_vote(network: Network, draws: int) -> None:
+    """Raise ValueError unless the network is randomised and draws is at least 4."""
+    if not network.randomised:
+        raise ValueError(f"{network.source} has no random op, so that all its draws are alike: ask for no vote")
+    if draws < 4:
+        raise ValueError(f"a vote takes at least 4 draws, got {draws}")

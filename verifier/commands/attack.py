@@ -24,6 +24,7 @@ from verifier.batch import BATCH_SIZE, Batch
 from verifier.budget import Budget
 from verifier.commands.adversarial_example import AdversarialExample, Exhibit, confidences, write_examples
 from verifier.commands.attack_request import AttackRequest, check_gradient, check_target, choose_targets
+from verifier.commands.attack_votes import VoteCounts, checked_vote, count_votes
 from verifier.commands.job import DataJob, load_job
 from verifier.commands.loop import run_order
 from verifier.commands.request import Data, Model, Options, Request
@@ -63,12 +64,14 @@ class AttackResult(AttackCounts, VerbResult):
     adversarial: Path | None
     examples: dict[int, AdversarialExample]
     gallery: tuple[Exhibit, ...]
+    votes: VoteCounts | None = None
 
     def to_json(self) -> dict[str, Any]:
         counts = {field.name: getattr(self, field.name) for field in dataclasses.fields(AttackCounts)}
         adversarial = None if self.adversarial is None else str(self.adversarial)
         more = {"robust_accuracy": self.robust / self.inputs, "adversarial": adversarial}
-        return {**super().to_json(), **self.request.to_json(), **counts, **more}
+        votes = {} if self.votes is None else {"votes": dataclasses.asdict(self.votes)}
+        return {**super().to_json(), **self.request.to_json(), **counts, **more, **votes}
 
 
 def attack(
@@ -80,6 +83,7 @@ def attack(
     target: int | str | None = None,
     settings: Mapping[str, Any] | None = None,
     surrogate: Model | None = None,
+    vote: int | None = None,
     **options: Unpack[Options],
 ) -> AttackResult:
     """Return how many inputs withstand an attack within epsilon, and the confirmed counterexamples.
@@ -91,11 +95,12 @@ def attack(
     settings: by name, those of `verifier.attacks.settings` that are not to be the table's.
     surrogate: a model that is searched instead, within epsilon; its points are only judged by the model, which is asked
     for nothing else (transfer). mean and std are put in front of it, too.
+    vote: of a randomised network, whose mean is attacked, also take the votes of so many draws (see `VoteCounts`).
 
     Finds, and never proves. An attack that minimises the distance looks for the nearest counterexample in the whole
     domain, the others in the ball of radius epsilon. Raises ValueError with what is wrong before any work starts.
     """
-    asked = {"target": target, "settings": settings, "surrogate": surrogate}
+    asked = {"target": target, "settings": settings, "surrogate": surrogate, "vote": vote}
     return run_order(Order("attack", _attacking, (model, data, name, epsilon), {**asked, **options}))
 
 
@@ -108,6 +113,7 @@ def _attacking(
     target: int | str | None,
     settings: Mapping[str, Any] | None,
     surrogate: Model | None,
+    vote: int | None,
     **options: Unpack[Options],
 ) -> _Attacking:
     """Return the task of what `attack` was asked."""
@@ -123,7 +129,7 @@ def _attacking(
     check_target(request, job)
     if surrogate is not None:
         request = request.on_surrogate(searched, job.subject)
-    return _Attacking(job, question, request)
+    return _Attacking(job, question, request, checked_vote(job.network, vote))
 
 
 def _loaded_surrogate(surrogate: Model, question: Request, job: DataJob) -> Subject:
@@ -140,6 +146,7 @@ class _Attacking:
     job: DataJob
     options: Request
     request: AttackRequest
+    vote: int | None = None
     asks_witnesses: ClassVar[bool] = True
     ends_early: ClassVar[bool] = False
     limits_each: ClassVar[int] = 1
@@ -254,7 +261,13 @@ class _Attacking:
             adversarial=path,
             examples=examples,
             gallery=self._gallery(list(examples.values())),
+            votes=self._votes(records, known.witnesses),
         )
+
+    def _votes(self, records: Sequence[AttackRecord], witnesses: Witnesses) -> VoteCounts | None:
+        if self.vote is None:
+            return None
+        return count_votes(self.job, self.vote, records, witnesses, self.request.epsilon, self.norm)
 
     def _example(self, record: AttackRecord, witnesses: Witnesses) -> AdversarialExample:
         index = record.index

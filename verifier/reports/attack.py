@@ -7,6 +7,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from verifier.commands.attack import AttackResult
+from verifier.commands.attack_votes import VoteCounts
 from verifier.reports.csv_file import write_csv
 from verifier.reports.exhibits import as_picture, exhibit_grid
 
@@ -14,6 +15,8 @@ from verifier.reports.exhibits import as_picture, exhibit_grid
 def shown(result: AttackResult) -> Iterator[RenderableType]:
     """Yield what a terminal shows."""
     yield table(result)
+    if result.votes is not None:
+        yield votes_in_words(result.votes)
 
 
 def write(result: AttackResult, folder: Path) -> list[Path]:
@@ -35,6 +38,14 @@ def write(result: AttackResult, folder: Path) -> list[Path]:
     rows = [(x.index, x.label, x.prediction, x.distance, e.confidence_before, e.confidence_after) for e, x in shown]
     examples.append(write_csv(path.with_suffix(".csv"), names, rows))
     return [*examples, exhibit_grid(exhibits, f"{result.model}, {request.name}, {request.norm}-norm", path)]
+
+
+def votes_in_words(votes: VoteCounts) -> str:
+    """Return in a line what the votes say at the counterexamples, and at the inputs where none was found."""
+    return (
+        f"votes of {votes.draws} draws behind counterexamples of the mean, else at the inputs: {votes.kept} kept, "
+        f"{votes.broken} broken, {votes.open} open, each at 95 %; a single draw is right {votes.single:.1%} of the time"
+    )
 
 
 def table(result: AttackResult) -> Table:

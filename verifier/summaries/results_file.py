@@ -1,7 +1,7 @@
 """results.json against the records: every number that a reader would quote is computed again.
 
 Not computed again: seconds of the whole run, paths, warnings, the name of the model (its digest is), how data and
-outputs were read (their digests are compared), the reasons of methods that were left out, and the share of draws.
+outputs were read (their digests are compared), the reasons of methods that were left out, the share of draws, votes.
 """
 
 from __future__ import annotations
