@@ -34,7 +34,7 @@ from verifier.training.request import REGIMES, TrainOptions, TrainRequest
 from verifier.training.scalars import Scalars
 from verifier.training.start import draw_narrow_weights, load_weights
 from verifier.training.trainer import Regime, Trainer
-from verifier.training.validation import JUDGE, Score, split
+from verifier.training.validation import JUDGE, Score, bounded_backwards, split
 from verifier.training.winners import with_winners
 
 
@@ -144,7 +144,7 @@ def _prepared(
     )
     if examples is not None and len(trained[0]) == len(kept):
         raise ValueError("--examples: all of them belong to inputs that are held out or beyond --limit; give more")
-    return Trainer(module, regime, optimiser, trained, plan, _score(job, *judged))
+    return Trainer(module, regime, optimiser, trained, plan, _score(job, module, *judged))
 
 
 def _with_examples(inputs: Tensor, labels: Tensor, part: Tensor, examples: Examples) -> tuple[Tensor, Tensor]:
@@ -158,11 +158,11 @@ def _with_examples(inputs: Tensor, labels: Tensor, part: Tensor, examples: Examp
     return torch.cat([inputs[part], points]), labels[rows]
 
 
-def _score(job: Job, inputs: Tensor, labels: Tensor) -> Score:
+def _score(job: Job, module: nn.Module, inputs: Tensor, labels: Tensor) -> Score:
     """Return what judges an epoch: what the regime trains for."""
     if not job.recipe.judged:
-        boxes = job.request.certified_epsilon
-        return Score(inputs, labels, boxes, job.domain)
+        backward = job.recipe.backward and bounded_backwards(module, inputs[:2], labels[:2])
+        return Score(inputs, labels, job.request.certified_epsilon, job.domain, backward=backward)
     radius = job.request.certified_epsilon or job.request.attack_epsilon
     return Score(inputs, labels, 0.0, job.domain, dataclasses.replace(job.adversary(radius), attack=JUDGE))
 

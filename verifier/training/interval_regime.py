@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from verifier.training.adversaries import Adversary, Domain
 from verifier.training.backward_bounds import backward_scores
-from verifier.training.intervals import Boxes, worst_scores
+from verifier.training.intervals import Boxes, around, worst_scores
 from verifier.training.regimes import Described, Loss
 
 # What ratios of widths, means and variances are to reach (Shi et al. 2021).
@@ -104,7 +104,7 @@ class SmallBoxes(Described):
         size = self.ramp.at(progress)
         middle = self.adversary(module, x, y, size * (1 - self.share))
         boxes = around(x, middle, size * self.share * self.adversary.radius, self.adversary.domain)
-        yield self.loss(worst_scores(module, boxes, y)[1], y)
+        yield self.loss(worst_scores(module, _asked(boxes, module, 1.0), y)[1], y)
 
 
 @dataclass(frozen=True, repr=False)
@@ -123,14 +123,6 @@ class Expressive(Described):
         # Batch statistics are those of the attacked points, which the network is run on.
         boxes, worst = worst_scores(module, around(points, x, size * self.adversary.radius, self.adversary.domain), y)
         yield _mixed(self.loss, boxes.clean, worst, y, self.alpha)
-
-
-def around(clean: Tensor, middle: Tensor, radius: float, domain: Domain) -> Boxes:
-    """Return boxes around points `(batch, *shape)`, cut to the domain, with the inputs to run beside them."""
-    lower, upper = middle - radius, middle + radius
-    if domain is not None:
-        lower, upper = lower.clamp(min=domain[0]), upper.clamp(max=domain[1])
-    return Boxes(clean, lower, upper)
 
 
 def _asked(boxes: Boxes, module: nn.Module, share: float) -> Boxes:

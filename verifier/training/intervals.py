@@ -47,6 +47,14 @@ class Boxes:
         return [before for layer, before in self.tape if isinstance(layer, nn.ReLU)]
 
 
+def around(clean: Tensor, middle: Tensor, radius: float, domain: tuple[float, float] | None) -> Boxes:
+    """Return boxes around points `(batch, *shape)`, cut to the domain, with the inputs to run beside them."""
+    lower, upper = middle - radius, middle + radius
+    if domain is not None:
+        lower, upper = lower.clamp(min=domain[0]), upper.clamp(max=domain[1])
+    return Boxes(clean, lower, upper)
+
+
 def propagate(module: nn.Module, boxes: Boxes) -> Boxes:
     """Return the boxes behind a module; TypeError names a layer that intervals do not support in training."""
     rule = INTERVALS.get(type(module))
