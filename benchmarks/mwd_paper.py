@@ -9,14 +9,15 @@ figure2    lower (intervals) and upper (all attacks) bounds of MWD's accuracy be
 figure3    the same beside ReLU networks trained with FGSM, I-FGSM and PGD examples (--regime mixed or two-step)
 gradients  training with pseudogradients against true gradients, two architectures
 
-Every option scales: `--runs 1 --epochs 1 --inputs 100` is a minute. Networks are trained once into --cache (about
+Every option scales: `--runs 1 --epochs 1 --inputs 100` is a minute, `--runs 5` the paper's. Means and, of several
+runs, deviations. Networks are trained once into --cache (about
 7 MB each) by `verifier.train` and reused; results go to --out as CSV and PNG. PGD takes sign steps; the paper's
 AdaDelta variant, with the box on both sides, stands beside it as pgd-adadelta.
 """
 
 import argparse
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -35,6 +36,8 @@ from verifier.data import load_data
 
 matplotlib.use("Agg")
 
+Curves = dict[str, list[float]]
+PLAIN = ("relu", "sigmoid")
 EPSILONS = [round(0.05 * i, 2) for i in range(11)]
 BATCH = 250
 
@@ -104,13 +107,13 @@ class Experiment:
         for row in [header, *rows]:
             print("  ".join(f"{value:.4f}" if isinstance(value, float) else str(value) for value in row), flush=True)
 
-    def plot(self, name: str, curves: dict[str, list[float]], title: str) -> None:
-        """Write the figure of accuracies against EPSILONS."""
+    def plot(self, name: str, curves: dict[str, list[float]], deviations: dict[str, list[float]], title: str) -> None:
+        """Write the figure of accuracies against EPSILONS; deviations of runs are bars."""
         from matplotlib import pyplot
 
         figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
         for label, values in curves.items():
-            axes.plot(EPSILONS, values, marker=".", label=label)
+            axes.errorbar(EPSILONS, values, yerr=deviations.get(label), marker=".", capsize=2, label=label)
         axes.set(xlabel="epsilon (inf-norm)", ylabel="accuracy", ylim=(0, 1), title=title)
         axes.legend(frameon=False, fontsize=8)
         figure.savefig(self.options.out / f"{name}.png", dpi=130)
@@ -140,11 +143,14 @@ def curves_of(experiment: Experiment, network: Network, pseudo: bool, names: Seq
 
 
 def figure1(experiment: Experiment) -> None:
-    curves: dict[str, list[float]] = {}
-    for name in ("relu", "sigmoid", "mwd"):
-        found = curves_of(experiment, experiment.network(name, 0), name == "mwd", ("ifgsm", "pgd"))
-        curves |= {f"{name} {attack}": values for attack, values in found.items()}
-    finish(experiment, "figure1", curves, "accuracy under attack (MWD: pseudogradients)")
+    def curves_in(run: int) -> Curves:
+        curves: Curves = {}
+        for name in ("relu", "sigmoid", "mwd"):
+            found = curves_of(experiment, experiment.network(name, run), name == "mwd", ("ifgsm", "pgd"))
+            curves |= {f"{name} {attack}": values for attack, values in found.items()}
+        return curves
+
+    finish(experiment, "figure1", curves_in, "accuracy under attack (MWD: pseudogradients)")
 
 
 def strongest(experiment: Experiment, network: Network) -> list[float]:
@@ -152,40 +158,49 @@ def strongest(experiment: Experiment, network: Network) -> list[float]:
     return [experiment.accuracy(network, e, ATTACKS["auto"]) for e in EPSILONS]
 
 
+def mwd_bounds(experiment: Experiment, run: int) -> Curves:
+    """Return both bounds of an MWD network's accuracy."""
+    mwd = experiment.network("mwd", run)
+    lower, upper = [experiment.certified(mwd, e) for e in EPSILONS], strongest(experiment, mwd)
+    assert all(low <= high for low, high in zip(lower, upper, strict=True)), "a certificate contradicts an attack"
+    return {"mwd certified": lower, "mwd attacked": upper}
+
+
 def figure2(experiment: Experiment) -> None:
-    mwd = experiment.network("mwd", 0)
-    curves = {
-        "mwd certified": [experiment.certified(mwd, e) for e in EPSILONS],
-        "mwd attacked": strongest(experiment, mwd),
-    }
-    for low, high in zip(*curves.values(), strict=True):
-        assert low <= high, "a certificate contradicts an attack"
-    for name in ("relu", "sigmoid"):
-        curves[f"{name} attacked"] = strongest(experiment, experiment.network(name, 0))
-    finish(experiment, "figure2", curves, "bounds of MWD's accuracy, upper bounds of the others'")
+    def curves_in(run: int) -> Curves:
+        others = {f"{name} attacked": strongest(experiment, experiment.network(name, run)) for name in PLAIN}
+        return mwd_bounds(experiment, run) | others
+
+    finish(experiment, "figure2", curves_in, "bounds of MWD's accuracy, upper bounds of the others'")
 
 
 def figure3(experiment: Experiment) -> None:
-    mwd = experiment.network("mwd", 0)
-    curves = {
-        "mwd certified": [experiment.certified(mwd, e) for e in EPSILONS],
-        "mwd attacked": strongest(experiment, mwd),
-    }
-    for attack in ("fgsm", "ifgsm", "pgd"):
-        network = experiment.network(
-            "relu",
-            0,
-            attack=attack,
-            regime=experiment.options.regime,
-            epochs=experiment.options.adversarial_epochs,
-        )
-        curves[f"relu({attack}) attacked"] = strongest(experiment, network)
-    finish(experiment, "figure3", curves, "MWD beside adversarially trained ReLU networks")
+    options = experiment.options
+
+    def curves_in(run: int) -> Curves:
+        curves = mwd_bounds(experiment, run)
+        for attack in ("fgsm", "ifgsm", "pgd"):
+            how = {"attack": attack, "regime": options.regime, "epochs": options.adversarial_epochs}
+            curves[f"relu({attack}) attacked"] = strongest(experiment, experiment.network("relu", run, **how))
+        return curves
+
+    finish(experiment, "figure3", curves_in, "MWD beside adversarially trained ReLU networks")
 
 
-def finish(experiment: Experiment, name: str, curves: dict[str, list[float]], title: str) -> None:
-    experiment.write(name, ["curve", *map(str, EPSILONS)], [[label, *values] for label, values in curves.items()])
-    experiment.plot(name, curves, title)
+def finish(experiment: Experiment, name: str, curves_in: Callable[[int], Curves], title: str) -> None:
+    """Write means over the runs, and of several runs deviations, as CSV and PNG."""
+    runs = [curves_in(run) for run in range(experiment.options.runs)]
+    means, deviations = Curves(), Curves()
+    rows: list[list[object]] = []
+    for label in runs[0]:
+        values = np.array([run[label] for run in runs])
+        means[label] = values.mean(axis=0).tolist()
+        rows.append([label, *means[label]])
+        if len(runs) > 1:
+            deviations[label] = values.std(axis=0, ddof=1).tolist()
+            rows.append([f"{label} +-", *deviations[label]])
+    experiment.write(name, ["curve", *map(str, EPSILONS)], rows)
+    experiment.plot(name, means, deviations, title)
 
 
 def gradients(experiment: Experiment) -> None:
