@@ -140,9 +140,10 @@ class RunPage:
         reasons = sorted({row.reason for row in self.rows if row.reason})
         place = {name: number for number, name in enumerate(methods)}
         said = {reason: number for number, reason in enumerate(reasons)}
+        epsilon = self.epsilon
         rows = [
             [
-                row.index, row.label, row.prediction, row.at(self.epsilon), _short(row.lower), _short(row.upper),
+                row.index, row.label, row.prediction, row.at(epsilon), _short(row.lower), _short(row.upper),
                 place[row.proved_by], place[row.found_by], -1 if not row.reason else said[row.reason],
             ]
             for row in self.rows

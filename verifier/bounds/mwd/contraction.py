@@ -25,7 +25,7 @@ import numpy as np
 from encoders.kept_loops import interpreted, kept
 from verifier.bounds.mwd.contraction_network import PackedNetwork, pack
 from verifier.bounds.mwd.contraction_node import choose, contract, evaluate
-from verifier.bounds.mwd.contraction_rules import Array
+from verifier.bounds.mwd.contraction_rules import Array, copy_into
 from verifier.bounds.mwd.contraction_threshold import compared_pair
 
 REFUTED, FOUND, STOPPED, UNDECIDED = 0, 1, 2, 3
@@ -157,7 +157,7 @@ def _run(network, pair, shifts, stack, counts, width, limit):  # type: ignore[no
                 counts[0] = at
                 continue
             if evaluate(network, lower, upper, pair, shifts) <= 0.0:
-                stack_lower[at], stack_upper[at], stack_tau[at] = lower, upper, tau
+                put_back(stack, at, lower, upper, tau)
                 counts[2] = TAKEN
                 return FOUND, 0.5 * (lower[:pixels] + upper[:pixels])
         counts[0], is_taken, counts[2] = at, counts[2] == TAKEN_AGAIN, 0
@@ -170,7 +170,7 @@ def _run(network, pair, shifts, stack, counts, width, limit):  # type: ignore[no
         if at + 2 > MAXIMUM_DEPTH or (layer < 0 and narrow):
             short = evaluate(network, lower, upper, pair, shifts)
             if short <= 0.0 and not is_taken:
-                stack_lower[at], stack_upper[at], stack_tau[at] = lower, upper, tau
+                put_back(stack, at, lower, upper, tau)
                 counts[0], counts[2] = at + 1, TAKEN_AGAIN
                 return FOUND, 0.5 * (lower[:pixels] + upper[:pixels])
             counts[3] += 1
@@ -185,6 +185,14 @@ def _run(network, pair, shifts, stack, counts, width, limit):  # type: ignore[no
 
 
 @kept("contraction*.py")
+def put_back(stack, at, lower, upper, tau):  # type: ignore[no-untyped-def]
+    """Write a node to its place on the stack."""
+    copy_into(stack[0][at], lower)
+    copy_into(stack[1][at], upper)
+    copy_into(stack[2][at], tau)
+
+
+@kept("contraction*.py")
 def split(halves, lower, upper, tau, on_tau, place, literal, threshold):  # type: ignore[no-untyped-def]
     """Write the closed halves of a node, which cover it, into arrays; return how many are not empty.
 
@@ -194,7 +202,9 @@ def split(halves, lower, upper, tau, on_tau, place, literal, threshold):  # type
     moved = threshold - math.copysign(DELTA * (1.0 + abs(threshold)), literal)
     for child in range(2):
         ends, taus = (halves[0][count], halves[1][count]), halves[2][count]
-        ends[0][:], ends[1][:], taus[:] = lower, upper, tau
+        copy_into(ends[0], lower)
+        copy_into(ends[1], upper)
+        copy_into(taus, tau)
         if on_tau:
             taus[1 - child] = 0.5 * (tau[0] + tau[1])
         elif (literal > 0) == (child == 0):

@@ -36,6 +36,13 @@ def sum_up(a: float, b: float) -> float:
 
 
 @njit(cache=True)
+def copy_into(target: Array, source: Array) -> None:
+    """Write an array into another of its length; numba takes two seconds to compile `target[:] = source`."""
+    for i in range(source.shape[0]):
+        target[i] = source[i]
+
+
+@njit(cache=True)
 def link_lower(z_far: float, z_near: float, kind: int, bias: float) -> float:
     """Return a lower bound of the output over z in [z_near, z_far]."""
     if kind & LINEAR:
