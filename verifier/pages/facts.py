@@ -68,8 +68,7 @@ def open_inputs(rows: Sequence[InputRow], epsilon: float) -> Table:
     held: dict[str, list[int]] = {}
     for row in rows:
         if row.at(epsilon) == "open":
-            reason = row.reason or ("a solver alone vouches for it" if row.trusted >= epsilon else "no reason is kept")
-            held.setdefault(reason, []).append(row.index)
+            held.setdefault(row.reason or _silent(row, epsilon), []).append(row.index)
     ordered = sorted(held.items(), key=lambda pair: -len(pair[1]))
     shown = [(reason, len(indices), _named(indices)) for reason, indices in ordered[:MOST_REASONS]]
     rest = [index for _, indices in ordered[MOST_REASONS:] for index in indices]
@@ -118,6 +117,13 @@ def strengths(run: RunRecords) -> list[tuple[str, int]]:
     answers = [record.answer for record in run.records if hasattr(record, "answer")]
     counts = Counter(str(answer.bracket.strength) for answer in answers if answer.bracket.lower >= 0)
     return counts.most_common()
+
+
+def _silent(row: InputRow, epsilon: float) -> str:
+    """Return why an input is open of which the run says nothing."""
+    if row.trusted >= epsilon:
+        return "a solver alone vouches for it"
+    return "no reason is kept" if row.lower >= 0 else "no counterexample was found, and nothing was proved"
 
 
 def _named(indices: Sequence[int]) -> str:
