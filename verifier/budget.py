@@ -128,8 +128,12 @@ def guarded(budget: Budget) -> Iterator[None]:
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(alarm, signal.SIG_DFL)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+        finally:
+            # Also where an interruption came in between: an alarm that is left would end the process.
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            signal.signal(alarm, signal.SIG_DFL)
 
 
 def resident_bytes() -> int:

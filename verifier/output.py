@@ -36,12 +36,15 @@ def results_stream(restore: bool = True) -> Iterator[TextIO]:
 
 
 @contextlib.contextmanager
-def diverted_stdout(restore: bool = True) -> Iterator[None]:
-    """Turn descriptor 1 to standard error for a while, and what C's stdio holds with it."""
+def diverted_stdout(restore: bool = True, discard: bool = False) -> Iterator[None]:
+    """Turn descriptor 1 to standard error for a while, or to nowhere, and what C's stdio holds with it."""
     _open_closed_descriptors()
     saved = os.dup(STDOUT)
     _flush(sys.stdout)
-    os.dup2(STDERR, STDOUT)
+    target = os.open(os.devnull, os.O_WRONLY) if discard else STDERR
+    os.dup2(target, STDOUT)
+    if discard:
+        os.close(target)
     try:
         yield
     finally:

@@ -252,7 +252,8 @@ def _library() -> Any:
 def _loaded() -> Any:
     import highspy
 
-    with diverted_stdout():
+    # The first solver of a process prints who made it.
+    with diverted_stdout(discard=True):
         highspy.Highs()
     return highspy
 

@@ -175,3 +175,19 @@ def test_a_budget_that_recovers_ends_nothing(monkeypatch) -> None:
         ended = time.monotonic() + 1.5
         while time.monotonic() < ended:
             pass
+
+
+def test_an_interruption_while_a_guard_ends_leaves_no_alarm(monkeypatch) -> None:
+    real = signal.setitimer
+
+    def interrupted(which, seconds, interval=0.0):
+        real(which, seconds, interval)
+        if seconds == 0.0:
+            monkeypatch.setattr(signal, "setitimer", real)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(signal, "setitimer", interrupted)
+    with pytest.raises(KeyboardInterrupt), guarded(Budget(100.0)):
+        pass
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)

@@ -21,7 +21,7 @@ from verifier.bounds.inputs.search import BoxSearch, decide_box
 from verifier.bounds.split import search as ball_search
 from verifier.bounds.split.answer import SplitAnswer
 from verifier.bounds.split.search import BallSearch, decide_ball
-from verifier.budget import Budget, Overrun
+from verifier.budget import Budget, Overrun, Watch
 from verifier.certificates.conjunctions import Conjunctions
 from verifier.methods.crown import CrownMethod
 from verifier.methods.exact import ExactMethod
@@ -61,6 +61,26 @@ def test_a_ball_decided_bit_by_bit_has_the_tree_of_one_decided_at_once(seed: int
     for ours, theirs in zip(answers[-1].certificate.trees, whole.certificate.trees, strict=True):
         for field in fields(ours):
             assert np.array_equal(getattr(ours, field.name), getattr(theirs, field.name)), field.name
+
+
+def test_a_search_that_filled_the_memory_is_let_go_and_one_out_of_time_is_kept(monkeypatch) -> None:
+    monkeypatch.setattr(ball_search, "BATCH", 2)
+    network, batch = _hard()
+    watch, calls = Watch(), list[int]()
+
+    def filling(points: Tensor) -> bool:
+        calls.append(len(points))
+        if len(calls) == 6:
+            watch.memory = 1
+        return False
+
+    asked = network, batch.region(0.1523), int(batch.classes[0])
+    search = BallSearch(*asked)
+    answer = search.run(_never, Budget(), 9)
+    assert "subproblems" in answer.reason and search.under_way
+    monkeypatch.setattr(ball_search, "attacked", lambda ball, attack, points, *_: attack(points))
+    answer = search.run(filling, Budget(watch=watch), 4000)
+    assert answer.reason.startswith("memory limit") and not search.under_way
 
 
 @pytest.mark.parametrize("before_compiled", [0, 10**9])

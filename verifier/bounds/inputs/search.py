@@ -139,7 +139,11 @@ class BoxSearch:
         from verifier.bounds.inputs.chain import chain_of
         from verifier.bounds.inputs.compiled_search import CompiledSearch, may_compile
 
-        chain = chain_of(self.asked, self.box) if may_compile(self.budget) else None
+        try:
+            chain = chain_of(self.asked, self.box) if may_compile(self.budget) else None
+        except MemoryError:
+            # The boxes go on as they are: they take no matrices of whole layers.
+            chain = None
         if chain is None:
             return None
         self.before = self.bounded, self.thin

@@ -99,7 +99,8 @@ class BallSearch:
                 if answer.proved or answer.falsified:
                     return answer
                 if most is None or search.ended or budget.exhausted or search.effort.subproblems >= most_subproblems:
-                    self._search = search
+                    # What fills the memory goes, so that others may work.
+                    self._search = None if budget.watch.why else search
                     return answer
             self._level += 1
             search = search.again(*LEVELS[self._level][:2])

@@ -107,3 +107,20 @@ def test_outputs_that_do_not_depend_on_the_input_are_decided_at_once(first: floa
     network = chain((2,), Affine(torch.zeros(2, 2), torch.tensor([first, 0.0]))).cast(torch.float64)
     answer, _ = asked_about(Conjunctions.of_class(network, 0))
     assert getattr(answer, word) and answer.boxes == 1
+
+
+def test_a_chain_that_memory_does_not_hold_leaves_the_search_to_its_boxes(monkeypatch) -> None:
+    tried = list[int]()
+
+    def too_large(*_: object) -> None:
+        tried.append(1)
+        raise MemoryError
+
+    monkeypatch.setattr("verifier.bounds.inputs.chain.chain_of", too_large)
+    monkeypatch.setattr("verifier.bounds.inputs.search.BEFORE_COMPILED", 0)
+    network = random_relu_network(3, (2, 8, 6, 3)).cast(torch.float64, torch.device("cpu"))
+    for winner in range(3):
+        margin = least_margin(network, [0.0, 0.0], [1.0, 1.0], winner)
+        answer, _ = asked_about(Conjunctions.of_class(network, winner))
+        assert answer.proved is (margin > 0)
+    assert tried
