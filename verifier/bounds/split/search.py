@@ -42,7 +42,7 @@ BATCH = 256
 ROOT_STEPS, SUBPROBLEM_STEPS = 20, 10
 # Level after level, the steps of ascent for boxes and the splits of a tree for each end of a unit's box, and how many
 # subproblems may be bounded before the next one: what trees spare all subproblems is worth more than what was found.
-LEVELS = ((0, 0, 0), (ROOT_STEPS, 0, 250), (ROOT_STEPS, 15, 1500), (ROOT_STEPS, 63, None))
+LEVELS = ((0, 0, 0), (ROOT_STEPS, 0, 400), (ROOT_STEPS, 15, None))
 # Boxes are proved again for subproblems so many splits below those where theirs were.
 SUBTREE_SPLITS = 6
 # Networks of fewer hinges keep the boxes of the ball.
