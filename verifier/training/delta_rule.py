@@ -5,8 +5,8 @@ With w = mean + deviation z and the gradient g of the loss at w (Hanson 1990; Fr
     mean <- mean - step of the optimiser by g,    deviation <- deviation + beta |g|,    deviation <- zeta deviation.
 
 When the second and third happen is a schedule: `printed` as the paper has it (beta after every batch, zeta twice an
-epoch), which for beta = .05 and zeta = .7 diverges; `published` as the authors' code has it (both twice an epoch only);
-`batch` (both after every batch).
+epoch), under which deviations may grow without end (docs/REPRODUCTION.md); `published` as the authors' code has it
+(both twice an epoch only); `batch` (both after every batch).
 """
 
 from __future__ import annotations
