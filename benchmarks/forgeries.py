@@ -79,10 +79,10 @@ class Base:
         return self.known[key]
 
 
-def bases(folder: Path) -> list[Base]:
-    """Return certificates by signs, long and short, with boxes of subtrees, and by inputs."""
-    found = []
-    for seed, radius in CASES.items():
+def bases(folder: Path, cases: int) -> list[Base]:
+    """Return certificates by signs, long and short, with boxes of subtrees, and by inputs, of so many networks."""
+    found, before = [], (search.SUBTREE_SPLITS, search.SUBTREE_HINGES)
+    for seed, radius in list(CASES.items())[:cases]:
         network = hinge_network(seed, (2, 8, 6, 3))
         batch = random_batch(network, 1, seed)
         region, winner = batch.region(radius), int(batch.classes[0])
@@ -90,6 +90,7 @@ def bases(folder: Path) -> list[Base]:
             search.SUBTREE_SPLITS, search.SUBTREE_HINGES = splits, 2
             made = search.decide_ball(network, region, winner, lambda _: False, Budget(), 4000).certificate
             assert made is not None
+            search.SUBTREE_SPLITS, search.SUBTREE_HINGES = before
             found.append(Base(kind, network, shortened(made, network) if seed % 2 else made, folder))
         asked = Conjunctions.of_class(network.cast(torch.float64), winner)
         by_inputs = certificate_by_inputs(network, asked, region, winner, Budget(), 20_000)
@@ -294,42 +295,51 @@ def claim_of(content: bytes) -> Certificate:
     )  # fmt: skip
 
 
-def run(mutations: int, seed: int) -> Counter[str]:
-    """Return the counts; whatever is false, or a crash, is printed as it is found."""
+def asked(base: Base, names: str, content: bytes, place: Path, counts: Counter[str]) -> str | None:
+    """Ask both checkers, and the oracle about what one accepts; return what is to be said of it."""
+    started = time.process_time()
+    try:
+        fast = fast_word(base, content, place)
+        middle = time.process_time()
+        exact = exact_word(base, content)
+    except Exception as error:
+        counts["crashes"] += 1
+        return f"CRASH {names}: {type(error).__name__} {error}"
+    counts["fast, ms"] += round(1e3 * (middle - started))
+    counts["exact, ms"] += round(1e3 * (time.process_time() - middle))
+    counts["slowest, ms"] = max(counts["slowest, ms"], round(1e3 * (time.process_time() - started)))
+    counts["mutations"] += 1
+    counts[f"mutations of {base.kind}"] += 1
+    counts["accepted by both"] += fast is not None and exact
+    counts["by the fast one alone"] += fast is not None and not exact
+    counts["by the exact one alone"] += fast is None and exact
+    claims = [*([] if fast is None else [fast]), *([claim_of(content)] if exact else [])]
+    if not all(base.is_true(claim) for claim in claims):
+        counts["FALSE"] += 1
+        return f"FALSE {names}"
+    return f"differ {names}: fast {fast is not None}, exact {exact}" if (fast is None) == exact else None
+
+
+def run(mutations: int, seed: int, cases: int = len(CASES)) -> Counter[str]:
+    """Return the counts, so far if it is interrupted; print what is false, a crash or a difference as it is found.
+
+    cases: of how many networks certificates are altered.
+    """
     generator, counts = np.random.default_rng(seed), Counter[str]()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        given = bases(place)
+        given = bases(place, cases)
         for base in given:
             assert fast_word(base, base.content, place / "c.npz") is not None and exact_word(base, base.content)
-        for number in range(mutations):
-            base = given[int(generator.integers(len(given)))]
-            names, content = altered(base, generator)
-            try:
-                started = time.perf_counter()
-                fast = fast_word(base, content, place / "c.npz")
-                middle = time.perf_counter()
-                exact = exact_word(base, content)
-                counts["fast, ms"] += round(1e3 * (middle - started))
-                counts["exact, ms"] += round(1e3 * (time.perf_counter() - middle))
-                counts["slowest, ms"] = max(counts["slowest, ms"], round(1e3 * (time.perf_counter() - started)))
-            except Exception as error:
-                counts["crashes"] += 1
-                print(f"CRASH {seed}.{number} {base.kind} {names}: {type(error).__name__} {error}", flush=True)
-                continue
-            counts["mutations"] += 1
-            counts[f"mutations of {base.kind}"] += 1
-            claims = [] if fast is None else [fast]
-            claims += [claim_of(content)] if exact else []
-            truths = [base.is_true(claim) for claim in claims]
-            counts["accepted by both"] += fast is not None and exact
-            counts["by the fast one alone"] += fast is not None and not exact
-            counts["by the exact one alone"] += fast is None and exact
-            if (fast is None) == exact:
-                print(f"differ {seed}.{number} {base.kind} {names}: fast {fast is not None}, exact {exact}", flush=True)
-            if not all(truths):
-                counts["FALSE"] += 1
-                print(f"FALSE {seed}.{number} {base.kind} {names}", flush=True)
+        try:
+            for number in range(mutations):
+                base = given[int(generator.integers(len(given)))]
+                names, content = altered(base, generator)
+                said = asked(base, f"{seed}.{number} {base.kind} {names}", content, place / "c.npz", counts)
+                if said is not None:
+                    print(said, flush=True)
+        except KeyboardInterrupt:
+            print("interrupted")
     return counts
 
 
