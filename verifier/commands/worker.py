@@ -31,6 +31,8 @@ def serve(connection: Connection, packed: bytes, digest: str, folder: Path | Non
 
     packed: the order. digest: of the configuration of the parent's task; another one is refused. memory: bytes.
     """
+    # What a terminal sends to all is the parent's business.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     _be_the_first_to_go()

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -202,6 +203,8 @@ def _start(arguments: tuple[Any, ...]) -> _Process:
     ours, theirs = spawning.Pipe()
     process = spawning.Process(target=serve, args=(theirs, *arguments), daemon=True)
     before = {name: os.environ.get(name) for name in ONE_THREAD}
+    # Started now, or it would unblock the signal again in the middle of the start of the process.
+    resource_tracker.ensure_running()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.environ.update(ONE_THREAD)
     try:
