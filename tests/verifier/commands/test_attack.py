@@ -30,7 +30,7 @@ from verifier.witnesses.targeted import reaches
 # Float32 products depend on the size of the batch in the last bits.
 ROUNDING = 1e-6
 FIELDS = {
-    "schema", "command", "attack", "norm", "epsilon", "target", "model", "digest", "data", "classes", "inputs",
+    "schema", "command", "about", "attack", "norm", "epsilon", "target", "model", "digest", "data", "classes", "inputs",
     "correct", "robust", "robust_accuracy", "confirmed", "execution_only", "timed_out", "mean_distance",
     "median_distance", "queries", "gradients", "vanishing_gradients", "seconds", "records", "adversarial", "warnings",
 }  # fmt: skip
