@@ -1,4 +1,4 @@
-"""The attacks of foolbox, torchattacks and ART, called with the settings that `attack_strength.py` gives ours.
+"""The attacks of adv-lib, foolbox, torchattacks and ART, called with the settings that `attack_strength.py` gives ours.
 
 Each takes a `Problem` and a seed and returns points; what they found is judged elsewhere. Descents of torchattacks and
 foolbox start at the points that ours start at: the libraries draw theirs inside, so the draw is replaced.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,6 +38,8 @@ class Settings:
     constant: float = 0.01
     boundary_steps: int = 30
     queries: int = 1000
+    # Gradients of one input, of minimum-norm attacks.
+    gradients: int = 100
 
 
 class Wrapped(nn.Module):
@@ -224,10 +227,64 @@ def art_opponents() -> dict[str, Opponent]:
     }
 
 
+def adv_lib_opponents() -> dict[str, Opponent]:
+    """Return the attacks of adv-lib by the names of ours.
+
+    It imports visdom, which draws, and torchvision, for a perceptual distance; neither is used here, and both are
+    replaced where they are missing. Its `auto` is what it has of AutoAttack: APGD on the cross-entropy, targeted APGD,
+    targeted FAB, each on what the others left.
+    """
+    for unused in ("visdom", "torchvision"):
+        with contextlib.suppress(ImportError):
+            __import__(unused)
+        if unused not in sys.modules:
+            sys.modules[unused] = mock.MagicMock()
+    from adv_lib import attacks as aa
+
+    def order(p: Problem) -> float:
+        return float(p.norm)
+
+    def auto(p: Problem, seed: int) -> Tensor:
+        kinds: tuple[Callable[[Problem], Tensor], ...] = (
+            lambda q: aa.apgd(q.model, q.x, q.y, q.radius, order(q), loss_function="ce"),
+            lambda q: aa.apgd_targeted(q.model, q.x, q.y, q.radius, order(q), targeted=False),
+            lambda q: aa.fab(q.model, q.x, q.y, order(q), ε=q.radius, targeted_restarts=True),
+        )
+        best, rows = p.x.clone(), torch.arange(len(p.x))
+        for kind in kinds:
+            part = p.at(rows)
+            found = kind(part).detach()
+            away = (found - part.x).flatten(1).norm(order(p), dim=1)
+            with torch.no_grad():
+                broken = (part.model(found).argmax(dim=1) != part.y) & (away <= p.radius * (1 + 1e-6))
+            best[rows[broken]] = found[broken]
+            rows = rows[~broken]
+            if not len(rows):
+                break
+        return best
+
+    return {
+        "ddn": lambda p, seed: aa.ddn(p.model, p.x, p.y, steps=p.settings.gradients, levels=None),
+        "fmn": lambda p, seed: aa.fmn(p.model, p.x, p.y, order(p), steps=p.settings.gradients),
+        "pdpgd": lambda p, seed: aa.pdpgd(p.model, p.x, p.y, order(p), num_steps=3 * p.settings.gradients),
+        "sigma-zero": lambda p, seed: aa.sigma_zero(p.model, p.x, p.y, num_steps=3 * p.settings.gradients),
+        "deepfool": lambda p, seed: aa.df(
+            p.model, p.x, p.y, steps=p.settings.linearisations, norm=order(p), overshoot=p.settings.overshoot
+        ),
+        "fab": lambda p, seed: aa.fab(p.model, p.x, p.y, order(p), n_iter=p.settings.boundary_steps),
+        "cw": lambda p, seed: aa.carlini_wagner_l2(
+            p.model, p.x, p.y, learning_rate=p.settings.rate, initial_const=p.settings.constant,
+            binary_search_steps=p.settings.searches, max_iterations=p.settings.penalty_steps,
+        ),
+        "auto": auto,
+    }  # fmt: skip
+
+
 LIBRARIES: dict[str, Callable[[], dict[str, Opponent]]] = {
     "torchattacks": torchattacks_opponents,
     "foolbox": foolbox_opponents,
     "art": art_opponents,
+    "adv-lib": adv_lib_opponents,
 }
 
 

@@ -1,20 +1,21 @@
-"""Our attacks against those of foolbox, torchattacks and ART: robust accuracy, mean distance and seconds.
+"""Our attacks against those of adv-lib, foolbox, torchattacks and ART: robust accuracy, mean distance and seconds.
 
     python benchmarks/attack_strength.py [--networks digits-relu digits-conv digits-mwd] [--norms inf 2]
-        [--attacks fgsm ifgsm ...] [--libraries torchattacks foolbox art] [--inputs 100] [--seeds 3] [--out table.csv]
-        [--mnist-network FILE.onnx ... --data-dir FOLDER]
+        [--attacks fgsm ifgsm ...] [--libraries torchattacks foolbox art adv-lib]
+        [--inputs 100] [--seeds 3] [--out table.csv] [--mnist-network FILE.onnx ... --data-dir FOLDER]
 
 The opponents come with `pip install '.[benchmark]'`; those that are missing are skipped. Each attack runs on the same
 correctly classified inputs in the same balls, with the same steps, step lengths, restarts, start points and queries
-(`attack_opponents.Settings`); `auto` against AutoAttack's standard ensemble, rebuilt by torchattacks. A minute takes
+(`attack_opponents.Settings`); `auto` against AutoAttack's standard ensemble, rebuilt by torchattacks and, without its
+black-box part, from adv-lib. fmn, ddn and pdpgd take two gradients and ten queries more than adv-lib's. A minute takes
 `--inputs 20 --seeds 1 --attacks fgsm ifgsm pgd`; `auto` on MNIST takes most of the full run.
 
 Points of a library are moved into the ball where rounding left them outside, and judged as ours are. Every
 difference is paired by input: the mean over the seeds for each input, then a normal 95 % interval over inputs
 (deterministic attacks would otherwise count each input as often as there are seeds). Distances are compared as
 ratios where both break an input in all seeds. Seconds are CPU seconds of the process on one thread until it is known
-which inputs are broken: a forward pass is added where a library returns points without a verdict (torchattacks and
-ART; the column `judged` is its share). The runs alternate; the ratio is the median over seeds.
+which inputs are broken: a forward pass is added where a library returns points without a verdict (all but foolbox;
+the column `judged` is its share). The runs alternate; the ratio is the median over seeds.
 """
 
 from __future__ import annotations
@@ -39,8 +40,11 @@ from verifier.attacks import ATTACKS, Attack, Search
 from verifier.attacks.ball import Ball
 from verifier.attacks.boundary_search import BoundarySearch
 from verifier.attacks.carlini_wagner import CarliniWagner
+from verifier.attacks.decoupled_norm import DecoupledNorm
 from verifier.attacks.deepfool import DeepFool
 from verifier.attacks.descent import Descent
+from verifier.attacks.fast_minimum_norm import FastMinimumNorm
+from verifier.attacks.primal_dual import PrimalDual
 from verifier.attacks.randomness import as_seeds
 from verifier.attacks.square import Square
 from verifier.attacks.steps import Steepest, Vertex
@@ -57,7 +61,11 @@ RADII = {
 }
 # Which norms a comparison is made in: those that the opponents have, all of them but those in ONLY.
 NORMS = {"mi-fgsm": ("inf",), "cw": ("2",)}
-ONLY = {("deepfool", "inf"): ("foolbox",), ("fgsm", "2"): ("foolbox", "art"), ("ifgsm", "2"): ("foolbox", "art")}
+ONLY = {
+    ("deepfool", "inf"): ("foolbox", "adv-lib"),
+    ("fgsm", "2"): ("foolbox", "art"),
+    ("ifgsm", "2"): ("foolbox", "art"),
+}
 # Short attacks are repeated until they took so long.
 LEAST_SECONDS = 0.2
 MOST_REPEATS = 20
@@ -136,6 +144,10 @@ def our_attacks(s: Settings) -> dict[str, Attack]:
         "cw": CarliniWagner(s.searches, s.penalty_steps, s.rate, s.constant),
         "fab": BoundarySearch(s.boundary_steps),
         "square": Square(s.queries),
+        # The same gradients, a part of them towards the two nearest classes.
+        "fmn": FastMinimumNorm(s.gradients - 40, sweep=2, sweep_steps=20),
+        "ddn": DecoupledNorm(s.gradients),
+        "pdpgd": PrimalDual(3 * s.gradients),
         "auto": ATTACKS["auto"],
     }
 

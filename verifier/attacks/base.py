@@ -122,13 +122,14 @@ class Attack(ABC):
                 f"the attack {type(self).__name__} does not support the {search.region.norm}-norm; "
                 f"it supports: {', '.join(self.norms)}"
             )
-        points = self._proposed(replace(search, region=search.region.inside))
+        points = self.proposed(replace(search, region=search.region.inside))
         points, inside = clip(search.region, points, search.network.dtype)
         with torch.no_grad():
             unsafe = shortfalls(search.network.scores(points), search.classes, search.targets) <= 0
         return Proposals(points, unsafe & inside, search.report)
 
-    def _proposed(self, search: Search) -> Tensor:
+    def proposed(self, search: Search) -> Tensor:
+        """Return what `propose` does, one by one where inputs have domains of their own and it takes but one."""
         domain = search.region.domain
         if not self.one_domain or not isinstance(domain, Box) or domain.batch == 1:
             return self.propose(search)

@@ -6,16 +6,18 @@ First one gradient at the centre tells for which inputs gradients vanish. Then, 
                 inputs, or the units, that lose)
     otherwise   a short descent on the margin, which breaks most of what can be broken
     flat        where the gradient vanishes: descents on revived gradients, from random points too, and random corners
+    not flat    FMN for the nearest unsafe points, wherever they lie (not on masked networks)
     all         adaptive descents towards the nine nearest classes for a few steps, then towards the nearest one: on the
-                margin, the logit ratio and the cross-entropy, from the centre and from random points, on masked
-                networks with pseudo- and true gradients in turn
+                margin and the cross-entropy, from the centre and from random points, on masked networks also on the
+                logit ratio, with pseudo- and true gradients in turn
     draws       on a network that draws then one with mean gradients over draws
     the rest    Square (in the 1-norm LocalSearch), with many queries where the gradient vanishes, with few elsewhere;
                 then one step of FGSM and the random corners, so that it is never weaker than either
 
 The parts are those of AutoAttack (Croce, Hein 2020), with more starts and fewer steps: where a descent breaks an
-input at all it mostly does so within ten steps, and the class that it reaches is the nearest one by then. The three
-losses find different points: two starts of each find more than six of any.
+input at all it mostly does so within ten steps, and the class that it reaches is the nearest one by then. In the ball
+of the exact radius, where a part of a thousand is left, FMN in place of the descents on the logit ratio breaks 87
+instead of 77 of 98 digits at the same cost (digits-relu), and with both 89.
 """
 
 from collections.abc import Iterator
@@ -31,6 +33,7 @@ from verifier.attacks.corners import Corners
 from verifier.attacks.criteria import NEAREST
 from verifier.attacks.descent import Descent
 from verifier.attacks.expectation import Expectation
+from verifier.attacks.fast_minimum_norm import FastMinimumNorm
 from verifier.attacks.local_search import LocalSearch
 from verifier.attacks.revival import revived
 from verifier.attacks.source import Source, SourceMaker, gradient_vanishes, has_pseudogradient, pseudogradient
@@ -44,6 +47,8 @@ SCREENING = 8
 FLAT_STARTS = 3
 # Draws of a network that draws, in a step.
 DRAWS = 8
+# The search for the nearest unsafe points: steps, and the classes aimed at with their own.
+NEAREST_UNSAFE = FastMinimumNorm(steps=60, sweep=2, sweep_steps=20)
 
 
 @dataclass(frozen=True)
@@ -68,9 +73,11 @@ class Ensemble(Attack):
         # The one of mean gradients counts for as many as it has draws.
         descents += DRAWS if network.randomised else 0
         gradients = 2 + (1 + FLAT_STARTS) * QUICK_STEPS + descents * ((SCREENING + 1) * aims + self.steps)
+        gradients += NEAREST_UNSAFE.cost[0]
         # In a flat place each direction takes a second gradient. A descent ranks the classes once, and judges its last
         # point, without a gradient.
         queries = 2 * descents + 2 + FLAT_STARTS + self.corners + max(self.queries, self.blind_queries)
+        queries += NEAREST_UNSAFE.cost[1]
         return 2 * gradients, queries
 
     def propose(self, search: Search) -> Tensor:
@@ -89,7 +96,7 @@ class Ensemble(Attack):
             if not len(rows):
                 continue
             part = search.at(rows)
-            points, _ = clip(part.region, attack.propose(part), network.dtype)
+            points, _ = clip(part.region, attack.proposed(part), network.dtype)
             with torch.no_grad():
                 values = part.shortfalls(network.scores(points)).to(least.dtype)
             better = values < least[rows]
@@ -111,6 +118,8 @@ class Ensemble(Attack):
         yield Descent(QUICK_STEPS, Steepest(0.25), restarts=FLAT_STARTS, sources=(revived,)), vanishing
         early = everyone if has_pseudogradient(search.network) else vanishing
         yield Corners(self.corners), early
+        if not has_pseudogradient(search.network):
+            yield NEAREST_UNSAFE, ~vanishing
         for loss in _losses(search.network):
             yield self._descent(loss, sources), everyone
         if search.network.randomised:
@@ -147,5 +156,5 @@ def _sources(network: Network) -> tuple[SourceMaker, ...]:
 
 def _losses(network: Network) -> tuple[str, ...]:
     # The targeted logit ratio looks at four classes.
-    few = int(network.output_shape[0]) < 4
-    return ("margin", "cross-entropy") if few else ("margin", "logit-ratio", "cross-entropy")
+    three = has_pseudogradient(network) and int(network.output_shape[0]) >= 4
+    return ("margin", "logit-ratio", "cross-entropy") if three else ("margin", "cross-entropy")

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from encoders.ops import Affine
+from encoders.ops import Affine, Relu
 from tests.networks.chains import chain, random_relu_network
 from tests.networks.mwd_chains import random_mwd_network
 from tests.networks.searches import best_length, digits_search, length, random_search, search_of
@@ -82,16 +82,28 @@ def test_where_true_gradients_are_masked_pseudogradients_are_followed(name):
     assert bool(ATTACKS[name].run(search).unsafe.any())
 
 
-def test_the_radius_of_fmn_follows_its_three_cases():
-    # c = (1 + cos 0) / 2 = 1, so gamma = .05: to the boundary at .5 + .3, shrunk to .38 or to the least met, and grown.
-    walk = Walk(torch.arange(4), torch.zeros(4, 1), None)
-    walk.epsilon = torch.tensor([math.inf, 0.4, 0.4, 0.4])
-    walk.met = torch.tensor([math.inf, math.inf, math.inf, 0.45])
-    away = torch.tensor([[0.5], [0.39], [0.2], [0.4]])
-    unsafe = torch.tensor([False, True, True, False])
-    FastMinimumNorm().resize(walk, away, unsafe, torch.full((4,), 0.3), 1.0, "2")
-    assert walk.epsilon.tolist() == pytest.approx([1.05 * 0.8, 0.38, 0.2, 0.42])
-    assert walk.met.tolist() == pytest.approx([math.inf, 0.39, 0.2, 0.45])
+def test_the_radius_of_fmn_follows_its_cases():
+    # gamma = .05. Beyond the boundary at .5 + .3; shrunk to .38, to the least met, to the boundary at .39 - .1, to a
+    # half; grown.
+    walk = Walk(torch.arange(6), torch.zeros(6, 1), None)
+    walk.epsilon = torch.tensor([math.inf, 0.4, 0.4, 0.4, 0.4, 0.4])
+    walk.met = torch.tensor([math.inf, math.inf, math.inf, math.inf, math.inf, 0.45])
+    away = torch.tensor([[0.5], [0.39], [0.3], [0.39], [0.39], [0.4]])
+    unsafe = torch.tensor([False, True, True, True, True, False])
+    boundary = torch.tensor([0.3, 0.005, 0.0, 0.1, 0.3, 0.3])
+    FastMinimumNorm().resize(walk, away, unsafe, boundary, 1.0, "2")
+    assert walk.epsilon.tolist() == pytest.approx([1.05 * 0.8, 0.38, 0.3, 0.29, 0.2, 0.42])
+    assert walk.met.tolist() == pytest.approx([math.inf, 0.39, 0.3, 0.39, 0.39, 0.45])
+
+
+def test_a_step_into_a_flat_place_is_taken_back():
+    # Margin 1 - 2 relu(x) + 2 relu(x - .3), flat at .4 from .3 on, and 9 (x - .9) less beyond .9; the step is 1 long.
+    first = Affine(torch.ones(3, 1), torch.tensor([0.0, -0.3, -0.9]))
+    last = Affine(torch.tensor([[-2.0, 2.0, -9.0], [0.0, 0.0, 0.0]]), torch.tensor([1.0, 0.0]))
+    network = chain((1,), first, Relu(), last)
+    search = search_of(network, torch.zeros(1, 1), 5.0, torch.tensor([0]), norm="2")
+    found = FastMinimumNorm().run(search)
+    assert bool(found.unsafe[0]) and float(found.points) == pytest.approx(0.9 + 0.4 / 9, rel=SEGMENT_TOLERANCE)
 
 
 def test_the_sphere_of_ddn_shrinks_on_success_and_points_lie_on_it():
