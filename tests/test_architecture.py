@@ -17,7 +17,8 @@ from tests.shares import EVERY
 VERIFIER_ORDER = [
     "options", "fields", "npz", "verdict", "budget", "threads", "output", "zoo", "agreement", "data", "subject",
     "joint_subject", "surroundings", "batch", "properties", "metrics", "votes", "certificates", "answers", "runs",
-    "summaries", "solvers", "bounds", "attacks", "witnesses", "restriction", "methods", "training", "pages", "commands",
+    "summaries", "solvers", "bounds", "attacks", "detection", "witnesses", "restriction", "methods", "training",
+    "pages", "commands",
     "arguments", "reports", "cli",
 ]  # fmt: skip
 # The command that makes the shipped models trains and is no part of the package's layers.

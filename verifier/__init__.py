@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from verifier.commands.certify import CertifyResult, certify
     from verifier.commands.check import CheckResult, check
     from verifier.commands.compare import CompareResult, compare
+    from verifier.commands.detect import DetectResult, detect
     from verifier.commands.export import ExportResult, export
     from verifier.commands.merge import MergeResult, merge
     from verifier.commands.report import ReportResult, report
@@ -22,6 +23,7 @@ _HOMES = {
     "CertifyResult": "verifier.commands.certify",
     "CheckResult": "verifier.commands.check",
     "CompareResult": "verifier.commands.compare",
+    "DetectResult": "verifier.commands.detect",
     "ExportResult": "verifier.commands.export",
     "ReportResult": "verifier.commands.report",
     "MergeResult": "verifier.commands.merge",
@@ -33,6 +35,7 @@ _HOMES = {
     "certify": "verifier.commands.certify",
     "check": "verifier.commands.check",
     "compare": "verifier.commands.compare",
+    "detect": "verifier.commands.detect",
     "export": "verifier.commands.export",
     "report": "verifier.commands.report",
     "merge": "verifier.commands.merge",
@@ -47,6 +50,7 @@ __all__ = [
     "CertifyResult",
     "CheckResult",
     "CompareResult",
+    "DetectResult",
     "ExportResult",
     "MergeResult",
     "ReportResult",
@@ -58,6 +62,7 @@ __all__ = [
     "certify",
     "check",
     "compare",
+    "detect",
     "export",
     "merge",
     "report",

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from verifier.commands.attack_settings import SETTINGS, ReadSetting
+from verifier.commands.detect_request import DetectRequest
 from verifier.commands.request import Request
 from verifier.commands.verify_request import ReadNetworks, VerifyRequest
 from verifier.options import GROUPS, add_options, number, option_names, radius, target
@@ -81,27 +83,6 @@ def _add_attack(groups: Groups) -> None:
     _add_shared(groups)
 
 
-# Of `verifier.attacks.settings`; by default an attack has those of the table.
-SETTINGS = {
-    "steps": "of descents and minimisations",
-    "step": "length of the steps of descents, in units of epsilon",
-    "restarts": "descents of an input",
-    "pseudogradients": "what descents differentiate on MWD and k-winners layers: no, only, both",
-    "draws": "eot: draws of a randomised network that a gradient is the mean of",
-    "queries": "outputs that square and corners ask for",
-    "kappa": "cw: by how much the other class is to win",
-    "alpha": "lbfgs: the same",
-}
-
-
-class ReadSetting(argparse.Action):
-    """Reads one setting of an attack beside the others."""
-
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: object) -> None:
-        known = getattr(namespace, self.dest) or {}
-        setattr(namespace, self.dest, {**known, self.option_strings[0].removeprefix("--"): values})
-
-
 def _add_robustness(groups: Groups) -> None:
     add = groups["question"].add_argument
     add("--epsilon", required=True, type=radius, metavar="E", help=EPSILON)
@@ -147,6 +128,16 @@ def _add_train(groups: Groups) -> None:
     words = "the .safetensors file to write"
     groups["output"].add_argument("--out", required=True, type=Path, metavar="FILE", help=words)
     add_options(groups, TrainRequest)
+    _add_json(groups)
+
+
+def _add_detect(groups: Groups) -> None:
+    add = groups["question"].add_argument
+    add("action", metavar="ACTION", help="fit: write a detector; score: measure one")
+    add("model", metavar="MODEL", help=MODEL)
+    add("--detector", required=True, type=Path, metavar="FILE", help="the .safetensors file, written or read")
+    groups["data"].add_argument("--data", required=True, metavar="DATA", help=DATA)
+    add_options(groups, DetectRequest)
     _add_json(groups)
 
 
@@ -267,6 +258,11 @@ COMMANDS: dict[str, tuple[str, str, Callable[[Groups], None]]] = {
         "train a network that certify can read: mwd, mwd-conv, relu, ...",
         "train mwd --data mnist --out model.safetensors",
         _add_train,
+    ),
+    "detect": (
+        "flag perturbed inputs",
+        "detect fit digits-relu --data digits --detector odds.safetensors",
+        _add_detect,
     ),
     "check": (
         "claims of a run: evaluate its certificates again, replay its witnesses",

@@ -91,6 +91,7 @@ COMMANDS = {
     "compare": ["compare", *job("--epsilon", ".1", "--method", "interval", "milp", "restriction")],
     "show": ["show", "model.safetensors"],
     "verify": ["verify", "model.safetensors", "property.vnnlib", "--out", "verified"],
+    "detect": ["detect", "fit", "digits-relu", "--data", "digits", "--detector", "d.safetensors", "--samples", "1"],
     "train": ["train", "relu", "--data", "data.npz", "--out", "trained.safetensors", "--epochs", "1", "--hidden", "4"],
 }
 METHODS = ["interval", "crown", "alpha-crown", "lp", "milp", "milp-cbc", "restriction", "auto"]

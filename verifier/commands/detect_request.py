@@ -1,0 +1,61 @@
+"""What is asked of a detector: each option stands here once. Loads neither numpy nor torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict
+
+from verifier.commands.request import checked_radius
+from verifier.options import number, option, radius
+
+
+class DetectOptions(TypedDict, total=False):
+    """The keywords of `detect`; `DetectRequest` says what each means."""
+
+    noise: Sequence[str]
+    samples: int
+    rate: float
+    attack: str | None
+    epsilon: float | None
+    limit: int | None
+    data_dir: str | Path | None
+    split: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectRequest:
+    """What is asked of a detector. Raises ValueError with what is supported.
+
+    action: fit or score. noise: kinds and sizes of fit, as normal:0.1; empty: normal and sign of .05 and .1. samples,
+    rate: of fit, draws of each noise and the share of clean inputs that may be flagged. attack: a name of `ATTACKS`, or
+    evasion, which knows the detector; within epsilon, in the inf-norm. limit, data_dir, split: as `Request` says.
+    """
+
+    action: str
+    noise: Sequence[str] = option(
+        (), "question", "fit: kinds normal, uniform, sign and sizes (default: normal and sign of .05 and .1)",
+        nargs="+", metavar="KIND:SIZE",
+    )  # fmt: skip
+    samples: int = option(64, "question", "fit: draws of each noise (default: 64)", type=int, metavar="N")
+    rate: float = option(
+        0.01, "question", "fit: share of clean inputs flagged (default: .01)", type=number, metavar="R"
+    )
+    attack: str | None = option(
+        None, "question", "score: of `verifier show --attacks`, or evasion, which knows the detector", metavar="NAME"
+    )
+    epsilon: float | None = option(None, "question", "score: of the attack, in the inf-norm", type=radius, metavar="E")
+    limit: int | None = option(None, "data", "use the first N inputs", type=int, metavar="N")
+    data_dir: str | Path | None = option(None, "data", "where the files of named data lie", type=Path, metavar="DIR")
+    split: str | None = option(None, "data", "train or test of named data (default: test)", metavar="NAME")
+
+    def __post_init__(self) -> None:
+        if self.action not in ("fit", "score"):
+            raise ValueError(f"unknown action {self.action!r}; supported: fit, score")
+        if (self.attack is None) != (self.epsilon is None) or (self.attack is not None and self.action == "fit"):
+            raise ValueError("score takes an attack and an epsilon together; fit takes neither")
+        if self.epsilon is not None:
+            checked_radius(self.epsilon)
+        if self.samples < 1:
+            raise ValueError(f"samples must be positive, got {self.samples}")

@@ -1,0 +1,24 @@
+"""The result of `detect`: sentences about a detector."""
+
+from collections.abc import Iterator
+
+from rich.console import RenderableType
+
+from verifier.commands.detect import DetectResult
+
+
+def shown(result: DetectResult) -> Iterator[RenderableType]:
+    """Yield what a terminal shows."""
+    if result.action == "fit":
+        yield (
+            f"{result.detector}: fitted to {result.inputs} inputs; scores of {result.threshold:.4g} and above are "
+            f"flagged, of clean inputs {result.rate:.2%} at most"
+        )
+        return
+    yield f"clean: {result.false_positives or 0.0:.2%} of {result.inputs} correctly classified inputs are flagged"
+    if result.attacked is not None:
+        yield f"{result.attack} within {result.epsilon:g}: {result.attacked} inputs become another class"
+    if result.detected is not None:
+        yield f"of these {result.detected:.2%} are flagged, {result.corrected or 0.0:.2%} get their class back"
+    if result.robust is not None:
+        yield f"withstand or are flagged: {result.robust:.2%}"
