@@ -36,13 +36,13 @@ def read_detector(path: Path) -> Odds:
             mean, deviation, profile = (file.get_tensor(name) for name in ("mean", "deviation", "profile"))
         if told["format"] != FORMAT or {mean.dtype, deviation.dtype, profile.dtype} != {torch.float64}:
             raise ValueError(f"its format is {told['format']!r}; supported: {FORMAT}, in float64")
-        numbers = [float(told[name]) for name in ("threshold", "rate")]
-        if not all(map(math.isfinite, numbers)) or not bool(
+        threshold, rate = (float(told[name]) for name in ("threshold", "rate"))
+        if not (math.isfinite(threshold) and math.isfinite(rate)) or not bool(
             (mean + deviation + profile).isfinite().all() and (deviation > 0).all()
         ):
             raise ValueError("numbers are not finite, or deviations not positive")
         clip = None if told["clip"] is None else (float(told["clip"][0]), float(told["clip"][1]))
         noises = tuple(Noise(str(kind), float(size)) for kind, size in told["noises"])
-        return Odds(noises, int(told["samples"]), clip, mean, deviation, profile, *numbers, str(told["digest"]))
+        return Odds(noises, int(told["samples"]), clip, mean, deviation, profile, threshold, rate, str(told["digest"]))
     except (OSError, SafetensorError, KeyError, TypeError, IndexError, ValueError) as error:
         raise ValueError(f"{path}: no detector: {error}; `verifier detect fit` writes one") from None
