@@ -3,6 +3,7 @@
 A matrix is `(outputs, inputs)`, in float64; readers round it to the network's dtype, and what a verdict calls stored
 weights is the result. Runtimes compute coordinates in float32: for weights that is a matter of rounding, but where it
 decides which place is read (nearest) coordinates are exact here, and what float32 would choose otherwise is refused.
+How far executions lie from the result is then known only where float32 holds the coordinates (`map_of`).
 A scale is the number of outputs for each input.
 """
 
@@ -16,6 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from encoders.ops import Affine
+from encoders.ops.resampling import Resampling
+
+# Coordinates with so many digits behind the point are exact in float32, on axes of up to 2^18 places.
+LEAST_BITS = 5
 
 
 def _half_pixel(place: Any, scale: Any, size: int, outputs: int) -> Any:
@@ -100,6 +107,13 @@ def cubic(size: int, outputs: int, scale: Fraction, coordinate: str, a: float, o
             if outside or 0 <= cell < size:
                 matrix[place, min(max(cell, 0), size - 1)] += _keys(float(abs(exact - cell)), a)
     return matrix if outside else matrix / matrix.sum(dim=1, keepdim=True)
+
+
+def map_of(mode: str, scales: Sequence[Fraction], coordinate: str) -> type[Affine]:
+    """Return Affine where every runtime computes these weights up to their own rounding, else Resampling."""
+    exact = {Fraction(2) ** power for power in range(-LEAST_BITS, LEAST_BITS + 1)}
+    kept = mode == "linear" and coordinate in ("asymmetric", "half_pixel") and exact.issuperset(scales)
+    return Affine if kept or mode.startswith("nearest") else Resampling
 
 
 def _keys(distance: float, a: float) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from encoders.formats.graph import Value
-from encoders.formats.interpolation import COORDINATES, ROUNDINGS, cubic, linear, nearest
+from encoders.formats.interpolation import COORDINATES, ROUNDINGS, cubic, linear, map_of, nearest
 from encoders.formats.onnx_node import OnnxNode, integer_list
 from encoders.formats.windows import Sizes, check_matrices, weighted_sums
 
@@ -90,7 +90,8 @@ def _resized(
         _matrix(node, x.shape[axis], target[axis], factors[axis], coordinate, roundings)
         for axis in range(first, len(x.shape))
     ]
-    return weighted_sums(node, x, matrices)
+    kind = map_of(node.attributes.get("mode", "nearest"), factors, coordinate)
+    return weighted_sums(node, x, matrices, kind=kind)
 
 
 def _matrix(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from encoders.formats.graph import Value
-from encoders.formats.interpolation import cubic, linear, nearest
+from encoders.formats.interpolation import cubic, linear, map_of, nearest
 from encoders.formats.torch_node import TorchNode
 from encoders.formats.windows import Sizes, check_matrices, weighted_sums
 
@@ -31,7 +31,8 @@ def resize(axes: int, mode: str) -> Callable[[TorchNode], Value]:
             _matrix(mode, size, count, factor, align)
             for size, count, factor in zip(x.shape[2:], sizes, factors, strict=True)
         ]
-        return weighted_sums(node, x, matrices)
+        kind = map_of(mode, factors, "align_corners" if align else "half_pixel")
+        return weighted_sums(node, x, matrices, kind=kind)
 
     return handler
 

@@ -179,14 +179,19 @@ def average_pool(
     return weighted_sums(node, x, [inside for inside, _ in axes], counts)
 
 
-def weighted_sums(node: Call, x: Value, matrices: Sequence[Tensor], divisors: Tensor | None = None) -> Value:
-    """Return what matrices `(outputs, inputs)` make of the last axes, one after the other, over divisors."""
+def weighted_sums(
+    node: Call, x: Value, matrices: Sequence[Tensor], divisors: Tensor | None = None, kind: type[Affine] = Affine
+) -> Value:
+    """Return what matrices `(outputs, inputs)` make of the last axes, one after the other, over divisors.
+
+    kind: Affine, or Resampling where runtimes compute the entries and round them otherwise.
+    """
     first = len(x.shape) - len(matrices)
     changed = [i for i, matrix in enumerate(matrices) if not _is_identity(matrix)]
     dtype = node.graph.dtype
     for i in changed:
         last = i == changed[-1] and divisors is None
-        x = along_axis(node, x, first + i, matrices[i].to(dtype), "" if last else f"axis {i}")
+        x = along_axis(node, x, first + i, kind(matrices[i].to(dtype)), "" if last else f"axis {i}")
     if divisors is None:
         return x
     return node.emit(DivideConstant(divisors.to(dtype)), x)
@@ -207,14 +212,14 @@ def _is_identity(matrix: Tensor) -> bool:
     return rows == columns and torch.equal(matrix, torch.eye(rows, dtype=matrix.dtype))
 
 
-def along_axis(node: Call, x: Value, axis: int, matrix: Tensor, part: str = "") -> Value:
-    """Return the matrix times x along one axis of the file, the batch counted."""
+def along_axis(node: Call, x: Value, axis: int, map_: Affine, part: str = "") -> Value:
+    """Return the map of x along one axis of the file, the batch counted."""
     graph, name = node.graph, f"{node.name}/{part}" if part else node.name
     order = [*(i for i in range(len(x.shape)) if i != axis), axis]
     back = [order.index(i) for i in range(len(order))]
     last = axis == len(x.shape) - 1
     moved = graph.transpose(f"{name}/axis last", x, order)
-    product = graph.emit(name if last else f"{name}/product", Affine(matrix), moved)
+    product = graph.emit(name if last else f"{name}/product", map_, moved)
     return graph.transpose(name, product, back)
 
 

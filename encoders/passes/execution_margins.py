@@ -66,10 +66,14 @@ def class_errors(network: Network, classifier: ClassScores | None, box: Box, ari
     """
     outputs, error = execution_errors(network, box, arithmetic)
     if classifier is not None:
-        for node in classifier.model.nodes:
-            if node.name in network.shapes or node.op.keeps_values or node.op.chooses:
-                continue
-            own = node.op.order_error(outputs, error, arithmetic, classifier.threshold is not None)
+        left = [node for node in classifier.model.nodes if node.name not in network.shapes]
+        left = [node for node in left if not (node.op.keeps_values or node.op.chooses)]
+        one = classifier.threshold is not None
+        for node in left:
+            # Shares of many classes differ by far less than what they are taken of: a second op ties them sooner than
+            # its roundings in the units of the scores say.
+            alone = one or len(left) == 1
+            own = node.op.order_error(outputs, error, arithmetic, one) if alone else None
             if own is None:
                 raise ValueError(
                     f"{network.source}: last node {node.name!r} ({node.op.kind}): which of its inputs its execution "

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from encoders.arithmetic import ARITHMETICS
+from encoders.box import Box
 from encoders.formats.interpolation import COORDINATES, ROUNDINGS, cubic, linear, nearest
+from encoders.formats.torch_export import from_module
+from encoders.ops import Affine
+from encoders.passes.execution_margins import execution_errors, execution_refusal
+from tests.networks.chains import chain
 
 SCALES = [Fraction(1, 2), Fraction(2), Fraction(3), Fraction(3, 2), Fraction(7, 5)]
 MODES = sorted(name for name in COORDINATES if not name.startswith(("torch", "tf")))
@@ -61,3 +67,20 @@ def test_a_place_that_rounding_decides_is_refused() -> None:
         else:
             assert matrix.argmax(dim=1).tolist() == exact == rough
     assert refused > 0
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
+@pytest.mark.parametrize(("outputs", "known"), [(120, True), (97, False), (31, False)])
+def test_executions_are_bounded_only_where_float32_holds_the_coordinates(outputs: int, known: bool) -> None:
+    """Torch rounds coordinates by 2^-24 of the grid, which weights near zero show beyond any rounding of their own."""
+    model = torch.nn.Upsample(size=outputs, mode="linear")
+    network = from_module(model, (1, 60))
+    x = torch.zeros(1, 1, 60)
+    x[..., ::2] = 1e6
+    real = network.cast(torch.float64, torch.device("cpu")).evaluate(x.double())
+    arithmetic = ARITHMETICS["float32"]
+    plain = chain((1, 60), Affine(network.output.op.weight))
+    _, errors = execution_errors(plain, Box.point(x.double()), arithmetic)
+    assert bool(((model(x).double() - real).abs() <= errors).all()) is known
+    refusal = execution_refusal(network, arithmetic)
+    assert refusal is None if known else refusal is not None and "is not known" in refusal

@@ -112,6 +112,18 @@ def test_saturating_sigmoids_of_several_classes_are_refused():
         class_errors(classifier.network, classifier, Box.point(torch.zeros(1, 2, dtype=F64)), FLOAT32)
 
 
+def test_a_softmax_in_front_of_another_end_is_refused():
+    """Shares of 2000 classes differ by a 2000th of the scores: log-softmax then ties what one end would tell apart."""
+    points = torch.zeros(1, 2000)
+    points[0, 1] = 5e-5
+    ends = chain((2000,), Affine(torch.eye(2000)), Softmax(0), LogSoftmax(0))
+    assert int(ends.evaluate(points).argmax()) == 0
+    classifier = class_scores(ends)
+    assert classifier.network is not ends
+    with pytest.raises(ValueError, match=r"softmax.*which of its inputs its execution still tells apart"):
+        class_errors(classifier.network, classifier, Box.point(points.double()), FLOAT32)
+
+
 def test_what_may_overflow_can_never_win():
     network = chain((1,), Affine(torch.tensor([[3e38], [0.0]])))
     errors = class_errors(network, None, Box.point(torch.ones(1, 1, dtype=F64)), FLOAT32)
