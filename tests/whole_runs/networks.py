@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from encoders.ops import (
     BatchNorm,
     Conv2d,
     Curve,
+    KWinners,
     LeakyRelu,
     LogSoftmax,
     MatrixProduct,
@@ -95,8 +97,10 @@ class AnyNetwork(RandomNetwork):
         return self._push(MatrixProduct(shape[-1]), last, turned)
 
     def _over_axis(self, shape: Shape) -> Op:
-        """Return an op over an axis; the place of the greatest value only where a map is left."""
+        """Return an op over an axis, or over all units; the place of the greatest value only where a map is left."""
         axis = self.choose.randrange(len(shape))
+        if len(self.nodes) % 4 == 3:
+            return KWinners(1 + math.prod(shape) // 2)
         if len(shape) > 1 and self.choose.random() < 0.2:
             return ArgMax(axis, keep_axis=True)
         return self.choose.choice([Softmax(axis), LogSoftmax(axis)])
