@@ -6,11 +6,13 @@ Fithian 2019 (as Cohen, Rosenfeld, Kolter 2019 predict): some draws choose the s
 other draws that give c or k, k comes up in a binomial number of trials of probability p_k / (p_c + p_k). The vote
 
     is broken    where the Clopper-Pearson interval of that probability lies above 1/2: p_k > p_c
-    is kept      where it lies below 1/2: p_c > p_k, against this rival
+    is kept      where it lies below 1/2 against every rival, chosen or not: p_c > p_k for all k (where c is not the
+                 vote, one of these tests errs, so that no more confidence is asked of each)
     is open      elsewhere.
 
 Each is wrong with a probability of at most 1 - confidence, at one point and for draws that are independent of the
-point: not those on which an attack found it. A broken vote is no proof in the sense of the other commands.
+point: not those on which an attack found it, whose seeds give others (`STREAM`). A broken vote is no proof in the sense
+of the other commands.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from verifier.metrics import clopper_pearson
 
 # What the vote at a point is said to be.
 BROKEN, OPEN, KEPT = -1, 0, 1
+# Added to seeds: attacks over draws start from the seeds themselves. Torch reads the lower 32 bits of a seed.
+STREAM = 1 << 31
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,23 +55,25 @@ class Votes:
     def outcomes(self, classes: Tensor, confidence: float = 0.95) -> Tensor:
         """Return BROKEN, OPEN or KEPT `(batch,)` of the votes for classes `(batch,)`."""
         others = self.choosing.scatter(1, classes[:, None], -1)
-        rivals = others.argmax(dim=1)
         found = torch.full_like(classes, OPEN)
-        for row, (own, rival) in enumerate(zip(classes.tolist(), rivals.tolist(), strict=True)):
-            mine, theirs = (int(self.deciding[row, k]) for k in (own, rival))
-            if mine + theirs:
-                lower, upper = clopper_pearson(theirs, mine + theirs, confidence)
-                found[row] = BROKEN if lower > 0.5 else KEPT if upper < 0.5 else OPEN
+        for row, (own, chosen) in enumerate(zip(classes.tolist(), others.argmax(dim=1).tolist(), strict=True)):
+            counts = self.deciding[row].tolist()
+            rivals = {k: (n, n + counts[own]) for k, n in enumerate(counts) if k != own and n + counts[own]}
+            ends = {k: clopper_pearson(theirs, both, confidence) for k, (theirs, both) in rivals.items()}
+            if chosen in ends and ends[chosen][0] > 0.5:
+                found[row] = BROKEN
+            elif len(ends) == len(counts) - 1 and all(upper < 0.5 for _, upper in ends.values()):
+                found[row] = KEPT
         return found
 
 
 def votes_at(network: Network, points: Tensor, draws: int, seed: int) -> Votes:
     """Return the votes of so many draws at points `(batch, *input_shape)`; a quarter of them choose the rivals.
 
-    The draws are those of the seed, the same for all points. Raises ValueError as `check_vote` does.
+    The draws follow from the seed, the same for all points. Raises ValueError as `check_vote` does.
     """
     check_vote(network, draws)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed + STREAM)
     classes = network.output_shape[0]
     counts = [torch.zeros(len(points), classes, dtype=torch.int64) for _ in range(2)]
     with torch.no_grad():

@@ -49,9 +49,29 @@ def test_an_even_vote_is_called_broken_or_kept_no_more_often_than_the_confidence
 def test_the_rival_is_the_strongest_of_the_draws_that_choose_and_others_do_not_count():
     choosing = torch.tensor([[5, 9, 2]])
     assert Votes(choosing, torch.tensor([[10, 40, 50]])).outcomes(torch.tensor([0])).tolist() == [BROKEN]
-    # The third class has most of the deciding draws, but was not chosen: nothing is said against it.
-    assert Votes(torch.tensor([[5, 9, 2]]), torch.tensor([[30, 5, 99]])).outcomes(torch.tensor([0])).tolist() == [KEPT]
+    # The third class has most of the deciding draws, but was not chosen: it breaks nothing, and nothing is kept.
+    assert Votes(torch.tensor([[5, 9, 2]]), torch.tensor([[30, 5, 99]])).outcomes(torch.tensor([0])).tolist() == [OPEN]
+    assert Votes(torch.tensor([[5, 9, 2]]), torch.tensor([[30, 5, 9]])).outcomes(torch.tensor([0])).tolist() == [KEPT]
     assert Votes(choosing, torch.tensor([[0, 0, 50]])).outcomes(torch.tensor([0])).tolist() == [OPEN]
+
+
+def test_a_class_that_is_not_the_vote_is_not_kept_because_a_weak_rival_was_chosen():
+    """Of 4 draws one chooses: where it gives the label itself, any class may be the rival."""
+    probability = torch.tensor([0.35, 0.05, 0.6], dtype=F64)
+    generator = torch.Generator().manual_seed(3)
+    said = 0
+    for _ in range(200):
+        draws = torch.multinomial(probability, 40, replacement=True, generator=generator)
+        counts = [torch.bincount(part, minlength=3)[None] for part in (draws[:1], draws[1:])]
+        said += int(Votes(*counts).outcomes(torch.tensor([0]))) == KEPT
+    assert said <= 10
+
+
+def test_the_draws_are_none_of_those_of_an_attack_with_the_same_seed():
+    first = coins().draw(torch.Generator().manual_seed(5)).evaluate(coin(0.0))
+    threshold = -first[0, 0]
+    votes = [votes_at(coins(), (threshold + step)[None, None], 4, 5).choosing.tolist() for step in (-1e-9, 1e-9)]
+    assert votes[0] == votes[1], "the first draw changes class there, the draw that chooses does not"
 
 
 def test_draws_without_a_value_vote_for_nobody():
