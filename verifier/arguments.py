@@ -15,7 +15,7 @@ from verifier.commands.attack_settings import SETTINGS, ReadSetting
 from verifier.commands.detect_request import DetectRequest
 from verifier.commands.request import Request
 from verifier.commands.verify_request import ReadNetworks, VerifyRequest
-from verifier.options import GROUPS, add_options, number, option_names, radius, target
+from verifier.options import GROUPS, add_options, number, option_names, radius, sample, target
 from verifier.training.request import NETWORKS, TrainRequest
 
 MODEL = "a file (.onnx, .pt2, .safetensors), or digits-mwd, digits-relu, digits-conv"
@@ -148,7 +148,7 @@ def _add_check(groups: Groups) -> None:
     exact = "evaluate certificates in exact arithmetic, too, by a program that shares no code with this one"
     add = groups["question"].add_argument
     add("--exact", nargs=0, action=_All, default=0, help=exact)
-    add("--sample", dest="exact", type=int, metavar="K", help="the same of K certificates, drawn at random")
+    add("--sample", dest="exact", type=sample, metavar="K", help="the same of K certificates, drawn at random")
     add = groups["data"].add_argument
     add("--model", metavar="MODEL", help="where the run's model is now (default: where the run found it)")
     add(

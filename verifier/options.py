@@ -51,6 +51,13 @@ def workers(text: str) -> int | str:
     return text if text == "auto" else int(text)
 
 
+def sample(text: str) -> int:
+    """Return how many to draw, at least one."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"not a number to draw: {text!r}; a whole number of at least 1")
+    return int(text)
+
+
 def target(text: str) -> int | str:
     """Return a class, or the name of a target."""
     return int(text) if text.isdecimal() else text

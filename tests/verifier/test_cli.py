@@ -170,6 +170,7 @@ def test_a_full_disk_stops_with_a_sentence_and_the_run_continues(job, tmp_path, 
         (["certify", "{model}", "--data", "{data}", "--epsilon", "0.1", "--norm", "3"], "norm"),
         (["certify", "{model}", "--data", "{data}", "--epsilon", "0.1", "--colour", "blue"], "--colour"),
         (["show", "missing.pt2"], "missing.pt2"),
+        (["check", "run", "--exact", "--sample", "0"], "at least 1"),
         (["nonsense"], "nonsense"),
     ],
 )

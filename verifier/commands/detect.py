@@ -16,7 +16,7 @@ from verifier.attacks import ATTACKS, Attack, Search
 from verifier.budget import Budget
 from verifier.commands.detect_request import DetectOptions, DetectRequest
 from verifier.commands.request import Data, Model, Progress
-from verifier.data import Dataset, load_data
+from verifier.data import as_dataset, check_labels
 from verifier.detection.evasion import Evasion
 from verifier.detection.files import read_detector, write_detector
 from verifier.detection.odds import Noise, Odds, fit
@@ -94,11 +94,10 @@ Inputs = tuple[Tensor, Tensor, list[int]]
 
 def _right(subject: Subject, data: Data, request: DetectRequest) -> tuple[Inputs, tuple[float, float] | None]:
     """Return the inputs that the model classifies correctly, and their domain."""
-    named = not isinstance(data, Dataset)
-    dataset = load_data(data, data_dir=request.data_dir, split=request.split or "test") if named else data
-    dataset = dataset.fit_to(subject.network.input_shape)
+    dataset = as_dataset(data, data_dir=request.data_dir, split=request.split).fit_to(subject.network.input_shape)
     if dataset.labels is None:
         raise ValueError(f"{dataset.name} has no labels y; a detector is measured on correctly classified inputs")
+    check_labels(dataset, subject.classes)
     chosen = dataset.indices(request.limit)
     x = torch.tensor(np.asarray(dataset.inputs[chosen.start : chosen.stop])).to(subject.network.dtype)
     y = torch.tensor(dataset.labels[chosen.start : chosen.stop]).long()

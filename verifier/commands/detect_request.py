@@ -10,6 +10,9 @@ from typing import TypedDict
 from verifier.commands.request import checked_radius
 from verifier.options import number, option, radius
 
+# What fit takes unless it is told otherwise.
+SAMPLES, RATE = 64, 0.01
+
 
 class DetectOptions(TypedDict, total=False):
     """The keywords of `detect`; `DetectRequest` says what each means."""
@@ -21,7 +24,7 @@ class DetectOptions(TypedDict, total=False):
     epsilon: float | None
     limit: int | None
     data_dir: str | Path | None
-    split: str | None
+    split: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,23 +41,25 @@ class DetectRequest:
         (), "question", "fit: kinds normal, uniform, sign and sizes (default: normal and sign of .05 and .1)",
         nargs="+", metavar="KIND:SIZE",
     )  # fmt: skip
-    samples: int = option(64, "question", "fit: draws of each noise (default: 64)", type=int, metavar="N")
+    samples: int = option(SAMPLES, "question", "fit: draws of each noise (default: 64)", type=int, metavar="N")
     rate: float = option(
-        0.01, "question", "fit: share of clean inputs flagged (default: .01)", type=number, metavar="R"
+        RATE, "question", "fit: share of clean inputs flagged (default: .01)", type=number, metavar="R"
     )
     attack: str | None = option(
         None, "question", "score: of `verifier show --attacks`, or evasion, which knows the detector", metavar="NAME"
     )
     epsilon: float | None = option(None, "question", "score: of the attack, in the inf-norm", type=radius, metavar="E")
-    limit: int | None = option(None, "data", "use the first N inputs", type=int, metavar="N")
+    limit: int | None = option(None, "data", "at most N inputs", type=int, metavar="N")
     data_dir: str | Path | None = option(None, "data", "where the files of named data lie", type=Path, metavar="DIR")
-    split: str | None = option(None, "data", "train or test of named data (default: test)", metavar="NAME")
+    split: str = option("test", "data", "part of named data: test (default) or train", metavar="PART")
 
     def __post_init__(self) -> None:
         if self.action not in ("fit", "score"):
             raise ValueError(f"unknown action {self.action!r}; supported: fit, score")
         if (self.attack is None) != (self.epsilon is None) or (self.attack is not None and self.action == "fit"):
             raise ValueError("score takes an attack and an epsilon together; fit takes neither")
+        if self.action == "score" and (self.noise or self.samples != SAMPLES or self.rate != RATE):
+            raise ValueError("noise, samples and rate are of fit; the file has those that score takes: leave them out")
         if self.epsilon is not None:
             checked_radius(self.epsilon)
         if self.samples < 1:

@@ -61,7 +61,8 @@ def export(
         raise ValueError(f"--out {path} {wrong}; name another file")
     if format == "parquet":
         _pyarrow()
-    content = FORMATS[format](_table(Path(run), table))
+    found = _table(Path(run), table)
+    content = FORMATS[format](found)
     text = None
     if path is None:
         assert isinstance(content, str)
@@ -71,7 +72,7 @@ def export(
     else:
         with replacing(path) as temporary:
             importlib.import_module("pyarrow.parquet").write_table(content, str(temporary))
-    return ExportResult(_table(Path(run), table), path, text)
+    return ExportResult(found, path, text)
 
 
 def _table(folder: Path, name: str) -> Table:

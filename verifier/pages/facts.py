@@ -38,7 +38,7 @@ def question(run: RunRecords) -> str:
         found = f"find another class {ball} of each input that the model gets right{target}"
         return f"Does the attack {asked['attack']} {found}?"
     if asked["command"] == "certify":
-        return f"Does the class of each input that the model gets right stay the same {ball}?"
+        return f"Does the class of each input that the model gets right stay the same {ball}{_executions(asked)}?"
     if asked["command"] == "compare":
         return f"What does each method alone prove and find {ball} of each input?"
     return f"How often, and how near, does the prediction change {ball} of an input?"
@@ -117,6 +117,10 @@ def strengths(run: RunRecords) -> list[tuple[str, int]]:
     answers = [record.answer for record in run.records if hasattr(record, "answer")]
     counts = Counter(str(answer.bracket.strength) for answer in answers if answer.bracket.lower >= 0)
     return counts.most_common()
+
+
+def _executions(asked: Mapping[str, Any]) -> str:
+    return f", in every execution in {asked['arithmetic']}" if "arithmetic" in asked else ""
 
 
 def _silent(row: InputRow, epsilon: float) -> str:

@@ -13,7 +13,6 @@ import numpy as np
 from markupsafe import Markup
 
 from encoders.network import Network
-from verifier.pages import facts
 from verifier.pages.drawing import Curve, Mark, accuracy_chart, brackets_chart, legend
 from verifier.pages.graph import graph_of
 from verifier.pages.origin import inputs_of, network_of
@@ -21,6 +20,7 @@ from verifier.pages.pictures import Pictures, pictures
 from verifier.pages.rows import InputRow, rows_of
 from verifier.pages.tables import RunRecords, Table, per_class, records_in_order, summary
 from verifier.runs.folder import RunError, StoredRun, read_run
+from verifier.subject import about
 from verifier.verdict import Outcome
 
 # Counterexamples that are shown.
@@ -171,7 +171,8 @@ def page_of(folder: Path) -> RunPage:
 
 def _notes(stored: StoredRun) -> list[str]:
     """Return what a reader must know before the numbers."""
-    notes = []
+    words = about(stored.configuration)
+    notes = [f"{words[0].upper()}{words[1:]}."] if words else []
     if stored.results is None:
         notes.append("The run is not finished: the numbers are those of the inputs done so far.")
     elif isinstance(stored.results, str):
@@ -214,6 +215,3 @@ def _changes(original: np.ndarray | None, point: np.ndarray) -> str:
 
 def _short(end: float) -> float | None:
     return None if end < 0 or math.isinf(end) else float(f"{end:.4g}")
-
-
-__all__ = ["Counterexample", "RunPage", "facts", "page_of"]

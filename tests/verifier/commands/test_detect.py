@@ -39,6 +39,8 @@ def test_a_detector_of_digits_keeps_its_rate_and_is_measured_under_attacks(tmp_p
         ("score", {"attack": "odd", "epsilon": 0.1}, "supported: .*evasion"),
         ("fit", {"noise": ["pink:0.1"]}, "noise 'pink:0.1'"), ("fit", {"noise": ["normal"]}, "normal:0.1"),
         ("fit", {"limit": 40}, "inputs"), ("score", {}, "no detector"),
+        ("score", {"noise": ["normal:0.1"]}, "are of fit"), ("score", {"samples": 8}, "are of fit"),
+        ("score", {"rate": 0.1}, "are of fit"), ("fit", {"split": "validation"}, "split 'validation'"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_refused(action, options, words, tmp_path):
@@ -51,6 +53,9 @@ def test_a_detector_of_another_network_and_data_without_labels_are_refused(tmp_p
     detect("fit", "digits-relu", "digits", file, samples=1, rate=0.1)
     with pytest.raises(ValueError, match="fitted to another network"):
         detect("score", "digits-mwd", "digits", file)
+    digits = load_data("digits")
+    in_memory = detect("score", "digits-relu", (digits.inputs[:10], digits.labels[:10]), file)
+    assert in_memory.inputs == detect("score", "digits-relu", "digits", file, limit=10).inputs
     unlabelled = dataclasses.replace(load_data("digits"), labels=None)
     with pytest.raises(ValueError, match="has no labels"):
         detect("score", "digits-relu", unlabelled, file)

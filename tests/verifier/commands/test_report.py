@@ -34,7 +34,7 @@ def digits(tmp_path_factory):
     return folder
 
 
-def made_run(folder, count, text=HOSTILE):
+def made_run(folder, count, text=HOSTILE, asked=None):
     """Write a run of many inputs, every text of which is the given one; half of the inputs have a counterexample."""
     random = np.random.default_rng(0)
     records, witnesses = [], {}
@@ -57,7 +57,9 @@ def made_run(folder, count, text=HOSTILE):
         records.append(record)
         if index % 2:
             witnesses[index] = (random.random((1, 6, 6)).astype(np.float32), upper)
-    with open_run(folder, CONFIGURATION, {"model": f"/nowhere/{text}.onnx", "data": f"/nowhere/{text}.npz"}) as run:
+    with open_run(
+        folder, CONFIGURATION | (asked or {}), {"model": f"/nowhere/{text}.onnx", "data": f"/nowhere/{text}.npz"}
+    ) as run:
         run.append(records, witnesses)
         run.finish({"model": text, "results": [{"epsilon": 0.03}, {"epsilon": 0.08}], "warnings": [text]})
     return folder
@@ -107,6 +109,21 @@ def test_a_page_says_what_the_run_says(digits, tmp_path):
     assert len(page.named("img")) == 3 * min(10, sum(1 for _ in np.load(digits / "witnesses.npz")["index"]))
     tips = [attributes["data-tip"] for attributes in page.named("circle")]
     assert any(f"certified accuracy {summary['results'][0]['certified_accuracy']:.1%}" in tip for tip in tips)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({}, "stay the same within 0.03, 0.08 (inf-norm)?"),
+        ({"arithmetic": "float32", "radius": 0.08}, "(inf-norm), in every execution in float32?"),
+        ({"randomised": "mean"}, "Everything here is about the mean of the randomised network"),
+        ({"draws_within": 4.0}, "Certified: every draw of the randomised network"),
+    ],
+)
+def test_a_page_says_whose_executions_and_which_draws_are_meant(asked, words, tmp_path):
+    report(made_run(tmp_path / "run", 4, "plain", asked), tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert words in text and ("randomised network" in text) == ("randomised network" in words)
 
 
 def test_a_page_loads_nothing_and_is_accessible(digits, tmp_path):

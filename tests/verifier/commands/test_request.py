@@ -16,6 +16,7 @@ from encoders.limits import Limits
 from tests.conftest import REPOSITORY
 from verifier import certify
 from verifier.arguments import COMMANDS, SHARING, parser, verb_arguments
+from verifier.commands.detect_request import DetectOptions, DetectRequest
 from verifier.commands.request import Options, Request, read_options
 from verifier.commands.verify_request import VerifyOptions, VerifyRequest
 from verifier.options import GROUPS, add_options, option_names
@@ -55,7 +56,12 @@ def test_options_and_request_have_the_same_fields_and_types():
 
 @pytest.mark.parametrize(
     ("command", "request_"),
-    [*((name, Request) for name in SHARING), ("train", TrainRequest), ("verify", VerifyRequest)],
+    [
+        *((name, Request) for name in SHARING),
+        ("train", TrainRequest),
+        ("verify", VerifyRequest),
+        ("detect", DetectRequest),
+    ],
 )
 def test_every_command_has_every_shared_option_with_the_default_of_its_field(command, request_):
     actions = {action.dest: action for action in options_of(command).values()}
@@ -70,7 +76,12 @@ def test_what_a_command_reads_are_the_parameters_of_its_function(command):
     """So a command is called with what was read, by name."""
     function = getattr(verifier, command)
     parameters = inspect.signature(function).parameters
-    shared = {"train": TrainOptions, "verify": VerifyOptions, **dict.fromkeys(SHARING, Options)}.get(command)
+    shared = {
+        "train": TrainOptions,
+        "verify": VerifyOptions,
+        "detect": DetectOptions,
+        **dict.fromkeys(SHARING, Options),
+    }.get(command)
     taken = ({*parameters} - {"options"}) | ({*shared.__annotations__} if shared else set())
     actions = options_of(command).values()
     read = {action.dest for action in actions} | {action.dest for action in positional(command)}
