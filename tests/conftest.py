@@ -1,12 +1,14 @@
 """What every test meets: one thread, which cases are slow, and where the optional data lie."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from threadpoolctl import threadpool_limits
 
+from tests.pretended_device import pretended
 from tests.shares import EVERY
 
 # Two threads on small tensors wait for each other, most of all beside another busy process, such as another worker of
@@ -39,3 +41,21 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the optional data sets are not here")
     return SHARED_DATA
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the device of the tests in `tests/test_devices.py`."""
+    parser.addoption("--device", default="pretended", choices=("pretended", "cuda"), help="of tests/test_devices.py")
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
+    """Yield the device that is asked for: a pretended one, or a real one where it is there."""
+    if request.config.getoption("--device") == "pretended":
+        monkeypatch.setenv("ENCODERS_MWD_KERNELS", "reference")
+        with pretended() as there:
+            yield there
+    elif not torch.cuda.is_available():
+        pytest.skip("torch finds no CUDA device here")
+    else:
+        yield torch.device("cuda", torch.cuda.current_device())
