@@ -84,6 +84,7 @@ def detect(
     if action == "score":
         return _scored(subject, file, inputs, request, progress)
     found = fit(subject.network, inputs[0], inputs[2], _noises(request.noise), request.samples, request.rate, clip)
+    file.parent.mkdir(parents=True, exist_ok=True)
     write_detector(found, file)
     return DetectResult(action, file, found.threshold, request.rate, len(inputs[0]))
 

@@ -49,7 +49,7 @@ def test_what_cannot_be_done_is_refused(action, options, words, tmp_path):
 
 
 def test_a_detector_of_another_network_and_data_without_labels_are_refused(tmp_path):
-    file = tmp_path / "odds.safetensors"
+    file = tmp_path / "made" / "odds.safetensors"
     detect("fit", "digits-relu", "digits", file, samples=1, rate=0.1)
     with pytest.raises(ValueError, match="fitted to another network"):
         detect("score", "digits-mwd", "digits", file)
