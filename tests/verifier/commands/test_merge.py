@@ -142,6 +142,15 @@ def test_overlaps_that_agree_are_one_and_those_that_disagree_are_refused(job, sh
         merge([*shards, tmp_path / "again"], tmp_path / "other")
 
 
+def test_lost_records_are_no_answers(shards, tmp_path) -> None:
+    """A summary says that the inputs were asked about; without their records nobody knows what was found."""
+    cut = shutil.copytree(shards[0], tmp_path / "cut")
+    path = cut / "records.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))
+    with pytest.raises(RunError, match="2 inputs from"):
+        merge([cut, *shards[1:]], tmp_path / "merged")
+
+
 def test_lost_files_are_refused(job, tmp_path) -> None:
     ask = {"epsilons": [0.02], "method": "crown", "certificates": True, "limit": 70}
     for number in (1, 2):
