@@ -3,7 +3,8 @@
 `Pretended` follows its tag through every operation below autograd. What a real device refuses is refused: operations on
 tensors of both sides (but for scalars of no axis, and CPU indices of a tensor on the device), `.numpy()`, and so
 constants that were made on the wrong side. `pretended()` is a context in which `device="cuda"` means it. Not covered:
-what one operation refuses on a GPU alone, streams, memory, kernels of our own, and `torch.cuda`, which sees no device.
+what one operation refuses on a GPU alone, streams, memory, kernels of our own, threads beside the one that entered the
+context (torch's modes are of a thread), and `torch.cuda`, which sees no device.
 """
 
 import contextlib
