@@ -18,6 +18,7 @@ from encoders.formats.torch_constants import FOLDABLE
 from encoders.formats.torch_export import from_module
 from encoders.formats.torch_operators import FRESH, HANDLERS
 from encoders.formats.torch_program import convert
+from encoders.layers import KWinners
 from tests.networks.torch_sweep import (
     ALIASES,
     BRIDGES,
@@ -156,6 +157,7 @@ def tensors(value: object) -> list[Tensor]:
 CATALOGUE: dict[str, tuple[tuple[int, ...], Sequence[Step]]] = {
     "rows": ((FEATURES,), list(ROWS.values())),
     "elementwise": ((FEATURES,), [ROWS["linear"], ELEMENTWISE["keep"], *ELEMENTWISE.values()]),
+    "winners": ((FEATURES,), [ROWS["linear"], lambda m, x: KWinners(0.5)(x)]),
     "places": ((FEATURES,), [ROWS["linear"], lambda m, x: x.argmax(1)]),
     "moves": ((FEATURES,), list(MOVES.values())),
     "maps": ((CHANNELS, SIZE, SIZE), [*MAPS.values(), BRIDGES["adaptive"]]),

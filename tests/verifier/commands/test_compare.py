@@ -134,6 +134,7 @@ def test_the_table_fits_a_terminal_and_shows_only_columns_that_say_something():
     plain, full = (
         CompareResult(
             model="m", digest="", data="", inputs=100, correct=100, seconds=1.0, records=None, warnings=(), classes="",
+            about="",
             epsilon=0.05, norm="inf", rows=rows, left_out={}, violations=(), indices=(), brackets={},
         )
         for rows in ((row,), (row, dataclasses.replace(row, trusted=25, median_open_units=123.5)))

@@ -139,7 +139,8 @@ class _Search:
         before = None if self.ball.boxes else self.ball
         ball = prepare(self.ball.question, steps, self.budget, before, splits)
         made = _Search(ball, self.attack, self.budget, self.effort)
-        made.floor = max(self.floor, self._least)
+        # Where nothing was stored nothing is known: what is open was handed on.
+        made.floor = max(self.floor, self._least if len(self.store) else -math.inf)
         return made
 
     def begun(self) -> tuple[Subproblems, Tensor] | SplitAnswer:
