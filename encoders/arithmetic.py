@@ -9,7 +9,7 @@ It does not hold where inputs of products are rounded first (TF32), nor for prod
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,10 +25,11 @@ INFLATION = 1.0 + 2.0**-44
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """An arithmetic by its dtype, whose name it has."""
+    """An arithmetic by its dtype, whose name it has. merged: roundings of an op beyond its own."""
 
     name: str
     dtype: torch.dtype
+    merged: int = MERGED
 
     @property
     def roundoff(self) -> float:
@@ -37,7 +38,14 @@ class Arithmetic:
 
     def relative(self, roundings: int) -> float:
         """Return the relative error of so many roundings in a row; ValueError where no digit is left."""
-        return gamma(roundings + MERGED, self.dtype) * INFLATION
+        return gamma(roundings + self.merged, self.dtype) * INFLATION
+
+    def after(self, summed: int) -> Arithmetic:
+        """Return the arithmetic of an op that a runtime may merge into a sum of so many terms before it.
+
+        What it adds may then be the first term of that sum, and be rounded with each further one.
+        """
+        return replace(self, merged=MERGED + summed)
 
     def absolute(self, operations: int) -> float:
         """Return the slack of so many operations against underflow."""

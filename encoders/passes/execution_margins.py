@@ -4,7 +4,8 @@ Every execution in an arithmetic gives class k the value y_k + d_k, |d_k| <= E_k
 in each of them wherever, in real arithmetic, y_c - E_c > y_k + E_k: wherever c wins the network with these numbers
 added to its outputs (`handicapped`), which every method takes as it takes any network.
 
-Of runtimes is assumed that they execute the nodes of the graph, each as a sum of its own products, in any order.
+Of runtimes is assumed that they execute the nodes of the graph, each as a sum of its own products, in any order, and
+what is done unit by unit after a sum possibly as part of it.
 """
 
 from __future__ import annotations
@@ -49,12 +50,16 @@ def execution_errors(network: Network, box: Box, arithmetic: Arithmetic) -> tupl
     something may overflow.
     """
 
-    def step(op: Op, values: Sequence[tuple[Box, Tensor]]) -> tuple[Box, Tensor]:
+    def step(op: Op, values: Sequence[tuple[Box, Tensor, int]]) -> tuple[Box, Tensor, int]:
         boxes, errors = [value[0] for value in values], [value[1] for value in values]
-        return op.interval(*boxes), op.execution_error(boxes, errors, arithmetic).nan_to_num(nan=torch.inf)
+        # What is done unit by unit may be merged into the sums before it.
+        before, own = max(value[2] for value in values), op.fan_in()
+        allowed = arithmetic.after(before) if own == 1 else arithmetic
+        error = op.execution_error(boxes, errors, allowed).nan_to_num(nan=torch.inf)
+        return op.interval(*boxes), error, before if own == 1 else own
 
     exact = network.cast(torch.float64, box.lower.device)
-    ((outputs, error),) = exact.fold((box, torch.zeros_like(box.lower)), step)
+    ((outputs, error, _),) = exact.fold((box, torch.zeros_like(box.lower), 0), step)
     return outputs, error.expand_as(outputs.lower)
 
 

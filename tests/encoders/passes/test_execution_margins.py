@@ -7,7 +7,7 @@ import torch
 from encoders.arithmetic import ARITHMETICS
 from encoders.box import Box
 from encoders.network import Network
-from encoders.ops import Affine, ArgMax, Curve, LogSoftmax, Relu, Sigmoid, Softmax
+from encoders.ops import AddConstant, Affine, ArgMax, Curve, LogSoftmax, Relu, Sigmoid, Softmax
 from encoders.passes.class_scores import class_scores
 from encoders.passes.execution_margins import (
     HOPELESS,
@@ -139,3 +139,16 @@ def test_refusals_name_the_node_and_the_way_out():
     odd = chain((1,), Affine(torch.tensor([[0.1], [0.2]], dtype=F64)))
     assert "weight holds numbers that are no float32" in execution_refusal(odd, FLOAT32)
     assert execution_refusal(random_relu_network(0), FLOAT32) is None
+
+
+def test_what_is_added_after_a_sum_may_be_its_first_term():
+    """x - (c + terms) with c = 2^24: one by one each 1 is lost, which two roundings of the sum do not explain."""
+    terms = 64
+    network = chain((terms,), Affine(torch.ones(2, terms)), AddConstant(torch.tensor(2.0**24)))
+    point = torch.ones(1, terms)
+    _, errors = execution_errors(network, Box.point(point.double()), FLOAT32)
+    total = torch.tensor(2.0**24)
+    for value in point[0]:
+        total = total + value
+    real = 2.0**24 + terms
+    assert abs(float(total) - real) == terms <= float(errors.min())
