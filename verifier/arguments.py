@@ -16,7 +16,8 @@ from verifier.commands.detect_request import DetectRequest
 from verifier.commands.request import Request
 from verifier.commands.verify_request import ReadNetworks, VerifyRequest
 from verifier.options import GROUPS, add_options, number, option_names, radius, sample, target
-from verifier.training.request import NETWORKS, TrainRequest
+from verifier.training.request import TrainRequest
+from verifier.training.tables import NETWORKS
 
 MODEL = "a file (.onnx, .pt2, .safetensors), or digits-mwd, digits-relu, digits-conv"
 DATA = "digits, mnist, fashion-mnist, cifar10, a .npz with x and y, or a .csv"

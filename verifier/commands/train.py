@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from encoders import write_network
+from encoders import Network, write_network
 from encoders.formats.torch_export import from_module
 from encoders.layers import Mwd, MwdConv2d
 from verifier.commands.examples import Examples, read_examples
@@ -27,12 +27,14 @@ from verifier.training.architectures import ARCHITECTURES, Architecture
 from verifier.training.dropout import with_dropout
 from verifier.training.history import History
 from verifier.training.log import write_log
+from verifier.training.placement import behind_placement, with_placement
 from verifier.training.plan import Plan
 from verifier.training.random_layers import DROPPED, RANDOM_KINDS, randomised, with_random_layers
 from verifier.training.recipes import Job, Recipe, recipe_of
-from verifier.training.request import REGIMES, TrainOptions, TrainRequest
+from verifier.training.request import TrainOptions, TrainRequest
 from verifier.training.scalars import Scalars
 from verifier.training.start import draw_narrow_weights, load_weights
+from verifier.training.tables import REGIMES
 from verifier.training.trainer import Regime, Trainer
 from verifier.training.validation import JUDGE, Score, bounded_backwards, split
 from verifier.training.winners import with_winners
@@ -92,10 +94,15 @@ def train(
     path.parent.mkdir(parents=True, exist_ok=True)
     history = trainer.run(checkpoint, progress, _logs(path, request.logdir))
     metadata = _metadata(request, architecture, dataset, trainer, examples)
-    network = randomised(from_module(trainer.module.cpu(), tuple(trainer.inputs.shape[1:])), trainer.module)
-    write_network(network, path, json.loads(json.dumps(metadata)))
+    write_network(_network(trainer), path, json.loads(json.dumps(metadata)))
     checkpoint.unlink(missing_ok=True)
     return TrainResult(path, metadata, history)
+
+
+def _network(trainer: Trainer) -> Network:
+    """Return what was trained as a graph, random where the module is."""
+    means = from_module(trainer.module.cpu(), tuple(trainer.inputs.shape[1:]))
+    return with_placement(randomised(means, trainer.module), trainer.module)
 
 
 def _logs(out: Path, logdir: str | Path | None) -> Callable[[History], None]:
@@ -189,6 +196,8 @@ def _module(
     if request.regime_name in RANDOM_KINDS:
         kind = RANDOM_KINDS[request.regime_name]
         module = with_random_layers(module, kind, request.drop_connect if kind == DROPPED else request.deviation)
+    if request.regime_name == "resize-and-pad":
+        module = behind_placement(module, inputs.shape[1:], request.smallest)
     if request.winners:
         module = with_winners(module, request.winners)
     module = module.to(inputs.device)
@@ -224,6 +233,8 @@ def _metadata(
         special["attack"] = [request.attack or recipe.attack, request.attack_epsilon, recipe.mixing]
     if examples is not None:
         special["examples"] = [vars(each) for each in examples.taken]
+    if request.teacher is not None:
+        special["teacher"] = [str(request.teacher), hashlib.sha256(Path(request.teacher).read_bytes()).hexdigest()]
     return {
         "architecture": request.name, "data": dataset.name, "plan": vars(trainer.plan),
         "regime": request.regime_name, "attack": None, **special,

@@ -1,7 +1,7 @@
 """The table of recipes: what turns a batch into losses, and what moves the weights for it.
 
 A recipe is chosen by what the request asks for. Adding one is its regime in a file, one line here, and the options that
-it takes in `verifier.training.request.REGIMES`.
+it takes in `verifier.training.tables.REGIMES`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from dataclasses import dataclass
 
 from encoders.region import Norm
 from verifier.training.adversaries import Adversary, Domain, adversary_named
-from verifier.training.architectures import Architecture, Optimiser, adam
+from verifier.training.architectures import Architecture, Optimiser, adam, squared_error
 from verifier.training.delta_rule import DeltaRule
+from verifier.training.distillation import Distilled, read_teacher
 from verifier.training.interval_regime import BackwardBounds, Expressive, IntervalEnds, Ramp, SmallBoxes
 from verifier.training.linear_regime import RobustLinear
 from verifier.training.regimes import Clean, Mixing, Perturbed, PerturbedLayer
-from verifier.training.request import MWD_NETWORKS, TrainRequest
+from verifier.training.request import TrainRequest
 from verifier.training.sensitivity_regime import Sensitivity
+from verifier.training.tables import MWD_NETWORKS
 from verifier.training.trainer import Regime
 
 
@@ -78,6 +80,15 @@ def _delta_rule(job: Job) -> Regime:
     return DeltaRule(job.architecture.loss, request.beta, request.zeta, request.deviation_schedule, request.epochs)
 
 
+def _distilled(job: Job) -> Regime:
+    if job.architecture.loss is squared_error:
+        raise ValueError(
+            f"regime distillation softens a softmax; {job.request.name} is trained on squared errors. Supported: relu, "
+            "mlp, lenet, cnn-small and all others of cross-entropy"
+        )
+    return Distilled(job.request.temperature, read_teacher(job.request.teacher))
+
+
 def _perturbed(job: Job) -> Regime:
     adversary = job.adversary(job.request.attack_epsilon)
     return Perturbed(job.architecture.loss, adversary, job.recipe.mixing, job.request.attack_share)
@@ -129,6 +140,8 @@ RECIPES: dict[str, Recipe] = {
     "drop-connect": Recipe(_clean),
     "delta-rule": Recipe(_delta_rule),
     "delta-rule-learnable": Recipe(_clean),
+    "resize-and-pad": Recipe(_clean),
+    "distillation": Recipe(_distilled),
     "adversarial": Recipe(_perturbed, judged=True),
     "mixed": Recipe(_perturbed, mixing="batch", judged=True),
     "two-step": Recipe(_perturbed, mixing="steps", judged=True),

@@ -12,47 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from verifier.options import number, option, radius
+from verifier.training.tables import ATTACKS, MWD_NETWORKS, REGIMES, SCHEDULES, SPECIAL
 
 if TYPE_CHECKING:
     from encoders.region import Norm
-
-# Names of tables that load torch.
-NETWORKS = (
-    "mwd", "mwd-conv", "relu", "sigmoid", "linear", "mlp", "lenet", "lenet-linear-convolutions", "cnn-small",
-    "cnn-wide", "nin", "resnet18",
-)  # fmt: skip
-ATTACKS = (
-    "fgsm", "ifgsm", "pgd", "fgsm-random", "mi-fgsm", "pgd-short", "apgd", "adv-loss", "adv-loss-sign", "adv-alpha",
-)  # fmt: skip
-MWD_NETWORKS = ("mwd", "mwd-conv")
-SCHEDULES = ("batch", "printed", "published")
-
-_ATTACK = ("attack", "attack_epsilon", "attack_norm", "attack_steps", "attack_step", "restarts", "unclipped")
-_CERTIFIED = ("certified_epsilon", "ramp")
-# The options that each regime takes, beside those of every training.
-REGIMES: dict[str, tuple[str, ...]] = {
-    "plain": (),
-    "dropout": ("dropout",),
-    "drop-connect": ("drop_connect",),
-    "delta-rule": ("deviation", "beta", "zeta", "deviation_schedule"),
-    "delta-rule-learnable": ("deviation",),
-    "adversarial": _ATTACK,
-    "mixed": (*_ATTACK, "attack_share"),
-    "two-step": _ATTACK,
-    "goodfellow": (*_ATTACK, "attack_share"),
-    "lwa": _ATTACK,
-    "lwa-layer": tuple({*_ATTACK, "layer"} - {"unclipped"}),
-    "perturbed-only": _ATTACK,
-    "robust-linear": ("certified_epsilon", "attack_norm", "unclipped"),
-    "interval": (*_CERTIFIED, "certified_share", "interval_cost"),
-    "crown-interval": (*_CERTIFIED, "certified_share"),
-    "sabr": (*_CERTIFIED, "box_share", "attack", "attack_steps", "attack_step", "restarts"),
-    "mtl-interval": (*_CERTIFIED, "certified_share", "attack", "attack_steps", "attack_step", "restarts"),
-    "sensitivity": ("sensitivity_cost",),
-    "fine-tuning": ("examples", "levels", "within"),
-}
-# Every option that some regimes do not take.
-_SPECIAL = {name for names in REGIMES.values() for name in names}
 
 
 class TrainOptions(TypedDict, total=False):
@@ -90,6 +53,9 @@ class TrainOptions(TypedDict, total=False):
     beta: float
     zeta: float
     deviation_schedule: str
+    smallest: float
+    temperature: float
+    teacher: str | Path | None
     winners: float
     augment: Sequence[str]
     patience: int | None
@@ -131,6 +97,9 @@ class TrainRequest:
     drop_connect: the probability with which weights are dropped.
     deviation, beta, zeta, deviation_schedule: of random weights (see `verifier.training.delta_rule`): the standard
     deviation of each at the start, what grows it, what shrinks it, and when: batch, printed or published.
+    smallest: of resize-and-pad, the least height of an image as a share of its own.
+    temperature, teacher: of distillation, what divides the scores before the softmax, and the model file whose softmax
+    at that temperature the labels are; without one the labels are the classes: what is trained is the teacher.
     winners: in place of each relu, the share of its units that pass, the greatest (k-winners-take-all); 0: relus.
     augment: shift or flip images at random (see `verifier.training.augmentation`).
     patience: stop after so many epochs without a better validation score.
@@ -198,6 +167,17 @@ class TrainRequest:
     beta: float = option(0.05, "training", "delta-rule: growth by gradients (default: 0.05)", type=number, metavar="B")
     zeta: float = option(0.7, "training", "delta-rule: factor of decays (default: 0.7)", type=number, metavar="Z")
     deviation_schedule: str = option("batch", "training", "delta-rule: batch, printed, published", metavar="NAME")
+    smallest: float = option(0.9, "training", "resize-and-pad: least height (default: 0.9)", type=number, metavar="S")
+    temperature: float = option(
+        20.0, "training", "distillation: of the softmax (default: 20)", type=number, metavar="T"
+    )
+    teacher: str | Path | None = option(
+        None,
+        "training",
+        "distillation: whose outputs are the labels; none: train the teacher",
+        type=Path,
+        metavar="FILE",
+    )
     winners: float = option(
         0.0, "training", "share of units that pass (k-winners-take-all) in place of each relu", type=number, metavar="G"
     )
@@ -260,7 +240,7 @@ class TrainRequest:
         regime = self.regime_name
         for field in dataclasses.fields(self):
             given = getattr(self, field.name) != field.default
-            if field.name in _SPECIAL and given and field.name not in REGIMES[regime]:
+            if field.name in SPECIAL and given and field.name not in REGIMES[regime]:
                 takers = ", ".join(name for name, taken in REGIMES.items() if field.name in taken)
                 flag = field.name.replace("_", "-")
                 raise ValueError(f"regime {regime} does not take --{flag}; supported by {takers}")
@@ -284,6 +264,10 @@ class TrainRequest:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if not 0.0 <= self.drop_connect < 1.0 or not 0.0 <= self.zeta <= 1.0:
             raise ValueError(f"drop_connect must lie in [0, 1), zeta in [0, 1]; got {self.drop_connect}, {self.zeta}")
+        if not 0.0 < self.smallest < 1.0 or not 0.0 < self.temperature < float("inf"):
+            raise ValueError(
+                f"smallest must lie between 0 and 1, temperature be positive; got {self.smallest}, {self.temperature}"
+            )
         if min(self.deviation, self.beta) < 0 or (not self.deviation and self.regime_name == "delta-rule-learnable"):
             raise ValueError(
                 f"deviation and beta must be positive or 0, got {self.deviation}, {self.beta}; learnable: not 0"

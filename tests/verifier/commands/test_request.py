@@ -23,7 +23,8 @@ from verifier.options import GROUPS, add_options, option_names
 from verifier.training.adversaries import ADVERSARIES
 from verifier.training.architectures import ARCHITECTURES
 from verifier.training.recipes import RECIPES
-from verifier.training.request import ATTACKS, NETWORKS, REGIMES, TrainOptions, TrainRequest
+from verifier.training.request import TrainOptions, TrainRequest
+from verifier.training.tables import ATTACKS, NETWORKS, REGIMES
 
 CASES = REPOSITORY / "tests" / "cases"
 

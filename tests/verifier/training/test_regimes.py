@@ -17,12 +17,13 @@ from verifier.data import Dataset, from_arrays, load_data
 from verifier.training.adversaries import ADVERSARIES, Adversary
 from verifier.training.recipes import RECIPES, Recipe
 from verifier.training.regimes import Clean, Perturbed, PerturbedLayer, parts
-from verifier.training.request import REGIMES, TrainRequest
+from verifier.training.request import TrainRequest
+from verifier.training.tables import REGIMES
 
 loss = functional.cross_entropy
 # What each regime needs or should be tried with, on a network of vectors and on one of images.
 OPTIONS = {
-    "plain": {}, "dropout": {"dropout": 0.3},
+    "plain": {}, "dropout": {"dropout": 0.3}, "distillation": {}, "resize-and-pad": {"smallest": 0.8},
     "drop-connect": {"drop_connect": 0.1}, "delta-rule": {"beta": 0.01}, "delta-rule-learnable": {"deviation": 0.05},
     "adversarial": {"restarts": 2, "attack": "pgd-short"},
     "mixed": {"attack": "fgsm-random", "attack_share": 0.3}, "two-step": {"attack": "mi-fgsm"},
@@ -118,7 +119,7 @@ def test_layers_are_named_in_the_refusal():
 
 def arguments_of(regime: str) -> tuple[str, Dataset, dict]:
     name = {"robust-linear": "linear", "sensitivity": "mwd", "interval": "cnn-wide", "sabr": "cnn-small"}.get(regime)
-    name = name or "mlp"
+    name = name or ("cnn-small" if regime == "resize-and-pad" else "mlp")
     data = images() if name.startswith("cnn") else vectors()
     settings = {"hidden": SMALL[name], "epochs": 3, "batch": 24, "regime": regime, **OPTIONS[regime]}
     return name, data, settings | ({"augment": ("shift", "flip")} if name == "cnn-wide" else {})
