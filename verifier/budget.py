@@ -91,8 +91,8 @@ class Budget:
         """The seconds that are left; not negative."""
         return max(0.0, self.seconds - self.elapsed)
 
-    def share(self, parts: int, most: float = math.inf) -> Budget:
-        """Return the next of so many parts of what is left, of at most so many seconds."""
+    def share(self, parts: float, most: float = math.inf) -> Budget:
+        """Return one of so many equal parts of what is left, of at most so many seconds."""
         return Budget(min(self.remaining / parts, most), watch=self.watch)
 
 

@@ -184,8 +184,8 @@ def load_model(
         network, runtime = from_module(model, tuple(input_shape)), open_module(model, tuple(input_shape))
         name = type(model).__name__
     else:
-        path = _locate(model)
-        network, runtime, name = read_network(path, limits), open_runtime(path, limits), str(model)
+        path, name = _locate(model), str(model)
+        network, runtime = _called(read_network(path, limits), name), open_runtime(path, limits)
     subject = Subject(name, network, runtime, choose_device(device))
     return _normalised(subject, mean, std) if len(mean) or len(std) else subject
 
@@ -208,7 +208,7 @@ def load_subject(
 def open_model(model: str | Path) -> tuple[Network, dict[str, Any]]:
     """Return the network and the metadata of a file or a shipped name."""
     path = _locate(model)
-    return read_network(path), read_metadata(path)
+    return _called(read_network(path), str(model)), read_metadata(path)
 
 
 def choose_device(device: str) -> torch.device:
@@ -219,6 +219,11 @@ def choose_device(device: str) -> torch.device:
     if device == "cuda" and not available:
         raise ValueError("device cuda was asked for, but torch finds none here; use auto or cpu")
     return torch.device("cuda" if available and device != "cpu" else "cpu")
+
+
+def _called(network: Network, name: str) -> Network:
+    """Return the network, called in messages as its user calls it: a shipped one lies where nobody put it."""
+    return network if network.source == name else Network(network.nodes, network.input_shape, network.dtype, name)
 
 
 def _locate(model: str | Path) -> Path:

@@ -29,6 +29,7 @@ from verifier.commands.result import VerbResult, shared_fields
 from verifier.commands.resuming import arrays_of, because
 from verifier.commands.task import Known, Order
 from verifier.methods import find_method
+from verifier.methods.grouped import by_groups
 from verifier.methods.suitable import check_method
 from verifier.metrics import RobustnessAt
 from verifier.runs.certify_record import CertifyRecord
@@ -180,21 +181,18 @@ class _Certification:
         points, labels = self.job.points(rows), self.job.labels(rows)
         predictions = self.job.predictions(points, rows)
         correct = np.flatnonzero(predictions == labels)
-        records, asked = known.records, [rows[i] for i in correct]
-        answers = [records[row].answer if row in records else Answer() for row in asked]
+        asked = [rows[i] for i in correct]
         budget = Budget(self.options.time_limit * max(1, len(asked)), watch=known.watch)
-        answers, groups = self._answers(points[correct], asked, labels[correct], answers, budget)
+        answers, placed = self._answers(points[correct], asked, labels[correct], known, budget)
         seconds = (time.perf_counter() - started) / len(rows)
-        positions = {row: position for position, row in enumerate(asked)}
         fresh = []
         for row, label, prediction in zip(rows, labels, predictions, strict=True):
-            before = records.get(row)
+            before = known.records.get(row)
             if self.complete(before):
                 continue
             record = CertifyRecord(head=self.job.head(row, label, prediction, seconds))
-            if row in positions:
-                group, place = groups[positions[row]]
-                answer = answers[positions[row]]
+            if row in placed:
+                answer, group, place = placed[row]
                 record = replace(self._answered(record, answer, before, budget.why), errors=group.errors)
                 if self.certificates and known.run is not None:
                     record = self._with_certificate(record, group.batch.one(place), answer, before, known)
@@ -202,16 +200,19 @@ class _Certification:
         return fresh, arrays_of(asked, self.job.shaped(answers))
 
     def _answers(
-        self, points: Tensor, rows: list[int], labels: np.ndarray, known: Sequence[Answer], budget: Budget
-    ) -> tuple[list[Answer], dict[int, tuple[Group, int]]]:
-        """Return (answers, by position among the rows: the group that it was asked in, and its place there)."""
-        answers, groups = list(known), {}
-        for group in self.job.groups(points, rows, labels, self.norm) if rows else ():
-            before = [known[place] for place in group.places]
-            found = find_method(self.method, self.norm).bracket(group.batch, self.epsilons, before, budget)
-            for number, (place, answer) in enumerate(zip(group.places, found, strict=True)):
-                answers[place], groups[place] = self.job.limited(answer), (group, number)
-        return answers, groups
+        self, points: Tensor, rows: list[int], labels: np.ndarray, known: Known[CertifyRecord], budget: Budget
+    ) -> tuple[list[Answer], dict[int, tuple[Answer, Group, int]]]:
+        """Return (answers about rows, by row: its answer, the group that it was asked in, and its place there)."""
+        if not rows:
+            return [], {}
+        before = [known.records.get(row) for row in rows]
+        plain = self.job.batch(points, rows, labels, self.norm)
+        groups = self.job.groups(plain, [() if record is None else record.errors for record in before])
+        method = by_groups(find_method(self.method, self.norm), groups, plain)
+        answers = [Answer() if record is None else record.answer for record in before]
+        answers = [self.job.limited(answer) for answer in method.bracket(plain, self.epsilons, answers, budget)]
+        places = {place: (group, number) for group in groups for number, place in enumerate(group.places)}
+        return answers, {row: (answers[place], *places[place]) for place, row in enumerate(rows)}
 
     def left_open(self, rows: range, known: Known[CertifyRecord], reason: str, timed_out: bool) -> list[CertifyRecord]:
         heads = self.job.heads(rows, [row for row in rows if not self.complete(known.records.get(row))])

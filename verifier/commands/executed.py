@@ -11,7 +11,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,9 +18,8 @@ from encoders.arithmetic import ARITHMETICS, Arithmetic
 from encoders.box import Box
 from encoders.network import Network
 from encoders.passes.execution_margins import class_errors, execution_refusal, handicapped
-from encoders.region import Norm
 from verifier.answers import Answer
-from verifier.batch import Group
+from verifier.batch import BATCH_SIZE, Batch, Group
 from verifier.certificates.certificate import Certificate
 from verifier.certificates.counterexample import ClaimError
 from verifier.certificates.error import CertificateError
@@ -55,16 +53,67 @@ def errors_on(subject: Subject, box: Box, arithmetic: Arithmetic) -> Tensor:
     return class_errors(subject.network, subject.classifier, box, arithmetic)
 
 
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class ExecutedJob(DataJob):
-    """Questions about executions; radius: of the largest balls that are asked about."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Executions:
+    """What is asked of executions of a subject; radius: of the largest balls. Subjects that were made are kept."""
 
+    subject: Subject
     arithmetic: Arithmetic
     radius: float
     _known: dict[tuple[int, tuple[float, ...]], Subject] = dataclasses.field(default_factory=dict)
 
+    def groups(self, plain: Batch, stated: Sequence[tuple[float, ...]]) -> list[Group]:
+        """Return the inputs by their class, each with the greatest errors among them, or with those it stated before.
+
+        stated: for each input the errors in its record, empty where there is none.
+        """
+        around = plain.region(self.radius)
+        box = around.enclosure()
+        farthest = torch.where(box.upper - around.centre > around.centre - box.lower, box.upper, box.lower)
+        reach = max(plain.reach, float(around.distance(farthest).max()))
+        pieces = torch.arange(len(plain), device=box.lower.device).split(BATCH_SIZE)
+        errors = torch.cat([errors_on(self.subject, box[rows], self.arithmetic) for rows in pieces]).cpu()
+        found = []
+        for key, places in by_class(plain.classes.tolist(), errors, stated).items():
+            if key not in self._known:
+                self._known[key] = executed(self.subject, *key)
+            index = torch.tensor(places, device=box.lower.device)
+            mine = dataclasses.replace(plain.at(index), subject=self._known[key], domain=box[index], reach=reach)
+            found.append(Group(tuple(places), mine, key[1]))
+        return found
+
+    def limited(self, answer: Answer) -> Answer:
+        """Return the answer without what it says of balls beyond the largest, for which no errors are known."""
+        bracket = answer.bracket
+        lower, trusted = (min(end, self.radius) for end in (bracket.lower, bracket.trusted))
+        return dataclasses.replace(answer, bracket=dataclasses.replace(bracket, lower=lower, trusted=trusted))
+
+
+def by_class(
+    classes: Sequence[int], errors: Tensor, stated: Sequence[tuple[float, ...]]
+) -> dict[tuple[int, tuple[float, ...]], list[int]]:
+    """Return places by (class, errors): the greatest of the class, or those that an input stated before.
+
+    errors: what is enough for each input, `(batch, classes)`. What an input stated is kept, so that a run that is taken
+    up again asks about the same network; where it is not enough it is not kept.
+    """
+    greatest = {winner: errors[[c == winner for c in classes]].amax(dim=0) for winner in set(classes)}
+    found: dict[tuple[int, tuple[float, ...]], list[int]] = {}
+    for place, (winner, before) in enumerate(zip(classes, stated, strict=True)):
+        enough = len(before) == errors.shape[1] and bool((errors[place] <= errors.new_tensor(before)).all())
+        key = (winner, before if enough else rounded_up(greatest[winner]))
+        found.setdefault(key, []).append(place)
+    return dict(sorted(found.items()))
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class ExecutedJob(DataJob):
+    """Questions about executions."""
+
+    executions: Executions
+
     def configuration(self, command: str) -> dict[str, Any]:
-        asked = {"arithmetic": self.arithmetic.name, "radius": self.radius}
+        asked = {"arithmetic": self.executions.arithmetic.name, "radius": self.executions.radius}
         return {**super().configuration(command), **asked}
 
     def together(self, wanted: int) -> int:
@@ -75,29 +124,11 @@ class ExecutedJob(DataJob):
     def network(self) -> Network:
         return handicapped(self.subject.network, 0, torch.ones(self.subject.classes, dtype=torch.float64))
 
-    def groups(self, points: Tensor, rows: Sequence[int], classes: np.ndarray, norm: Norm) -> list[Group]:
-        """Return the inputs by their class, each with the greatest errors among them."""
-        found = []
-        for winner in np.unique(classes).tolist():
-            places = np.flatnonzero(classes == winner).tolist()
-            plain = self.batch(points[places], [rows[place] for place in places], classes[places], norm)
-            around = plain.region(self.radius)
-            box = around.enclosure()
-            errors = rounded_up(errors_on(self.subject, box, self.arithmetic).amax(dim=0))
-            key = (winner, errors)
-            if key not in self._known:
-                self._known[key] = executed(self.subject, winner, errors)
-            farthest = torch.where(box.upper - around.centre > around.centre - box.lower, box.upper, box.lower)
-            reach = max(plain.reach, float(around.distance(farthest).max()))
-            batch = dataclasses.replace(plain, subject=self._known[key], domain=box, reach=reach)
-            found.append(Group(tuple(places), batch, errors))
-        return found
+    def groups(self, plain: Batch, stated: Sequence[tuple[float, ...]]) -> list[Group]:
+        return self.executions.groups(plain, stated)
 
     def limited(self, answer: Answer) -> Answer:
-        """Return the answer without what it says of balls beyond the largest, for which no errors are known."""
-        bracket = answer.bracket
-        lower, trusted = (min(end, self.radius) for end in (bracket.lower, bracket.trusted))
-        return dataclasses.replace(answer, bracket=dataclasses.replace(bracket, lower=lower, trusted=trusted))
+        return self.executions.limited(answer)
 
 
 def load_executed_job(request: Request, arithmetic: str, radius: float) -> ExecutedJob:
@@ -108,7 +139,8 @@ def load_executed_job(request: Request, arithmetic: str, radius: float) -> Execu
     refusal = execution_refusal(subject.network, ARITHMETICS[arithmetic])
     if refusal is not None:
         raise ValueError(refusal)
-    return ExecutedJob(**job_fields(request, subject, dataset), arithmetic=ARITHMETICS[arithmetic], radius=radius)
+    fields = job_fields(request, subject, dataset)
+    return ExecutedJob(**fields, executions=Executions(fields["subject"], ARITHMETICS[arithmetic], radius))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

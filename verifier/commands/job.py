@@ -185,9 +185,12 @@ class DataJob(Job):
             scale=None if units is None else units.to(centres.device),
         )  # fmt: skip
 
-    def groups(self, points: Tensor, rows: Sequence[int], classes: np.ndarray, norm: Norm) -> list[Group]:
-        """Return some inputs as batches, each about one network: by default all as one."""
-        return [Group(tuple(range(len(rows))), self.batch(points, rows, classes, norm))]
+    def groups(self, plain: Batch, stated: Sequence[tuple[float, ...]]) -> list[Group]:
+        """Return the inputs of a batch as batches that are each about one network: by default that one.
+
+        stated: for each input the errors of executions in its record.
+        """
+        return [Group(tuple(range(len(plain))), plain)]
 
     def limited(self, answer: Answer) -> Answer:
         """Return what an answer says of the balls that it may speak of: by default of all."""

@@ -5,7 +5,7 @@ it can prove, find, or both, and for which norms.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from torch import Tensor
@@ -59,6 +59,10 @@ class Method(ABC):
         self, batch: Batch, epsilons: Sequence[float], answers: Sequence[Answer], budget: Budget
     ) -> list[Answer]:
         """Return what is known of the inputs after what `answers` say: narrower brackets, the given radii first."""
+
+    def mapped(self, change: Callable[["Method"], "Method"]) -> "Method":
+        """Return the method changed so, or with each of its stages changed so."""
+        return change(self)
 
     def proofs(self, certified: Tensor, radii: Tensor) -> list[Answer]:
         """Return answers that the closed balls of the radii `(batch,)` are safe where the mask says so."""

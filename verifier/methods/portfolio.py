@@ -1,7 +1,7 @@
 """The methods that exist, one after the other, each on what the earlier ones left open."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -45,6 +45,9 @@ class PortfolioMethod(Method):
     def refusal(self, network: Network) -> str | None:
         """Return the reason of the stage that the portfolio is named after, if it has one."""
         return next((stage.refusal(network) for stage in self.stages if stage.name == self.name), None)
+
+    def mapped(self, change: Callable[[Method], Method]) -> Method:
+        return PortfolioMethod([change(stage) for stage in self.stages], self.name, self.idle_after)
 
     def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> list[Answer]:
         answers, radii = [Answer()] * len(batch), region.radius.tolist()

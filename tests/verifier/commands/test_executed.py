@@ -12,6 +12,7 @@ from tests.networks.chains import chain, random_relu_network
 from tests.runs.files import records_of
 from verifier import certify, check
 from verifier.cli import main
+from verifier.commands.executed import by_class
 from verifier.runs.records import configuration_digest
 
 BIG = 2.0**30
@@ -119,11 +120,32 @@ def test_a_run_is_taken_up_again_with_the_same_answers(tmp_path):
     assert check(tmp_path / "run").refused == ()
 
 
+def test_inputs_of_a_run_that_is_taken_up_again_keep_the_errors_that_they_stated(tmp_path):
+    """Alone they have smaller errors than among more of their class; a witness of before may be none with others."""
+    options = {"method": "auto", "arithmetic": "float32", "out": tmp_path / "run", "certificates": True}
+    certify("digits-relu", "digits", [0.03], limit=4, time_limit=0.0, **options)
+    first = records_of(tmp_path / "run")
+    again = certify("digits-relu", "digits", [0.03], limit=16, **options)
+    records = records_of(tmp_path / "run")
+    assert [record["errors"] for record in records[:4]] == [record["errors"] for record in first]
+    pairs = [(one, later) for one in first for later in records[4:] if later["label"] == one["label"]]
+    assert any(later["errors"] != one["errors"] for one, later in pairs)
+    assert again.results[0].open == 0 and check(tmp_path / "run").refused == ()
+
+
+def test_errors_stated_before_are_kept_where_they_are_enough():
+    errors = torch.tensor([[1.0, 1.0], [3.0, 1.0], [2.0, 2.0]], dtype=torch.float64)
+    kept = by_class([0, 0, 1], errors, [(1.5, 1.5), (2.5, 2.0), ()])
+    assert kept == {(0, (1.5, 1.5)): [0], (0, (3.0, 1.0)): [1], (1, (2.0, 2.0)): [2]}
+    assert by_class([0, 0, 1], errors, [(), (), ()]) == {(0, (3.0, 1.0)): [0, 1], (1, (2.0, 2.0)): [2]}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["--arithmetic", "float16"], "digits-relu is executed in float32, not in float16"),
         (["--arithmetic", "float31"], "unknown arithmetic 'float31'; supported: real, float64, float32"),
-        (["--arithmetic", "float64"], "executed in float32, not in float64"),
+        (["--arithmetic", "float64"], "digits-relu is executed in float32, not in float64"),
         (["--arithmetic", "float32", "--delta", "0.1"], "leave out one of the two"),
     ],
 )
