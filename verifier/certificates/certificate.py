@@ -20,6 +20,7 @@ from encoders.region import BallRegion, Domain
 from verifier.certificates.conjunctions import Conjunctions
 from verifier.certificates.error import CertificateError
 from verifier.certificates.input_tree import InputTree, check_tree, envelope_refusal
+from verifier.certificates.planes import PlanePoints, UnitPlanes, made_planes, tightened_by_planes
 from verifier.certificates.sign_leaves import SignLeaves
 from verifier.certificates.sign_tree import SplitTree
 from verifier.certificates.split_program import SplitProgram, split_refusal
@@ -60,6 +61,8 @@ class Certificate:
     inputs: how the ball is divided by its inputs, for all rivals together; then there are neither boxes nor trees.
     subtrees: boxes proved again under signs, for leaves that name them.
     unit_trees: trees that prove ends of the boxes of hinge units, node by node, after the slopes in `boxes`.
+    unit_planes: planes that prove such ends, after the slopes and before the trees.
+    planes: of the leaves against each class but the winner, in their order.
 
     It claims nothing until `check` has evaluated it: strength CHECKED, rigorous float64 arithmetic.
     """
@@ -75,6 +78,8 @@ class Certificate:
     inputs: InputTree | None = None
     subtrees: tuple[SubtreeBoxes, ...] = ()
     unit_trees: tuple[UnitTrees, ...] = ()
+    unit_planes: tuple[UnitPlanes, ...] = ()
+    planes: PlanePoints | None = None
 
     @property
     def leaves(self) -> int:
@@ -101,12 +106,11 @@ class Certificate:
                 f"node {other.name!r} ({other.op.kind}) is neither affine nor a hinge nor a max pool"
             )
         self._check_winner(network)
-        program = self.program(network)
         classes = network.output_shape[0]
         rivals = sorted(tree.rival for tree in self.trees)
         if rivals != [k for k in range(classes) if k != self.winner]:
             raise CertificateError(f"it holds trees against the classes {rivals}, not against each but {self.winner}")
-        self._check_leaves(program)
+        self._check_leaves(network)
 
     def _check_winner(self, network: Network) -> None:
         if len(network.output_shape) != 1 or not 0 <= self.winner < network.output_shape[0]:
@@ -127,6 +131,8 @@ class Certificate:
                 or self.boxes
                 or self.subtrees
                 or self.unit_trees
+                or self.unit_planes
+                or self.planes is not None
                 or self.inputs.values.dtype != np.float64
                 or marks.dtype != bool
             ):
@@ -164,6 +170,7 @@ class Certificate:
         """Return the rows of the network on the ball, their boxes tightened; CertificateError if it names no units."""
         program = SplitProgram(network, self._ball(network))
         boxes = {box.name: box for box in self.boxes}
+        above = {planes.name: planes for planes in self.unit_planes}
         divided = {trees.name: trees for trees in self.unit_trees}
         while (name := program.advance()) is not None:
             program.tighten_open_units(name)
@@ -174,12 +181,23 @@ class Certificate:
                 if box.slopes.shape != (2 * len(box.places), program.units):
                     raise CertificateError(f"the slopes of {name!r} have shape {box.slopes.shape}")
                 program.tighten(name, box.places, box.slopes / STEPS)
+            if name in above:
+                tightened_by_planes(program, above[name])
             if name in divided:
-                tightened_by_trees(program, divided[name])
+                tightened_by_trees(program, divided[name], above.get(name))
         _check_places(self.open_units, program.units, "open units")
         return with_subtrees(program, self.open_units, self.subtrees)
 
-    def _check_leaves(self, program: SplitProgram) -> None:
+    def sign_leaves(self, network: Network) -> SignLeaves:
+        """Return the leaves of all trees, their boxes and planes proved; CertificateError as of `program`."""
+        program, planes = self.program(network), None
+        if self.planes is not None:
+            ball = program.on_box(0)
+            self.planes.check(ball, len(self.trees), "leaves")
+            planes = made_planes(ball, self.planes)
+        return SignLeaves.of_trees(program, self.winner, self.open_units, self.trees, planes)
+
+    def _check_leaves(self, network: Network) -> None:
         """Evaluate the leaves of all trees, many side by side."""
         for tree in self.trees:
             if tree.slopes.shape != tree.multipliers.shape or tree.slopes.shape[1] != len(self.open_units):
@@ -192,7 +210,7 @@ class Certificate:
                 named = 0 <= int(tree.boxes.min(initial=0)) <= int(tree.boxes.max(initial=0)) <= len(self.subtrees)
                 if len(tree.boxes) != tree.leaves or not named:
                     raise CertificateError(f"class {tree.rival}: a leaf names boxes that are not there")
-        leaves = SignLeaves.of_trees(program, self.winner, self.open_units, self.trees)
+        leaves = self.sign_leaves(network)
         before = np.cumsum([0, *(len(tree.slopes) for tree in self.trees)])[leaves.of]
         sets = before + np.concatenate([tree.sets.astype(np.int64) for tree in self.trees])
         slopes, multipliers = (

@@ -21,6 +21,7 @@ from verifier.certificates.certificate import BoxSlopes, Certificate
 from verifier.certificates.error import CertificateError, TooManyLeaves
 from verifier.certificates.input_tree import InputTree
 from verifier.certificates.packed import narrow, pack, unpack
+from verifier.certificates.plane_arrays import plane_arrays, read_planes
 from verifier.certificates.shortened import shortened
 from verifier.certificates.sign_tree import SplitTree
 from verifier.certificates.subtree_boxes import SubtreeBoxes
@@ -83,8 +84,8 @@ def write_certificate(certificate: Certificate, folder: Path, index: int) -> Cer
     }  # fmt: skip
     if certificate.subtrees:
         header["subtrees"] = [[each.before, len(each.units)] for each in certificate.subtrees]
-    if certificate.unit_trees:
-        header["unit_trees"] = [each.name for each in certificate.unit_trees]
+    for key in ("unit_trees", "unit_planes"):
+        header |= {key: names} if (names := [each.name for each in getattr(certificate, key)]) else {}
     arrays = {"header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8),
               "centre": narrow(certificate.centre, FLOATS)}  # fmt: skip
     if box is not None:
@@ -119,6 +120,7 @@ def _sign_arrays(certificate: Certificate) -> dict[str, np.ndarray]:
     arrays = {} if not certificate.subtrees else _subtree_arrays(certificate)
     for number, each in enumerate(certificate.unit_trees):
         arrays |= {f"unit_trees.{number}.{name}": values for name, values in _unit_tree_arrays(each).items()}
+    arrays |= plane_arrays(certificate.unit_planes, certificate.planes)
     return arrays | {
         "open_units": narrow(certificate.open_units),
         "boxes.places": narrow(np.concatenate([none, *(box.places for box in boxes)])),
@@ -223,11 +225,7 @@ def _certificate(arrays: dict[str, np.ndarray], index: int) -> Certificate:
     if "inputs.sides" in arrays:
         inputs = InputTree(*(arrays[f"inputs.{name}"] for name in ("sides", "values", "tightened")))
         return Certificate(*claim, (), np.zeros(0, dtype=np.int32), (), inputs)
-    places, slopes = _Reader(arrays["boxes.places"]), _Reader(arrays["boxes.slopes"])
-    boxes = tuple(
-        BoxSlopes(name, places.take(rows // 2), slopes.take(rows * columns).reshape(rows, columns))
-        for name, rows, columns in header["boxes"]
-    )
+    boxes = _box_slopes(header["boxes"], arrays)
     splits, sets = _Reader(arrays["splits"]), _Reader(arrays["sets"])
     leaf_slopes, multipliers = map(_Reader, unpack(arrays))
     subtrees = _subtrees(header.get("subtrees", []), arrays, len(arrays["open_units"]))
@@ -243,11 +241,24 @@ def _certificate(arrays: dict[str, np.ndarray], index: int) -> Certificate:
         )
         for rival, leaves, count in header["trees"]
     )
-    readers = (places, slopes, splits, sets, leaf_slopes, multipliers, *(() if boxes_of is None else (boxes_of,)))
+    readers = (splits, sets, leaf_slopes, multipliers, *(() if boxes_of is None else (boxes_of,)))
     if not all(reader.done for reader in readers):
-        raise ValueError("it holds more numbers than its boxes and trees take")
+        raise ValueError("it holds more numbers than its trees take")
     divided = _unit_trees(header.get("unit_trees", []), arrays)
-    return Certificate(*claim, boxes, arrays["open_units"], trees, None, subtrees, divided)
+    planes = read_planes(header.get("unit_planes", []), arrays)
+    return Certificate(*claim, boxes, arrays["open_units"], trees, None, subtrees, divided, *planes)
+
+
+def _box_slopes(rows: list[list[Any]], arrays: Mapping[str, np.ndarray]) -> tuple[BoxSlopes, ...]:
+    """Return the slopes of boxes; rows: of each its node, and how many rows and columns it has."""
+    places, slopes = _Reader(arrays["boxes.places"]), _Reader(arrays["boxes.slopes"])
+    boxes = tuple(
+        BoxSlopes(name, places.take(count // 2), slopes.take(count * columns).reshape(count, columns))
+        for name, count, columns in rows
+    )
+    if not (places.done and slopes.done):
+        raise ValueError("it holds more numbers than its boxes take")
+    return boxes
 
 
 class _Reader:

@@ -50,10 +50,12 @@ def _short_boxes(certificate: Certificate, network: Network) -> tuple[Certificat
         np.concatenate([getattr(tree, name)[tree.sets] for tree in certificate.trees])
         for name in ("slopes", "multipliers")
     )
-    for steps in (STEPS,) if certificate.subtrees or certificate.unit_trees else (*BOX_STEPS, STEPS):
+    for steps in (
+        (STEPS,) if certificate.subtrees or certificate.unit_trees or certificate.unit_planes else (*BOX_STEPS, STEPS)
+    ):
         boxes = tuple(_short_box(box, certificate.open_units, steps) for box in certificate.boxes)
         tried = replace(certificate, boxes=boxes)
-        leaves = SignLeaves.of_trees(tried.program(network), tried.winner, tried.open_units, tried.trees)
+        leaves = tried.sign_leaves(network)
         if steps == STEPS or _above(leaves, slopes, multipliers).all():
             break
     return tried, leaves

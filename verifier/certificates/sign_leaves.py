@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from verifier.certificates.error import TooManyLeaves
 from verifier.certificates.sign_tree import SplitTree, along_signs, leaf_signs
 from verifier.certificates.split_program import SplitProgram
+from verifier.certificates.sweep import Planes
 
 # Leaves evaluated side by side.
 PIECE = 512
@@ -22,7 +23,8 @@ class SignLeaves:
     """Subproblems of a ball, each with the row of the output that is bounded on it.
 
     rows: `(rivals, outputs)`. open_units: which of all hinge units numbers are of. of: `(leaves,)`, which row each is
-    about. signs: `(leaves, units)`. boxes: `(leaves,)`, which of the program's boxes it takes; None for one.
+    about. signs: `(leaves, units)`. boxes: `(leaves,)`, which of the program's boxes it takes; None for one. planes:
+    their groups are by row.
     """
 
     program: SplitProgram
@@ -31,6 +33,7 @@ class SignLeaves:
     of: np.ndarray
     signs: np.ndarray
     boxes: np.ndarray | None = None
+    planes: Planes | None = None
     # The greatest |row| `(rivals,)` that the boxes of outputs allow.
     reach: np.ndarray = field(init=False)
 
@@ -39,9 +42,17 @@ class SignLeaves:
 
     @classmethod
     def of_trees(
-        cls, program: SplitProgram, winner: int, open_units: np.ndarray, trees: Sequence[SplitTree]
+        cls,
+        program: SplitProgram,
+        winner: int,
+        open_units: np.ndarray,
+        trees: Sequence[SplitTree],
+        planes: Planes | None = None,
     ) -> SignLeaves:
-        """Return the leaves of trees, one after the other; CertificateError if they are too many, or no trees."""
+        """Return the leaves of trees, one after the other; CertificateError if they are too many, or no trees.
+
+        planes: of each class but the winner, in their order.
+        """
         count = sum(tree.leaves for tree in trees)
         if count * max(1, program.units) > MOST_SIGNS:
             raise TooManyLeaves(f"{count:,} leaves of {program.units:,} units are more than is evaluated")
@@ -52,7 +63,9 @@ class SignLeaves:
         boxes = None
         if program.signs is not None:
             boxes = np.concatenate([np.zeros(t.leaves, np.int32) if t.boxes is None else t.boxes for t in trees])
-        return cls(program, rows, open_units, of, np.concatenate(signs), boxes)
+        if planes is not None:
+            planes = replace(planes, groups=np.array([tree.rival - (tree.rival > winner) for tree in trees]))
+        return cls(program, rows, open_units, of, np.concatenate(signs), boxes, planes)
 
     def __len__(self) -> int:
         return len(self.of)
@@ -60,7 +73,8 @@ class SignLeaves:
     def __getitem__(self, leaves: np.ndarray | slice) -> SignLeaves:
         """Return some of the leaves."""
         boxes = None if self.boxes is None else self.boxes[leaves]
-        return SignLeaves(self.program, self.rows, self.open_units, self.of[leaves], self.signs[leaves], boxes)
+        of, signs = self.of[leaves], self.signs[leaves]
+        return SignLeaves(self.program, self.rows, self.open_units, of, signs, boxes, self.planes)
 
     def bounds(self, slopes: np.ndarray, multipliers: np.ndarray, sets: np.ndarray | None = None) -> np.ndarray:
         """Return lower bounds `(leaves,)`, proved whatever the numbers are.
@@ -75,7 +89,10 @@ class SignLeaves:
             signs = self.signs[piece]
             kept = along_signs(multipliers[chosen], signs[:, self.open_units])
             rows, boxes = self.rows[self.of[piece]], None if self.boxes is None else self.boxes[piece]
-            found.append(leaf_bounds(self.program, rows, signs, self.open_units, slopes[chosen], kept, boxes))
+            planes = None
+            if self.planes is not None:
+                planes = replace(self.planes, groups=self.planes.groups[self.of[piece]])
+            found.append(leaf_bounds(self.program, rows, signs, self.open_units, slopes[chosen], kept, boxes, planes))
         return np.concatenate(found) if found else np.zeros(0)
 
 
@@ -87,13 +104,15 @@ def leaf_bounds(
     slopes: np.ndarray,
     multipliers: np.ndarray,
     boxes: np.ndarray | None = None,
+    planes: Planes | None = None,
 ) -> np.ndarray:
     """Return lower bounds `(leaves,)` of a row of the output; row: `(outputs,)` or `(leaves, outputs)`.
 
-    boxes: `(leaves,)`, which of the program's boxes each takes; may be left out where there is one.
+    boxes: `(leaves,)`, which of the program's boxes each takes; may be left out where there is one. planes: above units
+    of the first hinge.
     """
     count = len(signs)
     all_slopes, all_multipliers = np.zeros((count, program.units)), np.zeros((count, program.units))
     all_slopes[:, open_units], all_multipliers[:, open_units] = slopes, multipliers
     rows = np.broadcast_to(row, (count, row.shape[-1]))
-    return program.bounds(program.network.output.name, rows, signs, all_slopes, all_multipliers, boxes)
+    return program.bounds(program.network.output.name, rows, signs, all_slopes, all_multipliers, boxes, planes)

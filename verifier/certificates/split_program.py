@@ -24,7 +24,7 @@ from encoders.passes import expand_max_pools
 from encoders.rounding import check_gradual_underflow
 from verifier.certificates.dual_bound import U
 from verifier.certificates.sub_program import stored, sub_program, windows
-from verifier.certificates.sweep import Ends, Equations, HingeRows, ProgramRows, Sweep
+from verifier.certificates.sweep import Ends, Equations, HingeRows, Planes, ProgramRows, Sweep
 
 # Numbers that one array over all columns may hold while units are bounded side by side: 32 MiB.
 PART_ENTRIES = 1 << 22
@@ -78,7 +78,7 @@ class SplitProgram:
 
     def open_units(self, name: str) -> np.ndarray:
         """Return the places of a node's flattened units whose sign its box leaves open."""
-        lower, upper = self._ends(name)
+        lower, upper = self.ends(name)
         return np.flatnonzero(((lower < 0) & (upper > 0))[0])
 
     def tighten(self, name: str, places: np.ndarray, slopes: np.ndarray) -> None:
@@ -93,15 +93,15 @@ class SplitProgram:
 
         Every hinge unit takes the side of its box that is longer, so that the bounds need no numbers.
         """
-        lower, upper = self._ends(name)
+        lower, upper = self.ends(name)
         boxes, places = np.nonzero((lower < 0) & (upper > 0))
         if self.units and len(boxes):
             self._tighten(name, boxes, places, None)
 
     def _tighten(self, name: str, boxes: np.ndarray, places: np.ndarray, slopes: np.ndarray | None) -> None:
         """Bound units of boxes, given in pairs `(k,)`, and then their negatives."""
-        lower, upper = (end.copy() for end in self._ends(name))
-        program = self._rows()
+        lower, upper = (end.copy() for end in self.ends(name))
+        program = self.rows()
         for part in self._parts(name, places):
             own = None if slopes is None else slopes[np.concatenate([part, part + len(places)])]
             bounds = _unit_bounds(program, name, boxes[part], places[part], own)
@@ -126,14 +126,15 @@ class SplitProgram:
         slopes: np.ndarray | None,
         multipliers: np.ndarray | None,
         of: np.ndarray | None = None,
+        planes: Planes | None = None,
     ) -> np.ndarray:
         """Return lower bounds `(batch,)` of rows of a node's value on subproblems; -inf where they overflow.
 
         rows: `(batch, values)`; signs, slopes, multipliers: `(batch, units)`. One that is empty may get any
         number. of: `(batch,)`, which box each row is about; left out it is the first where boxes hold under signs, and
-        may be where there is one.
+        may be where there is one. planes: above units of a hinge.
         """
-        return self.sweep(name, rows, signs, slopes, multipliers, of)[0]
+        return self.sweep(name, rows, signs, slopes, multipliers, of, planes)[0]
 
     def sweep(
         self,
@@ -143,13 +144,14 @@ class SplitProgram:
         slopes: np.ndarray | None,
         multipliers: np.ndarray | None,
         of: np.ndarray | None = None,
+        planes: Planes | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the bounds, and the costs `(batch, inputs)` with which the input counts in them."""
         if of is None and self.signs is not None:
             # Several boxes side by side would be taken for those of the rows, whatever signs these have.
             of = np.zeros(len(rows), dtype=np.int64)
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            done = Sweep(self._rows(), name, rows, signs, slopes, multipliers, of)
+            done = Sweep(self.rows(), name, rows, signs, slopes, multipliers, of, planes)
             bounds = done.bound()
         if self.signs is not None and of is not None:
             needed = self.signs[of]
@@ -162,7 +164,7 @@ class SplitProgram:
 
     def unit_ends(self, units: np.ndarray) -> Ends:
         """Return the ends `(boxes, k)` of what some units `(k,)` of all hinge units read."""
-        ends = [self._ends(hinge.source) for hinge in self.hinges]
+        ends = [self.ends(hinge.source) for hinge in self.hinges]
         lower, upper = (np.concatenate([end[i] for end in ends], axis=1)[:, units] for i in range(2))
         return lower, upper
 
@@ -180,7 +182,7 @@ class SplitProgram:
         """Return the program on its one box, cut to where the units have given signs `(units,)`, as of `on_box`."""
         made = self.on_box(0)
         for hinge in made.hinges:
-            lower, upper = made._ends(hinge.source)
+            lower, upper = made.ends(hinge.source)
             own = signs[hinge.units]
             made.meet(hinge.source, np.where(own > 0, 0.0, lower), np.where(own < 0, 0.0, upper))
         return made
@@ -191,7 +193,7 @@ class SplitProgram:
         places: `(k,)`, all different; slopes, multipliers: `(2 k, units)`, those of the bounds of the units, then of
         their negatives.
         """
-        lower, upper = (end.copy() for end in self._ends(hinge.source))
+        lower, upper = (end.copy() for end in self.ends(hinge.source))
         count, each = len(places), np.arange(len(places))
         rows = np.zeros((2 * count, lower.shape[1]))
         rows[each, places], rows[each + count, places] = 1.0, -1.0
@@ -205,7 +207,7 @@ class SplitProgram:
         Ends stay within the box as it was. They cross only where no point has the signs: then any bound holds. Ends
         that have crossed stay as they are, so that every sign that a box implies those within it imply, too.
         """
-        low, high = self._ends(name)
+        low, high = self.ends(name)
         lower, upper = np.maximum(np.minimum(lower, high), low), np.minimum(np.maximum(upper, low), high)
         shape = self.boxes[name].lower.shape
         self.boxes[name] = Box.unchecked(torch.from_numpy(lower).reshape(shape), torch.from_numpy(upper).reshape(shape))
@@ -225,19 +227,20 @@ class SplitProgram:
 
     # ------------------------------------------------------------------------------------------------- making the rows
 
-    def _ends(self, name: str) -> Ends:
+    def ends(self, name: str) -> Ends:
         """Return the ends `(boxes, values)` of a node's flattened units."""
         box = self.boxes[name]
         return box.lower.unsqueeze(-1).flatten(1).numpy(), box.upper.unsqueeze(-1).flatten(1).numpy()
 
     def reach(self, name: str) -> np.ndarray:
         """Return the greatest absolute values of a node's flattened units in all boxes, exact."""
-        lower, upper = self._ends(name)
+        lower, upper = self.ends(name)
         reach: np.ndarray = np.maximum(np.abs(lower), np.abs(upper)).max(axis=0)
         return reach
 
-    def _rows(self) -> ProgramRows:
-        ends = {name: self._ends(name) for name in self.boxes}
+    def rows(self) -> ProgramRows:
+        """Return the rows of the nodes so far."""
+        ends = {name: self.ends(name) for name in self.boxes}
         reach = {name: self.reach(name) for name in self.boxes}
         return ProgramRows(self._blocks, ends, reach, self.largest_sum())
 

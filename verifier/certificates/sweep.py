@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
 
+from encoders.network import INPUT
 from verifier.certificates.dual_bound import TINY, U
 
 # The least and the greatest values of a node's units, `(boxes, values)`.
@@ -40,6 +42,21 @@ class HingeRows:
 
 
 @dataclass(frozen=True, eq=False)
+class Planes:
+    """Rows y <= g x + d over the input x for units of one hinge, which hold on the whole box of the input.
+
+    hinge: its name; units: `(p,)`, places among its values; matrix: g, `(groups, p, inputs)`; offset: d, `(groups, p)`;
+    groups: `(batch,)`, which of these each row that is bounded takes.
+    """
+
+    hinge: str
+    units: np.ndarray
+    matrix: np.ndarray
+    offset: np.ndarray
+    groups: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class ProgramRows:
     """All rows that a way back meets, in the order of the nodes.
 
@@ -60,7 +77,8 @@ class Sweep:
     c - A^T m, each entry a sum of at most `largest_sum` products, in some order: it errs by at most gamma_k times
     |c| + |A|^T |m| (Higham 2002, section 3.1), of which `size` is the scalar product with the greatest |x|.
     signs, slopes, multipliers: `(batch, units)`; without slopes each unit takes the side of its box that is longer.
-    of: `(batch,)`, which box each row is about; without it there is one box.
+    of: `(batch,)`, which box each row is about; without it there is one box. planes: in place of the lines above open
+    units that have one.
     """
 
     def __init__(
@@ -72,8 +90,11 @@ class Sweep:
         slopes: np.ndarray | None,
         multipliers: np.ndarray | None,
         of: np.ndarray | None = None,
+        planes: Planes | None = None,
     ) -> None:
-        self.program = program
+        self.program, self.planes = program, planes
+        # Of how many products a reduced cost is the sum, at most: an input has an entry in the row of every plane.
+        self.largest_sum = program.largest_sum + (0 if planes is None else len(planes.units) + 2)
         count = len(rows)
         self.slopes = None if slopes is None else np.clip(np.nan_to_num(slopes), 0.0, 1.0).astype(np.float64)
         self.multipliers: dict[str, np.ndarray] = {}
@@ -101,13 +122,21 @@ class Sweep:
             if block.name in self.reduced:
                 self._hinge(block) if isinstance(block, HingeRows) else self._equations(block)
 
+    def with_input(self, cost: np.ndarray) -> Sweep:
+        """Return the sweep with a function of the input `(batch, inputs)` added to its rows."""
+        made = copy.copy(self)
+        made.reduced = dict(self.reduced)
+        made.size = self.size + np.abs(cost) @ self.program.reach[INPUT]
+        made._take(INPUT, -cost)
+        return made
+
     def bound(self) -> np.ndarray:
         """Return the bounds `(batch,)` once all rows have their multipliers; -inf where they overflow."""
         program = self.program
         for name, reduced in self.reduced.items():
             lower, upper = (end[self.of] for end in self.ends[name])
             self._add(np.minimum(reduced * lower, reduced * upper))
-        gamma = 2.0 * (program.largest_sum + 8) * U
+        gamma = 2.0 * (self.largest_sum + 8) * U
         error = self.total_size * (2.0 * (self.summed + 16) * U) + self.size * (gamma * (1.0 + 64.0 * self.summed * U))
         error += (
             (self.summed + 16) * 16.0 * TINY * (1.0 + sum(float(program.reach[name].sum()) for name in self.reduced))
@@ -152,12 +181,33 @@ class Sweep:
         share = np.where((lower >= 0)[self.of], 1.0, np.where((upper <= 0)[self.of], 0.0, longer))
         right = -share * np.maximum(cost, 0.0)
         left = np.minimum(-np.maximum(cost, 0.0) - right, 0.0)
-        self._add(-above * offset)
+        on_line = above
+        if self.planes is not None and block.name == self.planes.hinge:
+            on_line = self._above_planes(self.planes, above, ((lower < 0) & (upper > 0))[self.of])
+        self._add(-on_line * offset)
         reach_x, reach_y = self.program.reach[block.source], self.program.reach[block.name]
-        at_x = above * np.abs(slope) - right - left * abs(block.left)
+        at_x = on_line * np.abs(slope) - right - left * abs(block.left)
         self.size = self.size + 2.0 * (at_x @ reach_x + (above - right - left) @ reach_y)
         self._take(block.name, -(above + right + left))
-        self._take(block.source, above * slope + right + left * block.left)
+        self._take(block.source, on_line * slope + right + left * block.left)
+
+    def _above_planes(self, planes: Planes, above: np.ndarray, is_open: np.ndarray) -> np.ndarray:
+        """Give multipliers `(batch, values)` to the planes of open units; return what is left to lines."""
+        own = np.where(is_open[:, planes.units], above[:, planes.units], 0.0)
+        self._add(-own * planes.offset[planes.groups])
+        share = np.zeros((len(own), planes.matrix.shape[2]))
+        size = np.zeros((len(planes.matrix), len(planes.units)))
+        for group in np.unique(planes.groups).tolist():
+            rows = planes.groups == group
+            share[rows] = own[rows] @ planes.matrix[group]
+            size[group] = np.abs(planes.matrix[group]) @ self.program.reach[INPUT]
+        at_x = (own * size[planes.groups]).sum(axis=1)
+        # Of y the rows' part of the errors is counted with those of lines.
+        self.size = self.size + 2.0 * at_x
+        self._take(INPUT, share)
+        on_line = above.copy()
+        on_line[:, planes.units] -= own
+        return on_line
 
 
 def upper_line(lower: np.ndarray, upper: np.ndarray, left: float) -> tuple[np.ndarray, np.ndarray]:

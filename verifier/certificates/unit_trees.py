@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from verifier.certificates.error import CertificateError
+from verifier.certificates.planes import EndPlanes, UnitPlanes
 from verifier.certificates.sign_tree import LEAF, leaf_signs
 from verifier.certificates.split_program import SplitProgram
 
@@ -44,12 +45,15 @@ class UnitTrees:
         return self.slopes.size + self.multipliers.size
 
 
-def tightened_by_trees(program: SplitProgram, trees: UnitTrees) -> None:
-    """Meet the one box of the node just taken in with what trees prove; CertificateError if they are none."""
+def tightened_by_trees(program: SplitProgram, trees: UnitTrees, planes: UnitPlanes | None = None) -> None:
+    """Meet the one box of the node just taken in with what trees prove; CertificateError if they are none.
+
+    planes: of the same node, checked before; the leaves of an end that has some take them.
+    """
     size = program.boxes[trees.name].lower.numel()
     _check(trees, size, program.units)
     lower, upper = np.full((1, size), -np.inf), np.full((1, size), np.inf)
-    for tree, found in enumerate(_bounds(program, trees, size).tolist()):
+    for tree, found in enumerate(_bounds(program, trees, size, planes).tolist()):
         place = trees.places[tree]
         if trees.ends[tree] > 0:
             lower[0, place] = max(lower[0, place], found)
@@ -58,7 +62,7 @@ def tightened_by_trees(program: SplitProgram, trees: UnitTrees) -> None:
     program.meet(trees.name, lower, upper)
 
 
-def _bounds(program: SplitProgram, trees: UnitTrees, size: int) -> np.ndarray:
+def _bounds(program: SplitProgram, trees: UnitTrees, size: int, planes: UnitPlanes | None) -> np.ndarray:
     """Return what each tree proves of its unit, or of its negative, `(k,)`: the least over its leaves."""
     ends = _tree_ends(trees.splits)
     if len(ends) != len(trees.places):
@@ -70,9 +74,12 @@ def _bounds(program: SplitProgram, trees: UnitTrees, size: int) -> np.ndarray:
     if counts.sum() != len(trees.slopes):
         raise CertificateError(f"{trees.name!r}: numbers of {len(trees.slopes)} leaves where trees have {counts.sum()}")
     found, first = np.zeros(len(ends)), 0
+    above = None if planes is None else EndPlanes(program, planes, trees.places, trees.ends)
+    most = PIECE if above is None else min(PIECE, above.most)
     while first < len(ends):
         # As many trees as have so many leaves together, at least one.
         last = max(first + 1, int(np.searchsorted(counts[first:].cumsum(), PIECE, side="right")) + first)
+        last = min(last, first + most)
         own = slice(first, last)
         signs = np.concatenate(
             [leaf_signs(trees.splits[a:b], program.units) for a, b in zip(starts[own], ends[own], strict=True)]
@@ -84,7 +91,8 @@ def _bounds(program: SplitProgram, trees: UnitTrees, size: int) -> np.ndarray:
         slopes, multipliers = np.zeros((2, len(which), program.units))
         slopes[:, trees.columns] = trees.slopes[leaves]
         multipliers[:, trees.columns] = trees.multipliers[leaves]
-        bounds = program.bounds(trees.name, rows, signs, slopes, multipliers)
+        own_planes = None if above is None else above.of(np.arange(first, last), which - first)
+        bounds = program.bounds(trees.name, rows, signs, slopes, multipliers, planes=own_planes)
         found[own] = np.minimum.reduceat(bounds, np.concatenate([[0], counts[own].cumsum()[:-1]]))
         first = last
     return found
