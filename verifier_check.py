@@ -2,9 +2,8 @@
 
     python verifier_check.py NETWORK.safetensors CERTIFICATE_OR_RUN ... [--property FILE] [--sample K]
 
-It was made from docs/certificate-format.md alone; with verifier_check_network.py and verifier_check_bounds.py it may be
-copied anywhere. Exit status: 0 all hold, 1 one does not, 3 one is not decided, as it needs what is not supported; 2 the
-arguments are wrong.
+It was made from docs/certificate-format.md alone; with the other verifier_check_*.py it may be copied anywhere. Exit
+status: 0 all hold, 1 one does not, 3 one is not decided, as it needs what is not supported; 2 the arguments are wrong.
 """
 
 from __future__ import annotations
@@ -47,6 +46,7 @@ from verifier_check_network import (
     whole,
     without_max_pools,
 )
+from verifier_check_planes import PlanePoints, Planes
 
 # Units in which a certificate is evaluated, one after the other until it holds.
 BITS = (128, 512)
@@ -201,6 +201,7 @@ def check_signs(certificate: Certificate, network: Network, bits: int) -> int:
     units = _whole_numbers(arrays["open_units"], "open units")
     _check_places(units, program.units, "open units")
     sets = _Sets(arrays, len(units), bits)
+    above = PlanePoints(program, arrays, "planes.", len(trees)) if "planes.units" in arrays else None
     boxes = _subtree_boxes(program, certificate, units)
     leaf_boxes, all_sets = arrays.get("subtrees.leaves") if len(boxes) > 1 else None, arrays["sets"]
     splits, first = arrays["splits"], 0
@@ -208,12 +209,14 @@ def check_signs(certificate: Certificate, network: Network, bits: int) -> int:
         if type(leaves) is not int or leaves < 1:
             raise Refused(f"class {rival}: {leaves!r:.40} leaves")
         signs_of = leaf_signs(splits.take(2 * leaves - 1), program.units)
+        planes = None if above is None else above.of(rival - (rival > certificate.winner))
         named, taken = all_sets.take(leaves), [0] * leaves if leaf_boxes is None else leaf_boxes.take(leaves)
         for leaf, (signs, number, box) in enumerate(zip(signs_of, named, taken, strict=True)):
             if not 0 <= number < own_sets or not 0 <= box < len(boxes):
                 raise Refused(f"class {rival}, leaf {leaf}: it names numbers or boxes that are not there")
             row = {certificate.winner: 1 << bits, rival: -1 << bits}
-            bound = _leaf_bound(program, row, boxes[box], signs, sets.of(first + number, units, signs))
+            numbers = sets.of(first + number, units, signs)
+            bound = _leaf_bound(program, row, boxes[box], signs, numbers, planes=planes)
             if bound is not None and not bound > 0:
                 raise Refused(f"class {rival}, leaf {leaf}: the margin is at least {bound / (1 << 2 * bits):.3g} only")
         first += own_sets
@@ -231,6 +234,7 @@ def _leaf_bound(
     signs: dict[int, int],
     numbers: Any,
     name: str | None = None,
+    planes: Planes | None = None,
 ) -> int | None:
     """Return the bound of a row of a node, by default of the output, under signs; None where nothing lies there."""
     if any(signs.get(unit) != sign for unit, sign in boxes.signs.items()):
@@ -247,7 +251,7 @@ def _leaf_bound(
     if boxes.is_empty:
         return None
     of = program.names[-1] if name is None else name
-    return program.least(of, row, boxes, cuts, slopes, by_node(program, multipliers))
+    return program.least(of, row, boxes, cuts, slopes, by_node(program, multipliers), planes)
 
 
 def by_node(program: Program, multipliers: dict[int, int]) -> dict[str, dict[int, int]]:
@@ -352,6 +356,9 @@ def _prove_boxes(program: Program, certificate: Certificate) -> None:
     trees = certificate.header.get("unit_trees", [])
     if not isinstance(trees, list) or len(set(trees)) != len(trees):
         raise Refused("the nodes whose units have trees are no list of names, or one is named twice")
+    above = certificate.header.get("unit_planes", [])
+    if not isinstance(above, list) or len(set(above)) != len(above):
+        raise Refused("the nodes whose units have planes are no list of names, or one is named twice")
     while (name := program.advance()) is not None:
         low, high = program.boxes.ends[name]
         is_open = [i for i, (a, b) in enumerate(zip(low, high, strict=True)) if a < 0 < b]
@@ -365,13 +372,49 @@ def _prove_boxes(program: Program, certificate: Certificate) -> None:
             program.tighten(
                 name, own, program.boxes, [_steps(row, range(program.units), program.bits) for row in numbers], None
             )
+        planes = None
+        if name in above:
+            planes = _plane_boxes(program, certificate, name, f"unit_planes.{above.index(name)}.")
         if name in trees:
-            _grown_boxes(program, certificate, name, f"unit_trees.{trees.index(name)}.")
+            _grown_boxes(program, certificate, name, f"unit_trees.{trees.index(name)}.", planes or {})
         if program.boxes.is_empty:
             raise Refused("bounds of the same units contradict each other: please report this with the network")
 
 
-def _grown_boxes(program: Program, certificate: Certificate, name: str, prefix: str) -> None:
+def _plane_boxes(program: Program, certificate: Certificate, name: str, prefix: str) -> dict[tuple[int, int], Planes]:
+    """Meet the box of a node with the ends that planes prove; return the planes of each end (place, 1 or -1)."""
+    places, ends, units = (
+        _whole_numbers(certificate.arrays[prefix + key], f"{key} of planes") for key in ("places", "ends", "columns")
+    )
+    low, high = (end[:] for end in program.boxes.ends[name])
+    slopes = certificate.arrays[prefix + "slopes"]
+    _check_places(units, program.units, f"columns of planes of {name!r:.60}")
+    if (
+        len(ends) != len(places)
+        or any(end not in (-1, 1) for end in ends)
+        or any(not 0 <= i < len(low) for i in places)
+        or slopes.kind[1] != "u"
+        or slopes.shape != (len(places), len(units))
+    ):
+        raise Refused(f"planes of {name!r:.60}: an end is neither -1 nor 1, or a unit or a slope does not exist")
+    points, made = PlanePoints(program, certificate.arrays, prefix, len(places)), dict[tuple[int, int], Planes]()
+    for k, (place, end) in enumerate(zip(places, ends, strict=True)):
+        made[place, end] = planes = points.of(k)
+        lines = _steps(slopes.values[k * len(units) : (k + 1) * len(units)], units, program.bits)
+        row = {place: end << program.bits}
+        found = program.least(name, row, program.boxes, {}, lines, {}, planes) >> program.bits
+        low[place], high[place] = (max(low[place], found), high[place]) if end > 0 else (
+            low[place], min(high[place], -found)
+        )  # fmt: skip
+    program.boxes.is_empty |= any(a > b for a, b in zip(low, high, strict=True))
+    program.boxes.ends[name] = low, high
+    program.boxes.lines.clear()
+    return made
+
+
+def _grown_boxes(
+    program: Program, certificate: Certificate, name: str, prefix: str, planes: dict[tuple[int, int], Planes]
+) -> None:
     """Meet the box of a node with the ends that trees of units prove: each the least bound over its leaves."""
     arrays = {key.removeprefix(prefix): each for key, each in certificate.arrays.items() if key.startswith(prefix)}
     places, ends, units, splits = (
@@ -397,7 +440,13 @@ def _grown_boxes(program: Program, certificate: Certificate, name: str, prefix: 
                 raise Refused(f"trees of {name!r:.60} have more leaves than numbers")
             slopes, multipliers = sets.of(first, units, {})
             bound = _leaf_bound(
-                program, {place: end << program.bits}, program.boxes, signs, (slopes, multipliers), name
+                program,
+                {place: end << program.bits},
+                program.boxes,
+                signs,
+                (slopes, multipliers),
+                name,
+                planes.get((place, end)),
             )
             least = bound if least is None or (bound is not None and bound < least) else least
             first += 1

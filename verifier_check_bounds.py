@@ -115,11 +115,19 @@ class Program:
         )
 
     def below(
-        self, start: str, row: dict[int, int], boxes: Boxes, cuts: Cuts, slopes: Any, multipliers: dict[str, Any]
+        self,
+        start: str,
+        row: dict[int, int],
+        boxes: Boxes,
+        cuts: Cuts,
+        slopes: Any,
+        multipliers: dict[str, Any],
+        planes: Any = None,
     ) -> tuple[list[int], int]:
         """Return (coefficients of the input, constant) of a function below a row of a node's value.
 
         slopes: by unit, in units of 2^-bits, 0 to 1; None for the side that is longer. multipliers: by node, by place.
+        planes: by unit, functions of the input that lie above its hinge wherever the input lies in its box.
         """
         own = [0] * len(boxes.ends[start][0])
         for i, value in row.items():
@@ -140,14 +148,23 @@ class Program:
             if isinstance(step, Linear):
                 total += self._linear(step, own, low, boxes, pending)
             elif isinstance(step, Hinge):
-                total += self._hinge(step, own, boxes, cuts.get(step.source, {}), slopes, pending)
+                total += self._hinge(step, own, boxes, cuts.get(step.source, {}), slopes, pending, planes or {})
             else:
                 total += self._greatest(step, own, boxes, pending)
         return pending.get(INPUT, [0] * len(boxes.ends[INPUT][0])), total
 
-    def least(self, start: str, row: dict[int, int], boxes: Boxes, cuts: Cuts, slopes: Any, multipliers: Any) -> int:
+    def least(
+        self,
+        start: str,
+        row: dict[int, int],
+        boxes: Boxes,
+        cuts: Cuts,
+        slopes: Any,
+        multipliers: Any,
+        planes: Any = None,
+    ) -> int:
         """Return a lower bound of a row of a node's value, in units of 2^-2bits; arguments as of `below`."""
-        left, total = self.below(start, row, boxes, cuts, slopes, multipliers)
+        left, total = self.below(start, row, boxes, cuts, slopes, multipliers, planes)
         return total + sum(c * (a if c > 0 else b) for c, a, b in zip(left, *boxes.ends[INPUT], strict=True))
 
     def _linear(self, step: Linear, own: list[int], low: list[int], boxes: Boxes, pending: Any) -> int:
@@ -177,7 +194,9 @@ class Program:
             _add(pending, source, found)
         return total + constant
 
-    def _hinge(self, step: Hinge, own: list[int], boxes: Boxes, cut: Any, slopes: Any, pending: Any) -> int:
+    def _hinge(
+        self, step: Hinge, own: list[int], boxes: Boxes, cut: Any, slopes: Any, pending: Any, planes: Any
+    ) -> int:
         (lows, highs), (top, shift), bits = boxes.ends[step.source], step.left, self.bits
         found, total, mask = [0] * len(own), 0, (1 << shift) - 1
         for i, c in enumerate(own):
@@ -193,6 +212,9 @@ class Program:
                 slope = (1 << bits if high > -low else 0) if slopes is None else slopes.get(step.first + i, 0)
                 right = c * slope >> bits
                 left = c - right
+            elif step.first + i in planes:
+                total += self._above(c, planes[step.first + i], boxes, pending)
+                continue
             else:
                 # A line above the bend: any slope, and what it misses at the ends.
                 slope, offset = boxes.lines.get((step.source, step.first + i)) or self._line(step, i, boxes)
@@ -203,6 +225,15 @@ class Program:
             total += (left * top & mask) * low >> shift
         _add(pending, step.source, found)
         return total
+
+    def _above(self, c: int, plane: tuple[list[int], int], boxes: Boxes, pending: Any) -> int:
+        """Pass c < 0 times a plane to the input; return what is constant of it."""
+        slopes, offset = plane
+        mask, low = (1 << self.bits) - 1, boxes.ends[INPUT][0]
+        products = [c * slope for slope in slopes]
+        _add(pending, INPUT, [value >> self.bits for value in products])
+        cut = sum((value & mask) * a for value, a in zip(products, low, strict=True))
+        return (cut + c * offset) >> self.bits
 
     def _line(self, step: Hinge, i: int, boxes: Boxes) -> tuple[int, int]:
         """Return (slope, offset), in units of 2^-bits and 2^-(2 bits + shift), of a line above a bend on its box."""

@@ -37,7 +37,7 @@ from verifier.certificates.shortened import shortened
 from verifier.cli import main
 from verifier_check_network import Refused, Undecided, scores
 
-FILES = ("verifier_check.py", "verifier_check_bounds.py", "verifier_check_network.py")
+FILES = tuple(f"verifier_check{part}.py" for part in ("", "_bounds", "_network", "_planes"))
 # Seeds of networks of two inputs, and radii at most 0.001 below the exact ones.
 CASES = {1: 0.2167, 7: 0.1826}
 PAST = 0.002
