@@ -19,6 +19,7 @@ from tests.networks.random_boxes import points_of
 from tests.oracles.exact_checker import holds_exactly
 from tests.oracles.node_values import exact_values
 from tests.oracles.polygons import least_margin
+from tests.oracles.without_planes import without_planes
 from verifier.bounds.split.search import decide_ball
 from verifier.budget import Budget
 from verifier.certificates.certificate import BoxSlopes, Certificate
@@ -37,7 +38,8 @@ def case(seed: int) -> tuple[Network, Certificate]:
     network = hinge_network(seed, (2, 8, 6, 3))
     batch = random_batch(network, 1, seed)
     region = batch.region(CASES[seed])
-    answer = decide_ball(network, region, int(batch.classes[0]), lambda points: False, Budget(), 4000)
+    with without_planes():
+        answer = decide_ball(network, region, int(batch.classes[0]), lambda points: False, Budget(), 4000)
     assert answer.certificate is not None, answer.reason
     return network, answer.certificate
 

@@ -12,6 +12,7 @@ from encoders.region import BallRegion
 from tests.networks.batches import random_batch
 from tests.networks.chains import hinge_network, random_relu_network
 from tests.oracles.polygons import least_margin
+from tests.oracles.without_planes import without_planes
 from tests.seeds import seeds
 from verifier.bounds.split.search import decide_ball
 from verifier.budget import Budget
@@ -30,7 +31,9 @@ PAST = 0.002
 def case(seed: int) -> tuple[Network, Certificate]:
     network = hinge_network(seed, (2, 8, 6, 3))
     batch = random_batch(network, 1, seed)
-    found = decide_ball(network, batch.region(CASES[seed]), int(batch.classes[0]), lambda _: False, Budget(), 4000)
+    region, winner = batch.region(CASES[seed]), int(batch.classes[0])
+    with without_planes():
+        found = decide_ball(network, region, winner, lambda _: False, Budget(), 4000)
     assert found.certificate is not None, found.reason
     return network, found.certificate
 

@@ -18,6 +18,7 @@ from tests.networks.hinge_graphs import hinge_networks
 from tests.networks.random_boxes import box_of, points_of
 from tests.oracles.certified_claims import CASES, PAST, is_true, passes
 from tests.oracles.node_values import exact_values
+from tests.oracles.without_planes import without_planes
 from tests.seeds import seeds
 from verifier.bounds.split import search
 from verifier.budget import Budget
@@ -34,7 +35,7 @@ def case(seed: int) -> tuple[Network, Certificate]:
     """Return a network and the certificate of a search near its exact radius that proves boxes again at each split."""
     network = hinge_network(seed, (2, 8, 6, 3))
     batch = random_batch(network, 1, seed)
-    with pytest.MonkeyPatch.context() as patch:
+    with without_planes() as patch:
         patch.setattr(search, "SUBTREE_SPLITS", 1)
         patch.setattr(search, "SUBTREE_HINGES", 2)
         answer = search.decide_ball(

@@ -17,7 +17,9 @@ from encoders.network import Network
 from encoders.passes import expand_max_pools
 from encoders.region import BallRegion
 from verifier.bounds.split.operators import COST, MOST_ENTRIES
-from verifier.bounds.split.prepared import first_slopes, prepare, split_question
+from verifier.bounds.split.prepared import prepare
+from verifier.bounds.split.question import split_question
+from verifier.bounds.split.unit_boxes import first_slopes
 from verifier.budget import Budget
 from verifier.certificates.scope import multiplications, stage_sizes
 from verifier.certificates.sign_leaves import leaf_bounds
@@ -52,12 +54,13 @@ def ball_margins(network: Network, region: BallRegion, winner: int, steps: int, 
     question = split_question(network, region.unscaled, winner)
     ball = prepare(question, round(BOX_SHARE * steps), budget)
     rows, nothing = ball.rows, torch.zeros(len(ball.rows), len(ball.open_units))
-    stage, lines = ball.ascent.network.output, ball.split_lines(nothing.to(torch.int8))
+    stage, lines = ball.ascent.network.output, ball.split_lines(nothing.to(torch.int8), torch.arange(len(rows)))
     slopes = first_slopes(ball.lines).expand(len(rows), -1)
     slopes = ball.ascent.ascend(stage, rows, lines, slopes, None, steps, torch.inf)[1]
     ends = ball.ascent.evaluate(stage, rows, lines, slopes, None).points
     signs, open_units = ball.on_all_units(nothing).numpy(), ball.open_units.numpy()
-    bounds = leaf_bounds(ball.program, question.rows, signs, open_units, slopes.numpy(), nothing.numpy())
+    planes = None if ball.planes is None else ball.planes.proved
+    bounds = leaf_bounds(ball.program, question.rows, signs, open_units, slopes.numpy(), nothing.numpy(), planes=planes)
     lower = torch.full((len(rows) + 1,), torch.inf, dtype=torch.float64)
     lower[list(question.rivals)] = torch.from_numpy(bounds)
     points = region.centre.to(torch.float64).repeat(len(rows) + 1, *[1] * (region.centre.dim() - 1))

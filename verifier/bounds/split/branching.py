@@ -80,7 +80,8 @@ def _divided(
     each = torch.arange(batch).repeat_interleave(2 * count)
     tried = _with_signs(subproblems[each], candidates.flatten())
     bounds, slopes, multipliers = ball.ascent.ascend(
-        ball.ascent.network.output, ball.rows[tried.rows], ball.split_lines(tried.signs, tried.boxes), tried.slopes,
+        ball.ascent.network.output, ball.rows[tried.rows], ball.split_lines(tried.signs, tried.rows, tried.boxes),
+        tried.slopes,
         tried.multipliers, steps, goal,
     )  # fmt: skip
     assert multipliers is not None

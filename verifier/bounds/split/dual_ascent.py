@@ -10,12 +10,14 @@ add nothing in the end, and on the way they hold ascent up. float32: proposals.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from verifier.bounds.split.form import AffineStage, HingeNetwork
+from verifier.bounds.split.plane_lines import PlaneLines
 
 RATE = 0.25
 DECAY = 0.98
@@ -30,7 +32,8 @@ class Lines:
     """What the lines of the hinges are on subproblems of the box; all `(batch or 1, units)` of all hinges side by side.
 
     lower, upper: the box of what the units read, width: its width before splits; slope, offset: of the line above. A
-    line below has the slope least + span s for s in [0, 1].
+    line below has the slope least + span s for s in [0, 1]. planes: in place of the lines above open units of the first
+    hinge, for each subproblem.
     """
 
     lower: Tensor
@@ -40,6 +43,7 @@ class Lines:
     least: Tensor
     span: Tensor
     width: Tensor
+    planes: PlaneLines | None = None
 
     @classmethod
     def on(cls, lower: Tensor, upper: Tensor, left: Tensor) -> Lines:
@@ -60,16 +64,24 @@ class Lines:
             torch.where(right, self.lower.clamp(min=0), self.lower),
             torch.where(signs < 0, self.upper.clamp(max=0), self.upper),
             torch.lerp(known, self.slope, whole), self.offset * whole, torch.lerp(known, self.least, whole),
-            self.span * whole, self.width.expand_as(whole),
+            self.span * whole, self.width.expand_as(whole), self.planes,
         )  # fmt: skip
 
     def __getitem__(self, subproblems: Tensor | slice) -> Lines:
         """Return the lines on some subproblems."""
-        return Lines(*(getattr(self, field.name)[subproblems] for field in fields(Lines)))
+        planes = None if self.planes is None else self.planes[subproblems]
+        return Lines(*self._each(lambda values: values[subproblems]), planes)
 
     def at(self, units: Tensor) -> Lines:
         """Return the lines of some units."""
-        return Lines(*(getattr(self, field.name)[:, units] for field in fields(Lines)))
+        return Lines(*self._each(lambda values: values[:, units]))
+
+    def _each(self, part: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return a part of all values but the planes."""
+        return (
+            part(self.lower), part(self.upper), part(self.slope), part(self.offset), part(self.least), part(self.span),
+            part(self.width),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +159,10 @@ class DualAscent:
         def at_hinge(k: int, value: Tensor) -> Tensor:
             own = self.units[k]
             z[:, own] = value
-            return torch.addcmul(shift[:, own], used[:, own], value)
+            passed = torch.addcmul(shift[:, own], used[:, own], value)
+            if k or lines.planes is None:
+                return passed
+            return torch.where(above[:, own] & (lines.offset[:, own] > 0), lines.planes.values(points), passed)
 
         self.network.forward(stage, points, at_hinge)
         slope_gain = (lines.span * costs * z).masked_fill_(above, 0.0)
@@ -206,12 +221,12 @@ class DualAscent:
             if step == steps or bool((best > goal).all()):
                 break
             rate = RATE * DECAY**step
-            slopes = (slopes + rate * _adam(slope_averages, evaluation.slope_gain, step)).clamp(0.0, 1.0)
+            slopes = (slopes + rate * adam(slope_averages, evaluation.slope_gain, step)).clamp(0.0, 1.0)
             if multipliers is not None:
                 if size is None:
                     lack = (goal - evaluation.bound).clamp(min=LEAST_LACK)[:, None]
                     size = torch.where(lines.span == 0, lack / lines.width, 0.0)
-                direction = _adam(multiplier_averages, evaluation.multiplier_gain, step)
+                direction = adam(multiplier_averages, evaluation.multiplier_gain, step)
                 moved = multipliers + size * DECAY**step * direction
                 # At 0 a multiplier changes over to the other end of the box: it stops there for a step.
                 multipliers = torch.where(moved * multipliers < 0, 0.0, moved)
@@ -229,19 +244,29 @@ class DualAscent:
             own = self.units[k]
             costs[:, own] = cost
             line = torch.where(cost > 0, below[:, own], lines.slope[:, own])
+            if k == 0 and lines.planes is not None:
+                # A plane is passed to the inputs as a whole, below.
+                line = torch.where((cost <= 0) & (lines.offset[:, own] > 0), 0.0, line)
             used[:, own] = line
             return cost * line if multipliers is None else cost * line - multipliers[:, own]
 
         total, cost = self.network.back(stage, rows, at_hinge)
-        total = total + (costs.clamp(max=0) * lines.offset).sum(dim=1)
+        offset = lines.offset
+        if lines.planes is not None and self.units:
+            own = self.units[0]
+            has_plane = offset[:, own] > 0
+            cost = cost + lines.planes.back(costs[:, own].clamp(max=0) * has_plane)
+            first = torch.where(has_plane, lines.planes.offsets, offset[:, own])
+            offset = torch.cat([first, offset[:, own.stop :].expand(len(first), -1)], dim=1)
+        total = total + (costs.clamp(max=0) * offset).sum(dim=1)
         if multipliers is not None:
             total = total + (multipliers.clamp(min=0) * lines.lower + multipliers.clamp(max=0) * lines.upper).sum(dim=1)
         total = total + cost.clamp(min=0) @ self.lower + cost.clamp(max=0) @ self.upper
         return total, costs, used, cost
 
 
-def _adam(averages: list[Tensor], gain: Tensor, step: int) -> Tensor:
-    """Return Adam's direction for a gradient, and update the averages in place."""
+def adam(averages: list[Tensor], gain: Tensor, step: int) -> Tensor:
+    """Return Adam's direction for a gradient, and update its averages in place; step: from 0."""
     first, second = averages
     first.mul_(FIRST).add_(gain, alpha=1.0 - FIRST)
     second.mul_(SECOND).addcmul_(gain, gain, value=1.0 - SECOND)

@@ -25,14 +25,15 @@ from verifier.bounds.split.answer import Effort, SplitAnswer
 from verifier.bounds.split.branching import Gains, divided
 from verifier.bounds.split.descents import Attack, attacked
 from verifier.bounds.split.open_subproblem import Why, sentence
-from verifier.bounds.split.prepared import PreparedBall, first_slopes, prepare, split_question
+from verifier.bounds.split.prepared import PreparedBall, prepare
+from verifier.bounds.split.question import split_question
 from verifier.bounds.split.settled import settled
 from verifier.bounds.split.stages import StagedNetwork
 from verifier.bounds.split.subproblem_ascent import GOAL, ascended
 from verifier.bounds.split.subproblems import Forest, Subproblems, SubproblemStore
 from verifier.bounds.split.subtrees import in_subtrees
+from verifier.bounds.split.unit_boxes import first_slopes
 from verifier.budget import Budget
-from verifier.certificates.certificate import Certificate
 from verifier.certificates.subtree_boxes import SubtreeBoxes, most_subtrees
 from verifier.verdict import Telling
 
@@ -136,8 +137,9 @@ class _Search:
     def again(self, steps: int, splits: int) -> _Search:
         """Return a search that starts anew on boxes by so many steps, with trees of so many splits."""
         # What needs no numbers is known.
-        before = None if self.ball.boxes else self.ball
-        ball = prepare(self.ball.question, steps, self.budget, before, splits)
+        before = None if self.ball.boxes.slopes else self.ball
+        # Planes take as long as trees: where there are both they come with these.
+        ball = prepare(self.ball.question, steps, self.budget, before, splits, splits > 0 or not self.takes_trees)
         made = _Search(ball, self.attack, self.budget, self.effort)
         # Where nothing was stored nothing is known: what is open was handed on.
         made.floor = max(self.floor, self._least if len(self.store) else -math.inf)
@@ -206,15 +208,11 @@ class _Search:
 
     def answer(self, reason: str = "", falsified: bool = False, telling: Telling = Telling.LIMIT) -> SplitAnswer:
         """Return the answer with what was spent, and the certificate if nothing is open."""
-        certificate, ball, question = None, self.ball, self.ball.question
+        certificate, ball = None, self.ball
         if not reason and not falsified:
-            open_units = ball.open_units.numpy().astype(np.int32)
-            trees = tuple(self.forest.tree(number, rival, open_units) for number, rival in enumerate(question.rivals))
-            certificate = Certificate(
-                question.digest, question.region.centre[0].numpy(), float(question.region.radius[0]),
-                question.region.domain, question.winner, ball.boxes, open_units, trees, None, tuple(self.subtrees),
-                ball.unit_trees,
-            )  # fmt: skip
+            open_units, rivals = ball.open_units.numpy().astype(np.int32), enumerate(ball.question.rivals)
+            trees = tuple(self.forest.tree(number, rival, open_units) for number, rival in rivals)
+            certificate = ball.certificate(open_units, trees, tuple(self.subtrees))
         return SplitAnswer(
             certificate, falsified, reason, self.effort.subproblems, self.effort.programs, len(ball.open_units),
             telling,
@@ -230,7 +228,10 @@ class _Search:
         ball, effort = self.ball, self.effort
         effort.subproblems += len(subproblems)
         effort.batches += 1
-        rows, lines = ball.rows[subproblems.rows], ball.split_lines(subproblems.signs, subproblems.boxes)
+        rows, lines = (
+            ball.rows[subproblems.rows],
+            ball.split_lines(subproblems.signs, subproblems.rows, subproblems.boxes),
+        )
         bounds, slopes, multipliers = ascended(ball, subproblems, rows, lines, steps)
         ended = ball.ascent.evaluate(ball.ascent.network.output, rows, lines, slopes, multipliers)
         descend = effort.batches <= DESCENTS or effort.batches % DESCENTS == 0

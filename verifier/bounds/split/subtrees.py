@@ -65,7 +65,7 @@ def _split_signs(ball: PreparedBall, subproblems: Subproblems) -> np.ndarray:
 def _box_numbers(ball: PreparedBall, subproblems: Subproblems, losses: Tensor) -> list[SubtreeBoxes]:
     """Return numbers for the boxes of each subproblem, found hinge by hinge, each on the boxes of those before."""
     ascent, count = ball.ascent, len(subproblems)
-    lines = ball.split_lines(subproblems.signs, subproblems.boxes)
+    lines = ball.split_lines(subproblems.signs, subproblems.rows, subproblems.boxes)
     lower, upper = lines.lower.expand(count, -1).clone(), lines.upper.expand(count, -1).clone()
     losses = torch.where(subproblems.signs == 0, losses, -1.0)
     found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []

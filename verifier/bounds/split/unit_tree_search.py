@@ -9,6 +9,7 @@ known. Numbers of leaves are slopes and the multipliers of splits, as of any sub
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -35,8 +36,9 @@ def grown_trees(
 ) -> GrownTrees:
     """Return trees of at most so many splits for both ends of units, in the units of the network.
 
-    ascent: its output is the units `(n,)`, and its hinges are the open ones before. lines: of these on the one box.
-    slopes `(2 n, columns)`, bounds `(2 n,)`: of the units, then of their negatives, without splits.
+    ascent: its output is the units `(n,)`, and its hinges are the open ones before. lines: of these on the one box;
+    their planes, if any, are of each end. slopes `(2 n, columns)`, bounds `(2 n,)`: of the units, then of their
+    negatives, without splits.
     """
     grown = GrownTrees(ascent, lines, slopes, bounds, splits)
     for _ in range(splits):
@@ -81,7 +83,7 @@ class GrownTrees:
         if not len(leaves):
             return False
         rows, stage = self._rows[self.tree[leaves]], self._ascent.network.output
-        lines = self._lines.split(self.signs[leaves], self._ascent.left)
+        lines = self._lines_of(leaves)
         ended = self._ascent.evaluate(stage, rows, lines, self.slopes[leaves], self.multipliers[leaves])
         cost, units = (ended.costs.clamp(max=0) * -lines.offset).max(dim=1)
         leaves, units, rows = leaves[cost > 0], units[cost > 0], rows[cost > 0]
@@ -90,6 +92,10 @@ class GrownTrees:
         self._halve(leaves, units, rows)
         return True
 
+    def _lines_of(self, leaves: Tensor) -> Lines:
+        planes = None if self._lines.planes is None else self._lines.planes[self.tree[leaves]]
+        return replace(self._lines.split(self.signs[leaves], self._ascent.left), planes=planes)
+
     def _halve(self, leaves: Tensor, units: Tensor, rows: Tensor) -> None:
         """Replace leaves by their halves at units: the first takes the place, the second a new one."""
         more = torch.arange(self.count, self.count + len(leaves))
@@ -97,7 +103,7 @@ class GrownTrees:
         for values in (self.tree, self.bounds, self.signs, self.slopes, self.multipliers):
             values[more] = values[leaves]
         self.signs[leaves, units], self.signs[more, units] = 1, -1
-        lines = self._lines.split(self.signs[both], self._ascent.left)
+        lines = self._lines_of(both)
         bounds, slopes, multipliers = self._ascent.ascend(
             self._ascent.network.output, rows.repeat(2, 1), lines, self.slopes[both], self.multipliers[both],
             HALF_STEPS, GOAL,

@@ -11,8 +11,10 @@ from tests.networks.chains import hinge_network
 from tests.seeds import seeds
 from verifier.bounds.split import branching
 from verifier.bounds.split.branching import Gains, divided
-from verifier.bounds.split.prepared import PreparedBall, first_slopes, prepare, split_question
+from verifier.bounds.split.prepared import PreparedBall, prepare
+from verifier.bounds.split.question import split_question
 from verifier.bounds.split.subproblems import Subproblems
+from verifier.bounds.split.unit_boxes import first_slopes
 from verifier.budget import Budget
 
 GOAL, ROUNDING = 1e-5, 1e-4
@@ -31,7 +33,7 @@ def random_subproblems(ball: PreparedBall, count: int, generator: torch.Generato
     signs = torch.randint(-2, 3, (count, units), generator=generator)
     signs = torch.where(signs.abs() == 2, signs.sign(), 0).to(torch.int8)
     rows = torch.randint(0, len(ball.rows), (count,), generator=generator)
-    lines, slopes = ball.split_lines(signs), first_slopes(ball.lines).expand(count, -1)
+    lines, slopes = ball.split_lines(signs, rows), first_slopes(ball.lines).expand(count, -1)
     bounds, slopes, multipliers = ball.ascent.ascend(
         ball.ascent.network.output, ball.rows[rows], lines, slopes, torch.zeros(count, units), 10, GOAL
     )
@@ -41,7 +43,7 @@ def random_subproblems(ball: PreparedBall, count: int, generator: torch.Generato
 
 
 def losses_of(ball: PreparedBall, subproblems: Subproblems) -> torch.Tensor:
-    lines = ball.split_lines(subproblems.signs)
+    lines = ball.split_lines(subproblems.signs, subproblems.rows)
     ended = ball.ascent.evaluate(
         ball.ascent.network.output, ball.rows[subproblems.rows], lines, subproblems.slopes, subproblems.multipliers
     )
@@ -65,7 +67,7 @@ def test_halves_split_a_whole_unit_and_their_numbers_give_their_bounds(seed, few
         assert torch.equal(half.signs, expected)
         assert torch.equal(half.rows, subproblems.rows) and torch.equal(half.nodes, subproblems.nodes)
         assert bool((half.bounds >= subproblems.bounds - ROUNDING).all())
-        lines, rows = ball.split_lines(half.signs), ball.rows[half.rows]
+        lines, rows = ball.split_lines(half.signs, half.rows), ball.rows[half.rows]
         again = ball.ascent.bound(ball.ascent.network.output, rows, lines, half.slopes, half.multipliers)
         raised = half.bounds > subproblems.bounds
         torch.testing.assert_close(again[raised], half.bounds[raised], rtol=1e-4, atol=1e-5)
@@ -98,8 +100,9 @@ def test_bounds_of_subproblems_lie_below_their_sampled_margins(seed):
     margins = ball.all_stages.outputs(points) @ ball.rows.T
     for row in range(len(ball.rows)):
         rows, slopes = ball.rows[[row]].expand(len(points), -1), first_slopes(ball.lines).expand(len(points), -1)
+        lines = ball.split_lines(signs, torch.full((len(points),), row))
         bounds, slopes, multipliers = ball.ascent.ascend(
-            network.output, rows, ball.split_lines(signs), slopes, torch.zeros_like(slopes), 20, GOAL
+            network.output, rows, lines, slopes, torch.zeros_like(slopes), 20, GOAL
         )
         assert bool((bounds <= margins[:, row] + ROUNDING).all())
         # What is proved in float64 is no more than what was sampled either.

@@ -16,10 +16,11 @@ from tests.networks.chains import chain
 from tests.networks.hinge_graphs import hinge_networks, odd_network
 from tests.networks.random_boxes import box_of, points_of
 from tests.seeds import seeds
-from verifier.bounds.split import operators, prepared
+from verifier.bounds.split import operators
 from verifier.bounds.split.dual_ascent import DualAscent, Lines
 from verifier.bounds.split.form import HingeNetwork
 from verifier.bounds.split.operators import OperatorNetwork, open_form
+from verifier.bounds.split.question import split_question
 from verifier.bounds.split.search import decide_ball
 from verifier.bounds.split.stages import StagedNetwork, StageUnits, staged, with_known_signs
 from verifier.budget import Budget
@@ -224,7 +225,7 @@ def test_max_pools_are_decided_as_ops(monkeypatch):
     first, last = Conv2d(torch.randn(2, 1, 3, 3)), Affine(torch.randn(3, 8))
     network = chain((1, 6, 6), first, MaxPool2d((2, 2), (2, 2)), Relu(), Reshape((8,)), last)
     batch = random_batch(network, 1, 0)
-    question = prepared.split_question(network, batch.region(0.002), int(batch.classes[0]))
+    question = split_question(network, batch.region(0.002), int(batch.classes[0]))
     assert isinstance(question.stages, OperatorNetwork)
     answer = decide_ball(network, batch.region(0.002), int(batch.classes[0]), lambda points: False, Budget(), 300)
     assert answer.certificate is not None
