@@ -188,7 +188,9 @@ def test_other_networks_schemas_and_broken_files_are_refused_at_once(
     started = time.perf_counter()
     with pytest.raises(Refused, match="about network"):
         verifier_check.check_certificate(content, plain(hinge_network(8, (2, 8, 6, 3))))
-    for broken in (b"", content[:-30], content[: len(content) // 2], b"PK" + content[2:60], b"[" * 100_000):
+    entry = content.index(b"PK\x01\x02")
+    locked = content[: entry + 8] + b"\x01" + content[entry + 9 :]
+    for broken in (b"", content[:-30], content[: len(content) // 2], b"PK" + content[2:60], b"[" * 100_000, locked):
         with pytest.raises(Refused):
             verifier_check.check_certificate(broken, own)
     with pytest.raises(Refused, match="bytes, more than"):
