@@ -17,10 +17,9 @@ from encoders.ops.linear import WeightedSum
 from encoders.ops.max_pool import MaxPool2d
 from encoders.ops.mwd import Mwd
 from encoders.ops.mwd_convolution import MwdConv2d
+from encoders.ops.normal_weights import RandomAffine, RandomConv2d
 from encoders.ops.normalization import BatchNorm
 from encoders.ops.product import MatrixProduct, Product
-from encoders.ops.random_affine import RandomAffine
-from encoders.ops.random_convolution import RandomConv2d
 from encoders.ops.relu_difference import ReluDifference
 from encoders.ops.resize_and_pad import ResizeAndPad
 from encoders.ops.shape import Concat, Reshape, Slice, Transpose

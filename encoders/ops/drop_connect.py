@@ -4,6 +4,7 @@ Wan, Zeiler, Zhang, LeCun, Fergus 2013, with the scale in the draw rather than a
 weight is the stored one, and every view is that of the mean. Biases are not dropped.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -11,16 +12,15 @@ from torch import Tensor
 
 from encoders.ops.affine import Affine
 from encoders.ops.convolution import Conv2d
+from encoders.ops.linear import WeightedSum
+from encoders.ops.random_layer import RandomLayer
 from encoders.ops.weight_box import WeightBox, box_around
 from encoders.rounding import tiny, unit_roundoff
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class DropConnect(Affine):
-    """A fully connected layer; rate: in [0, 1)."""
-
-    kind = "drop-connect"
-    randomised = True
+class DroppedWeights(RandomLayer):
+    """The weight of the ordinary layer is the mean; rate: in [0, 1)."""
 
     rate: float
 
@@ -28,35 +28,29 @@ class DropConnect(Affine):
         super().__post_init__()
         check_rate(self.kind, self.rate)
 
-    def draw(self, generator: torch.Generator) -> Affine:
-        return Affine(dropped(self.weight, self.rate, generator), self.bias)
+    def draw(self, generator: torch.Generator) -> WeightedSum:
+        drawn = {"weight": dropped(self.mean.parameters()["weight"], self.rate, generator)}
+        return dataclasses.replace(self.mean, **drawn)
 
     def over_draws(self, deviations: float) -> WeightBox:
-        half = half_of_kept(self.weight, self.rate)
-        return box_around(Affine(self.weight, self.bias), {"weight": half}, {"weight": half.abs()})
+        half = half_of_kept(self.mean.parameters()["weight"], self.rate)
+        return box_around(self.mean, {"weight": half}, {"weight": half.abs()})
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class DropConnect2d(Conv2d):
-    """A convolution, one mask for all places of a draw; rate: in [0, 1)."""
+class DropConnect(DroppedWeights, Affine):
+    """A fully connected layer."""
+
+    kind = "drop-connect"
+    ordinary = Affine
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DropConnect2d(DroppedWeights, Conv2d):
+    """A convolution, one mask for all places of a draw."""
 
     kind = "drop-connect2d"
-    randomised = True
-
-    rate: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_rate(self.kind, self.rate)
-
-    def draw(self, generator: torch.Generator) -> Conv2d:
-        weight = dropped(self.weight, self.rate, generator)
-        return Conv2d(weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-
-    def over_draws(self, deviations: float) -> WeightBox:
-        mean = Conv2d(self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-        half = half_of_kept(self.weight, self.rate)
-        return box_around(mean, {"weight": half}, {"weight": half.abs()})
+    ordinary = Conv2d
 
 
 def dropped(weight: Tensor, rate: float, generator: torch.Generator) -> Tensor:

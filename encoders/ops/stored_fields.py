@@ -16,6 +16,9 @@ from torch import Tensor
 class StoredFields:
     """A frozen dataclass whose tensor fields are weights; the others are plain JSON values, settings."""
 
+    def __post_init__(self) -> None:
+        """Raise ValueError unless the fields fit together."""
+
     def parameters(self) -> dict[str, Tensor]:
         """Return the tensor fields by name."""
         fields = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
