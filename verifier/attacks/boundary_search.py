@@ -11,14 +11,12 @@ to the nearest unsafe point end the search. The radius of the ball plays no part
 half of it.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from verifier.attacks.criteria import all_labels
 from verifier.attacks.geometry import lengths
 from verifier.attacks.halfspace import step_to_halfspace
 from verifier.attacks.nearest import Nearest, NearestAttack
@@ -51,20 +49,10 @@ class BoundarySearch(NearestAttack):
     def approach(self, nearest: Nearest) -> None:
         for restart in range(self.restarts):
             self._run(nearest, nearest.centre if restart == 0 else self._start(nearest, restart), None)
-        for aims in self._sweep(nearest):
+        for aims in nearest.aims(self.sweep):
             self._run(nearest, nearest.centre, aims)
         nearest.polish(self.projections)
         nearest.pull(self.segment_steps)
-
-    def _sweep(self, nearest: Nearest) -> Iterator[Tensor]:
-        """Yield the classes to aim at, one for each input, the nearest first; none where the search has targets."""
-        search = nearest.search
-        if not self.sweep or search.targets is not None or search.budget.exhausted or not len(search):
-            return
-        with torch.no_grad():
-            scores = search.network.scores(nearest.centre)
-        search.record.count_queries(nearest.all_rows())
-        yield from all_labels(scores, search.classes)[:, : self.sweep].unbind(dim=1)
 
     def _run(self, nearest: Nearest, x: Tensor, aims: Tensor | None) -> None:
         """Search from the given points, all inputs together; aims: the classes whose boundary alone counts."""

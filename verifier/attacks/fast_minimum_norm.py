@@ -18,14 +18,12 @@ linearised boundary.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from verifier.attacks.criteria import all_labels
 from verifier.attacks.geometry import lengths, project
 from verifier.attacks.halfspace import dual_lengths
 from verifier.attacks.nearest import SECURING_SHARES, Nearest, NearestAttack
@@ -97,7 +95,7 @@ class FastMinimumNorm(NearestAttack):
     def approach(self, nearest: Nearest) -> None:
         """Offer the points of the descents, then those of the projections and the segment."""
         self.walk(nearest, Walk(nearest.all_rows(), nearest.centre, None), self.steps)
-        for aims in self._sweep(nearest):
+        for aims in nearest.aims(self.sweep):
             self.walk(nearest, Walk(nearest.all_rows(), nearest.centre, aims), self.sweep_steps)
         nearest.polish(self.projections)
         nearest.pull(self.segment_steps)
@@ -150,13 +148,3 @@ class FastMinimumNorm(NearestAttack):
             below, above = nearest.rooms(centre)
             caps = torch.where(away > 0, above, below)
         return project(away, epsilon, nearest.norm, caps)
-
-    def _sweep(self, nearest: Nearest) -> Iterator[Tensor]:
-        """Yield the classes to aim at, one for each input, the best first; none where the search has targets."""
-        search = nearest.search
-        if not self.sweep or search.targets is not None or search.budget.exhausted or not len(search):
-            return
-        with torch.no_grad():
-            scores = search.network.scores(nearest.centre)
-        search.record.count_queries(nearest.all_rows())
-        yield from all_labels(scores, search.classes)[:, : self.sweep].unbind(dim=1)

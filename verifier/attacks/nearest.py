@@ -1,6 +1,7 @@
 """The nearest unsafe point that a minimal-distance attack has met, and the segment search that ends some of them."""
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from encoders.region import domain_ends
 from verifier.attacks.base import Attack, Search
-from verifier.attacks.criteria import slopes
+from verifier.attacks.criteria import all_labels, slopes
 from verifier.attacks.descent import Descent
 from verifier.attacks.geometry import lengths
 from verifier.attacks.halfspace import step_to_halfspace
@@ -119,6 +120,19 @@ class Nearest:
         ahead = scores.gather(1, classes[:, None]) - scores.gather(1, aims[:, None])
         margins = ahead.squeeze(1) + self.margin
         return values, margins if self.search.slack is None else margins + self.search.slack[rows].to(margins), flat
+
+    def aims(self, count: int) -> Iterator[Tensor]:
+        """Yield the classes to aim at in turn, one for each input: of the others the `count` best at it, best first.
+
+        None where the search has targets, or no time is left.
+        """
+        search = self.search
+        if not count or search.targets is not None or search.budget.exhausted or not len(search):
+            return
+        with torch.no_grad():
+            scores = search.network.scores(self.centre)
+        search.record.count_queries(self.all_rows())
+        yield from all_labels(scores, search.classes)[:, :count].unbind(dim=1)
 
     def evaluate(self, rows: Tensor, x: Tensor) -> Tensor:
         """Return the shortfalls at points of the given inputs, after offering the points."""
