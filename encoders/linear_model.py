@@ -3,7 +3,7 @@
     minimise cost x   subject to   row_lower <= A x <= row_upper,  col_lower <= x <= col_upper,  x_j integer where said
 
 The direction says how the model's solutions relate to the constraint program it stands for: OUTER contains them all
-(it may prove), INNER is contained (it may find), EXACT both. Combining OUTER with INNER leaves NEITHER.
+(it may prove), INNER is contained (it may find), EXACT both.
 """
 
 from __future__ import annotations
@@ -21,23 +21,11 @@ class Direction(enum.StrEnum):
     OUTER = "outer"
     INNER = "inner"
     EXACT = "exact"
-    NEITHER = "neither"
 
     @property
     def may_prove(self) -> bool:
         """Whether infeasibility, or a bound, carries over to the program."""
         return self in (Direction.OUTER, Direction.EXACT)
-
-    @property
-    def may_find(self) -> bool:
-        """Whether a solution is one of the program, up to the solver's tolerance and a replay."""
-        return self in (Direction.INNER, Direction.EXACT)
-
-    def combine(self, other: Direction) -> Direction:
-        """Return the direction of a model made of parts of both."""
-        if self is other or other is Direction.EXACT:
-            return self
-        return other if self is Direction.EXACT else Direction.NEITHER
 
 
 @dataclass(frozen=True, eq=False)

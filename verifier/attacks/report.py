@@ -54,9 +54,3 @@ class Report:
         fresh = ~self.tested[where]
         self.vanishing[where] = torch.where(fresh, vanishing, self.vanishing[where])
         self.tested[where] = True
-
-    @property
-    def vanishing_share(self) -> float | None:
-        """The share of the inputs looked at whose gradient vanishes; None where none was looked at."""
-        looked_at = int(self.tested.sum())
-        return int((self.vanishing & self.tested).sum()) / looked_at if looked_at else None

@@ -55,18 +55,19 @@ def test_broken_inputs_cost_little():
     assert int(search.record.queries[easy].max()) == 0
 
 
-def test_the_share_of_vanishing_gradients_is_reported():
+def test_vanishing_gradients_are_reported():
     weight = torch.randn(1, 16, generator=torch.Generator().manual_seed(3))
     ends = (Affine(torch.cat([weight, -weight]), torch.tensor([0.1, -0.1])),)
     flat, plain = chain((16,), Staircase(8), *ends), chain((16,), *ends)
     centres = torch.full((3, 16), 0.55)
-    for network, share in ((flat, 1.0), (plain, 0.0)):
+    for network, vanishes in ((flat, True), (plain, False)):
         search = search_of(network, centres, 0.3, network.scores(centres).argmax(dim=1))
         found = SMALL.run(search)
-        assert found.report is not None and found.report.vanishing_share == share
+        assert found.report is not None and bool(found.report.tested.all())
+        assert found.report.vanishing.tolist() == [vanishes] * 3
         # Where gradients vanish the black-box searches still break the inputs.
         assert bool(found.unsafe.all())
-    assert search_of(flat, centres, 0.3, torch.zeros(3).long()).record.vanishing_share is None
+    assert not bool(search_of(flat, centres, 0.3, torch.zeros(3).long()).record.tested.any())
 
 
 def test_a_gradient_vanishes_by_what_it_promises_and_not_by_its_size():
@@ -101,4 +102,5 @@ def test_parts_of_a_report_write_into_the_whole():
     part.note_gradient(slice(None), torch.tensor([False, True]))
     assert report.queries.tolist() == [0, 12, 0, 0, 11]
     assert report.gradients.tolist() == [0, 0, 0, 0, 1]
-    assert report.vanishing_share == 0.5
+    assert report.tested.tolist() == [False, True, False, False, True]
+    assert report.vanishing.tolist() == [False, True, False, False, False]
