@@ -6,7 +6,7 @@ import torch
 
 from encoders.formats.torch_export import from_module
 from encoders.formulations.restrict import freeze
-from encoders.ops import Affine, Relu, Sigmoid
+from encoders.ops import Affine, Sigmoid
 from tests.answers import bracketed
 from tests.networks.chains import chain, random_relu_network
 from tests.networks.mwd_chains import random_mwd_network
@@ -21,7 +21,6 @@ from verifier.methods import find_method
 from verifier.methods.restriction import RestrictionMethod
 from verifier.methods.suitable import check_method
 from verifier.restriction.lazy import solve_lazily
-from verifier.restriction.local_radius import local_radius
 from verifier.restriction.points import NUDGES, nudged, pixel_alpha, pixel_points
 from verifier.restriction.pull import nearest_witness
 from verifier.restriction.regions import ask_own_region, ask_region_of, next_region
@@ -141,32 +140,6 @@ def test_certify_takes_the_method_and_falsifies_only(count):
     attacked = certify("digits-relu", "digits", [0.1], method="auto", limit=count)
     for index, bracket in attacked.brackets.items():
         assert bracket.lower < result.brackets[index].upper
-
-
-@pytest.mark.parametrize("count", few_or(10, 30))
-def test_the_local_radius_is_sound_and_exact_inside_the_region(count):
-    decided = 0
-    for seed in range(count):
-        network = random_relu_network(seed, (3, 4, 3)).cast(F64)
-        x = inputs_of(seed, 3)
-        reference, target = second_label(network, x)
-        found = local_radius(network, x, reference)
-        generator = torch.Generator().manual_seed(seed)
-        ball = x + found.radius * (2 * torch.rand(3000, 3, dtype=F64, generator=generator) - 1)
-        assert bool((network.evaluate(ball).argmax(dim=1) == reference).all())
-        if found.decision < found.region:
-            decided += 1
-            # Nothing but the domain can hold the program back then: without it, the two are equal.
-            free = [solve_lazily(ask_region_of(network, x, x, k, None, 5.0)).radius for k in range(3) if k != reference]
-            assert min(free) == pytest.approx(found.decision, abs=TOLERANCE)
-        assert target != reference
-    assert decided >= count / 10
-
-
-def test_the_local_radius_is_zero_at_a_tie():
-    network = chain((2,), Affine(torch.eye(2)), Relu(), Affine(torch.eye(2), torch.tensor([1.0, 0.0])), dtype=F64)
-    assert local_radius(network, torch.tensor([[0.0, 0.3]], dtype=F64), 0).radius == 0.0
-    assert local_radius(network, torch.tensor([[0.2, 0.3]], dtype=F64), 0).region == pytest.approx(0.2)
 
 
 def test_the_pixel_margin_survives_every_rounding_inside_the_region():
