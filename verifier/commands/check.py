@@ -51,7 +51,7 @@ class CheckResult:
     uncertified: proofs without a certificate that could have one.
     trusted: inputs for which a solver vouches beyond what is proved.
     exact, exact_leaves: certificates that hold in exact arithmetic, too, and their leaves. undecided: how many that
-    arithmetic does not decide, by the reason.
+    arithmetic does not decide, by the reason. given_exactly: how many it was given in all; None where it was not asked.
     """
 
     run: str
@@ -69,6 +69,7 @@ class CheckResult:
     exact: int = 0
     exact_leaves: int = 0
     undecided: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    given_exactly: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
@@ -111,7 +112,8 @@ def check(
     with threads_for(claims.subject.network.parameter_count):
         work = _Check(Path(run), stored, claims, allow_uncertified)
         work.check_records(progress)
-        work.check_exactly(exact)
+        if exact:
+            work.check_exactly(exact)
         work.check_witnesses()
         work.check_results()
         return work.result(str(run), time.perf_counter() - started)
@@ -136,6 +138,7 @@ class _Check:
     exact: int = 0
     exact_leaves: int = 0
     undecided: dict[str, int] = dataclasses.field(default_factory=dict)
+    given_exactly: int | None = None
 
     def check_records(self, progress: Progress | None) -> None:
         """Check each line, each record, and the certificate of each proof."""
@@ -182,6 +185,7 @@ class _Check:
         checker, chosen = ExactChecker(), self.held
         if most < len(chosen):
             chosen = sorted(random.Random(0).sample(chosen, int(most)))
+        self.given_exactly = len(chosen)
         for index in chosen:
             question = self.claims.exact_question(self.stored.lines.records[index])
             if question is None:
@@ -248,7 +252,7 @@ class _Check:
         return CheckResult(
             run, self.claims.subject.name, len(self.stored.lines.lines), self.certified, self.checked, self.leaves,
             self.without, len(self.stored.witnesses), tuple(sorted(self.refused)), seconds, self.uncertified,
-            self.trusted, self.exact, self.exact_leaves, self.undecided,
+            self.trusted, self.exact, self.exact_leaves, self.undecided, self.given_exactly,
         )  # fmt: skip
 
 

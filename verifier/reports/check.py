@@ -15,6 +15,11 @@ def shown(result: CheckResult) -> Iterator[RenderableType]:
     yield f"{result.certified} certified: {result.checked} by certificates that hold ({result.leaves} leaves)"
     if result.exact:
         yield f"{result.exact} of them hold in exact arithmetic, too ({result.exact_leaves} leaves)"
+    if result.given_exactly == 0:
+        yield (
+            "nothing evaluated in exact arithmetic: the run has no certificate that holds. Its witnesses are replayed "
+            "in the model, and their classes compared in outward-rounded or rational numbers"
+        )
     for reason, count in result.undecided.items():
         yield f"{count} not decided in exact arithmetic: {reason}"
     for reason, count in result.without.items():

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,17 @@ def records_of(run: Path) -> list[dict]:
 
 def write_records(run: Path, records: list[dict]) -> None:
     (run / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def test_a_run_without_certificates_is_told_what_exact_arithmetic_leaves_to_others(folder, tmp_path, capsys):
+    run = tmp_path / "attacked"
+    attack(folder / "model.safetensors", folder / "data.npz", "fgsm", 0.2, clip=CLIP, limit=4, out=run)
+    assert main(["check", str(run)]) == 0 and "exact arithmetic" not in capsys.readouterr().out
+    assert main(["check", str(run), "--exact"]) == 0
+    said = capsys.readouterr().out
+    assert "nothing evaluated in exact arithmetic: the run has no certificate that holds" in said
+    assert "witnesses are replayed in the model" in said
+    assert check(run, exact=math.inf).given_exactly == 0 and check(run).given_exactly is None
 
 
 def test_every_proof_of_the_exact_method_leaves_a_certificate_that_holds(folder):
