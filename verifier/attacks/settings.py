@@ -65,6 +65,12 @@ def is_masked(attack: Attack, network: Network) -> bool:
     return true_only and has_pseudogradient(network)
 
 
+def draws_nothing(attack: Attack, network: Network) -> bool:
+    """Return whether an attack takes means over draws of a network that has none, so that each is the network."""
+    means = isinstance(attack, Descent) and any(isinstance(make, Expectation) for make in attack.sources)
+    return means and not network.randomised
+
+
 def _check(setting: str, value: Any) -> None:
     if setting == "pseudogradients":
         if value not in SOURCES:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Unpack
@@ -18,7 +18,7 @@ import torch
 
 from encoders.region import BallRegion, Norm
 from verifier.answers import Answer, merged
-from verifier.attacks.settings import is_masked
+from verifier.attacks.settings import draws_nothing, is_masked
 from verifier.attacks.watched import Watched
 from verifier.batch import BATCH_SIZE, Batch
 from verifier.budget import Budget
@@ -45,6 +45,10 @@ GALLERY = 8
 MASKED = (
     "{name} follows true gradients, which MWD and k-winners layers mask: few of these inputs may withstand what does "
     "not; --pseudogradients both, or the attack auto, follows both"
+)
+DRAWLESS = (
+    "{name} takes means over draws, and {model} draws nothing: one draw is the network itself, whose own gradient each "
+    "step takes, once"
 )
 
 
@@ -253,8 +257,7 @@ class _Attacking:
         if path is not None:
             write_examples(path, list(examples.values()), self.job.subject.network.input_shape)
         fields = shared_fields(self.job, known.run, records, seconds)
-        if is_masked(self.request.attack, self.job.subject.network):
-            fields["warnings"] = (*fields["warnings"], MASKED.format(name=self.request.name))
+        fields["warnings"] = (*fields["warnings"], *self._warnings())
         return AttackResult(
             **{**fields, **dataclasses.asdict(attacked(records))},
             request=self.request,
@@ -263,6 +266,14 @@ class _Attacking:
             gallery=self._gallery(list(examples.values())),
             votes=self._votes(records, known.witnesses),
         )
+
+    def _warnings(self) -> Iterator[str]:
+        """Yield what this attack leaves undone on this network."""
+        subject = self.job.subject
+        if is_masked(self.request.attack, subject.network):
+            yield MASKED.format(name=self.request.name)
+        if draws_nothing(self.request.attack, subject.network):
+            yield DRAWLESS.format(name=self.request.name, model=subject.name)
 
     def _votes(self, records: Sequence[AttackRecord], witnesses: Witnesses) -> VoteCounts | None:
         if self.vote is None:

@@ -49,6 +49,16 @@ def small(tmp_path):
     return path, (x.numpy(), y.numpy())
 
 
+def test_means_over_draws_of_a_network_without_any_are_said_to_be_the_network(small):
+    path, (x, y) = small
+    settings = {"steps": 1, "restarts": 1}
+    eot = attack(path, (x, y), "eot", 0.2, settings={**settings, "draws": 5}, clip=(0.0, 1.0), limit=20)
+    (warning,) = eot.warnings
+    assert "draws nothing: one draw is the network itself" in warning
+    assert 0 < eot.gradients <= eot.correct
+    assert attack(path, (x, y), "pgd", 0.2, settings=settings, clip=(0.0, 1.0), limit=20).warnings == ()
+
+
 @pytest.mark.parametrize(("name", "norm"), [("deepfool", "2"), ("pgd", "inf"), ("adv-alpha", "1")])
 def test_counts_distances_and_examples_agree(small, name, norm):
     path, (x, y) = small
