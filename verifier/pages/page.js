@@ -44,7 +44,7 @@
         });
         return line;
       }));
-      count.textContent = `${shown.length} of ${rows.length} inputs, page ${page + 1} of ${pages}`;
+      count.textContent = `${shown.length} of ${rows.length} ${part.dataset.inputs}, page ${page + 1} of ${pages}`;
       back.disabled = page === 0;
       on.disabled = page === pages - 1;
     };

@@ -83,7 +83,39 @@ class RunPage:
     @property
     def is_about_radii(self) -> bool:
         """Whether curves and brackets say something."""
-        return self.command != "verify" and bool(self.rows)
+        return not self.is_about_boxes and bool(self.rows)
+
+    @property
+    def is_about_boxes(self) -> bool:
+        """Whether a row is a box of a property, of which no radius is asked."""
+        return self.command == "verify"
+
+    @property
+    def rows_are(self) -> str:
+        """What the rows of the run are about."""
+        return "boxes" if self.is_about_boxes else "inputs"
+
+    @property
+    def place(self) -> str:
+        """Where outcomes are told: at the largest radius, of boxes on all of them."""
+        return "" if self.is_about_boxes else f" at {self.epsilon:.4g}"
+
+    @property
+    def counts_words(self) -> str:
+        """What the counts are of."""
+        if self.is_about_boxes:
+            return f"{len(self.rows)} boxes of the properties; one that holds on all of its boxes is unsat"
+        return f"{len(self.rows)} inputs; shares are of all of them, intervals Clopper-Pearson"
+
+    @property
+    def row_words(self) -> str:
+        """What the row of an input, or of a box, says."""
+        if self.is_about_boxes:
+            return (
+                "A row is a box of a property. Certified: the property holds for all inputs of it (unsat); falsified: "
+                "a witness in it was replayed (sat); open: neither was shown. Boxes have neither label nor radius"
+            )
+        return f"Outcome{self.place}; a dash: not known"
 
     def curves(self, number: int = 0, named: bool = False) -> list[Curve]:
         """Return certified and attack accuracy; number, named: of several runs in a picture."""

@@ -8,8 +8,12 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 
-from verifier import certify, report
+from encoders import write_network
+from encoders.ops import Affine
+from tests.networks.chains import chain
+from verifier import certify, report, verify
 from verifier.answers import Answer, Spent
 from verifier.cli import main
 from verifier.pages.tables import RunRecords
@@ -124,6 +128,21 @@ def test_a_page_says_whose_executions_and_which_draws_are_meant(asked, words, tm
     report(made_run(tmp_path / "run", 4, "plain", asked), tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert words in text and ("randomised network" in text) == ("randomised network" in words)
+
+
+def test_a_page_about_properties_says_what_a_row_means(tmp_path):
+    network = chain((1,), Affine(torch.tensor([[1.0]])))
+    write_network(network, tmp_path / "model.safetensors")
+    for name, limit in (("holds", 2), ("fails", 0.5)):
+        box = "(declare-const X_0 Real)(declare-const Y_0 Real)(assert (>= X_0 0))(assert (<= X_0 1))"
+        (tmp_path / f"{name}.vnnlib").write_text(f"{box}(assert (>= Y_0 {limit}))")
+    properties = [tmp_path / f"{name}.vnnlib" for name in ("holds", "fails")]
+    verify(tmp_path / "model.safetensors", properties, out=tmp_path / "run")
+    report(tmp_path / "run", tmp_path / "page.html")
+    text = " ".join(" ".join(Elements((tmp_path / "page.html").read_text(encoding="utf-8")).text).split())
+    for words in ("A row is a box of a property", "(unsat)", "(sat)", "open Nothing.", "2 boxes of the properties"):
+        assert words in text
+    assert "at 0" not in text and "distance 0" not in text and "inputs; shares" not in text
 
 
 def test_a_page_loads_nothing_and_is_accessible(digits, tmp_path):
