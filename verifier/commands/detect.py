@@ -15,13 +15,14 @@ from encoders.region import BallRegion
 from verifier.attacks import ATTACKS, Attack, Search
 from verifier.budget import Budget
 from verifier.commands.detect_request import DetectOptions, DetectRequest
+from verifier.commands.job import classified
 from verifier.commands.request import Data, Model, Progress
-from verifier.data import as_dataset, check_labels
+from verifier.data import Dataset
 from verifier.detection.evasion import Evasion
 from verifier.detection.files import read_detector, write_detector
 from verifier.detection.odds import Noise, Odds, fit
 from verifier.runs.records import SCHEMA
-from verifier.subject import Subject, load_subject
+from verifier.subject import Subject
 
 # The attack that knows the detector; others are of `verifier.attacks.ATTACKS`.
 EVASION = "evasion"
@@ -47,6 +48,7 @@ class DetectResult:
     false_positives: float | None = None
     attack: str | None = None
     epsilon: float | None = None
+    norm: str | None = None
     attacked: int | None = None
     detected: float | None = None
     corrected: float | None = None
@@ -73,17 +75,15 @@ def detect(
     file, written or read. options: as `DetectRequest` says. Raises ValueError with what is wrong.
     """
     request, file = DetectRequest(action, **options), Path(detector)
-    if request.attack is not None and request.attack not in (*ATTACKS, EVASION):
-        raise ValueError(f"unknown attack {request.attack!r}; supported: {', '.join((*ATTACKS, EVASION))}")
-    if request.attack in ATTACKS and "inf" not in ATTACKS[request.attack].norms:
-        raise ValueError(f"attack {request.attack!r} does not support the inf-norm")
-    if action == "fit" and file.suffix != ".safetensors":
-        raise ValueError(f"{file}: detectors are written as .safetensors")
-    subject = load_subject(model, device="cpu")
-    inputs, clip = _right(subject, data, request)
+    _check_attack(request)
+    if action == "fit":
+        _check_new(file)
+    subject, dataset = classified(request.about(model, data), "detect")
+    inputs = _right(subject, dataset, request)
     if action == "score":
-        return _scored(subject, file, inputs, request, progress)
-    found = fit(subject.network, inputs[0], inputs[2], _noises(request.noise), request.samples, request.rate, clip)
+        return _scored(subject, file, inputs, request, dataset.clip, progress)
+    noises = _noises(request.noise)
+    found = fit(subject.network, inputs[0], inputs[2], noises, request.samples, request.rate, dataset.clip)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_detector(found, file)
     return DetectResult(action, file, found.threshold, request.rate, len(inputs[0]))
@@ -93,18 +93,35 @@ def detect(
 Inputs = tuple[Tensor, Tensor, list[int]]
 
 
-def _right(subject: Subject, data: Data, request: DetectRequest) -> tuple[Inputs, tuple[float, float] | None]:
-    """Return the inputs that the model classifies correctly, and their domain."""
-    dataset = as_dataset(data, data_dir=request.data_dir, split=request.split).fit_to(subject.network.input_shape)
-    if dataset.labels is None:
-        raise ValueError(f"{dataset.name} has no labels y; a detector is measured on correctly classified inputs")
-    check_labels(dataset, subject.classes)
-    chosen = dataset.indices(request.limit)
+def _check_attack(request: DetectRequest) -> None:
+    """Raise ValueError unless there is an attack of this name and norm, where one is asked for."""
+    known = {**{name: attack.norms for name, attack in ATTACKS.items()}, EVASION: Evasion.norms}
+    if request.attack is None:
+        return
+    if request.attack not in known:
+        raise ValueError(f"unknown attack {request.attack!r}; supported: {', '.join(known)}")
+    if request.norm not in known[request.attack]:
+        wrong = f"attack {request.attack!r} does not support the {request.norm}-norm"
+        raise ValueError(f"{wrong}; it supports: {', '.join(known[request.attack])}")
+
+
+def _check_new(file: Path) -> None:
+    """Raise ValueError unless a detector can be written to a file without losing another."""
+    if file.suffix != ".safetensors":
+        raise ValueError(f"{file}: detectors are written as .safetensors")
+    if file.exists():
+        raise ValueError(f"--detector {file} exists; name another file")
+
+
+def _right(subject: Subject, dataset: Dataset, request: DetectRequest) -> Inputs:
+    """Return the inputs that the model classifies correctly."""
+    assert dataset.labels is not None
+    chosen = dataset.indices(request.limit, request.offset)
     x = torch.tensor(np.asarray(dataset.inputs[chosen.start : chosen.stop])).to(subject.network.dtype)
     y = torch.tensor(dataset.labels[chosen.start : chosen.stop]).long()
     with torch.no_grad():
         right = torch.nonzero(subject.network.scores(x).argmax(dim=1) == y).squeeze(1)
-    return (x[right], y[right], [chosen.start + row for row in right.tolist()]), dataset.clip
+    return x[right], y[right], [chosen.start + row for row in right.tolist()]
 
 
 def _noises(texts: Sequence[str]) -> tuple[Noise, ...]:
@@ -120,17 +137,25 @@ def _noises(texts: Sequence[str]) -> tuple[Noise, ...]:
 
 
 def _scored(
-    subject: Subject, file: Path, inputs: Inputs, request: DetectRequest, progress: Progress | None
+    subject: Subject,
+    file: Path,
+    inputs: Inputs,
+    request: DetectRequest,
+    clip: tuple[float, float] | None,
+    progress: Progress | None,
 ) -> DetectResult:
     odds, (x, y, seeds) = read_detector(file), inputs
     if odds.digest != subject.digest:
-        raise ValueError(f"{file} was fitted to another network than {subject.name}; fit one to this")
+        raise ValueError(
+            f"{file} was fitted to another network than {subject.name}, or with another mean and std; fit one to this"
+        )
     flagged = odds.scores(subject.network, x, seeds).flagged
     share = float(flagged.double().mean())
-    result = DetectResult("score", file, odds.threshold, odds.rate, len(x), share, request.attack, request.epsilon)
+    result = DetectResult("score", file, odds.threshold, odds.rate, len(x), share)
     if request.attack is None:
         return result
-    points, unsafe = _attacked(subject, odds, inputs, request, progress)
+    result = dataclasses.replace(result, attack=request.attack, epsilon=request.epsilon, norm=request.norm)
+    points, unsafe = _attacked(subject, odds, inputs, request, odds.clip if clip is None else clip, progress)
     broken = torch.nonzero(unsafe).squeeze(1)
     if not len(broken):
         return dataclasses.replace(result, attacked=0, robust=1.0)
@@ -145,7 +170,12 @@ def _scored(
 
 
 def _attacked(
-    subject: Subject, odds: Odds, inputs: Inputs, request: DetectRequest, progress: Progress | None
+    subject: Subject,
+    odds: Odds,
+    inputs: Inputs,
+    request: DetectRequest,
+    clip: tuple[float, float] | None,
+    progress: Progress | None,
 ) -> tuple[Tensor, Tensor]:
     """Return (the attack's points, which of them lie in the ball and are of another class)."""
     x, y, seeds = inputs
@@ -153,7 +183,7 @@ def _attacked(
     points, unsafe = [], []
     for rows in torch.arange(len(x)).split(ROWS):
         radius = torch.full((len(rows),), float(request.epsilon or 0.0), dtype=torch.float64)
-        region = BallRegion(x[rows].double(), radius, odds.clip)
+        region = BallRegion(x[rows].double(), radius, clip, request.norm)
         own = [seeds[row] for row in rows.tolist()]
         found = attack.run(Search(subject.network, region, y[rows], own, Budget()))
         points.append(found.points)

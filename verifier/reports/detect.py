@@ -17,7 +17,8 @@ def shown(result: DetectResult) -> Iterator[RenderableType]:
         return
     yield f"clean: {result.false_positives or 0.0:.2%} of {result.inputs} correctly classified inputs are flagged"
     if result.attacked is not None:
-        yield f"{result.attack} within {result.epsilon:g}: {result.attacked} inputs become another class"
+        ball = f"{result.epsilon:g} ({result.norm}-norm)"
+        yield f"{result.attack} within {ball}: {result.attacked} inputs become another class"
     if result.detected is not None:
         yield f"of these {result.detected:.2%} are flagged, {result.corrected or 0.0:.2%} get their class back"
     if result.robust is not None:

@@ -41,11 +41,33 @@ def test_a_detector_of_digits_keeps_its_rate_and_is_measured_under_attacks(tmp_p
         ("fit", {"limit": 40}, "inputs"), ("score", {}, "no detector"),
         ("score", {"noise": ["normal:0.1"]}, "are of fit"), ("score", {"samples": 8}, "are of fit"),
         ("score", {"rate": 0.1}, "are of fit"), ("fit", {"split": "validation"}, "split 'validation'"),
+        ("fit", {"norm": "2"}, "of an attack, and there is none"),
+        ("score", {"attack": "evasion", "epsilon": 1, "norm": "2"}, "'evasion' does not support the 2-norm"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_refused(action, options, words, tmp_path):
     with pytest.raises(ValueError, match=words):
         detect(action, "digits-relu", "digits", tmp_path / "d.safetensors", **options)
+
+
+def test_data_of_a_file_are_read_as_elsewhere_and_no_detector_is_written_over(tmp_path, capsys):
+    digits, file = load_data("digits"), tmp_path / "odds.safetensors"
+    x, y = digits.inputs[:200].reshape(200, -1), digits.labels[:200]
+    header = ",".join(["class", *(f"p{i}" for i in range(64))])
+    np.savetxt(tmp_path / "d.csv", np.column_stack([y, 2 * x + 1]), "%.9g", ",", header=header, comments="")
+    shared = ["digits-relu", "--data", str(tmp_path / "d.csv"), "--label", "class", "--clip", "1", "3"]
+    shared += ["--mean", "1", "--std", "2", "--detector", str(file)]
+    assert main(["detect", "fit", *shared, "--samples", "2", "--rate", ".2"]) == 0
+    before = file.read_bytes()
+    assert main(["detect", "fit", *shared]) == 2
+    assert "exists; name another file" in capsys.readouterr().err and file.read_bytes() == before
+    score = ["detect", "score", *shared, "--offset", "20", "--limit", "10", "--json"]
+    assert main([*score, "--attack", "deepfool", "--norm", "2", "--epsilon", "1e9"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["norm"] == "2" and found["attacked"] == found["inputs"] == 10
+    assert main([*score, "--split", "train"]) == 2 and "--split train" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="another mean and std"):
+        detect("score", "digits-relu", "digits", file)
 
 
 def test_a_detector_of_another_network_and_data_without_labels_are_refused(tmp_path):
