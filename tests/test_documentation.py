@@ -10,6 +10,7 @@ from tests.conftest import REPOSITORY
 
 # The README is a tour; whatever is longer stands behind it.
 README_LINES = 150
+LINE = 120
 # Documents that also speak of what was.
 HISTORY = ("CHANGELOG.md", "RESULTS.md", "REPRODUCTION.md")
 DOCUMENTS = sorted(
@@ -61,6 +62,16 @@ def test_every_relative_link_leads_somewhere(document: Path):
         path = document.parent / name if name else document
         assert path.exists(), f"{target} is not there"
         assert not anchor or anchor in anchors(path.read_text(encoding="utf-8")), f"{target}: no such heading"
+
+
+def test_lines_of_documents_fit_a_screen():
+    """But for tables, code, and the two that only grow."""
+    for document in DOCUMENTS:
+        if document.name in HISTORY[:2]:
+            continue
+        text = re.sub(r"^ *```.*?^ *```", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        long = [line for line in text.splitlines() if len(line) > LINE and not line.startswith("|")]
+        assert not long, f"{document}: more than {LINE} characters"
 
 
 def test_the_format_names_every_field_of_a_record_and_of_a_run():
