@@ -52,15 +52,15 @@ def takes_ascent(network: Network, region: BallRegion) -> bool:
 def ball_margins(network: Network, region: BallRegion, winner: int, steps: int, budget: Budget) -> BallMargins:
     """Return the margins of a class on one ball (batch 1) that `takes_ascent`, rigorous in float64."""
     question = split_question(network, region.unscaled, winner)
-    ball = prepare(question, round(BOX_SHARE * steps), budget)
+    # Planes would take longer than all the rest; the search has them.
+    ball = prepare(question, round(BOX_SHARE * steps), budget, planes=False)
     rows, nothing = ball.rows, torch.zeros(len(ball.rows), len(ball.open_units))
     stage, lines = ball.ascent.network.output, ball.split_lines(nothing.to(torch.int8), torch.arange(len(rows)))
     slopes = first_slopes(ball.lines).expand(len(rows), -1)
     slopes = ball.ascent.ascend(stage, rows, lines, slopes, None, steps, torch.inf)[1]
     ends = ball.ascent.evaluate(stage, rows, lines, slopes, None).points
     signs, open_units = ball.on_all_units(nothing).numpy(), ball.open_units.numpy()
-    planes = None if ball.planes is None else ball.planes.proved
-    bounds = leaf_bounds(ball.program, question.rows, signs, open_units, slopes.numpy(), nothing.numpy(), planes=planes)
+    bounds = leaf_bounds(ball.program, question.rows, signs, open_units, slopes.numpy(), nothing.numpy())
     lower = torch.full((len(rows) + 1,), torch.inf, dtype=torch.float64)
     lower[list(question.rivals)] = torch.from_numpy(bounds)
     points = region.centre.to(torch.float64).repeat(len(rows) + 1, *[1] * (region.centre.dim() - 1))

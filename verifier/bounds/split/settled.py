@@ -30,7 +30,7 @@ def settled(ball: PreparedBall, subproblem: Subproblems, attack: Attack, budget:
     question, rows = ball.question, subproblem.rows.numpy()
     row, reach = question.rows[rows[0]], float(ball.reach[rows[0]])
     piece_slopes = ball.known_slopes.clone()
-    piece_slopes[ball.open_units] = ball.split_lines(subproblem.signs, subproblem.boxes).slope[0]
+    piece_slopes[ball.open_units] = ball.split_lines(subproblem.signs, subproblem.rows, subproblem.boxes).slope[0]
     signs = ball.on_all_units(subproblem.signs)[0]
     solution = solve_piece(question.stages, question.region.enclosure(), piece_slopes, signs, row, budget)
     slopes = subproblem.slopes.numpy().astype(np.float64)
