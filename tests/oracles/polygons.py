@@ -4,7 +4,7 @@ The box is cut, unit by unit and layer by layer, into convex polygons on which t
 is least at a corner of one of them. Written from the definition and independent of every bound in the package.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 from encoders.network import Network
@@ -56,8 +56,13 @@ def unsafe_points(
 
     They are the corners of what is left of each piece once it is cut by every row, in rationals.
     """
+    return unsafe_corners(pieces_of(network, lower, upper), unsafe)
+
+
+def unsafe_corners(pieces: Iterable[tuple[list[Point], Sequence[Plane]]], unsafe: Sequence[Halfspaces]) -> list[Point]:
+    """Return the corners of the parts of pieces whose outputs lie in one of the closed polyhedra."""
     found: list[Point] = []
-    for polygon, planes in pieces_of(network, lower, upper):
+    for polygon, planes in pieces:
         for halfspaces in unsafe:
             part = polygon
             for row, offset in zip(halfspaces.coefficients.tolist(), halfspaces.offsets.tolist(), strict=True):
@@ -94,7 +99,7 @@ def pieces_of(network: Network, lower: list[float], upper: list[float]) -> list[
     return pieces
 
 
-def _combined(row: list[Fraction], planes: list[Plane], constant: Fraction) -> Plane:
+def _combined(row: list[Fraction], planes: Sequence[Plane], constant: Fraction) -> Plane:
     parts = [scaled(plane, weight) for weight, plane in zip(row, planes, strict=True) if weight]
     return (
         sum((p[0] for p in parts), start=Fraction(0)),
