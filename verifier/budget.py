@@ -139,7 +139,13 @@ def guarded(budget: Budget) -> Iterator[None]:
 def resident_bytes() -> int:
     """Return the memory that the process holds; where the system does not say, the most it has held, or 0."""
     try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        # Asked hundreds of times a second: a descriptor costs a fifth of what a path and a decoder do.
+        opened = os.open("/proc/self/statm", os.O_RDONLY)
+        try:
+            pages = int(os.read(opened, 256).split()[1])
+        finally:
+            os.close(opened)
+        return pages * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         try:
             import resource
