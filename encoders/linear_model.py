@@ -12,7 +12,7 @@ import enum
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.sparse import csr_array, vstack
+import scipy
 
 
 class Direction(enum.StrEnum):
@@ -37,7 +37,7 @@ class LinearModel:
     """
 
     cost: np.ndarray
-    A: csr_array
+    A: scipy.sparse.csr_array
     row_lower: np.ndarray
     row_upper: np.ndarray
     col_lower: np.ndarray
@@ -114,21 +114,21 @@ class RowBuilder:
 
     def __init__(self, columns: int) -> None:
         self.columns = columns
-        self._blocks: list[csr_array] = []
+        self._blocks: list[scipy.sparse.csr_array] = []
         self._ends: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def add(self, block: csr_array, lower: np.ndarray | float, upper: np.ndarray | float) -> None:
+    def add(self, block: scipy.sparse.csr_array, lower: np.ndarray | float, upper: np.ndarray | float) -> None:
         """Take in rows `(k, columns)` with their ends, one for all or one each."""
         if block.shape[1] != self.columns:
             raise ValueError(f"rows over {block.shape[1]} columns do not fit {self.columns}")
         count = block.shape[0]
-        self._blocks.append(csr_array(block, dtype=np.float64))
+        self._blocks.append(scipy.sparse.csr_array(block, dtype=np.float64))
         ends = [np.broadcast_to(np.asarray(end, dtype=np.float64), (count,)) for end in (lower, upper)]
         self._ends.append((ends[0], ends[1]))
 
-    def stack(self) -> tuple[csr_array, np.ndarray, np.ndarray]:
+    def stack(self) -> tuple[scipy.sparse.csr_array, np.ndarray, np.ndarray]:
         """Return (A, row_lower, row_upper)."""
         if not self._blocks:
-            return csr_array((0, self.columns), dtype=np.float64), np.zeros(0), np.zeros(0)
+            return scipy.sparse.csr_array((0, self.columns), dtype=np.float64), np.zeros(0), np.zeros(0)
         lower, upper = (np.concatenate(parts) for parts in zip(*self._ends, strict=True))
-        return csr_array(vstack(self._blocks, format="csr")), lower, upper
+        return scipy.sparse.csr_array(scipy.sparse.vstack(self._blocks, format="csr")), lower, upper

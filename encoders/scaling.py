@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.sparse import csr_array
+import scipy
 
 from encoders.linear_model import LinearModel
 
@@ -42,13 +42,13 @@ class Scaling:
         """Return the model in these units."""
         row_lower, row_upper = (self.scaled_ends(end) for end in (model.row_lower, model.row_upper))
         col_lower, col_upper = (self.scaled_point(end) for end in (model.col_lower, model.col_upper))
-        A = csr_array((self.scaled_entries(model.A), model.A.indices, model.A.indptr), shape=model.A.shape)
+        A = scipy.sparse.csr_array((self.scaled_entries(model.A), model.A.indices, model.A.indptr), shape=model.A.shape)
         cost = self.scaled_cost(model.cost)
         return LinearModel(
             cost, A, row_lower, row_upper, col_lower, col_upper, model.direction, model.integer
         )  # fmt: skip
 
-    def scaled_entries(self, A: csr_array, first_row: int = 0) -> np.ndarray:
+    def scaled_entries(self, A: scipy.sparse.csr_array, first_row: int = 0) -> np.ndarray:
         """Return the entries of rows of the matrix, of which `first_row` is the number of the first."""
         count = A.shape[0]
         rows = np.repeat(self.rows[first_row : first_row + count], np.diff(A.indptr))
@@ -94,7 +94,7 @@ class Scaling:
         """Return the units for another cost."""
         return self if self.uniform is not None else replace(self, cost=cost_exponent(cost, self.columns))
 
-    def with_rows(self, rows: csr_array) -> Scaling:
+    def with_rows(self, rows: scipy.sparse.csr_array) -> Scaling:
         """Return the units with those of more rows at the end."""
         own = row_exponents(rows, self.columns)
         if self.uniform is not None:
@@ -109,7 +109,7 @@ def scaling_of(model: LinearModel) -> Scaling:
     columns = np.where(is_live & ~model.integer, exponents(reach), 0)
     rows = row_exponents(model.A, columns, is_live)
     # What is always 0 has no size: its unit is that in which the largest entry of its column is 1.
-    by_column = csr_array(model.A.T)
+    by_column = scipy.sparse.csr_array(model.A.T)
     own = row_exponents(by_column, rows)
     columns = np.where(is_live | (np.diff(by_column.indptr) == 0), columns, own)
     return Scaling(rows, columns, cost_exponent(model.cost, columns))
@@ -139,7 +139,7 @@ def times_power(values: np.ndarray | np.float64, powers: np.ndarray | int) -> np
     return found
 
 
-def row_exponents(A: csr_array, columns: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
+def row_exponents(A: scipy.sparse.csr_array, columns: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
     """Return -k of each row for its largest entry 2^k at most, its columns being in units of 2^columns.
 
     counted: the columns that matter where a row has one of them that is not 0.

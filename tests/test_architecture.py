@@ -134,6 +134,14 @@ def test_packages_import_without_cycles_and_without_torch():
     assert result.stdout.strip() == "[]"
 
 
+def test_verify_loads_no_library_that_easy_questions_do_not_need():
+    """Each takes a tenth of a second and more of every answer."""
+    heavy = ("scipy.sparse", "scipy.optimize", "numba", "matplotlib", "highspy", "onnxruntime")
+    code = f"import sys, verifier.commands.verify; print([m for m in {heavy} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert result.stdout.strip() == "[]"
+
+
 def test_tests_mirror_the_tree():
     """`tests/<package>/<folder>/test_<file>[_<topic>].py`: a package's own name counts as a file of its folder."""
     for package in ("encoders", "verifier"):

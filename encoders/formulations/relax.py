@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
+import scipy
 import torch
-from scipy.sparse import csr_array
 
 from encoders.box import Box
 from encoders.linear_model import Direction, LinearModel
@@ -37,7 +37,7 @@ class RelaxedNetwork:
     relaxations: Mapping[str, Relaxation]
     starts: Mapping[str, int]
     direction: Direction
-    A: csr_array
+    A: scipy.sparse.csr_array
     row_lower: np.ndarray
     row_upper: np.ndarray
     col_lower: np.ndarray
@@ -83,7 +83,7 @@ class RelaxedNetwork:
                 (source,) = node.inputs
                 relaxations[name] = node.op.relax(boxes[source], around=self.boxes[source])
         lower, upper = _column_bounds(self.columns, boxes, len(self.integer))
-        A = csr_array(self.A)
+        A = scipy.sparse.csr_array(self.A)
         A.data = np.concatenate([relaxations[name].matrix.data for name in relaxations])
         return replace(
             self,
@@ -149,7 +149,7 @@ def _encode(
     )
     data, indices = (np.concatenate([getattr(block, part) for block in blocks]) for part in ("data", "indices"))
     sizes = np.concatenate([np.diff(block.indptr) for block in blocks])
-    A = csr_array((data, indices, np.concatenate([[0], np.cumsum(sizes)])), shape=(len(row_lower), count))
+    A = scipy.sparse.csr_array((data, indices, np.concatenate([[0], np.cumsum(sizes)])), shape=(len(row_lower), count))
     col_lower, col_upper = _column_bounds(columns, boxes, count)
     col_lower[continuous:], col_upper[continuous:], is_binary = (np.concatenate(p) for p in zip(*extra, strict=True))
     is_exact = view == "exact" and all(made.gap == 0 for made in relaxations.values())
@@ -167,7 +167,7 @@ def _placed(
     starts, rows = {}, 0
     for name, made in found.items():
         entries = (made.matrix.data, own[name][made.matrix.indices], made.matrix.indptr)
-        placed = csr_array(entries, shape=(len(made.lower), count))
+        placed = scipy.sparse.csr_array(entries, shape=(len(made.lower), count))
         if len(np.unique(own[name])) < len(own[name]):
             # A node that reads a value twice: an op with two inputs has entries of size 1, whose sums are exact.
             placed.sum_duplicates()

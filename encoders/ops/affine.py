@@ -1,13 +1,15 @@
 """The fully connected layer y = W x + b on the last axis."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import scipy
 import torch
-from scipy.sparse import csr_array, eye_array, kron
 from torch import Tensor
 from torch.nn import functional
 
@@ -76,12 +78,14 @@ class Affine(WeightedSum):
         # Inflating t rather than the weights: a subnormal weight would not grow.
         return functional.linear(t * self.inflation(t.dtype), self._absolute_weight, self._error_bias)
 
-    def matrix(self, *shapes: Shape) -> csr_array:
+    def matrix(self, *shapes: Shape) -> scipy.sparse.csr_array:
         weight = _sparse(self.weight.to(torch.float64).cpu().numpy())
         copies = math.prod(shapes[0][:-1])
-        return weight if copies == 1 else csr_array(kron(eye_array(copies), weight))
+        return (
+            weight if copies == 1 else scipy.sparse.csr_array(scipy.sparse.kron(scipy.sparse.eye_array(copies), weight))
+        )
 
-    def class_differences(self, reference: int) -> "Affine":
+    def class_differences(self, reference: int) -> Affine:
         """Return the map to y_reference - y_k for every output k (row `reference` is zero).
 
         Rounding a difference of weights once is covered by the error bound (`extra_roundings`) of intervals in the
@@ -91,7 +95,7 @@ class Affine(WeightedSum):
         bias = None if self.bias is None else self.bias[reference] - self.bias
         return Affine(weight, bias)
 
-    def raised(self, added: Tensor) -> "Affine":
+    def raised(self, added: Tensor) -> Affine:
         bias = torch.zeros_like(added) if self.bias is None else self.bias.to(torch.float64).cpu()
         return dataclasses.replace(self, bias=torch.where(added > 0, add_up(bias, added), add_down(bias, added)))
 
@@ -114,9 +118,9 @@ class Affine(WeightedSum):
         return result if self.bias is None else result + Rationals.of(self.bias)
 
 
-def _sparse(weight: np.ndarray) -> csr_array:
+def _sparse(weight: np.ndarray) -> scipy.sparse.csr_array:
     """Return the entries that are not zero, row by row as they lie in memory: scipy's own way sorts them first."""
     present = weight != 0
     starts = np.concatenate([[0], np.cumsum(present.sum(axis=1))])
     columns = np.broadcast_to(np.arange(weight.shape[1], dtype=np.int32), weight.shape)
-    return csr_array((weight[present], columns[present], starts), shape=weight.shape)
+    return scipy.sparse.csr_array((weight[present], columns[present], starts), shape=weight.shape)

@@ -1,11 +1,13 @@
 """Averages over sliding windows or whole maps."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn import functional
 
@@ -90,7 +92,7 @@ class AveragePool2d(WeightedSum):
     def _places(self, shape: Shape) -> Tensor:
         return over_channels(window_cells(shape, self.kernel, self.stride, self.padding), shape[0], shape[1] * shape[2])
 
-    def matrix(self, *shapes: Shape) -> csr_array:
+    def matrix(self, *shapes: Shape) -> scipy.sparse.csr_array:
         (shape,) = shapes
         area = shape[1] * shape[2]
         cells = self._places(shape)
@@ -156,7 +158,7 @@ class GlobalAveragePool(WeightedSum):
         sums = weighted_windows(cells, torch.ones(cells.shape, dtype=torch.float64), cells.numel())
         return linear_relaxation(sums, np.zeros(1), float(self.size))
 
-    def matrix(self, *shapes: Shape) -> csr_array:
+    def matrix(self, *shapes: Shape) -> scipy.sparse.csr_array:
         channels = shapes[0][0]
         cells = torch.arange(channels * self.size).reshape(channels, self.size)
         weights = torch.full(cells.shape, 1.0 / self.size, dtype=torch.float64)

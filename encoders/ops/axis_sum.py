@@ -1,10 +1,12 @@
 """Sums along axes."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 
+import scipy
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from encoders.box import Shape
@@ -63,7 +65,7 @@ class AxisSum(WeightedSum):
         batch, rows = values.shape[:2]
         return Coefficients(values.reshape(batch, rows, *self._kept(shape)).expand(batch, rows, *shape))
 
-    def matrix(self, *shapes: Shape) -> csr_array:
+    def matrix(self, *shapes: Shape) -> scipy.sparse.csr_array:
         (shape,) = shapes
         cells = torch.arange(math.prod(shape)).reshape(shape)
         cells = cells.movedim(self.axes, tuple(range(-len(self.axes), 0))).reshape(-1, self.size)

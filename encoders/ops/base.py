@@ -13,9 +13,9 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from encoders.box import Box, Shape
@@ -209,7 +209,7 @@ class Op(StoredFields, Draws, Executed, ABC):
         """Return a mask `(batch, *shape)`: for which inputs a tighter box would make the envelope tighter."""
         return torch.zeros_like(box.lower, dtype=torch.bool)
 
-    def matrix(self, *shapes: Shape) -> csr_array:
+    def matrix(self, *shapes: Shape) -> scipy.sparse.csr_array:
         """Return, for linear ops, the matrix from the flattened inputs side by side to the flattened output.
 
         float64; the constant part is the value at zero.

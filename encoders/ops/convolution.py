@@ -1,12 +1,14 @@
 """Two-dimensional convolution (cross-correlation, as in every deep-learning framework)."""
 
+from __future__ import annotations
+
 import functools
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import scipy
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn import functional
 
@@ -117,7 +119,7 @@ class Conv2d(WeightedSum):
         # Inflating t rather than the weights: a subnormal weight would not grow.
         return self._convolve(t * self.inflation(t.dtype), self._absolute_weight, self._error_bias)
 
-    def matrix(self, *shapes: Shape) -> csr_array:
+    def matrix(self, *shapes: Shape) -> scipy.sparse.csr_array:
         (shape,) = shapes
         outputs, group = int(self.weight.shape[0]), int(self.weight.shape[1])
         kernel = (int(self.weight.shape[2]), int(self.weight.shape[3]))

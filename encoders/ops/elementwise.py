@@ -1,13 +1,15 @@
 """Sums of two nodes, and arithmetic with stored constants. Each is rounded once and widened by one float."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import scipy
 import torch
-from scipy.sparse import csr_array, diags_array, eye_array, hstack
 from torch import Tensor
 
 from encoders.arithmetic import Arithmetic
@@ -41,9 +43,11 @@ class _OfTwo(SignedSum):
         second = coefficients if self.sign > 0 else coefficients.with_values(-coefficients.values)
         return coefficients, second
 
-    def matrix(self, *shapes: Shape) -> csr_array:
+    def matrix(self, *shapes: Shape) -> scipy.sparse.csr_array:
         n = math.prod(shapes[0])
-        return csr_array(hstack([eye_array(n), self.sign * eye_array(n)]))
+        return scipy.sparse.csr_array(
+            scipy.sparse.hstack([scipy.sparse.eye_array(n), self.sign * scipy.sparse.eye_array(n)])
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,8 +134,8 @@ class AddConstant(_WithConstant, SignedSum):
     def bias(self, box: Box) -> Tensor:
         return self.constant.expand_as(box.lower)
 
-    def matrix(self, *shapes: Shape) -> csr_array:
-        return csr_array(eye_array(math.prod(shapes[0])))
+    def matrix(self, *shapes: Shape) -> scipy.sparse.csr_array:
+        return scipy.sparse.csr_array(scipy.sparse.eye_array(math.prod(shapes[0])))
 
     def interval(self, *boxes: Box) -> Box:
         (box,) = boxes
@@ -154,8 +158,8 @@ class MultiplyConstant(_WithConstant):
         factor = self.constant.abs()
         return _rounded_once(errors[0] * factor, (reach_of(boxes[0]) + errors[0]) * factor, arithmetic)
 
-    def matrix(self, *shapes: Shape) -> csr_array:
-        return csr_array(diags_array(self._flat(shapes[0])))
+    def matrix(self, *shapes: Shape) -> scipy.sparse.csr_array:
+        return scipy.sparse.csr_array(scipy.sparse.diags_array(self._flat(shapes[0])))
 
     def interval(self, *boxes: Box) -> Box:
         return _rounded_ends(boxes[0].lower * self.constant, boxes[0].upper * self.constant)
@@ -192,10 +196,10 @@ class DivideConstant(_WithConstant):
     def relax(self, *boxes: Box, around: Box | None = None) -> Relaxation:
         """Return x - constant y = 0: no quotient is rounded."""
         divisor = self._flat(boxes[0].shape)
-        return linear_relaxation(csr_array(eye_array(len(divisor))), np.zeros(1), divisor)
+        return linear_relaxation(scipy.sparse.csr_array(scipy.sparse.eye_array(len(divisor))), np.zeros(1), divisor)
 
-    def matrix(self, *shapes: Shape) -> csr_array:
-        return csr_array(diags_array(1.0 / self._flat(shapes[0])))
+    def matrix(self, *shapes: Shape) -> scipy.sparse.csr_array:
+        return scipy.sparse.csr_array(scipy.sparse.diags_array(1.0 / self._flat(shapes[0])))
 
     def interval(self, *boxes: Box) -> Box:
         return _rounded_ends(boxes[0].lower / self.constant, boxes[0].upper / self.constant)

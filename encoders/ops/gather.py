@@ -4,13 +4,15 @@ y_i = x[index_i], or constant_i where index_i is -1. Nothing is rounded but the 
 an input is read more than once.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import scipy
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from encoders.arithmetic import Arithmetic
@@ -116,7 +118,7 @@ class Gather(LinearOp):
             slack = slack + underflow_slack(tuple(self.index.shape), box.dtype)
         return LinearEnvelope(lambda c: (self.adjoint(c, shape),), bias, error, slack)
 
-    def matrix(self, *shapes: Shape) -> csr_array:
+    def matrix(self, *shapes: Shape) -> scipy.sparse.csr_array:
         """Return the rows of the identity that the op selects, and rows of zeros for its constants."""
         present = self._present.flatten().double().cpu().numpy()
         return selection_matrix(self._places.cpu().numpy(), math.prod(shapes[0]), present)

@@ -1,13 +1,15 @@
 """Batch normalisation at inference: a fixed affine map for each channel."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
+import scipy
 import torch
-from scipy.sparse import csr_array, diags_array
 from torch import Tensor
 
 from encoders.arithmetic import Arithmetic
@@ -66,10 +68,12 @@ class BatchNorm(LinearOp):
         gap = next_up(line.upper_offset - line.lower_offset).nan_to_num(torch.inf).max()
         return replace(line_relaxation(line, parallel=True), gap=float(gap))
 
-    def matrix(self, *shapes: Shape) -> csr_array:
+    def matrix(self, *shapes: Shape) -> scipy.sparse.csr_array:
         factor = self.scale.to(torch.float64) / torch.sqrt(self.variance.to(torch.float64) + self.epsilon)
         axes = (-1, *[1] * (len(shapes[0]) - 1))
-        return csr_array(diags_array(factor.reshape(axes).expand(shapes[0]).flatten().cpu().numpy()))
+        return scipy.sparse.csr_array(
+            scipy.sparse.diags_array(factor.reshape(axes).expand(shapes[0]).flatten().cpu().numpy())
+        )
 
     def execution_error(self, boxes: Sequence[Box], errors: Sequence[Tensor], arithmetic: Arithmetic) -> Tensor:
         """Return the error of k x - k m + shift, k = scale / root, however it is ordered, and k may be stored."""

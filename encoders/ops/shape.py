@@ -1,11 +1,13 @@
 """Ops that only move values: reshape, transpose, concatenate, slice. Exact in every view."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import scipy
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from encoders.arithmetic import Arithmetic
@@ -32,7 +34,7 @@ class _Rearrangement(SignedSum):
     def execution_error(self, boxes: Sequence[Box], errors: Sequence[Tensor], arithmetic: Arithmetic) -> Tensor:
         return self.evaluate(*errors)
 
-    def matrix(self, *shapes: Shape) -> csr_array:
+    def matrix(self, *shapes: Shape) -> scipy.sparse.csr_array:
         """Return the rows of the identity that the op selects."""
         sizes = [math.prod(shape) for shape in shapes]
         starts = [sum(sizes[:i]) for i in range(len(sizes))]

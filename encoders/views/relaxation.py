@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 import torch
-from scipy.sparse import coo_array, csr_array
 from torch import Tensor
 
 from encoders.box import Box
@@ -39,7 +39,7 @@ class Relaxation:
     that keeps x in the box; 0 where the rows hold nothing but y = op(x).
     """
 
-    matrix: csr_array
+    matrix: scipy.sparse.csr_array
     lower: np.ndarray
     upper: np.ndarray
     lines: tuple[np.ndarray, np.ndarray] | None = None
@@ -58,7 +58,7 @@ class Rows:
     upper: np.ndarray | float
 
 
-def assembled(blocks: list[Rows], columns: int) -> tuple[csr_array, np.ndarray, np.ndarray]:
+def assembled(blocks: list[Rows], columns: int) -> tuple[scipy.sparse.csr_array, np.ndarray, np.ndarray]:
     """Return (matrix, lower, upper) of blocks under each other; entries that are zero are kept."""
     starts = np.concatenate([[0], np.cumsum([block.count for block in blocks])])
     parts = [
@@ -71,11 +71,13 @@ def assembled(blocks: list[Rows], columns: int) -> tuple[csr_array, np.ndarray, 
         np.concatenate([np.broadcast_to(getattr(block, side), (block.count,)) for block in blocks])
         for side in ("lower", "upper")
     )
-    matrix = csr_array(coo_array((value, (row, column)), shape=(int(starts[-1]), columns)))
+    matrix = scipy.sparse.csr_array(scipy.sparse.coo_array((value, (row, column)), shape=(int(starts[-1]), columns)))
     return matrix, lower, upper
 
 
-def linear_relaxation(matrix: csr_array, constant: np.ndarray, divisor: np.ndarray | float = 1.0) -> Relaxation:
+def linear_relaxation(
+    matrix: scipy.sparse.csr_array, constant: np.ndarray, divisor: np.ndarray | float = 1.0
+) -> Relaxation:
     """Return the equations matrix x - divisor y = -constant, all of it exact."""
     outputs, inputs = matrix.shape
     # The entry of y goes to the end of each row: joining matrices would sort all entries again.
@@ -86,14 +88,14 @@ def linear_relaxation(matrix: csr_array, constant: np.ndarray, divisor: np.ndarr
     inner[last] = False
     data[inner], columns[inner] = matrix.data, matrix.indices
     data[last], columns[last] = -np.asarray(divisor, dtype=np.float64), inputs + np.arange(outputs)
-    rows = csr_array((data, columns, starts), shape=(outputs, inputs + outputs))
+    rows = scipy.sparse.csr_array((data, columns, starts), shape=(outputs, inputs + outputs))
     end = -np.broadcast_to(np.asarray(constant, dtype=np.float64), (outputs,))
     return Relaxation(rows, end, end)
 
 
 def no_rows(*sizes: int) -> Relaxation:
     """Return the relaxation of an op whose output box says it all; sizes: of the inputs and the output."""
-    return Relaxation(csr_array((0, sum(sizes)), dtype=np.float64), np.zeros(0), np.zeros(0))
+    return Relaxation(scipy.sparse.csr_array((0, sum(sizes)), dtype=np.float64), np.zeros(0), np.zeros(0))
 
 
 def line_relaxation(envelope: ElementwiseEnvelope, parallel: bool = False) -> Relaxation:
@@ -178,11 +180,11 @@ def window_relaxation(lower: Tensor, around: tuple[Tensor, Tensor], cells: Tenso
     inner = np.ones(len(columns), dtype=bool)
     inner[last] = False
     columns[inner] = places[may_win]
-    above = csr_array((data, columns, starts), shape=(windows, inputs + windows))
+    above = scipy.sparse.csr_array((data, columns, starts), shape=(windows, inputs + windows))
     greatest = np.where(present, least[places], -np.inf).max(axis=1)
     constant = sum_up(np.column_stack([greatest, np.where(may_win, -least[places], 0.0)]))
     free = np.full(windows, np.inf)
-    matrix = csr_array(_joined(at_least, above))
+    matrix = scipy.sparse.csr_array(_joined(at_least, above))
     lower_ends = np.concatenate([np.full(len(row), -np.inf), -constant])
     return Relaxation(matrix, lower_ends, np.concatenate([np.zeros(len(row)), free]))
 
@@ -210,19 +212,21 @@ def _two_up(values: np.ndarray) -> np.ndarray:
     return moved
 
 
-def _joined(first: csr_array, second: csr_array) -> csr_array:
+def _joined(first: scipy.sparse.csr_array, second: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
     """Return the rows of both, explicit zeros and the order of entries kept."""
     data = np.concatenate([first.data, second.data])
     indices = np.concatenate([first.indices, second.indices])
     starts = np.concatenate([first.indptr, second.indptr[1:] + first.indptr[-1]])
-    return csr_array((data, indices, starts), shape=(first.shape[0] + second.shape[0], first.shape[1]))
+    return scipy.sparse.csr_array((data, indices, starts), shape=(first.shape[0] + second.shape[0], first.shape[1]))
 
 
-def _entries(windows: np.ndarray, places: np.ndarray, outputs: int, inputs: int, rows: np.ndarray) -> csr_array:
+def _entries(
+    windows: np.ndarray, places: np.ndarray, outputs: int, inputs: int, rows: np.ndarray
+) -> scipy.sparse.csr_array:
     """Return rows x[place] - y[window]."""
     columns = np.stack([places, inputs + windows], axis=1).reshape(-1)
     data = np.tile([1.0, -1.0], len(rows))
-    return csr_array((data, columns, 2 * np.arange(len(rows) + 1)), shape=(len(rows), inputs + outputs))
+    return scipy.sparse.csr_array((data, columns, 2 * np.arange(len(rows) + 1)), shape=(len(rows), inputs + outputs))
 
 
 def _stacked(
@@ -234,7 +238,7 @@ def _stacked(
     units, slope, lower, upper = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     columns = np.stack([units, units + count], axis=1).reshape(-1)
     data = np.stack([slope, np.full(len(slope), -1.0)], axis=1).reshape(-1)
-    matrix = csr_array((data, columns, 2 * np.arange(len(units) + 1)), shape=(len(units), 2 * count))
+    matrix = scipy.sparse.csr_array((data, columns, 2 * np.arange(len(units) + 1)), shape=(len(units), 2 * count))
     return Relaxation(matrix, lower, upper, lines)
 
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import scipy
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from encoders.box import Shape
@@ -28,7 +28,7 @@ class LinearMap(Protocol):
     def evaluate(self, *x: Tensor) -> Tensor:
         """Return the value at x `(batch, *shape)`, affine in x."""
 
-    def matrix(self, *shapes: Shape) -> csr_array:
+    def matrix(self, *shapes: Shape) -> scipy.sparse.csr_array:
         """Return the matrix from the flattened inputs, side by side, to the flattened output; float64."""
 
 
@@ -64,13 +64,17 @@ class Selection:
                 result[count, columns] += sign * factor[0, chosen]
         return result
 
-    def matrix(self, *shapes: Shape) -> csr_array:
+    def matrix(self, *shapes: Shape) -> scipy.sparse.csr_array:
         """Return the matrix; only for one map (batch 1)."""
         if len(self.plus) != 1:
             raise ValueError(f"a selection for {len(self.plus)} points has no single matrix; restrict at one point")
         inputs = int(np.prod(shapes[0], dtype=np.int64))
         result = _scaled_rows(self.plus, self.first, inputs)
-        return result if self.minus is None else csr_array(result - _scaled_rows(self.minus, self.second, inputs))
+        return (
+            result
+            if self.minus is None
+            else scipy.sparse.csr_array(result - _scaled_rows(self.minus, self.second, inputs))
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,16 +141,18 @@ def _taken(flat: Tensor, index: Tensor | None) -> Tensor:
     return flat.index_select(1, index[0]) if len(index) == 1 else flat.gather(1, index)
 
 
-def _scaled_rows(factor: Tensor, index: Tensor | None, inputs: int) -> csr_array:
+def _scaled_rows(factor: Tensor, index: Tensor | None, inputs: int) -> scipy.sparse.csr_array:
     values = factor[0].cpu().numpy().astype(np.float64)
     columns = np.arange(len(values)) if index is None else index[0].cpu().numpy()
     return selection_matrix(columns, inputs, values)
 
 
-def selection_matrix(columns: np.ndarray, inputs: int, values: np.ndarray | None = None) -> csr_array:
+def selection_matrix(columns: np.ndarray, inputs: int, values: np.ndarray | None = None) -> scipy.sparse.csr_array:
     """Return the matrix `(len(columns), inputs)` with one entry a row, 1 or the given value; zeros are left out."""
     entries = np.ones(len(columns)) if values is None else values
     # A copy: leaving out zeros moves the columns in place.
-    matrix = csr_array((entries, columns, np.arange(len(columns) + 1)), shape=(len(columns), inputs), copy=True)
+    matrix = scipy.sparse.csr_array(
+        (entries, columns, np.arange(len(columns) + 1)), shape=(len(columns), inputs), copy=True
+    )
     matrix.eliminate_zeros()
     return matrix

@@ -1,7 +1,9 @@
 """Where the cells of sliding windows lie in a flattened map: for the pieces of a maximum, and for sparse matrices."""
 
+from __future__ import annotations
+
+import scipy
 import torch
-from scipy.sparse import coo_array, csr_array
 from torch import Tensor
 
 from encoders.box import Shape
@@ -41,9 +43,9 @@ def over_channels(places: Tensor, channels: int, area: int) -> Tensor:
     return torch.where(places >= 0, places + offset, -1).reshape(-1, places.shape[1])
 
 
-def weighted_windows(cells: Tensor, weights: Tensor, inputs: int) -> csr_array:
+def weighted_windows(cells: Tensor, weights: Tensor, inputs: int) -> scipy.sparse.csr_array:
     """Return the matrix `(windows, inputs)` whose row holds the window's weights at its cells; padding is left out."""
     rows = torch.arange(len(cells))[:, None].expand(cells.shape)
     present = cells >= 0
     entries = (weights[present].numpy(), (rows[present].numpy(), cells[present].numpy()))
-    return csr_array(coo_array(entries, shape=(len(cells), inputs)))
+    return scipy.sparse.csr_array(scipy.sparse.coo_array(entries, shape=(len(cells), inputs)))

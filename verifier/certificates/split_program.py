@@ -15,8 +15,8 @@ import copy
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 import torch
-from scipy.sparse import csr_array
 
 from encoders.box import Box
 from encoders.network import INPUT, Network, Node
@@ -257,18 +257,18 @@ class SplitProgram:
     def _equations(self, node: Node) -> Equations:
         """Return the rows of an affine node; AssertionError if they are not one equation for each value."""
         made = node.op.relax(*(_hull(self.boxes[name]) for name in node.inputs))
-        matrix = csr_array(made.matrix)
+        matrix = scipy.sparse.csr_array(made.matrix)
         count = len(self._entries[node.name])
-        own = csr_array(matrix[:, matrix.shape[1] - count :])
+        own = scipy.sparse.csr_array(matrix[:, matrix.shape[1] - count :])
         divisor = -own.diagonal()
         assert matrix.shape[0] == count and own.nnz == np.count_nonzero(divisor) == count
         size = np.abs(divisor) * self.reach(node.name)
         self._entries[node.name] += 1
-        inputs: list[tuple[str, np.ndarray | csr_array]] = []
+        inputs: list[tuple[str, np.ndarray | scipy.sparse.csr_array]] = []
         start = 0
         for name in node.inputs:
             width = len(self._entries[name])
-            part = csr_array(matrix[:, start : start + width])
+            part = scipy.sparse.csr_array(matrix[:, start : start + width])
             start += width
             size = size + abs(part) @ self.reach(name)
             self._entries[name] += np.bincount(part.indices, minlength=width)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.sparse import csr_array
+import scipy
 
 from verifier.certificates.sweep import Equations, HingeRows, ProgramRows
 
@@ -17,7 +17,7 @@ from verifier.certificates.sweep import Equations, HingeRows, ProgramRows
 DENSE = 0.1
 
 
-def stored(block: csr_array) -> np.ndarray | csr_array:
+def stored(block: scipy.sparse.csr_array) -> np.ndarray | scipy.sparse.csr_array:
     """Return a block in the form in which products with it are faster."""
     return block.toarray() if block.nnz > DENSE * math.prod(block.shape) else block
 
@@ -28,7 +28,7 @@ def sub_program(program: ProgramRows, name: str, places: np.ndarray) -> tuple[Pr
     places: `(k,)` in rising order, all of them among the node's units in the part. Both are places among all units.
     """
     columns = {name: places}
-    parts: dict[str, list[np.ndarray | csr_array]] = {}
+    parts: dict[str, list[np.ndarray | scipy.sparse.csr_array]] = {}
     for block in reversed(program.blocks):
         own = columns.get(block.name)
         if own is None:
@@ -76,7 +76,7 @@ def windows(shape: Sequence[int], places: np.ndarray) -> list[np.ndarray]:
     return [np.sort(group) for group in np.split(order, cuts)]
 
 
-def _columns(rows: np.ndarray | csr_array) -> np.ndarray:
+def _columns(rows: np.ndarray | scipy.sparse.csr_array) -> np.ndarray:
     """Return the columns in which rows have entries, in rising order."""
     if isinstance(rows, np.ndarray):
         return np.flatnonzero(rows.any(axis=0))
@@ -86,10 +86,10 @@ def _columns(rows: np.ndarray | csr_array) -> np.ndarray:
 
 
 def _rows(
-    block: Equations, own: np.ndarray, parts: list[np.ndarray | csr_array], columns: dict[str, np.ndarray]
+    block: Equations, own: np.ndarray, parts: list[np.ndarray | scipy.sparse.csr_array], columns: dict[str, np.ndarray]
 ) -> Equations:
     """Return some rows of a block, of which `parts` are those of its matrices, over the columns that count."""
-    inputs: list[tuple[str, np.ndarray | csr_array]] = []
+    inputs: list[tuple[str, np.ndarray | scipy.sparse.csr_array]] = []
     for (source, _), part in zip(block.inputs, parts, strict=True):
         kept = columns[source]
         if isinstance(part, np.ndarray):
@@ -98,7 +98,7 @@ def _rows(
         # Every entry lies in a column that is kept: its place there is all that changes.
         place = np.zeros(part.shape[1], dtype=part.indices.dtype)
         place[kept] = np.arange(len(kept))
-        moved = csr_array((part.data, place[part.indices], part.indptr), shape=(len(own), len(kept)))
+        moved = scipy.sparse.csr_array((part.data, place[part.indices], part.indptr), shape=(len(own), len(kept)))
         inputs.append((source, stored(moved)))
     return Equations(
         block.name, tuple(inputs), block.divisor[own], block.lower[own], block.upper[own], block.size[own]

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_array
+import scipy
 
 from encoders.network import INPUT
 from verifier.certificates.dual_bound import TINY, U
@@ -24,7 +24,7 @@ class Equations:
     """Rows lower <= sum_k W_k x_k - d y <= upper of an affine node; size: |W| |x| + d |y| at the ends of the boxes."""
 
     name: str
-    inputs: tuple[tuple[str, np.ndarray | csr_array], ...]
+    inputs: tuple[tuple[str, np.ndarray | scipy.sparse.csr_array], ...]
     divisor: np.ndarray
     lower: np.ndarray
     upper: np.ndarray

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
-from scipy.sparse import csr_array, eye_array, hstack, vstack
+import scipy
 
 from encoders.linear_model import Direction, LinearModel
 from encoders.scaling import exponents, uniform_scaling
@@ -67,12 +67,11 @@ class BallMaster:
         n = question.inputs
         self.radius, self.step, self.settled = radius, np.zeros(n), True
         self._inputs, self._solution = n, Solution(Termination.STOPPED)
-        identity, minus = eye_array(n, format="csr"), csr_array(-np.ones((n, 1)))
+        identity, minus = scipy.sparse.eye_array(n, format="csr"), scipy.sparse.csr_array(-np.ones((n, 1)))
         # Where the domain leaves less room than the first step's radius, no ball row is needed.
         above, below = np.flatnonzero(question.upper > radius), np.flatnonzero(-question.lower > radius)
-        ball = csr_array(
-            vstack([hstack([identity[above], minus[above]]), hstack([-identity[below], minus[below]])], format="csr")
-        )
+        sides = [[identity[above], minus[above]], [-identity[below], minus[below]]]
+        ball = scipy.sparse.csr_array(scipy.sparse.vstack(list(map(scipy.sparse.hstack, sides)), format="csr"))
         self._ball_rows = ball.shape[0]
         model = LinearModel(
             np.append(np.zeros(n), 1.0), ball, np.full(ball.shape[0], -math.inf), np.zeros(ball.shape[0]),
@@ -82,7 +81,7 @@ class BallMaster:
         self._model: GrowingModel = _warm(model, question) if solver is None else ColdModel(model, solver)
 
     def add(self, rows: np.ndarray, values: np.ndarray) -> None:
-        block = csr_array(np.hstack([rows, np.zeros((len(rows), 1))]))
+        block = scipy.sparse.csr_array(np.hstack([rows, np.zeros((len(rows), 1))]))
         self._model.add_rows(block, -values, np.full(len(rows), math.inf))
 
     def solve(self, cutoff: float, budget: Budget) -> Outcome:
@@ -115,14 +114,14 @@ class RadiusMaster:
         self._level = LEVEL_TOLERANCE * question.input_unit
         self._model = _warm(
             LinearModel(
-                np.append(np.zeros(n), -1.0), csr_array((0, n + 1)), np.zeros(0), np.zeros(0),
+                np.append(np.zeros(n), -1.0), scipy.sparse.csr_array((0, n + 1)), np.zeros(0), np.zeros(0),
                 np.append(low, -1e6 * question.input_unit), np.append(high, question.input_unit), Direction.INNER,
             ),
             question,
         )  # fmt: skip
 
     def add(self, rows: np.ndarray, values: np.ndarray) -> None:
-        block = csr_array(np.hstack([rows, -np.ones((len(rows), 1))]))
+        block = scipy.sparse.csr_array(np.hstack([rows, -np.ones((len(rows), 1))]))
         self._model.add_rows(block, -values, np.full(len(rows), math.inf))
 
     def solve(self, cutoff: float, budget: Budget) -> Outcome:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-from scipy.sparse import csr_array, vstack
+import scipy
 
 from encoders.linear_model import LinearModel
 from encoders.scaling import Scaling, scaling_of
@@ -102,7 +102,7 @@ class Solver(ABC):
 class GrowingModel(Protocol):
     """A model that takes more rows and is solved again."""
 
-    def add_rows(self, rows: csr_array, lower: np.ndarray, upper: np.ndarray) -> None:
+    def add_rows(self, rows: scipy.sparse.csr_array, lower: np.ndarray, upper: np.ndarray) -> None:
         """Add rows `(k, columns)` with their ends."""
 
     def solve(self, seconds: float = math.inf, cutoff: float = math.inf) -> Solution:
@@ -115,7 +115,7 @@ class ColdModel:
     def __init__(self, model: LinearModel, solver: Solver) -> None:
         self.model, self.solver = model, solver
 
-    def add_rows(self, rows: csr_array, lower: np.ndarray, upper: np.ndarray) -> None:
+    def add_rows(self, rows: scipy.sparse.csr_array, lower: np.ndarray, upper: np.ndarray) -> None:
         """Add rows `(k, columns)` with their ends."""
         self.model = with_rows(self.model, rows, lower, upper)
 
@@ -145,11 +145,11 @@ def scaled_settings(settings: IntegerSettings, scaling: Scaling) -> IntegerSetti
     return replace(settings, start=start, gap=gap, target=target)
 
 
-def with_rows(model: LinearModel, rows: csr_array, lower: np.ndarray, upper: np.ndarray) -> LinearModel:
+def with_rows(model: LinearModel, rows: scipy.sparse.csr_array, lower: np.ndarray, upper: np.ndarray) -> LinearModel:
     """Return the model with more rows at its end."""
     return replace(
         model,
-        A=csr_array(vstack([model.A, rows], format="csr")),
+        A=scipy.sparse.csr_array(scipy.sparse.vstack([model.A, rows], format="csr")),
         row_lower=np.concatenate([model.row_lower, lower]),
         row_upper=np.concatenate([model.row_upper, upper]),
     )

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.sparse import csr_array
+import scipy
 
 from encoders.linear_model import LinearModel
 from encoders.scaling import Scaling, scaling_of, uniform_scaling
@@ -92,7 +92,7 @@ class WarmModel:
         """The number of rows now in the model."""
         return self.model.rows
 
-    def add_rows(self, rows: csr_array, lower: np.ndarray, upper: np.ndarray) -> None:
+    def add_rows(self, rows: scipy.sparse.csr_array, lower: np.ndarray, upper: np.ndarray) -> None:
         """Add rows `(k, columns)`; the basis is kept."""
         first = self.rows
         self.scaling = scaling = self.scaling.with_rows(rows)

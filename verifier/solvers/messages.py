@@ -8,7 +8,7 @@ import struct
 from typing import Any, BinaryIO
 
 import numpy as np
-from scipy.sparse import csr_array
+import scipy
 
 from encoders.linear_model import Direction, LinearModel
 from verifier.solvers.base import IntegerSettings, Solution, Termination
@@ -69,7 +69,7 @@ def read_request(frame: Frame) -> tuple[LinearModel, float, IntegerSettings]:
     """Return (model, seconds, settings) of a request."""
     arrays, values = frame
     shape = (len(arrays["row_lower"]), len(arrays["cost"]))
-    A = csr_array((arrays["data"], arrays["indices"], arrays["indptr"]), shape=shape)
+    A = scipy.sparse.csr_array((arrays["data"], arrays["indices"], arrays["indptr"]), shape=shape)
     row_lower, row_upper, col_lower, col_upper = (arrays[name] for name in ENDS)
     direction = Direction(values["direction"])
     model = LinearModel(

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from encoders.formulations.relax import RelaxedNetwork, encode_exactly, estimate
@@ -168,7 +168,7 @@ def below(relaxed: RelaxedNetwork, row: np.ndarray, most: float) -> LinearModel:
     lie on the border.
     """
     model = relaxed.model(row)
-    return with_rows(model, csr_array(model.cost[None, :]), np.array([-np.inf]), np.array([most]))
+    return with_rows(model, scipy.sparse.csr_array(model.cost[None, :]), np.array([-np.inf]), np.array([most]))
 
 
 def too_large(network: Network, segments: int = ATTEMPTS[0][1]) -> str | None:

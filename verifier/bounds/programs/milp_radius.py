@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
-from scipy.sparse import csr_array, hstack, vstack
 from torch import Tensor
 
 from encoders.formulations.relax import RelaxedNetwork
@@ -136,15 +136,16 @@ def distance_program(
     inputs: the columns of x in the model, whose own cost is dropped.
     """
     n, columns = len(inputs), model.columns
-    picks = csr_array((np.ones(n), (np.arange(n), inputs)), shape=(n, columns))
-    one = csr_array(np.ones((n, 1)))
-    A = vstack([hstack([model.A, csr_array((model.rows, 1))]), hstack([picks, -one]), hstack([picks, one])],
-               format="csr")  # fmt: skip
+    picks = scipy.sparse.csr_array((np.ones(n), (np.arange(n), inputs)), shape=(n, columns))
+    one = scipy.sparse.csr_array(np.ones((n, 1)))
+    rows = scipy.sparse.hstack([model.A, scipy.sparse.csr_array((model.rows, 1))])
+    ball = [scipy.sparse.hstack([picks, -one]), scipy.sparse.hstack([picks, one])]
+    A = scipy.sparse.vstack([rows, *ball], format="csr")
     free = np.full(n, np.inf)
     cost = np.zeros(columns + 1)
     cost[-1] = 1.0
     return LinearModel(
-        cost, csr_array(A), np.concatenate([model.row_lower, -free, centre]),
+        cost, scipy.sparse.csr_array(A), np.concatenate([model.row_lower, -free, centre]),
         np.concatenate([model.row_upper, centre, free]), np.append(model.col_lower, min(least, most)),
         np.append(model.col_upper, most), model.direction, np.append(model.integer, False),
     )  # fmt: skip
@@ -172,7 +173,7 @@ def completed(relaxed: RelaxedNetwork, model: LinearModel, x: Tensor, distance: 
     point[-1] = distance
     scaling = scaling_of(model)
     model, point = scaling.scaled(model), scaling.scaled_point(point)
-    part = csr_array(model.A[:, model.integer])
+    part = scipy.sparse.csr_array(model.A[:, model.integer])
     rows = np.flatnonzero(np.diff(part.indptr) == 1)
     if len(rows):
         places = part.indptr[rows]
@@ -188,7 +189,7 @@ def completed(relaxed: RelaxedNetwork, model: LinearModel, x: Tensor, distance: 
     return scaling.point(point) if model.violation(point) <= START_TOLERANCE else None
 
 
-def _is_choice(model: LinearModel, part: csr_array) -> np.ndarray:
+def _is_choice(model: LinearModel, part: scipy.sparse.csr_array) -> np.ndarray:
     """Return which rows say that one of some binaries is 1; part: the columns of the binaries."""
     has_others = np.diff(part.indptr) < np.diff(model.A.indptr)
     is_choice: np.ndarray = (

@@ -11,7 +11,7 @@ place of "one", which says the same, HiGHS took 1.3 to 2 times as long.
 from __future__ import annotations
 
 import numpy as np
-from scipy.sparse import csr_array, diags_array, hstack, vstack
+import scipy
 
 from encoders.formulations.relax import RelaxedNetwork
 from encoders.linear_model import LinearModel
@@ -29,20 +29,20 @@ def some_below(
     count = len(rows)
     outputs = relaxed.columns[relaxed.network.output.name]
     entries = (rows.reshape(-1), (np.repeat(np.arange(count), rows.shape[1]), np.tile(outputs, count)))
-    picked = csr_array(entries, shape=(count, model.columns))
+    picked = scipy.sparse.csr_array(entries, shape=(count, model.columns))
     least = min(least, most)
     # The difference is rounded to nearest: the next float is above the exact one.
     big = np.nextafter(np.maximum(greatest - least, 0.0), np.inf)
-    minus, ones = csr_array(np.full((count, 1), -1.0)), csr_array(np.ones((1, count)))
-    A = vstack([
-        hstack([model.A, csr_array((model.rows, 1 + count))]),
-        hstack([picked, minus, diags_array(big)]),
-        hstack([csr_array((1, model.columns + 1)), ones]),
+    minus, ones = scipy.sparse.csr_array(np.full((count, 1), -1.0)), scipy.sparse.csr_array(np.ones((1, count)))
+    A = scipy.sparse.vstack([
+        scipy.sparse.hstack([model.A, scipy.sparse.csr_array((model.rows, 1 + count))]),
+        scipy.sparse.hstack([picked, minus, scipy.sparse.diags_array(big)]),
+        scipy.sparse.hstack([scipy.sparse.csr_array((1, model.columns + 1)), ones]),
     ], format="csr")  # fmt: skip
     cost = np.zeros(model.columns + 1 + count)
     cost[model.columns] = 1.0
     return LinearModel(
-        cost, csr_array(A), np.concatenate([model.row_lower, np.full(count, -np.inf), [1.0]]),
+        cost, scipy.sparse.csr_array(A), np.concatenate([model.row_lower, np.full(count, -np.inf), [1.0]]),
         np.concatenate([model.row_upper, big, [1.0]]), np.concatenate([model.col_lower, [least], np.zeros(count)]),
         np.concatenate([model.col_upper, [most], np.ones(count)]), model.direction,
         np.concatenate([model.integer, [False], np.ones(count, dtype=bool)]),

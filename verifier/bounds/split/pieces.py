@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from encoders.box import Box
@@ -41,7 +41,7 @@ def solve_piece(
     side = signs[splits].to(torch.float64)
     weights, bias, outputs, offsets = _affine(network, slopes.to(torch.float64), splits)
     cost = torch.from_numpy(row) @ outputs
-    rows = csr_array((side[:, None] * weights).numpy())
+    rows = scipy.sparse.csr_array((side[:, None] * weights).numpy())
     try:
         model = LinearModel(
         cost.numpy(), rows, (-side * bias).numpy(), np.full(len(splits), np.inf),
