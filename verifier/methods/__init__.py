@@ -50,14 +50,15 @@ METHODS: dict[str, Method] = {
     ),
 }
 
-# `auto` where one region is asked about and the time is what limits it: what is quick (linear bounds before attacks,
-# which cost more), then short searches over splits of inputs and of signs, which on networks that they take decide more
-# than slopes and long attacks, then these, then both searches, each on from where it stopped. Slopes add nothing once
-# the search over signs has ascended the whole region.
+# `auto` where one region is asked about and the time is what limits it: what is quick (linear bounds, and some boxes of
+# few inputs, before attacks, which cost more), then short searches over splits of inputs and of signs, which on
+# networks that they take decide more than slopes and long attacks, then these, then both searches, each on from where
+# it stopped. Slopes add nothing once the search over signs has ascended the whole region.
 _ONE_REGION = PortfolioMethod(
     [
         IntervalMethod(),
         CrownMethod("crown", refinements=0),
+        InputSplitMethod(boxes=256, inputs=10, refinements=0),
         FalsifyMethod("attack", [ATTACKS["pgd"]]),
         ContractionMethod(refinements=0),
         InputSplitMethod(boxes=50_000, inputs=10, refinements=0),

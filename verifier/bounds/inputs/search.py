@@ -8,8 +8,9 @@ margin is zero within rounding; how long it takes grows with the number of input
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from encoders.box import Box
 from encoders.region import BallRegion
 from verifier.bounds.inputs.boxes import BoxStore, InputBoxes, halves
 from verifier.bounds.inputs.inherited import UnitBoxes
-from verifier.bounds.inputs.sampling import sampled
+from verifier.bounds.inputs.sampling import ROUNDS, sampled
 from verifier.bounds.inputs.sides import OpenRows, best_sides
 from verifier.bounds.linear.backward import Seen
 from verifier.bounds.linear.bounds import linear_bounds
@@ -39,6 +40,9 @@ BATCH = 128
 MOST_THIN = 16
 # Points of a batch that are tried as counterexamples.
 POINTS = 16
+# Rounds of samples of the whole box before it is halved; one more goes beside each batch of boxes after it. All of them
+# take as long as some hundred boxes, which is more than most easy ones need.
+FIRST_ROUNDS = 4
 # Boxes that are bounded before compiled loops go on, where the network has them: they take half a second to load, and
 # once on a machine some twenty to be compiled.
 BEFORE_COMPILED = 256
@@ -92,6 +96,8 @@ class BoxSearch:
         self.before = 0, 0
         self.is_running = False
         self.least_thin = math.inf
+        # Of the box as bounds of the whole leave it, which is known once these are computed.
+        self.samples: Iterator[Tensor] = iter(())
 
     def run(self, attack: Attack, budget: Budget, most_boxes: int) -> InputAnswer:
         """Bound and halve until no box is left, one has a counterexample, or so many have been bounded in all runs."""
@@ -112,13 +118,17 @@ class BoxSearch:
             if self.budget.exhausted or self.bounded >= most_boxes or self.thin >= MOST_THIN:
                 break
             if self.bounded >= BEFORE_COMPILED and not self.handed_over:
+                if self._sampled(ROUNDS):
+                    return InputAnswer(False, True, "", self.bounded)
                 self.handed_over, self.rest = True, self._handed_over()
                 if self.rest is not None and self._compiled(self.rest, most_boxes):
                     return InputAnswer(False, True, "", self.bounded)
                 continue
+            first = self.bounded == 0
             found = self._bounded(self.store.take(BATCH))
-            # The whole box is sampled once, where it is not proved at once.
-            if found is None or (self.bounded == 1 and len(found[0]) > 0 and self._sampled(found[0])):
+            if first and found is not None and len(found[0]):
+                self.samples = iter(sampled(self.asked, found[0].lower[0], found[0].upper[0], self.seed))
+            if found is None or (len(found[0]) > 0 and self._sampled(FIRST_ROUNDS if first else 1)):
                 return InputAnswer(False, True, "", self.bounded)
             self._halve(*found)
             self.budget.watch.tell(self._standing)
@@ -221,11 +231,15 @@ class BoxSearch:
         boxes, slopes = replace(boxes, lower=lower, upper=upper)[kept], halfspaces.slopes * shown[:, :, None]
         return boxes, OpenRows(bounds.passes, seen, places[kept], slopes[kept]).scores(boxes)
 
-    def _sampled(self, boxes: InputBoxes) -> bool:
-        """Sample the one box; true once a point is a counterexample."""
+    def _sampled(self, rounds: int) -> bool:
+        """Sample the whole box for so many rounds more, if it has as many left; true on a counterexample."""
         shape = self.asked.network.input_shape
-        rounds = sampled(self.asked, boxes.lower[0], boxes.upper[0], self.seed)
-        return any(not self.budget.exhausted and self._falsified(best.reshape(-1, *shape)) for best in rounds)
+        for best in itertools.islice(self.samples, rounds):
+            if self.budget.exhausted:
+                return False
+            if self._falsified(best.reshape(-1, *shape)):
+                return True
+        return False
 
     def _falsified(self, points: Tensor) -> bool:
         """Try the points that are unsafe in floats, the surest first."""
