@@ -34,6 +34,7 @@ from verifier_check_bounds import (
     class_groups,
     read_property,
 )  # fmt: skip
+from verifier_check_distances import Chain
 from verifier_check_network import (
     INPUT,
     MALFORMED,
@@ -51,7 +52,8 @@ from verifier_check_planes import PlanePoints, Planes
 # Units in which a certificate is evaluated, one after the other until it holds.
 BITS = (128, 512)
 MOST_BYTES, MOST_UNPACKED = 1 << 26, 1 << 28
-SCHEMA, LEAF, STEPS = 2, -1, 255
+# Schemas that are read, and what the last one added.
+SCHEMAS, ADDED, LEAF, STEPS = (2, 3), ("distances",), -1, 255
 
 
 # ---------------------------------------------------------------------------------------------- the certificate's file
@@ -128,8 +130,10 @@ class Certificate:
         try:
             self.arrays = read_arrays(content)
             self.header = h = json.loads(bytes(self.arrays["header"].values))
-            if h["schema"] != SCHEMA:
-                raise Refused(f"it is of schema {h['schema']!r:.40}; schema {SCHEMA} is supported")
+            if h["schema"] not in SCHEMAS or (h["schema"] == SCHEMAS[0] and any(name in h for name in ADDED)):
+                raise Refused(
+                    f"it is of schema {h['schema']!r:.40}; schemas {SCHEMAS} are supported, each with its fields"
+                )
             self.digest, self.index, self.radius, self.winner = h["digest"], h["index"], float(h["radius"]), h["winner"]
             if type(self.winner) is not int or type(self.index) is not int:
                 raise Refused("its class or its position is no whole number")
@@ -554,6 +558,38 @@ def _second_halves(tree: list[int]) -> list[int]:
     return second
 
 
+# --------------------------------------------------------------------------------------------- trees of contraction
+
+
+def check_distances(certificate: Certificate, network: Network, bits: int) -> int:
+    """Return how many leaves trees of contraction have, one tree against each rival, all of which are empty."""
+    shape = network.shapes[network.nodes[-1].name]
+    if len(shape) != 1 or not 0 <= certificate.winner < shape[0]:
+        raise Refused(f"class {certificate.winner} is none of an output of shape {shape}")
+    arrays = [certificate.arrays[f"distances.{name}"] for name in ("sides", "values", "passes")]
+    sides, values, passes = arrays
+    for entry in arrays:
+        entry.taken = 0
+    if values.kind != "<f8" or passes.kind != "|u1" or sides.kind[1] != "i" or any(len(e.shape) != 1 for e in arrays):
+        raise Refused("sides are integers, values of float64, passes bytes")
+    rows = [(rival, nodes) for rival, nodes in certificate.header["distances"]]
+    rivals = [rival for rival, _ in rows]
+    if any(type(rival) is not int for rival in rivals) or sorted(rivals) != [
+        k for k in range(shape[0]) if k != certificate.winner
+    ]:
+        raise Refused(f"it holds trees against {rivals!r:.60}, not against each class but {certificate.winner}")
+    low, high = certificate.ball(network.input_shape, bits)
+    chain, leaves = Chain(network, bits), 0
+    for rival, nodes in rows:
+        tree, at, number = sides.take(nodes), values.take(nodes), passes.take(nodes)
+        if any(not LEAF <= side <= chain.starts[-1] for side in tree) or 0 in number:
+            raise Refused(f"class {rival}: a split is of no value, or a part is contracted by no pass")
+        leaves += chain.check((tree, at, number, _second_halves(tree)), low, high, certificate.winner, rival)
+    if any(entry.taken != len(entry.values) for entry in arrays):
+        raise Refused("it holds more numbers than its trees take")
+    return leaves
+
+
 # --------------------------------------------------------------------------------------------------- one answer, a run
 
 
@@ -615,6 +651,10 @@ def _leaves(certificate: Certificate, network: Network, groups: list[Group] | No
     """Return how many leaves hold; groups: what is unsafe, None for other classes."""
     for bits in BITS:
         try:
+            if "distances" in certificate.header:
+                if groups is not None:
+                    raise Refused("trees of contraction are about classes, not about a property")
+                return check_distances(certificate, network, bits)
             if "inputs.sides" not in certificate.arrays:
                 return check_signs(certificate, network, bits)
             asked = class_groups(network, certificate.winner) if groups is None else groups

@@ -66,7 +66,7 @@ class Node:
         self.name, self.kind, self.inputs, self.settings, self.tensors = name, kind, inputs, settings, tensors
 
 
-# By kind: its settings, and its tensors in the order of a digest; those with a question mark may be missing.
+# By kind: its settings, and its tensors in the order of a digest; what has a question mark may be missing.
 OPS = {
     "affine": ((), ("weight", "bias?")),
     "conv2d": (("stride", "padding", "dilation", "groups"), ("weight", "bias?")),
@@ -81,6 +81,8 @@ OPS = {
     "global-average-pool": (("size", "keep_axes"), ()),
     "max-pool2d": (("kernel", "stride", "padding", "dilation"), ()),
     "leaky-relu": (("slope",), ()), "softmax": (("axis",), ()), "log-softmax": (("axis",), ()),
+    "mwd": (("link?",), ("weight", "attractor", "negated", "bias?")),
+    "mwd-conv2d": (("stride", "padding"), ("weight", "attractor", "negated")),
 }  # fmt: skip
 REAL_SETTINGS = {"slope", "epsilon"}
 
@@ -131,7 +133,10 @@ def _node(index: int, entry: dict[str, Any], header: dict[str, Any], data: bytes
     if kind not in OPS:
         raise Undecided(f"node {entry['name']!r}: op {kind!r} is not supported")
     names, tensors = OPS[kind][0], {}
-    if settings.keys() != set(names) or len(inputs) != 1 + (kind in ("add", "sub", "concat")):
+    known = {name.rstrip("?") for name in names}
+    if not {name for name in names if name in known} <= settings.keys() <= known or len(inputs) != 1 + (
+        kind in ("add", "sub", "concat")
+    ):
         raise Refused(f"node {entry['name']!r} ({kind}): settings {sorted(settings)}, {len(inputs)} inputs")
     settings |= {name: float(settings[name]) for name in REAL_SETTINGS & settings.keys()}
     for name in OPS[kind][1]:
@@ -199,12 +204,29 @@ def output_shape(node: Node, shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
         found, fits = (shape[0], *([1] * (len(shape) - 1) if s["keep_axes"] else [])), math.prod(shape[1:]) == s["size"]
     elif kind == "batch-norm":
         fits = all(each.shape == shape[:1] for each in t.values())
+    elif kind in ("mwd", "mwd-conv2d"):
+        found, fits = _distance_shape(node, shape)
     elif kind.endswith("-constant"):
         own = t["constant"].shape
         fits = len(own) <= len(shape) and all(n in (1, m) for n, m in zip(own[::-1], shape[::-1], strict=False))
     if not fits or min(found, default=1) < 1:
         raise Refused(f"node {node.name!r} ({kind}) does not fit inputs of {shapes}")
     return found
+
+
+def _distance_shape(node: Node, shape: tuple[int, ...]) -> tuple[tuple[int, ...], bool]:
+    """Return the shape of the value of a layer of distances, and whether its tensors and settings fit an input."""
+    s, t, weight = node.settings, node.tensors, node.tensors["weight"].shape
+    fits = t["attractor"].shape == weight and t["negated"].shape == weight[:1] and t["negated"].kind == "BOOL"
+    linear = s.get("link") == "linear"
+    fits = fits and (linear or "link" not in s) and ("bias" not in t or (linear and t["bias"].shape == weight[:1]))
+    if node.kind == "mwd":
+        return weight[:1], fits and len(weight) == 2 and weight[1:] == shape
+    fits = fits and len(weight) == 4 and len(shape) == 3 and weight[1] == shape[0]
+    pad, stride, kernel = s["padding"], s["stride"], weight[2:]
+    fits = fits and min(stride) >= 1 and all(0 <= p < k for p, k in zip(pad, (*kernel, *kernel), strict=True))
+    spans = [shape[a + 1] + pad[a] + pad[a + 2] - kernel[a] for a in (0, 1)]
+    return (weight[0], *(span // step + 1 for span, step in zip(spans, stride, strict=True))), fits
 
 
 def scores(network: Network) -> Network:

@@ -22,8 +22,8 @@ from exact_answers import singles, spread
 from encoders.satisfiability import formula_to_network, random_formula
 from verifier.answers import Answer
 from verifier.bounds.mwd import contraction
-from verifier.bounds.mwd.chain import dense_layers
 from verifier.budget import Budget
+from verifier.certificates.distance_chain import dense_layers
 from verifier.commands.job import load_job
 from verifier.commands.request import Request
 from verifier.methods.contraction import ContractionMethod

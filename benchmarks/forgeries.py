@@ -2,10 +2,11 @@
 
     PYTHONPATH=. python benchmarks/forgeries.py [--mutations N] [--seed S]
 
-Certificates are of networks of two inputs, whose exact least margin an oracle of the tests finds in rationals. Their
-radii lie at most 0.001 below the exact ones. One or several alterations are made to fields of the header, to arrays, or
-to bytes of the file; half of the time to a certificate that claims a radius past the exact one, another winner or a
-wider domain, so that whatever still passes shows a hole. A crash counts as one, too.
+Certificates are of networks of two inputs, whose exact least margin an oracle of the tests finds in rationals, and of
+chains of MWD layers, of which unsafe points are known. Their radii lie at most 0.001 below the exact ones, or 3 % below
+the nearest such point. One or several alterations are made to fields of the header, to arrays, or to bytes of the file;
+half of the time to a certificate that claims a radius past the exact one, another winner or a wider domain, so that
+whatever still passes shows a hole. A crash counts as one, too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import copy
 import hashlib
 import io
+import itertools
 import json
 import tempfile
 import time
@@ -29,10 +31,14 @@ import torch
 import verifier_check
 from encoders.formats.native import write_network
 from encoders.network import Network
+from encoders.region import BallRegion
 from tests.networks.batches import random_batch
 from tests.networks.chains import hinge_network
+from tests.networks.mwd_chains import KINDS, network_of
+from tests.oracles.distance_claims import is_false, nearest_unsafe
 from tests.oracles.polygons import least_margin
 from verifier.bounds.inputs.certified import certificate_by_inputs
+from verifier.bounds.mwd.certified import certificate_by_contraction
 from verifier.bounds.split import search
 from verifier.budget import Budget
 from verifier.certificates.certificate import Certificate
@@ -57,7 +63,7 @@ class Base:
     """A network and the parts of a certificate's file about it."""
 
     def __init__(self, kind: str, network: Network, certificate: Certificate, folder: Path) -> None:
-        self.kind, self.network = kind, network
+        self.kind, self.network, self.past = kind, network, PAST
         named = write_certificate(certificate, folder / "certificates", 0)
         self.content = (folder / named.file).read_bytes()
         self.arrays: Arrays = dict(np.load(io.BytesIO(self.content)))
@@ -65,9 +71,15 @@ class Base:
         write_network(network, folder / "network.safetensors")
         self.plain: PlainNetwork = read_network((folder / "network.safetensors").read_bytes())
         self.known: dict[tuple, bool] = {}
+        self.unsafe: dict[int, list[np.ndarray]] | None = None
 
     def is_true(self, certificate: Certificate) -> bool:
-        """Return whether what a certificate claims of the network holds, in rationals."""
+        """Return whether what a certificate claims of the network holds, in rationals.
+
+        Of chains of distances: whether none of the points is in its ball that are known to be unsafe.
+        """
+        if self.unsafe is not None:
+            return not is_false(certificate, self.network, near(certificate, self.unsafe))
         centre, radius = [Fraction(v) for v in certificate.centre.tolist()], Fraction(certificate.radius)
         ends = certificate.domain or (-1e300, 1e300)
         least, greatest = (max(-1e300, min(float(end), 1e300)) for end in ends)  # type: ignore[union-attr]
@@ -99,6 +111,46 @@ def bases(folder: Path, cases: int) -> list[Base]:
     return found
 
 
+def of_distances(folder: Path, cases: int) -> list[Base]:
+    """Return certificates by contraction of so many chains of each kind, up to a known unsafe point."""
+    found = []
+    for kind, seed in itertools.product(KINDS, range(cases)):
+        network = network_of(kind, seed, (2, 7, 5, 3))
+        centre = torch.rand(1, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        winner = int(network.scores(centre).argmax())
+        nearest = nearest_unsafe(network, centre, winner)
+        if nearest is None:
+            continue
+        radius = torch.tensor([0.97 * float(np.abs(nearest - centre[0].numpy()).max())], dtype=torch.float64)
+        region = BallRegion(centre, radius, (0.0, 1.0))
+        made = certificate_by_contraction(network, region, winner, Budget(), 60)
+        if isinstance(made, Certificate):
+            base = Base("distances", network, made, folder)
+            base.unsafe = unsafe_points(network) | {}
+            base.unsafe[winner] = [nearest, *base.unsafe[winner]]
+            # Half of the radii are past the nearest point.
+            base.past = float(np.nextafter(np.abs(nearest - made.centre).max(), 1.0)) - made.radius
+            found.append(base)
+    return found
+
+
+def unsafe_points(network: Network) -> dict[int, list[np.ndarray]]:
+    """Return points of a grid by the classes that do not win there."""
+    axis = torch.linspace(-0.5, 1.5, 61, dtype=torch.float64)
+    grid = torch.cartesian_prod(axis, axis)
+    scores = network.scores(grid)
+    best = scores.amax(dim=1)
+    return {k: list(grid[scores[:, k] < best - 1e-9].numpy()) for k in range(scores.shape[1])}
+
+
+def near(certificate: Certificate, unsafe: dict[int, list[np.ndarray]]) -> dict[int, list[np.ndarray]]:
+    """Return the points that may lie in the ball of a claim."""
+    points = unsafe.get(certificate.winner, [])
+    return {
+        certificate.winner: [p for p in points if np.abs(p - certificate.centre).max() <= 1.001 * certificate.radius]
+    }
+
+
 # ------------------------------------------------------------------------------------------------------ what is altered
 
 
@@ -108,7 +160,7 @@ def other_field(header: Header, arrays: Arrays, generator: np.random.Generator) 
 
 def other_entry(header: Header, arrays: Arrays, generator: np.random.Generator) -> None:
     """A number within `trees`, `boxes` or `subtrees`: another, one more, one less; or an entry twice, gone, moved."""
-    names = [name for name in ("trees", "boxes", "subtrees") if header.get(name)]
+    names = [name for name in ("trees", "boxes", "subtrees", "distances") if header.get(name)]
     if not names:
         return
     entries = header[str(generator.choice(names))]
@@ -137,7 +189,8 @@ def other_winner(header: Header, arrays: Arrays, generator: np.random.Generator)
     old, new = header["winner"], int(generator.integers(-1, 4))
     header["winner"] = new
     if generator.random() < 0.7:
-        header["trees"] = [[old if rival == new else rival, *rest] for rival, *rest in header["trees"]]
+        name = "distances" if "distances" in header else "trees"
+        header[name] = [[old if rival == new else rival, *rest] for rival, *rest in header[name]]
 
 
 def other_domain(header: Header, arrays: Arrays, generator: np.random.Generator) -> None:
@@ -200,7 +253,10 @@ def other_array(header: Header, arrays: Arrays, generator: np.random.Generator) 
 
 def fewer_leaves(header: Header, arrays: Arrays, generator: np.random.Generator) -> None:
     """A split and its two leaves made one leaf, with the counts that go with it."""
-    name = "inputs.sides" if "inputs.sides" in arrays else "splits"
+    kinds = [name for name in ("inputs.sides", "distances.sides", "splits") if name in arrays]
+    if not kinds:
+        return
+    name = kinds[0]
     splits = arrays[name].astype(np.int64)
     places = np.flatnonzero((splits[:-2] >= 0) & (splits[1:-1] == -1) & (splits[2:] == -1)) if len(splits) > 2 else []
     if not len(places):
@@ -208,9 +264,13 @@ def fewer_leaves(header: Header, arrays: Arrays, generator: np.random.Generator)
     place = int(generator.choice(places))
     arrays[name] = np.delete(splits, [place + 1, place + 2]).astype(np.int32)
     arrays[name][place] = -1
-    if name == "inputs.sides":
-        for other in ("inputs.values", "inputs.tightened"):
-            arrays[other] = np.delete(arrays[other], [place + 1, place + 2])
+    if name != "splits":
+        for other in ("inputs.values", "inputs.tightened", "distances.values", "distances.passes"):
+            if other in arrays:
+                arrays[other] = np.delete(arrays[other], [place + 1, place + 2])
+        if name == "distances.sides":
+            ends = np.cumsum([nodes for _, nodes in header["distances"]])
+            header["distances"][int(np.searchsorted(ends, place, side="right"))][1] -= 2
         return
     leaf, ends = int((splits[:place] == -1).sum()), np.cumsum([leaves for _, leaves, _ in header["trees"]])
     tree = int(np.searchsorted(ends, leaf, side="right"))
@@ -248,7 +308,7 @@ def altered(base: Base, generator: np.random.Generator) -> tuple[str, bytes]:
     names = []
     if generator.random() < 0.5:
         names.append("past")
-        header["radius"] += PAST
+        header["radius"] += base.past
     rest = (1.0 - sum(OFTEN.values())) / (len(ALTERATIONS) - len(OFTEN))
     shares = [OFTEN.get(name, rest) for name in ALTERATIONS]
     for _ in range(int(generator.choice([1, 1, 2, 3]))):
@@ -328,7 +388,7 @@ def run(mutations: int, seed: int, cases: int = len(CASES)) -> Counter[str]:
     generator, counts = np.random.default_rng(seed), Counter[str]()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        given = bases(place, cases)
+        given = bases(place, cases) + of_distances(place, max(1, cases // 4))
         for base in given:
             assert fast_word(base, base.content, place / "c.npz") is not None and exact_word(base, base.content)
         try:

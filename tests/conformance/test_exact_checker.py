@@ -37,7 +37,7 @@ from verifier.certificates.shortened import shortened
 from verifier.cli import main
 from verifier_check_network import Refused, Undecided, scores
 
-FILES = tuple(f"verifier_check{part}.py" for part in ("", "_bounds", "_network", "_planes"))
+FILES = tuple(f"verifier_check{part}.py" for part in ("", "_bounds", "_distances", "_network", "_planes"))
 # Seeds of networks of two inputs, and radii at most 0.001 below the exact ones.
 CASES = {1: 0.2167, 7: 0.1826}
 PAST = 0.002
@@ -197,10 +197,10 @@ def test_other_networks_schemas_and_broken_files_are_refused_at_once(
         verifier_check.check_certificate(bytes((1 << 26) + 1), own)
     header = np.frombuffer(b"[" * 100_000, dtype=np.uint8)
     np.savez(tmp_path / "deep.npz", header=header)
-    np.savez(tmp_path / "schema.npz", header=np.frombuffer(json.dumps({"schema": 3}).encode(), dtype=np.uint8))
+    np.savez(tmp_path / "schema.npz", header=np.frombuffer(json.dumps({"schema": 4}).encode(), dtype=np.uint8))
     np.savez_compressed(tmp_path / "large.npz", header=header, zeros=np.zeros(1 << 17))
     monkeypatch.setattr(verifier_check, "MOST_UNPACKED", 1000)
-    for name, words in (("deep", "no certificate"), ("schema", "schema 3"), ("large", "unpacks")):
+    for name, words in (("deep", "no certificate"), ("schema", "schema 4"), ("large", "unpacks")):
         with pytest.raises(Refused, match=words):
             verifier_check.check_certificate((tmp_path / f"{name}.npz").read_bytes(), own)
     assert time.perf_counter() - started < 5

@@ -2,6 +2,7 @@
 
 from verifier.batch import Batch
 from verifier.bounds.inputs.certified import certificate_by_inputs
+from verifier.bounds.mwd.certified import certificate_by_contraction
 from verifier.bounds.split.search import decide_ball
 from verifier.budget import Budget
 from verifier.certificates.certificate import Certificate
@@ -29,5 +30,7 @@ def certificate_of(one: Batch, radius: float, budget: Budget, method: str) -> Ce
     if divides:
         network = network if one.conjunctions is None else one.conjunctions[0]
         return certificate_by_inputs(network, Conjunctions.of_batch(one), ball, winner, budget, CERTIFICATE_BOXES)
+    if any(node.op.measures_distances for node in network.nodes):
+        return certificate_by_contraction(network, ball, winner, budget, CERTIFICATE_BOXES)
     answer = decide_ball(network, ball, winner, lambda _: False, budget, CERTIFICATE_SUBPROBLEMS)
     return answer.reason if answer.certificate is None else answer.certificate

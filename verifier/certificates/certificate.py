@@ -18,6 +18,7 @@ from encoders.box import Box
 from encoders.network import Network
 from encoders.region import BallRegion, Domain
 from verifier.certificates.conjunctions import Conjunctions
+from verifier.certificates.distance_tree import DistanceTree, check_distance_trees
 from verifier.certificates.error import CertificateError
 from verifier.certificates.input_tree import InputTree, check_tree, envelope_refusal
 from verifier.certificates.planes import PlanePoints, UnitPlanes, made_planes, tightened_by_planes
@@ -63,6 +64,7 @@ class Certificate:
     unit_trees: trees that prove ends of the boxes of hinge units, node by node, after the slopes in `boxes`.
     unit_planes: planes that prove such ends, after the slopes and before the trees.
     planes: of the leaves against each class but the winner, in their order.
+    distances: one tree for each rival class where the network is a chain of distances; then there is nothing else.
 
     It claims nothing until `check` has evaluated it: strength CHECKED, rigorous float64 arithmetic.
     """
@@ -80,13 +82,14 @@ class Certificate:
     unit_trees: tuple[UnitTrees, ...] = ()
     unit_planes: tuple[UnitPlanes, ...] = ()
     planes: PlanePoints | None = None
+    distances: tuple[DistanceTree, ...] = ()
 
     @property
     def leaves(self) -> int:
         """How many subproblems the ball is split into, over all rivals."""
         if self.inputs is not None:
             return self.inputs.leaves
-        return sum(tree.leaves for tree in self.trees)
+        return sum(tree.leaves for tree in self.trees) + sum(tree.leaves for tree in self.distances)
 
     def check(self, network: Network, asked: Conjunctions | None = None) -> None:
         """Evaluate everything again; CertificateError says what does not hold.
@@ -99,6 +102,9 @@ class Certificate:
         self._check_types()
         if self.inputs is not None:
             self._check_inputs(self.inputs, network, asked)
+            return
+        if self.distances:
+            self._check_distances(network, asked)
             return
         other = split_refusal(network)
         if other is not None:
@@ -133,6 +139,7 @@ class Certificate:
                 or self.unit_trees
                 or self.unit_planes
                 or self.planes is not None
+                or self.distances
                 or self.inputs.values.dtype != np.float64
                 or marks.dtype != bool
             ):
@@ -165,6 +172,15 @@ class Certificate:
             self._check_winner(network)
             asked = Conjunctions.of_class(network.cast(torch.float64, torch.device("cpu")), self.winner)
         check_tree(tree, asked, ball.lower.flatten(1), ball.upper.flatten(1))
+
+    def _check_distances(self, network: Network, asked: Conjunctions | None) -> None:
+        """Contract every part that the ball is divided into."""
+        if asked is not None:
+            raise CertificateError("trees of contraction are about classes, not about a property")
+        self._check_winner(network)
+        ball = self._ball(network)
+        ends = ball.lower.flatten(1), ball.upper.flatten(1)
+        check_distance_trees(self.distances, network, self.winner, *ends)
 
     def program(self, network: Network) -> SplitProgram:
         """Return the rows of the network on the ball, their boxes tightened; CertificateError if it names no units."""

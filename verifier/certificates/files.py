@@ -18,9 +18,10 @@ from encoders.files import write_atomically
 from encoders.network import Network
 from encoders.region import Domain
 from verifier.certificates.certificate import BoxSlopes, Certificate
+from verifier.certificates.distance_tree import read_trees, stored_trees
 from verifier.certificates.error import CertificateError, TooManyLeaves
 from verifier.certificates.input_tree import InputTree
-from verifier.certificates.packed import narrow, pack, unpack
+from verifier.certificates.packed import Reader, narrow, pack, unpack
 from verifier.certificates.plane_arrays import plane_arrays, read_planes
 from verifier.certificates.shortened import shortened
 from verifier.certificates.sign_tree import SplitTree
@@ -29,7 +30,8 @@ from verifier.certificates.unit_trees import UnitTrees
 from verifier.fields import COUNT, NUMBER, TEXT, stated
 from verifier.npz import read_npz
 
-SCHEMA = 2
+# Files that hold none of what a schema added are written in the one before, which older checkers read.
+SCHEMA, BEFORE, ADDED = 3, 2, ("distances",)
 # The folder of a run that holds them.
 FOLDER = "certificates"
 # Bytes that the certificate of one answer may take; a larger file is neither written nor opened.
@@ -76,16 +78,7 @@ def write_certificate(certificate: Certificate, folder: Path, index: int) -> Cer
     Raises TooLong where the file would have more than MOST_BYTES.
     """
     box = certificate.domain if isinstance(certificate.domain, Box) else None
-    header = {
-        "schema": SCHEMA, "digest": certificate.digest, "index": index, "radius": certificate.radius,
-        "domain": None if box is not None else certificate.domain, "winner": certificate.winner,
-        "boxes": [[box.name, *box.slopes.shape] for box in certificate.boxes],
-        "trees": [[tree.rival, tree.leaves, len(tree.slopes)] for tree in certificate.trees],
-    }  # fmt: skip
-    if certificate.subtrees:
-        header["subtrees"] = [[each.before, len(each.units)] for each in certificate.subtrees]
-    for key in ("unit_trees", "unit_planes"):
-        header |= {key: names} if (names := [each.name for each in getattr(certificate, key)]) else {}
+    header = _header(certificate, index)
     arrays = {"header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8),
               "centre": narrow(certificate.centre, FLOATS)}  # fmt: skip
     if box is not None:
@@ -94,6 +87,8 @@ def write_certificate(certificate: Certificate, folder: Path, index: int) -> Cer
     if certificate.inputs is not None:
         tree = certificate.inputs
         arrays |= {"inputs.sides": narrow(tree.sides), "inputs.values": tree.values, "inputs.tightened": tree.tightened}
+    elif certificate.distances:
+        arrays |= stored_trees(certificate.distances)
     else:
         arrays |= _sign_arrays(certificate)
     buffer = io.BytesIO()
@@ -109,6 +104,25 @@ def write_certificate(certificate: Certificate, folder: Path, index: int) -> Cer
         file=f"{folder.name}/{path.name}", sha256=sha, radius=certificate.radius, leaves=certificate.leaves,
         bytes=len(content),
     )  # fmt: skip
+
+
+def _header(certificate: Certificate, index: int) -> dict[str, Any]:
+    """Return the header of the certificate of input `index`."""
+    box = certificate.domain if isinstance(certificate.domain, Box) else None
+    header: dict[str, Any] = {
+        "schema": SCHEMA if certificate.distances else BEFORE,
+        "digest": certificate.digest, "index": index, "radius": certificate.radius,
+        "domain": None if box is not None else certificate.domain, "winner": certificate.winner,
+        "boxes": [[box.name, *box.slopes.shape] for box in certificate.boxes],
+        "trees": [[tree.rival, tree.leaves, len(tree.slopes)] for tree in certificate.trees],
+    }  # fmt: skip
+    if certificate.subtrees:
+        header["subtrees"] = [[each.before, len(each.units)] for each in certificate.subtrees]
+    for key in ("unit_trees", "unit_planes"):
+        header |= {key: names} if (names := [each.name for each in getattr(certificate, key)]) else {}
+    if certificate.distances:
+        header["distances"] = [[tree.rival, len(tree.sides)] for tree in certificate.distances]
+    return header
 
 
 def _sign_arrays(certificate: Certificate) -> dict[str, np.ndarray]:
@@ -167,7 +181,7 @@ def _subtrees(rows: list[list[int]], arrays: Mapping[str, np.ndarray], count: in
     if not rows:
         return ()
     names = ("signs", "units", "slopes", "multipliers")
-    signs, units, slopes, multipliers = (_Reader(arrays[f"subtrees.{name}"]) for name in names)
+    signs, units, slopes, multipliers = (Reader(arrays[f"subtrees.{name}"]) for name in names)
     made = list[SubtreeBoxes]()
     for before, bounded in rows:
         own, width = signs.take(count), 2 * bounded
@@ -214,10 +228,7 @@ def read_certificate(path: Path, sha256: str, index: int) -> Certificate:
 
 def _certificate(arrays: dict[str, np.ndarray], index: int) -> Certificate:
     header = json.loads(arrays["header"].tobytes())
-    if header["schema"] < SCHEMA:
-        raise ValueError(f"it is of schema {header['schema']}; prove the answer again for one of schema {SCHEMA}")
-    if header["schema"] != SCHEMA or header["index"] != index:
-        raise ValueError(f"schema {header['schema']}, input {header['index']}, where {SCHEMA} and {index} are expected")
+    _check_schema(header, index)
     if arrays["centre"].dtype not in FLOATS:
         raise ValueError(f"its centre is stored in {arrays['centre'].dtype}, not in float32 or float64")
     domain, centre = _domain(header["domain"], arrays), arrays["centre"].astype(np.float64)
@@ -225,11 +236,14 @@ def _certificate(arrays: dict[str, np.ndarray], index: int) -> Certificate:
     if "inputs.sides" in arrays:
         inputs = InputTree(*(arrays[f"inputs.{name}"] for name in ("sides", "values", "tightened")))
         return Certificate(*claim, (), np.zeros(0, dtype=np.int32), (), inputs)
+    if "distances" in header:
+        distances = read_trees(header["distances"], arrays)
+        return Certificate(*claim, (), np.zeros(0, dtype=np.int32), (), distances=distances)
     boxes = _box_slopes(header["boxes"], arrays)
-    splits, sets = _Reader(arrays["splits"]), _Reader(arrays["sets"])
-    leaf_slopes, multipliers = map(_Reader, unpack(arrays))
+    splits, sets = Reader(arrays["splits"]), Reader(arrays["sets"])
+    leaf_slopes, multipliers = map(Reader, unpack(arrays))
     subtrees = _subtrees(header.get("subtrees", []), arrays, len(arrays["open_units"]))
-    boxes_of = _Reader(arrays["subtrees.leaves"]) if subtrees else None
+    boxes_of = Reader(arrays["subtrees.leaves"]) if subtrees else None
     trees = tuple(
         SplitTree(
             rival,
@@ -251,7 +265,7 @@ def _certificate(arrays: dict[str, np.ndarray], index: int) -> Certificate:
 
 def _box_slopes(rows: list[list[Any]], arrays: Mapping[str, np.ndarray]) -> tuple[BoxSlopes, ...]:
     """Return the slopes of boxes; rows: of each its node, and how many rows and columns it has."""
-    places, slopes = _Reader(arrays["boxes.places"]), _Reader(arrays["boxes.slopes"])
+    places, slopes = Reader(arrays["boxes.places"]), Reader(arrays["boxes.slopes"])
     boxes = tuple(
         BoxSlopes(name, places.take(count // 2), slopes.take(count * columns).reshape(count, columns))
         for name, count, columns in rows
@@ -261,23 +275,13 @@ def _box_slopes(rows: list[list[Any]], arrays: Mapping[str, np.ndarray]) -> tupl
     return boxes
 
 
-class _Reader:
-    """An array whose rows are taken one part after the other."""
-
-    def __init__(self, values: np.ndarray) -> None:
-        self._left = values
-
-    def take(self, count: int) -> np.ndarray:
-        """Return the next rows; ValueError where so many are not left."""
-        if not 0 <= count <= len(self._left):
-            raise ValueError(f"{count} numbers are named where {len(self._left)} are left")
-        taken, self._left = self._left[:count], self._left[count:]
-        return taken
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing is left."""
-        return not len(self._left)
+def _check_schema(header: dict[str, Any], index: int) -> None:
+    if header["schema"] < BEFORE:
+        raise ValueError(f"it is of schema {header['schema']}; prove the answer again")
+    if header["schema"] not in (SCHEMA, BEFORE) or header["index"] != index:
+        raise ValueError(f"schema {header['schema']}, input {header['index']}, where {SCHEMA} and {index} are expected")
+    if header["schema"] == BEFORE and any(name in header for name in ADDED):
+        raise ValueError(f"schema {BEFORE} has no {' or '.join(ADDED)}")
 
 
 def _domain(ends: Any, arrays: dict[str, np.ndarray]) -> Domain:

@@ -70,3 +70,22 @@ def _wide(halves: np.ndarray) -> np.ndarray:
     """Return what the upper halves of float32 are, with lower halves of zero."""
     wide: np.ndarray = (halves.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
     return wide
+
+
+class Reader:
+    """An array whose rows are taken one part after the other."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self._left = values
+
+    def take(self, count: int) -> np.ndarray:
+        """Return the next rows; ValueError where so many are not left."""
+        if not 0 <= count <= len(self._left):
+            raise ValueError(f"{count} numbers are named where {len(self._left)} are left")
+        taken, self._left = self._left[:count], self._left[count:]
+        return taken
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left."""
+        return not len(self._left)

@@ -7,6 +7,7 @@ import math
 from encoders.network import INPUT, Network
 from encoders.passes import expand_max_pools
 from encoders.region import Norm
+from verifier.certificates.distance_tree import distance_refusal
 from verifier.certificates.split_program import split_refusal
 
 # Multiplications of one way through the affine ops beyond which none is made: their rows would take 250 MB, a step of
@@ -18,6 +19,9 @@ def certificate_refusal(network: Network, norm: Norm) -> str | None:
     """Return why no proof about a network in a norm can have a certificate, or None where each can have one."""
     if norm != "inf":
         return f"certificates are of the inf-norm, not of the {norm}-norm"
+    if any(node.op.measures_distances for node in network.nodes):
+        refusal = distance_refusal(network)
+        return None if refusal is None else f"certificates of MWD networks are of chains of their layers: {refusal}"
     node = split_refusal(network)
     if node is not None:
         kinds = "affine ops, relu, leaky-relu, abs and max pools"

@@ -27,11 +27,11 @@ WINDOW, ROUNDS = 16, 12
 
 
 def shortened(certificate: Certificate, network: Network) -> Certificate:
-    """Return a certificate of the same claim that is no longer; unchanged where the inputs are divided.
+    """Return a certificate of the same claim that is no longer; unchanged where it is not by signs.
 
     Raises CertificateError where the certificate does not hold for the network.
     """
-    if certificate.inputs is not None:
+    if certificate.inputs is not None or certificate.distances:
         return certificate
     made, leaves = _short_boxes(certificate, network)
     whole = _Whole.of_trees(made.trees, leaves)

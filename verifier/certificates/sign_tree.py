@@ -71,7 +71,7 @@ def along_signs(multipliers: np.ndarray, signs: np.ndarray) -> np.ndarray:
 
 def leaf_signs(splits: np.ndarray, units: int) -> np.ndarray:
     """Return the signs `(leaves, units)` of the leaves of a tree; CertificateError if the splits are no tree."""
-    ends = _ends(splits)
+    ends = leaves_below(splits)
     signs = np.zeros((ends[0], units), dtype=np.int8)
     leaf = 0
     for place, split in enumerate(splits.tolist()):
@@ -86,7 +86,7 @@ def leaf_signs(splits: np.ndarray, units: int) -> np.ndarray:
     return signs
 
 
-def _ends(splits: np.ndarray) -> list[int]:
+def leaves_below(splits: np.ndarray) -> list[int]:
     """Return how many leaves lie below each node of a tree in preorder; CertificateError if the splits are no tree."""
     # How many subproblems still wait after each node.
     waiting = 1 + np.where(splits == LEAF, -1, 1).cumsum()

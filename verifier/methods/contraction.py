@@ -15,8 +15,8 @@ from encoders.region import BallRegion
 from verifier.answers import Answer, merged
 from verifier.batch import Batch
 from verifier.bounds.interval import compare_classes
-from verifier.bounds.mwd.chain import chain_refusal, dense_layers
 from verifier.budget import Budget
+from verifier.certificates.distance_chain import chain_refusal, dense_layers
 from verifier.methods.base import Method
 from verifier.verdict import Bracket, Outcome
 from verifier.witnesses.confirm import confirm

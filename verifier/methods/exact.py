@@ -11,9 +11,9 @@ from encoders.passes import expand_max_pools
 from encoders.region import BallRegion
 from verifier.answers import Answer, merged
 from verifier.batch import Batch
-from verifier.bounds.mwd.chain import chain_refusal
 from verifier.bounds.split.search import BallSearch
 from verifier.budget import Budget
+from verifier.certificates.distance_chain import chain_refusal
 from verifier.certificates.scope import MOST_MULTIPLICATIONS, multiplications, stage_sizes, too_large
 from verifier.certificates.split_program import split_refusal
 from verifier.methods.base import Method

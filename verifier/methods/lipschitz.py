@@ -6,9 +6,9 @@ from encoders.network import Network
 from encoders.region import BallRegion
 from verifier.answers import Answer, merged
 from verifier.batch import Batch
-from verifier.bounds.mwd.chain import chain_refusal
 from verifier.bounds.mwd.lipschitz import lipschitz_radius
 from verifier.budget import Budget
+from verifier.certificates.distance_chain import chain_refusal
 from verifier.methods.base import Method
 
 

@@ -211,15 +211,17 @@ def test_what_has_no_certificate_is_counted_apart(folder, tmp_path):
     certify(model, data, [0.02], method="crown", clip=CLIP, out=tmp_path / "plain", certificates=True)
     kept = check(tmp_path / "plain")
     assert kept.checked == kept.certified == plain.certified and not kept.without
-    network = random_mwd_network(5, (4, 6, 3))
-    write_network(network, tmp_path / "mwd.safetensors")
-    x = torch.rand(6, 4)
-    np.savez(tmp_path / "mwd.npz", x=x.numpy(), y=network.evaluate(x).argmax(dim=1).numpy())
-    certify(
-        tmp_path / "mwd.safetensors", tmp_path / "mwd.npz", [0.001], method="exact", clip=CLIP, out=tmp_path / "mwd"
-    )
-    mwd = check(tmp_path / "mwd")
-    assert mwd.checked == 0 and not mwd.refused and any("mwd" in reason for reason in mwd.without)
+    chained = random_mwd_network(5, (4, 6, 3))
+    followed = chain((4,), *(node.op for node in chained.nodes), Affine(torch.eye(3)))
+    for name, network, has_one in (("chained", chained, True), ("followed", followed, False)):
+        model, data = tmp_path / f"{name}.safetensors", tmp_path / f"{name}.npz"
+        write_network(network, model)
+        x = torch.rand(6, 4)
+        np.savez(data, x=x.numpy(), y=network.evaluate(x).argmax(dim=1).numpy())
+        certify(model, data, [1e-4], method="auto", clip=CLIP, out=tmp_path / name, certificates=True)
+        result = check(tmp_path / name)
+        assert result.certified == 6 and result.checked == 6 * has_one and not result.refused
+        assert has_one or any("affine" in reason for reason in result.without)
 
 
 def test_pools_leaky_relus_and_maps_are_certified_and_checked(tmp_path):

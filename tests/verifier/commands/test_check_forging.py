@@ -232,10 +232,11 @@ def test_a_run_without_certificates_is_told_how_to_get_them_and_auto_is_no_excep
 
 
 def test_what_can_have_no_certificate_is_counted_apart_by_a_reason_that_is_computed(made, tmp_path):
-    """MWD layers, sigmoids, other norms: whatever the records say."""
+    """MWD layers followed by others, sigmoids, other norms: whatever the records say."""
     torch.manual_seed(1)
+    mwd = chain((3,), *(node.op for node in random_mwd_network(5, (3, 6, 3)).nodes), Affine(torch.eye(3)))
     networks = {
-        "mwd": (random_mwd_network(5, (3, 6, 3)), {"method": "auto"}, "is mwd"),
+        "mwd": (mwd, {"method": "auto"}, "is affine"),
         "sigmoid": (chain((3,), Affine(torch.randn(4, 3)), Sigmoid(), Affine(torch.randn(3, 4))), {}, "is sigmoid"),
         "norm": (random_relu_network(2, (3, 4, 3)), {"norm": "2"}, "the 2-norm"),
     }

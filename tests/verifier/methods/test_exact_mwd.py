@@ -23,7 +23,7 @@ from verifier.solvers import SOLVERS, Termination
 pytest.importorskip("numba")
 
 from verifier.bounds.mwd import contraction
-from verifier.bounds.mwd.chain import dense_layers
+from verifier.certificates.distance_chain import dense_layers
 
 F64 = torch.float64
 # HiGHS keeps rows to 1e-7 and whole numbers to 1e-6, which big constants multiply.

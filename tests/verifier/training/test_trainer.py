@@ -11,8 +11,8 @@ from encoders.layers import Mwd, MwdConv2d
 from encoders.layers.mwd import ATTRACTOR_RANGE, WEIGHT_RANGE
 from tests.seeds import few_or
 from verifier import certify, train
-from verifier.bounds.mwd.chain import dense_layers
 from verifier.bounds.mwd.lipschitz import distance_sensitivities
+from verifier.certificates.distance_chain import dense_layers
 from verifier.cli import main
 from verifier.data import from_arrays, load_data
 from verifier.training.adversaries import ADVERSARIES, Adversary

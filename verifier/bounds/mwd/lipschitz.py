@@ -19,7 +19,7 @@ from encoders.box import Box
 from encoders.network import Network
 from encoders.rounding import next_down, tiny, unit_roundoff
 from encoders.views.distances import DistanceLayer
-from verifier.bounds.mwd.chain import dense_layers
+from verifier.certificates.distance_chain import dense_layers
 
 # sqrt(2/e) = 0.85776388496070679..., rounded up.
 GREATEST_SLOPE = 0.857763884960707

@@ -12,7 +12,7 @@ from encoders.ops import Mwd
 from encoders.satisfiability import Formula, assignment_of, formula_to_network, random_formula
 from tests.networks.mwd_chains import KINDS, network_of
 from verifier.bounds.interval import compare_classes
-from verifier.bounds.mwd.chain import dense_layers
+from verifier.certificates.distance_chain import dense_layers
 
 pytest.importorskip("numba")
 

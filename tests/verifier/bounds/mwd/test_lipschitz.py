@@ -10,9 +10,9 @@ from tests.networks.chains import chain
 from tests.networks.mwd_chains import random_mwd_network
 from verifier.attacks import ATTACKS
 from verifier.batch import Batch
-from verifier.bounds.mwd.chain import dense_layers
 from verifier.bounds.mwd.lipschitz import GREATEST_SLOPE, distance_sensitivities, link_slope, lipschitz_radius
 from verifier.budget import Budget
+from verifier.certificates.distance_chain import dense_layers
 from verifier.methods import METHODS
 from verifier.methods.contraction import ContractionMethod
 from verifier.methods.falsify import FalsifyMethod
