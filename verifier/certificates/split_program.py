@@ -15,20 +15,22 @@ import copy
 from collections.abc import Sequence
 
 import numpy as np
-import scipy
 import torch
 
 from encoders.box import Box
 from encoders.network import INPUT, Network, Node
 from encoders.passes import expand_max_pools
 from encoders.rounding import check_gradual_underflow
-from verifier.certificates.dual_bound import U
-from verifier.certificates.sub_program import stored, sub_program, windows
+from verifier.certificates.condensed import Condensed, worth_condensing
+from verifier.certificates.equations import equations
+from verifier.certificates.sub_program import unit_bounds, windows
 from verifier.certificates.sweep import Ends, Equations, HingeRows, Planes, ProgramRows, Sweep
 
 # Numbers that one array over all columns may hold while units are bounded side by side: 32 MiB.
 PART_ENTRIES = 1 << 22
 ENDS = ("lower", "upper")
+# Signs, slopes, multipliers, and which box each row is about.
+Numbers = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None, np.ndarray | None]
 
 
 def split_refusal(network: Network) -> Node | None:
@@ -59,6 +61,8 @@ class SplitProgram:
         self.units = 0
         # By box, the signs `(boxes, units)` under which alone its ends hold; None: everywhere in its box of the input.
         self.signs: np.ndarray | None = None
+        # Rows between open units, where these are worth making and not too large.
+        self._condensed = Condensed() if worth_condensing(self.network) else None
         self._blocks: list[Equations | HingeRows] = []
         self._entries: dict[str, np.ndarray] = {INPUT: np.zeros(box.lower[0].numel(), dtype=np.int64)}
         self._left = list(self.network.nodes)
@@ -104,7 +108,7 @@ class SplitProgram:
         program = self.rows()
         for part in self._parts(name, places):
             own = None if slopes is None else slopes[np.concatenate([part, part + len(places)])]
-            bounds = _unit_bounds(program, name, boxes[part], places[part], own)
+            bounds = unit_bounds(program, name, boxes[part], places[part], own)
             at, count = (boxes[part], places[part]), len(part)
             lower[at] = np.maximum(lower[at], bounds[:count])
             upper[at] = np.minimum(upper[at], -bounds[count:])
@@ -151,7 +155,7 @@ class SplitProgram:
             # Several boxes side by side would be taken for those of the rows, whatever signs these have.
             of = np.zeros(len(rows), dtype=np.int64)
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            done = Sweep(self.rows(), name, rows, signs, slopes, multipliers, of, planes)
+            done = self._way_back(name, rows, (signs, slopes, multipliers, of), planes)
             bounds = done.bound()
         if self.signs is not None and of is not None:
             needed = self.signs[of]
@@ -159,6 +163,25 @@ class SplitProgram:
             bounds = np.where(((needed == 0) | (needed == given)).all(axis=1), bounds, -np.inf)
         inputs = self._entries[INPUT]
         return bounds, done.reduced.get(INPUT, np.zeros((len(rows), len(inputs))))
+
+    def condense(self, name: str) -> None:
+        """Make rows between open units for a node and all that hinges before it read, where these spare much.
+
+        For a node of which many bounds are asked, and whose box is about to be tightened.
+        """
+        if self._condensed is not None:
+            places = np.arange(self.reach(name).size) if name == self.network.output.name else None
+            if not self._condensed.reaches(self.rows(), name, places, self._parts):
+                self._condensed = None
+
+    def _way_back(self, name: str, rows: np.ndarray, numbers: Numbers, planes: Planes | None) -> Sweep:
+        """Return the way back of rows of a node, by rows between open units where there are any for all of them."""
+        last = self.hinges[-1].source if name == self.network.output.name and self.hinges else None
+        if self._condensed is not None and last in self._condensed and name not in self._condensed:
+            self.condense(name)
+        if self._condensed is not None and planes is None and self._condensed.holds(name, rows):
+            return self._condensed.sweep(self.rows(), name, rows, *numbers)
+        return Sweep(self.rows(), name, rows, *numbers, planes)
 
     # ---------------------------------------------------------------------------------------------- boxes under signs
 
@@ -173,7 +196,7 @@ class SplitProgram:
 
         What it proves holds under the signs under which that box does: its caller answers for these.
         """
-        made = copy.copy(self)
+        made = self._copy()
         made.signs = None
         made.boxes = {name: Box.unchecked(at.lower[[box]], at.upper[[box]]) for name, at in self.boxes.items()}
         return made
@@ -214,7 +237,7 @@ class SplitProgram:
 
     def joined(self, others: Sequence[SplitProgram], signs: np.ndarray) -> SplitProgram:
         """Return the program with the boxes of others after its own; signs: `(others, units)`, where these hold."""
-        made = copy.copy(self)
+        made = self._copy()
         programs = (self, *others)
         made.boxes = {
             name: Box.unchecked(*(torch.cat([getattr(each.boxes[name], end) for each in programs]) for end in ENDS))
@@ -223,6 +246,12 @@ class SplitProgram:
         count = len(self.boxes[INPUT].lower)
         own = np.zeros((count, self.units), dtype=np.int8) if self.signs is None else self.signs
         made.signs = np.concatenate([own, signs])
+        return made
+
+    def _copy(self) -> SplitProgram:
+        """Return a program on the same boxes, which is going to get others within these."""
+        made = copy.copy(self)
+        made._condensed = self._condensed and self._condensed.copy()
         return made
 
     # ------------------------------------------------------------------------------------------------- making the rows
@@ -256,45 +285,12 @@ class SplitProgram:
 
     def _equations(self, node: Node) -> Equations:
         """Return the rows of an affine node; AssertionError if they are not one equation for each value."""
-        made = node.op.relax(*(_hull(self.boxes[name]) for name in node.inputs))
-        matrix = scipy.sparse.csr_array(made.matrix)
-        count = len(self._entries[node.name])
-        own = scipy.sparse.csr_array(matrix[:, matrix.shape[1] - count :])
-        divisor = -own.diagonal()
-        assert matrix.shape[0] == count and own.nnz == np.count_nonzero(divisor) == count
-        size = np.abs(divisor) * self.reach(node.name)
+        made, counts = equations(node, self.boxes, self.reach)
         self._entries[node.name] += 1
-        inputs: list[tuple[str, np.ndarray | scipy.sparse.csr_array]] = []
-        start = 0
-        for name in node.inputs:
-            width = len(self._entries[name])
-            part = scipy.sparse.csr_array(matrix[:, start : start + width])
-            start += width
-            size = size + abs(part) @ self.reach(name)
-            self._entries[name] += np.bincount(part.indices, minlength=width)
-            inputs.append((name, stored(part)))
-        # Rounded sums of k terms are at most (1 + 2 k U) below the real ones.
-        size *= 1.0 + 2.0 * (matrix.shape[1] + 4) * U
-        return Equations(node.name, tuple(inputs), divisor, made.lower, made.upper, size)
+        for name, count in zip(node.inputs, counts, strict=True):
+            self._entries[name] += count
+        return made
 
     def largest_sum(self) -> int:
         """Return the greatest number of entries in a column, which bounds how often its reduced cost was rounded."""
         return max(int(entries.max(initial=0)) for entries in self._entries.values())
-
-
-def _hull(box: Box) -> Box:
-    """Return the one box (batch 1) around several."""
-    return Box.unchecked(box.lower.amin(dim=0, keepdim=True), box.upper.amax(dim=0, keepdim=True))
-
-
-def _unit_bounds(
-    whole: ProgramRows, name: str, boxes: np.ndarray, places: np.ndarray, slopes: np.ndarray | None
-) -> np.ndarray:
-    """Return lower bounds `(2 k,)` of units of boxes, given in pairs `(k,)`, then of their negatives."""
-    program, units, columns = sub_program(whole, name, np.unique(places))
-    at, count, each = np.searchsorted(columns, places), len(places), np.arange(len(places))
-    rows = np.zeros((2 * count, len(columns)))
-    rows[each, at], rows[each + count, at] = 1.0, -1.0
-    own = None if slopes is None else slopes[:, units]
-    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        return Sweep(program, name, rows, None, own, None, np.concatenate([boxes, boxes])).bound()

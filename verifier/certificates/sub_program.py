@@ -11,8 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 import scipy
 
-from verifier.certificates.sweep import Equations, HingeRows, ProgramRows
+from verifier.certificates.sweep import Equations, HingeRows, ProgramRows, Sweep
 
+# By node, places among its values.
+Columns = dict[str, np.ndarray]
 # Blocks of the matrix with a larger share of entries are stored dense: products with them are much faster then.
 DENSE = 0.1
 
@@ -22,10 +24,10 @@ def stored(block: scipy.sparse.csr_array) -> np.ndarray | scipy.sparse.csr_array
     return block.toarray() if block.nnz > DENSE * math.prod(block.shape) else block
 
 
-def sub_program(program: ProgramRows, name: str, places: np.ndarray) -> tuple[ProgramRows, np.ndarray, np.ndarray]:
-    """Return (the rows on which some units of a node depend, the hinge units in them, the node's units in them).
+def sub_program(program: ProgramRows, name: str, places: np.ndarray) -> tuple[ProgramRows, np.ndarray, Columns]:
+    """Return (the rows on which some units of a node depend, the hinge units in them, the units of each node in them).
 
-    places: `(k,)` in rising order, all of them among the node's units in the part. Both are places among all units.
+    places: `(k,)` in rising order, all of them among the node's units in the part. All are places among all units.
     """
     columns = {name: places}
     parts: dict[str, list[np.ndarray | scipy.sparse.csr_array]] = {}
@@ -60,7 +62,20 @@ def sub_program(program: ProgramRows, name: str, places: np.ndarray) -> tuple[Pr
     ends = {key: (low[:, own], high[:, own]) for key, own in columns.items() for low, high in [program.ends[key]]}
     reach = {key: program.reach[key][own] for key, own in columns.items()}
     places_of_units = np.concatenate(units) if units else np.zeros(0, dtype=np.int64)
-    return ProgramRows(blocks, ends, reach, program.largest_sum), places_of_units, columns[name]
+    return ProgramRows(blocks, ends, reach, program.largest_sum), places_of_units, columns
+
+
+def unit_bounds(
+    whole: ProgramRows, name: str, boxes: np.ndarray, places: np.ndarray, slopes: np.ndarray | None
+) -> np.ndarray:
+    """Return lower bounds `(2 k,)` of units of boxes, given in pairs `(k,)`, then of their negatives."""
+    program, units, columns = sub_program(whole, name, np.unique(places))
+    at, count, each = np.searchsorted(columns[name], places), len(places), np.arange(len(places))
+    rows = np.zeros((2 * count, len(columns[name])))
+    rows[each, at], rows[each + count, at] = 1.0, -1.0
+    own = None if slopes is None else slopes[:, units]
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        return Sweep(program, name, rows, None, own, None, np.concatenate([boxes, boxes])).bound()
 
 
 def windows(shape: Sequence[int], places: np.ndarray) -> list[np.ndarray]:

@@ -52,6 +52,7 @@ def tightened_by_trees(program: SplitProgram, trees: UnitTrees, planes: UnitPlan
     """
     size = program.boxes[trees.name].lower.numel()
     _check(trees, size, program.units)
+    program.condense(trees.name)
     lower, upper = np.full((1, size), -np.inf), np.full((1, size), np.inf)
     for tree, found in enumerate(_bounds(program, trees, size, planes).tolist()):
         place = trees.places[tree]

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,8 +19,9 @@ from tests.oracles.exact_checker import holds_exactly
 from tests.oracles.node_values import exact_values
 from tests.oracles.without_planes import without_planes
 from tests.seeds import seeds
-from verifier.bounds.split import search
+from verifier.bounds.split import operators, search
 from verifier.budget import Budget
+from verifier.certificates import condensed
 from verifier.certificates.certificate import Certificate
 from verifier.certificates.error import CertificateError
 from verifier.certificates.files import read_certificate, write_certificate
@@ -32,13 +32,18 @@ from verifier.certificates.unit_trees import UnitTrees, tightened_by_trees
 
 
 @cache
-def case(seed: int) -> tuple[Network, Certificate]:
-    """Return a network and the certificate of a search near its exact radius that grows trees of units at once."""
+def case(seed: int, as_ops: bool = False) -> tuple[Network, Certificate]:
+    """Return a network and the certificate of a search near its exact radius that grows trees of units at once.
+
+    as_ops: the network is held as its ops, and its open units as matrices.
+    """
     network = hinge_network(seed, (2, 8, 6, 3))
     batch = random_batch(network, 1, seed)
     # Planes leave nothing to trees on so few inputs.
     with without_planes() as patch:
-        patch.setattr(search, "LEVELS", ((0, 0, 0), (20, 6, None)))
+        patch.setattr(search, "LEVELS_OF_OPS" if as_ops else "LEVELS", ((0, 0, 0), (20, 6, None)))
+        if as_ops:
+            patch.setattr(operators, "MOST_ENTRIES", 0)
         answer = search.decide_ball(
             network, batch.region(CASES[seed]), int(batch.classes[0]), lambda points: False, Budget(), 4000
         )
@@ -162,10 +167,12 @@ def test_trees_of_more_leaves_than_are_evaluated_are_refused(monkeypatch):
         tightened_by_trees(program, tree)
 
 
+@pytest.mark.parametrize("as_ops", [False, True])
 @pytest.mark.parametrize("seed", CASES)
-def test_certificates_with_trees_of_units_pass_are_true_and_come_back_from_files(seed, tmp_path: Path):
-    network, certificate = case(seed)
-    assert certificate.unit_trees
+def test_certificates_with_trees_of_units_pass_are_true_and_come_back_from_files(seed, as_ops, tmp_path, monkeypatch):
+    monkeypatch.setattr(condensed, "MANY_UNITS", 0 if as_ops else condensed.MANY_UNITS)
+    network, certificate = case(seed, as_ops)
+    assert certificate.unit_trees and bool(certificate.boxes) is not as_ops
     certificate.check(network)
     assert is_true(certificate, network)
     plain, narrow = replace(certificate, unit_trees=()).program(network), certificate.program(network)

@@ -97,7 +97,7 @@ def _divided(
 
 
 def _few(ball: PreparedBall) -> int:
-    return FEW_OF_OPS if isinstance(ball.ascent.network, OperatorNetwork) else FEW
+    return FEW_OF_OPS if isinstance(ball.question.stages, OperatorNetwork) else FEW
 
 
 def _candidates(ball: PreparedBall, subproblems: Subproblems, losses: Tensor, gains: Gains) -> Tensor:

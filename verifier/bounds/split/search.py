@@ -44,13 +44,15 @@ ROOT_STEPS, SUBPROBLEM_STEPS = 20, 10
 # Level after level, the steps of ascent for boxes and the splits of a tree for each end of a unit's box, and how many
 # subproblems may be bounded before the next one: what trees spare all subproblems is worth more than what was found.
 LEVELS = ((0, 0, 0), (ROOT_STEPS, 0, 400), (ROOT_STEPS, 15, None))
+# The same for networks held as ops, their open units as matrices: trees cost little more than ascent for boxes does.
+LEVELS_OF_OPS = ((0, 0, 200), (10, 7, None))
 # Boxes are proved again for subproblems so many splits below those where theirs were.
 SUBTREE_SPLITS = 6
 # Networks of fewer hinges keep the boxes of the ball.
 SUBTREE_HINGES = 3
 # Numbers that the boxes of all subtrees may take together in a certificate.
 MOST_NUMBERS = 1 << 25
-# So many batches all descend, then one of so many: later they cost a quarter of the time and rarely find anything.
+# So many batches all descend, then one of so many: later they cost a quarter of the time and find little.
 DESCENTS = 5
 # Subproblems with all signs known that may stay open before the search ends: the first one rules a proof out.
 MOST_TIES = 16
@@ -94,9 +96,9 @@ class BallSearch:
         while not isinstance(remaining, SplitAnswer):
             if remaining is not None and budget.exhausted:
                 return search.answer(f"{budget.why}; the whole ball is open")
-            most = LEVELS[self._level][2] if not self._level or search.takes_trees else None
+            most = search.levels[self._level][2]
             if most != 0:
-                answer = search.run(remaining, most_subproblems if most is None else min(most, most_subproblems))
+                answer = search.run(remaining, min(most_subproblems, most or most_subproblems))
                 if answer.proved or answer.falsified:
                     return answer
                 if most is None or search.ended or budget.exhausted or search.effort.subproblems >= most_subproblems:
@@ -104,7 +106,7 @@ class BallSearch:
                     self._search = None if budget.watch.why else search
                     return answer
             self._level += 1
-            search = search.again(*LEVELS[self._level][:2])
+            search = search.again(*search.levels[self._level][:2])
             remaining = search.begun()
         return remaining
 
@@ -129,17 +131,19 @@ class _Search:
         self.floor = -math.inf
 
     @property
-    def takes_trees(self) -> bool:
-        """Whether ends of boxes may have trees: units behind other units, in a network held as matrices."""
-        stages = self.ball.question.stages
-        return isinstance(stages, StagedNetwork) and len(stages.hinges) > 1
+    def levels(self) -> tuple[tuple[int, int, int | None], ...]:
+        """The levels for this network: ends of boxes have trees where open units are held as matrices."""
+        if not isinstance(self.ball.ascent.network, StagedNetwork) or len(self.ball.ascent.network.hinges) < 2:
+            return LEVELS[0], (*LEVELS[1][:2], None)
+        return LEVELS if isinstance(self.ball.question.stages, StagedNetwork) else LEVELS_OF_OPS
 
     def again(self, steps: int, splits: int) -> _Search:
         """Return a search that starts anew on boxes by so many steps, with trees of so many splits."""
         # What needs no numbers is known.
         before = None if self.ball.boxes.slopes else self.ball
         # Planes take as long as trees: where there are both they come with these.
-        ball = prepare(self.ball.question, steps, self.budget, before, splits, splits > 0 or not self.takes_trees)
+        planes = isinstance(self.ball.question.stages, StagedNetwork) and (splits > 0 or len(self.levels) == 2)
+        ball = prepare(self.ball.question, steps, self.budget, before, splits, planes)
         made = _Search(ball, self.attack, self.budget, self.effort)
         # Where nothing was stored nothing is known: what is open was handed on.
         made.floor = max(self.floor, self._least if len(self.store) else -math.inf)
@@ -147,10 +151,8 @@ class _Search:
 
     def begun(self) -> tuple[Subproblems, Tensor] | SplitAnswer:
         """Return what is open of the whole ball, bounded once for each rival; the answer where nothing is."""
-        count, units = len(self.ball.rows), len(self.ball.open_units)
-        numbers = torch.arange(count)
-        slopes = first_slopes(self.ball.lines).expand(count, -1)
-        nothing = torch.zeros(count, units)
+        count, units, numbers = len(self.ball.rows), len(self.ball.open_units), torch.arange(len(self.ball.rows))
+        slopes, nothing = first_slopes(self.ball.lines).expand(count, -1), torch.zeros(count, units)
         boxes, signs = torch.zeros_like(numbers), nothing.to(torch.int8)
         root = Subproblems(torch.full((count,), -torch.inf), numbers, numbers, boxes, signs, slopes, nothing)
         remaining = self.worked_off(root, ROOT_STEPS)
@@ -193,10 +195,11 @@ class _Search:
         """Prove boxes again for subproblems that are so many splits below theirs, and bound these again."""
         depths = (subproblems.signs != 0).sum(dim=1) - self.depths[subproblems.boxes]
         deep = depths >= SUBTREE_SPLITS
-        network, size = self.ball.ascent.network, sum(each.size for each in self.subtrees)
-        is_deep = isinstance(network, StagedNetwork) and len(network.hinges) >= SUBTREE_HINGES
+        size, stages = sum(each.size for each in self.subtrees), self.ball.question.stages
+        # In a network held as its ops these take long to prove, but between open units alone, as trees have them.
+        takes = len(stages.hinges) >= SUBTREE_HINGES and (isinstance(stages, StagedNetwork) or self.ball.boxes.trees)
         most = most_subtrees(self.ball.program) - len(self.subtrees)
-        if not is_deep or not 0 < int(deep.sum()) <= most or size > MOST_NUMBERS:
+        if not takes or not 0 < int(deep.sum()) <= most or size > MOST_NUMBERS:
             return subproblems, losses
         self.ball, below, numbers = in_subtrees(self.ball, subproblems[deep], losses[deep])
         self.subtrees += numbers
@@ -214,8 +217,7 @@ class _Search:
             trees = tuple(self.forest.tree(number, rival, open_units) for number, rival in rivals)
             certificate = ball.certificate(open_units, trees, tuple(self.subtrees))
         return SplitAnswer(
-            certificate, falsified, reason, self.effort.subproblems, self.effort.programs, len(ball.open_units),
-            telling,
+            certificate, falsified, reason, self.effort.subproblems, self.effort.programs, len(ball.open_units), telling
         )  # fmt: skip
 
     def worked_off(self, subproblems: Subproblems, steps: int) -> tuple[Subproblems, Tensor] | None:
@@ -228,10 +230,8 @@ class _Search:
         ball, effort = self.ball, self.effort
         effort.subproblems += len(subproblems)
         effort.batches += 1
-        rows, lines = (
-            ball.rows[subproblems.rows],
-            ball.split_lines(subproblems.signs, subproblems.rows, subproblems.boxes),
-        )
+        rows = ball.rows[subproblems.rows]
+        lines = ball.split_lines(subproblems.signs, subproblems.rows, subproblems.boxes)
         bounds, slopes, multipliers = ascended(ball, subproblems, rows, lines, steps)
         ended = ball.ascent.evaluate(ball.ascent.network.output, rows, lines, slopes, multipliers)
         descend = effort.batches <= DESCENTS or effort.batches % DESCENTS == 0
@@ -251,7 +251,7 @@ class _Search:
     @property
     def _least(self) -> float:
         """The least bound of what waits, in the margins' own unit."""
-        return math.ldexp(self.store.least, self.ball.output) if not self.ties else -math.inf
+        return -math.inf if self.ties else math.ldexp(self.store.least, self.ball.output)
 
     def _ended(self, waiting: int) -> SplitAnswer:
         """Return the answer once nothing is left to split or too much stays open; waiting: subproblems beside."""

@@ -195,7 +195,7 @@ def _matrices(
     return {j: torch.cat([weights[j] for weights, _ in parts]) for j in stages}, torch.cat([bias for _, bias in parts])
 
 
-def up_to_hinge(network: StagedNetwork, k: int, is_open: Tensor, slopes: Tensor) -> StagedNetwork:
+def up_to_hinge(network: HingeNetwork, k: int, is_open: Tensor, slopes: Tensor) -> StagedNetwork:
     """Return what hinge k reads as the output of a network of the open units before it, as of `with_known_signs`.
 
     Of what hinge k reads all units count for which `is_open` holds.

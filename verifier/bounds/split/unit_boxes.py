@@ -6,6 +6,7 @@ Bounds that need no numbers come first, then ascended slopes, then slopes with p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -27,6 +28,9 @@ from verifier.certificates.certificate import STEPS, BoxSlopes
 from verifier.certificates.planes import UnitPlanes, tightened_by_planes
 from verifier.certificates.split_program import SplitProgram
 from verifier.certificates.unit_trees import UnitTrees, tightened_by_trees
+
+# Of the time that is left, what growing trees takes at most in a network held as its ops, all units alike.
+TREES_SHARE = 0.35
 
 
 @dataclass
@@ -53,29 +57,41 @@ def proved_boxes(
     Where ascent would take too long, or its slopes too many bytes, boxes keep the bounds that need no numbers. before:
     boxes that follow from these bounds alone.
     """
-    numbers = BoxNumbers()
+    numbers, of_matrices = BoxNumbers(), isinstance(question.stages, StagedNetwork)
+    open_before = sum(int(((box.lower < 0) & (box.upper > 0)).sum()) for box in before.values())
+    seconds = math.inf if of_matrices else TREES_SHARE * budget.remaining / max(1, open_before)
     while (name := program.advance()) is not None:
-        if numbers.slopes or name not in before:
+        if numbers.slopes or numbers.trees or name not in before:
             program.tighten_open_units(name)
         else:
             program.boxes[name] = before[name]
-        places = program.open_units(name)
-        count = len(places) if steps and program.units else 0
-        if not count or not affordable(whole.network, count, program.units, steps, budget.remaining):
+        places, above = program.open_units(name), None
+        if not len(places) or not steps or not program.units:
             continue
-        lines = lines_of(question, program, whole.left)
-        slopes = _box_slopes(whole, name, places, lines, steps)[:, : program.units]
-        rounded = (slopes * STEPS).round().to(torch.uint8).numpy()
-        numbers.slopes.append(BoxSlopes(name, places.astype(np.int32), rounded))
-        program.tighten(name, places, rounded / STEPS)
-        if not isinstance(question.stages, StagedNetwork):
-            continue
-        above = _unit_planes(question, program, name, steps) if planes and not budget.exhausted else None
-        if above is not None:
-            numbers.planes.append(above.kept)
-        trees = _unit_trees(question, program, name, above, steps, splits, budget) if splits else None
-        numbers.trees += [] if trees is None else [trees]
+        # Trees over the open units alone, of many, hold what ascent gives, too.
+        if of_matrices or not splits:
+            if not affordable(whole.network, len(places), program.units, steps, budget.remaining):
+                continue
+            numbers.slopes.append(_tightened_by_slopes(question, program, whole, name, steps))
+        if of_matrices and planes and not budget.exhausted:
+            above = _unit_planes(question, program, name, steps)
+            numbers.planes += [] if above is None else [above.kept]
+        if splits and not budget.exhausted:
+            share = Budget(seconds * len(places), watch=budget.watch)
+            trees = _unit_trees(question, program, name, above, steps, splits, share)
+            numbers.trees += [] if trees is None else [trees]
     return numbers
+
+
+def _tightened_by_slopes(
+    question: SplitQuestion, program: SplitProgram, whole: DualAscent, name: str, steps: int
+) -> BoxSlopes:
+    """Tighten the box of a node by ascended slopes of its open units, and return these."""
+    places, lines = program.open_units(name), lines_of(question, program, whole.left)
+    slopes = _box_slopes(whole, name, places, lines, steps)[:, : program.units]
+    rounded = (slopes * STEPS).round().to(torch.uint8).numpy()
+    program.tighten(name, places, rounded / STEPS)
+    return BoxSlopes(name, places.astype(np.int32), rounded)
 
 
 def first_slopes(lines: Lines) -> Tensor:
@@ -130,7 +146,6 @@ class _UnitAscent:
 def _unit_ascent(question: SplitQuestion, program: SplitProgram, name: str) -> _UnitAscent | None:
     """Return the ascent over the open units of a node; None where none is, or none before them."""
     stages, places = question.stages, program.open_units(name)
-    assert isinstance(stages, StagedNetwork)
     left = torch.cat([torch.full((stage.size,), stage.left) for stage in stages.hinges])
     lines = lines_of(question, program, left)
     k = next(number for number, stage in enumerate(stages.hinges) if stage.source == name)
@@ -191,7 +206,10 @@ def _unit_trees(
     splits: int,
     budget: Budget,
 ) -> UnitTrees | None:
-    """Tighten the box of a node by trees for both ends of its open units; None where none has a split."""
+    """Tighten the box of a node by trees for both ends of its open units; None where none is kept.
+
+    Trees without a split are kept where no slopes prove as much.
+    """
     asked = _unit_ascent(question, program, name)
     if asked is None:
         return None
@@ -204,7 +222,8 @@ def _unit_trees(
     grown = grown_trees(asked.ascent, lines, slopes, bounds, splits, budget)
     units, columns = question.units.units, asked.columns
     powers = units[asked.first + torch.from_numpy(asked.places)][:, None] - units[columns]
-    trees = grown.as_proved(name, asked.places, columns.numpy(), powers.numpy())
+    least = 2 if isinstance(question.stages, StagedNetwork) else 1
+    trees = grown.as_proved(name, asked.places, columns.numpy(), powers.numpy(), least)
     if trees is not None:
         tightened_by_trees(program, trees, None if above is None else above.kept)
     return trees

@@ -117,8 +117,10 @@ class GrownTrees:
         self.node[more] = self.node[leaves] + 1
         self.count += len(leaves)
 
-    def as_proved(self, name: str, places: np.ndarray, columns: np.ndarray, powers: np.ndarray) -> UnitTrees | None:
-        """Return the trees that have splits as they are kept; None where there are none.
+    def as_proved(
+        self, name: str, places: np.ndarray, columns: np.ndarray, powers: np.ndarray, least: int
+    ) -> UnitTrees | None:
+        """Return the trees that have so many leaves at least as they are kept; None where there are none.
 
         places: `(n,)`, of the units in their node; columns: `(columns,)`, places among all hinge units; powers:
         `(n, columns)`, of two, with which multipliers count in the network's own units.
@@ -127,7 +129,7 @@ class GrownTrees:
         trees, splits, leaves = list[int](), list[np.ndarray](), list[int]()
         for tree in range(2 * n):
             own, nodes = self.forest.preorder(tree)
-            if len(nodes) > 1:
+            if len(nodes) >= least:
                 trees.append(tree)
                 splits.append(np.where(own < 0, own, columns[own]))
                 leaves += [by_node[node] for node in nodes]
