@@ -18,6 +18,9 @@ from types import FrameType
 REPORTS = 1.0
 # Seconds between two looks at a budget from outside, and that it may be exhausted before work ends by force.
 LOOKS, GRACE = 0.25, 4.0
+# Bytes a second by which no process grows: its memory is not looked at again before it could have reached its limit,
+# for a look takes as long as a step of a small attack. Seconds between two looks at most.
+GROWTH, BETWEEN_LOOKS = 16 * 2**30, 0.25
 # Of the memory that the process may have, what it takes by default before it stops: the rest is for others.
 MEMORY_SHARE = 0.75
 
@@ -37,15 +40,24 @@ class Watch:
     ) -> None:
         self.memory, self.stopped, self.told = memory, stopped or threading.Event(), told
         self._last = -math.inf
+        self._next_look = -math.inf
 
     @property
     def why(self) -> str | None:
         """Why work has to end; None where it may go on."""
         if self.stopped.is_set():
             return "interrupted"
-        if self.memory < math.inf and resident_bytes() > self.memory:
-            return f"memory limit of {self.memory / 2**30:.3g} GiB"
-        return None
+        return f"memory limit of {self.memory / 2**30:.3g} GiB" if self._is_full else None
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether the process holds more than it may; looked at again as soon as that can have changed."""
+        if self.memory == math.inf or (now := time.monotonic()) < self._next_look:
+            return False
+        left = self.memory - resident_bytes()
+        # Above the limit every look counts: memory may be given back.
+        self._next_look = now + min(BETWEEN_LOOKS, left / GROWTH)
+        return left < 0
 
     def tell(self, words: Callable[[], str]) -> None:
         """Report how work stands, now and then; words: makes the report."""

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from encoders.questions import output_within
 from tests.networks.chains import random_relu_network
 from tests.runs.files import records_of
 from verifier import certify, check, verify
-from verifier.budget import Budget, Watch, guarded, memory_to_use, resident_bytes
+from verifier.budget import GROWTH, Budget, Watch, guarded, memory_to_use, resident_bytes
 from verifier.commands.interruption import interruption
 from verifier.methods import METHODS
 from verifier.methods.base import Method
@@ -78,6 +79,22 @@ def test_memory_that_runs_out_in_a_search_leaves_the_region_open(hard, monkeypat
     assert OPEN.search(found.reason)
     with pytest.raises(ValueError, match="memory limit"):
         verify(*hard, memory_limit=0.0)
+
+
+def test_memory_is_looked_at_before_it_can_have_reached_its_limit(monkeypatch) -> None:
+    now, held, looks = [0.0], [0.0], []
+    monkeypatch.setattr("verifier.budget.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("verifier.budget.resident_bytes", lambda: looks.append(now[0]) or held[0])
+    watch = Watch(memory=4 * GROWTH)
+    # Far below: a look each quarter of a second. It grows as fast as memory can be written from a second on.
+    for step in range(1, 6_001):
+        now[0] = step / 1000
+        held[0] = max(0.0, now[0] - 1.0) * GROWTH
+        assert (watch.why is not None) == (held[0] > watch.memory) or held[0] - watch.memory < GROWTH / 500
+    assert sum(look <= 1.0 for look in looks) <= 5 and len([look for look in looks if look < 5.0]) < 60
+    # Above the limit each look counts, so that what recovers goes on.
+    held[0] = 0.0
+    assert watch.why is None
 
 
 def test_an_interruption_of_certify_leaves_the_inputs_of_its_batch(tmp_path) -> None:
