@@ -23,14 +23,19 @@ class RecordError(ValueError):
     """A record is not one, or contradicts itself or the run it stands in."""
 
 
+def as_it_is(value: Any) -> Any:
+    """Return the value."""
+    return value
+
+
 @dataclass(frozen=True)
 class Kind:
     """What a value of JSON may be: a rule, the rule in words, and how the value is read and written."""
 
     holds: Callable[[Any], bool]
     words: str
-    read: Callable[[Any], Any] = lambda value: value
-    write: Callable[[Any], Any] = lambda value: value
+    read: Callable[[Any], Any] = as_it_is
+    write: Callable[[Any], Any] = as_it_is
 
 
 # By field: what it may hold, and whether an object must have it.
@@ -59,6 +64,13 @@ def _kinds_of(cls: Hashable) -> Kinds:
     }
 
 
+@functools.cache
+def _rules_of(cls: Hashable) -> tuple[tuple[str, Callable[[Any], bool], Callable[[Any], Any], bool], ...]:
+    """Return of each stated field its name, what it may hold, how it is read, and whether an object must have it."""
+    assert isinstance(cls, type)
+    return tuple((name, kind.holds, kind.read, required) for name, (kind, required) in kinds_of(cls).items())
+
+
 def check_fields(kinds: Kinds, values: Mapping[str, Any], where: str = "") -> None:
     """Raise RecordError naming the first field that is missing or not what it should be."""
     for name, (kind, required) in kinds.items():
@@ -77,13 +89,26 @@ def read_object(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 
 def read_fields(cls: type, values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     """Return the stated fields of a class as an object holds them; RecordError if one is not what it should be."""
-    kinds = kinds_of(cls)
-    check_fields(kinds, values, where)
-    return {name: kind.read(values[name]) for name, (kind, _) in kinds.items() if name in values}
+    read: dict[str, Any] = {}
+    # One walk over the fields, for a run has millions of them; who is at fault is found by another.
+    for name, holds, reading, required in _rules_of(cls):
+        if name in values:
+            value = values[name]
+            if not holds(value):
+                break
+            read[name] = value if reading is as_it_is else reading(value)
+        elif required:
+            break
+    else:
+        return read
+    check_fields(kinds_of(cls), values, where)
+    raise AssertionError("a fault is found twice")
 
 
 def unknown(values: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
     """Return what an object holds beside the names that are known: fields of versions to come, kept as they are."""
+    if type(known) is frozenset and values.keys() <= known:
+        return {}
     return {name: value for name, value in values.items() if name not in known}
 
 
@@ -117,21 +142,22 @@ def is_number(least: float) -> Callable[[Any], bool]:
     """Return the rule of finite numbers from a least one on."""
 
     def holds(value: Any) -> bool:
+        if type(value) is float:
+            return math.isfinite(value) and value >= least
         # An integer is compared as it is: it may be too large for a float.
-        if type(value) is int:
-            return least <= value < LARGEST_INTEGER
-        return type(value) is float and math.isfinite(value) and value >= least
+        return type(value) is int and least <= value < LARGEST_INTEGER
 
     return holds
 
 
 def or_null(kind: Kind, words: str = "") -> Kind:
     """Return a kind that null is, too."""
+    read, write = kind.read, kind.write
     return Kind(
         lambda value: value is None or kind.holds(value),
         words or f"{kind.words}, or null",
-        lambda value: None if value is None else kind.read(value),
-        lambda value: None if value is None else kind.write(value),
+        as_it_is if read is as_it_is else lambda value: None if value is None else read(value),
+        as_it_is if write is as_it_is else lambda value: None if value is None else write(value),
     )
 
 
@@ -163,20 +189,21 @@ def _infinity_written(value: float) -> float | None:
     return None if value == math.inf else value
 
 
-NUMBER = Kind(is_number(0.0), "a finite number of at least 0", float)
+_FROM_0, _FROM_MINUS_1 = is_number(0.0), is_number(-1.0)
+NUMBER = Kind(_FROM_0, "a finite number of at least 0", float)
 # Ends of brackets: null is infinity, and a lower one is -1 where nothing is known.
 DISTANCE = Kind(
-    lambda value: value is None or is_number(0.0)(value), "a finite number of at least 0, or null",
+    lambda value: value is None or _FROM_0(value), "a finite number of at least 0, or null",
     _infinity_read, _infinity_written,
 )  # fmt: skip
 LOWER_END = Kind(
-    lambda value: value is None or is_number(-1.0)(value), "a finite number of at least -1, or null for infinity",
+    lambda value: value is None or _FROM_MINUS_1(value), "a finite number of at least -1, or null for infinity",
     _infinity_read, _infinity_written,
 )  # fmt: skip
 TEXT = Kind(is_text, "text")
 FLAG = Kind(lambda value: type(value) is bool, "true or false")
 COUNT = Kind(is_whole(0), "a whole number of at least 0")
-RADII = list_of(is_number(0.0), "a list of finite numbers of at least 0", lambda value: tuple(map(float, value)))
+RADII = list_of(_FROM_0, "a list of finite numbers of at least 0", lambda value: tuple(map(float, value)))
 OBJECT = Kind(is_object, "an object")
 REASON = or_null(TEXT, "text or null")
 NAMES = list_of(is_text, "a list of names")

@@ -27,7 +27,7 @@ from verifier.fields import (
 from verifier.runs.attack_record import AttackRecord
 from verifier.runs.certify_record import CertifyRecord
 from verifier.runs.compare_record import CompareRecord
-from verifier.runs.records import SCHEMA, Record
+from verifier.runs.records import SCHEMA_FIELD, Record
 from verifier.runs.robustness_record import RobustnessRecord
 from verifier.runs.verify_record import VerifyRecord
 
@@ -48,7 +48,7 @@ def _is_target(value: Any) -> bool:
 
 NUMBERS = list_of(is_number(-math.inf), "a list of numbers")
 SETTINGS: Kinds = {
-    "schema": (Kind(lambda value: type(value) is int and value == SCHEMA, f"{SCHEMA}"), True),
+    **SCHEMA_FIELD,
     "command": (one_of(RECORDS), True), "model": (TEXT, True),
     "seed": (Kind(is_whole(-LARGEST_INTEGER), "a whole number"), True), "origin": (OBJECT, False),
     "randomised": (one_of(("mean",)), False),

@@ -16,7 +16,7 @@ from encoders.files import write_atomically
 from verifier.fields import TEXT, Kind, Kinds, RecordError, check_fields, is_object, is_whole, or_null
 from verifier.runs.folder import StoredRun
 from verifier.runs.record_lines import LARGEST_LINE
-from verifier.runs.records import SCHEMA, configuration_digest, parse_record
+from verifier.runs.records import SCHEMA, SCHEMA_FIELD, configuration_digest, parse_record
 
 NAME = "manifest.json"
 
@@ -29,7 +29,7 @@ RANGE = Kind(_is_range, "two whole numbers, the smaller first")
 SOURCE: Kinds = {"folder": (TEXT, True), "inputs": (RANGE, True), "records": (TEXT, True)}
 SOURCES = Kind(lambda value: isinstance(value, list) and all(map(is_object, value)), "a list of objects")
 FIELDS: Kinds = {
-    "schema": (Kind(lambda value: type(value) is int and value == SCHEMA, f"{SCHEMA}"), True),
+    **SCHEMA_FIELD,
     "run": (TEXT, True), "whole": (RANGE, True), "inputs": (RANGE, True), "shard": (or_null(TEXT), True),
     "merged": (SOURCES, False),
 }  # fmt: skip

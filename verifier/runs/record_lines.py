@@ -6,6 +6,8 @@ A file with a half-written last line is one whose writer was killed.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -55,6 +57,12 @@ def read_lines(path: Path, configuration: Configuration) -> RecordLines:
         return held
     if not path.is_file():
         raise OSError(f"{path} is no file")
+    with _without_collection():
+        _read_into(held, path, kind, configuration)
+    return held
+
+
+def _read_into(held: RecordLines, path: Path, kind: type[Record], configuration: Configuration) -> None:
     for number, (line, end) in enumerate(_finished_lines(path), start=1):
         held.complete = end
         index = None
@@ -72,7 +80,18 @@ def read_lines(path: Path, configuration: Configuration) -> RecordLines:
             held.records[index] = record
         except RecordError as error:
             held.faults.append(Fault(number, index, str(error)))
-    return held
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Look for no cycles inside: records have none, and a look at all that are read already takes a quarter longer."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def write_lines(path: Path, records: Mapping[int, Record]) -> None:

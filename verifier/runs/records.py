@@ -23,6 +23,7 @@ from verifier.fields import (
     TEXT,
     TEXTS,
     Kind,
+    Kinds,
     RecordError,
     check_fields,
     is_whole,
@@ -36,6 +37,7 @@ from verifier.fields import (
 from verifier.verdict import Bracket
 
 SCHEMA = 1
+SCHEMA_FIELD: Kinds = {"schema": (Kind(lambda value: type(value) is int and value == SCHEMA, f"{SCHEMA}"), True)}
 
 # What run.json states, and what is asked of a record by it.
 Configuration = Mapping[str, Any]
@@ -57,8 +59,7 @@ class Head:
     @classmethod
     def read(cls, values: Mapping[str, Any], configuration: Configuration) -> Self:
         """Return what an object says; RecordError unless it is of this run and agrees with itself."""
-        schema = Kind(lambda value: type(value) is int and value == SCHEMA, f"{SCHEMA}")
-        check_fields({"schema": (schema, True)}, values)
+        check_fields(SCHEMA_FIELD, values)
         head = cls(**read_fields(cls, values))
         for name in ("model", "data"):
             if getattr(head, name, None) != configuration.get(name):
@@ -247,7 +248,7 @@ def parse_record(line: bytes) -> dict[str, Any]:
     """Return the object that a line holds; RecordError if it is not exactly one JSON object."""
     try:
         text = line.decode("utf-8")
-        record = json.loads(text, object_pairs_hook=_without_repetition, parse_constant=_refuse_constant)
+        record = _DECODER.decode(text)
         if "\\u" in text:
             # A lone surrogate is no character, and cannot be printed.
             json.dumps(record, ensure_ascii=False).encode("utf-8")
@@ -294,3 +295,6 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number of JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_without_repetition, parse_constant=_refuse_constant)

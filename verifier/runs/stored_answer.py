@@ -46,23 +46,25 @@ class _Stored:
     open_units: int | None = stated(or_null(COUNT), None)
 
 
+# What is kept of an answer beside its bracket.
+FACTS = ("execution_only", "refuted", "open_units")
+
+
 def read_answer(values: Mapping[str, Any], where: str = "") -> Answer:
     """Return the answer that an object holds; RecordError if it is none, or contradicts itself."""
-    stored = _Stored(**read_fields(_Stored, values, where))
-    lower, upper = stored.lower, stored.upper
+    stored = read_fields(_Stored, values, where)
+    lower, upper, trusted = stored["lower"], stored["upper"], stored["strength"] == Strength.TRUSTED
     if lower >= upper and not lower == upper == math.inf:
         raise RecordError(f"the record claims that {lower!r} is safe and {upper!r} is not")
-    ends: dict[str, Any] = {"upper": upper, "upper_method": stored.upper_method}
-    if stored.strength == Strength.TRUSTED:
-        ends |= {"trusted": lower, "trusted_method": stored.lower_method}
-    else:
-        ends |= {"lower": lower, "lower_method": stored.lower_method, "strength": Strength(stored.strength)}
-        ends |= {"trusted": stored.trusted, "trusted_method": stored.trusted_method}
+    ends = (lower, upper, stored["lower_method"], stored["upper_method"], Strength(stored["strength"]))
+    vouched = (stored.get("trusted", -1.0), stored.get("trusted_method", ""))
+    if trusted:
+        ends, vouched = (-1.0, upper, "", ends[3], Strength.CHECKED), (lower, ends[2])
     try:
-        bracket = Bracket(**ends)
+        bracket = Bracket(*ends, *vouched)
     except ValueError as error:
         raise RecordError(str(error)) from None
-    return Answer(bracket, execution_only=stored.execution_only, open_units=stored.open_units, refuted=stored.refuted)
+    return Answer(bracket, **{name: stored[name] for name in FACTS if name in stored})
 
 
 def kept(answer: Answer) -> Answer:
@@ -72,7 +74,7 @@ def kept(answer: Answer) -> Answer:
 
 def write_answer(answer: Answer) -> dict[str, Any]:
     """Return the object that holds an answer."""
-    facts = {name: getattr(answer, name) for name in ("execution_only", "refuted", "open_units")}
+    facts = {name: getattr(answer, name) for name in FACTS}
     ends = {**dataclasses.asdict(answer.bracket), "strength": str(answer.bracket.strength)}
     return write_fields(_Stored(**ends, **facts))
 
