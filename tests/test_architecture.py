@@ -13,9 +13,9 @@ from tests.shares import EVERY
 
 # Listed bottom first: an entry imports only entries above it (and itself).
 VERIFIER_ORDER = [
-    "options", "fields", "npz", "verdict", "budget", "threads", "output", "zoo", "agreement", "data", "subject",
-    "joint_subject", "surroundings", "batch", "properties", "metrics", "votes", "certificates", "answers", "runs",
-    "summaries", "solvers", "bounds", "attacks", "detection", "witnesses", "restriction", "methods", "training",
+    "options", "fields", "npz", "verdict", "budget", "threads", "devices", "output", "zoo", "agreement", "data",
+    "subject", "joint_subject", "surroundings", "batch", "properties", "metrics", "votes", "certificates", "answers",
+    "runs", "summaries", "solvers", "bounds", "attacks", "detection", "witnesses", "restriction", "methods", "training",
     "pages", "commands",
     "arguments", "reports", "cli",
 ]  # fmt: skip
@@ -102,7 +102,7 @@ def test_attacking_loads_no_method_no_solver_and_no_bound_but_intervals():
 
 def test_methods_do_not_import_one_another():
     """What two of them need lies below them, or is a tool that all may use; the exceptions only get fewer."""
-    table, tools = {"__init__", "suitable"}, {"base", "bisection", "one_by_one", "paused"}
+    table, tools = {"__init__", "suitable"}, {"base", "bisection", "in_memory", "one_by_one", "paused"}
     # On chains of MWD layers an exact answer is contraction that does not give up.
     exceptions = {("exact", "contraction")}
     imports = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from encoders.ops import AddConstant, DivideConstant
 from encoders.passes.class_scores import ClassScores, class_scores
 from encoders.region import Domain, domain_ends
 from verifier.agreement import Agreement
+from verifier.devices.choice import choose_device, work_of
 from verifier.zoo import shipped_models
 
 # What a model predicts whose outputs are not finite.
@@ -186,7 +188,7 @@ def load_model(
     else:
         path, name = _locate(model), str(model)
         network, runtime = _called(read_network(path, limits), name), open_runtime(path, limits)
-    subject = Subject(name, network, runtime, choose_device(device))
+    subject = Subject(name, network, runtime, choose_device(device, partial(work_of, network)))
     return _normalised(subject, mean, std) if len(mean) or len(std) else subject
 
 
@@ -209,16 +211,6 @@ def open_model(model: str | Path) -> tuple[Network, dict[str, Any]]:
     """Return the network and the metadata of a file or a shipped name."""
     path = _locate(model)
     return _called(read_network(path), str(model)), read_metadata(path)
-
-
-def choose_device(device: str) -> torch.device:
-    """Return the torch device of `auto`, `cpu` or `cuda`; raise ValueError if it is not there."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"unknown device {device!r}; supported: auto, cpu, cuda")
-    available = torch.cuda.is_available()
-    if device == "cuda" and not available:
-        raise ValueError("device cuda was asked for, but torch finds none here; use auto or cpu")
-    return torch.device("cuda" if available and device != "cpu" else "cpu")
 
 
 def _called(network: Network, name: str) -> Network:

@@ -25,6 +25,7 @@ from verifier.budget import Watch
 from verifier.commands.task import Known, Order, Task
 from verifier.commands.work import Piece, Unit, after_failure, memory_of, one_thread, pieces_of, processors
 from verifier.commands.worker import task_of
+from verifier.devices.choice import rigorous
 from verifier.runs.folder import Run, RunError
 
 # Tasks that the cluster is given in the beginning, and the bytes of what each of them carries.
@@ -80,8 +81,9 @@ def work_on(
     """
     with one_thread(), tempfile.TemporaryDirectory(prefix="verifier-") as name:
         folder = Path(name)
-        run = Run(folder, {}) if keeps else None
-        pieces = list(pieces_of(_task(*order), rows, Known(run, records, witnesses, Watch(memory))))
+        run, task = Run(folder, {}) if keeps else None, _task(*order)
+        with rigorous(task.job.subject.device):
+            pieces = list(pieces_of(task, rows, Known(run, records, witnesses, Watch(memory))))
         paths = [path for path in folder.rglob("*") if path.is_file()]
         return pieces, {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 

@@ -21,6 +21,7 @@ from verifier.commands.sharding import Shard, part_of
 from verifier.commands.task import Known, Order, ResultOf, Task
 from verifier.commands.work import memory_of, one_thread
 from verifier.commands.working import Working, worked
+from verifier.devices.choice import rigorous
 from verifier.runs.manifest import Manifest, write_manifest
 
 
@@ -38,7 +39,7 @@ def run_order(order: Order[ResultOf]) -> ResultOf:
         task = dataclasses.replace(cast(Any, task), job=dataclasses.replace(task.job, indices=indices))
     job, configuration = task.job, order.configuration(task)
     about = {} if shard is None else {"shard": str(shard)}
-    with _threads(task), opened(task.options.out, configuration, job, about) as run:
+    with _arithmetic(task), opened(task.options.out, configuration, job, about) as run:
         if run is not None and shard is not None:
             write_manifest(run.folder, Manifest.of_shard(order.digest(task), shard, whole, job.indices))
         with interruption(task.ends_early) as stopped:
@@ -74,7 +75,8 @@ def _work(order: Order[Any], task: Task[Any, Any], known: Known[Any]) -> None:
 
 
 @contextlib.contextmanager
-def _threads(task: Task[Any, Any]) -> Iterator[None]:
-    """Use one thread where a number of workers was asked for, or as many as the work of a batch is worth."""
-    with one_thread() if isinstance(task.options.workers, int) else task.job.threads():
+def _arithmetic(task: Task[Any, Any]) -> Iterator[None]:
+    """Compute as bounds want it; on one thread where workers were asked for, or on as many as a batch is worth."""
+    threads = one_thread() if isinstance(task.options.workers, int) else task.job.threads()
+    with threads, rigorous(task.job.subject.device):
         yield

@@ -21,8 +21,8 @@ from encoders.layers import Mwd, MwdConv2d
 from verifier.commands.examples import Examples, read_examples
 from verifier.commands.request import Progress
 from verifier.data import Dataset, load_data
+from verifier.devices.choice import choose_device, work_of_module
 from verifier.runs.records import SCHEMA
-from verifier.subject import choose_device
 from verifier.training.architectures import ARCHITECTURES, Architecture
 from verifier.training.dropout import with_dropout
 from verifier.training.history import History
@@ -38,6 +38,9 @@ from verifier.training.tables import REGIMES
 from verifier.training.trainer import Regime, Trainer
 from verifier.training.validation import JUDGE, Score, bounded_backwards, split
 from verifier.training.winners import with_winners
+
+# Passes of a step of training: forward, and back by inputs and by weights.
+PASSES = 3
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def _prepared(
     request: TrainRequest, architecture: Architecture, dataset: Dataset, examples: Examples | None
 ) -> Trainer:
     """Return the trainer of a request, ready to run or to be taken up again."""
-    recipe, device = recipe_of(request), choose_device(request.device)
+    recipe = recipe_of(request)
     rate = request.learning_rate or recipe.learning_rate or architecture.learning_rate * recipe.rate_share
     plan = Plan(
         request.epochs, request.batch, rate, request.schedule, request.seed, tuple(request.augment),
@@ -138,8 +141,10 @@ def _prepared(
     )  # fmt: skip
     if plan.augment and not architecture.images:
         raise ValueError(f"--augment changes images; {request.name} takes vectors")
-    inputs, labels = _tensors(dataset, architecture.images, request.limit, device)
+    inputs, labels = _tensors(dataset, architecture.images, request.limit)
     module = _module(request, architecture, recipe, inputs, int(labels.max()) + 1)
+    device = choose_device(request.device, lambda: PASSES * request.batch * work_of_module(module, inputs[:1]))
+    inputs, labels, module = inputs.to(device), labels.to(device), module.to(device)
     held_out, kept = split(len(inputs), request.seed)
     optimiser = (recipe.optimiser or architecture.optimiser)(module.parameters(), plan.learning_rate)
     job = Job(request, architecture, dataset.clip, recipe)
@@ -200,7 +205,6 @@ def _module(
         module = behind_placement(module, inputs.shape[1:], request.smallest)
     if request.winners:
         module = with_winners(module, request.winners)
-    module = module.to(inputs.device)
     if request.start is not None:
         load_weights(module, Path(request.start))
     elif recipe.narrow:
@@ -211,14 +215,14 @@ def _module(
     return module
 
 
-def _tensors(dataset: Dataset, images: bool, limit: int | None, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return (inputs, labels) on the device, inputs as vectors unless images are wanted."""
+def _tensors(dataset: Dataset, images: bool, limit: int | None) -> tuple[Tensor, Tensor]:
+    """Return (inputs, labels), inputs as vectors unless images are wanted."""
     if dataset.labels is None:
         raise ValueError(f"{dataset.name} has no labels y; training needs them")
     rows = dataset.indices(limit)
     inputs = torch.tensor(np.asarray(dataset.inputs[rows.start : rows.stop], dtype=np.float32))
     labels = torch.tensor(dataset.labels[rows.start : rows.stop])
-    return (inputs if images else inputs.flatten(1)).to(device), labels.to(device)
+    return inputs if images else inputs.flatten(1), labels
 
 
 def _metadata(

@@ -20,6 +20,7 @@ from typing import Any
 from verifier.budget import Watch
 from verifier.commands.task import Known, Order, Task
 from verifier.commands.work import one_thread, pieces_of
+from verifier.devices.choice import rigorous
 from verifier.runs.folder import Run, RunError
 
 # The exit status of a worker that ran out of memory and could say so.
@@ -39,8 +40,9 @@ def serve(connection: Connection, packed: bytes, digest: str, folder: Path | Non
     units: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, units), daemon=True).start()
     try:
-        with one_thread():
+        with one_thread(), contextlib.ExitStack() as stack:
             task = task_of(packed, digest)
+            stack.enter_context(rigorous(task.job.subject.device))
             run = None if folder is None else Run(folder, {})
             watch = Watch(memory, stopped, lambda words: connection.send(("stands", words)))
             connection.send(("ready",))
