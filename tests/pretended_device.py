@@ -2,12 +2,14 @@
 
 `Pretended` follows its tag through every operation below autograd. What a real device refuses is refused: operations on
 tensors of both sides (but for scalars of no axis, and CPU indices of a tensor on the device), `.numpy()`, and so
-constants that were made on the wrong side. `pretended()` is a context in which `device="cuda"` means it. Not covered:
-what one operation refuses on a GPU alone, streams, memory, kernels of our own, threads beside the one that entered the
-context (torch's modes are of a thread), and `torch.cuda`, which sees no device.
+constants that were made on the wrong side. `pretended()` is a context in which `device="cuda"` means it, `memory()` one
+in which it holds no tensor beyond a size, as an allocator says that has no more. Not covered: what one operation
+refuses on a GPU alone, streams, memory in use, kernels of our own, threads beside the one that entered the context
+(torch's modes are of a thread), and `torch.cuda`, which sees no device.
 """
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 import torch
@@ -22,6 +24,10 @@ INDEXING = {"aten.index.Tensor", "aten._unsafe_index.Tensor", "aten.index_put.de
             "aten._index_put_impl_.default", "aten._unsafe_index_put.default"}  # fmt: skip
 # Operations on a list of tensors, in which scalars are no exception.
 JOINING = {"aten.cat.default", "aten.stack.default"}
+
+
+# Bytes of the largest tensor that the device holds, by the contexts that are entered.
+_LARGEST = [math.inf]
 
 
 class DeviceFault(RuntimeError):
@@ -101,6 +107,8 @@ def run(function, arguments, keywords):
     def placed(value):
         if not there or not isinstance(value, Tensor):
             return value
+        if value.numel() * value.itemsize > _LARGEST[-1]:
+            raise torch.OutOfMemoryError(f"{function}: tried to allocate {value.numel() * value.itemsize} bytes")
         return known[id(value)] if id(value) in known else Pretended(value)
 
     return tree_map(placed, result)
@@ -192,3 +200,13 @@ def pretended() -> Iterator[torch.device]:
     """Yield the pretended device; inside, `device="cuda"` makes tensors on it."""
     with _Operations(), _Functions():
         yield CUDA
+
+
+@contextlib.contextmanager
+def memory(largest: float) -> Iterator[None]:
+    """Have the pretended device hold no tensor of more bytes."""
+    _LARGEST.append(largest)
+    try:
+        yield
+    finally:
+        _LARGEST.pop()

@@ -6,6 +6,8 @@ attacks made of attacks need no bookkeeping.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -54,3 +56,15 @@ class Report:
         fresh = ~self.tested[where]
         self.vanishing[where] = torch.where(fresh, vanishing, self.vanishing[where])
         self.tested[where] = True
+
+    @contextlib.contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """Have what is written inside count only if nothing is raised."""
+        kept = (self.queries, self.gradients, self.tested, self.vanishing)
+        before = [values.clone() for values in kept]
+        try:
+            yield
+        except BaseException:
+            for values, earlier in zip(kept, before, strict=True):
+                values.copy_(earlier)
+            raise

@@ -31,6 +31,7 @@ from verifier.commands.request import Data, Model, Options, Request
 from verifier.commands.result import VerbResult, shared_fields
 from verifier.commands.resuming import arrays_of, because
 from verifier.commands.task import Known, Order
+from verifier.devices.parts import OUT_OF_MEMORY
 from verifier.runs.attack_record import AttackRecord
 from verifier.runs.records import InputHead
 from verifier.runs.witness_files import Witnesses
@@ -207,6 +208,7 @@ class _Attacking:
         for position, (head, answer) in enumerate(zip(heads, answers, strict=True)):
             value = nearest[head.index]
             robust = value is None or value[1] > self.request.epsilon
+            stopped = OUT_OF_MEMORY if answer.reason == OUT_OF_MEMORY else budget.why
             records.append(
                 AttackRecord(
                     head=head,
@@ -215,7 +217,7 @@ class _Attacking:
                     robust=robust,
                     tie=answer.witness is not None and answer.witness.tie,
                     execution_only=answer.execution_only,
-                    reason=budget.why if robust else None,
+                    reason=stopped if robust else None,
                     **watched.effort(position),
                 )
             )

@@ -30,6 +30,7 @@ from verifier.commands.resuming import arrays_of, because
 from verifier.commands.task import Known, Order
 from verifier.methods import find_method
 from verifier.methods.grouped import by_groups
+from verifier.methods.in_memory import bracketed, why_stopped
 from verifier.methods.suitable import check_method
 from verifier.metrics import RobustnessAt
 from verifier.runs.certify_record import CertifyRecord
@@ -193,7 +194,8 @@ class _Certification:
             record = CertifyRecord(head=self.job.head(row, label, prediction, seconds))
             if row in placed:
                 answer, group, place = placed[row]
-                record = replace(self._answered(record, answer, before, budget.why), errors=group.errors)
+                stopped = why_stopped(answer, budget)
+                record = replace(self._answered(record, answer, before, stopped), errors=group.errors)
                 if self.certificates and known.run is not None:
                     record = self._with_certificate(record, group.batch.one(place), answer, before, known)
             fresh.append(record)
@@ -210,7 +212,7 @@ class _Certification:
         groups = self.job.groups(plain, [() if record is None else record.errors for record in before])
         method = by_groups(find_method(self.method, self.norm), groups, plain)
         answers = [Answer() if record is None else record.answer for record in before]
-        answers = [self.job.limited(answer) for answer in method.bracket(plain, self.epsilons, answers, budget)]
+        answers = [self.job.limited(answer) for answer in bracketed(method, plain, self.epsilons, answers, budget)]
         places = {place: (group, number) for group in groups for number, place in enumerate(group.places)}
         return answers, {row: (answers[place], *places[place]) for place, row in enumerate(rows)}
 
@@ -242,16 +244,14 @@ class _Certification:
         # Where a solver has spoken the method has done what it can, though its word certifies nothing.
         is_open = any(not bracket.only_trusted_at(epsilon) for epsilon in undecided)
         word = f"safe by the word of a solver alone ({bracket.trusted_method})"
-        why = answer.reason or stopped
         # What was stopped was not tried: the same command takes it up again.
         tried = {*(before.tried if before is not None else ()), *(() if stopped and is_open else self.epsilons)}
-        known_tie = before is not None and before.tie
         return replace(
             record,
             answer=kept(answer),
-            tie=known_tie if answer.witness is None else answer.witness.tie,
+            tie=(before is not None and before.tie) if answer.witness is None else answer.witness.tie,
             tried=tuple(sorted(tried)),
-            reason=(why if is_open else word) if undecided else None,
+            reason=(answer.reason or stopped if is_open else word) if undecided else None,
             spent=(*(() if before is None else before.spent), *answer.spent),
         )
 

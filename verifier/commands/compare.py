@@ -29,6 +29,7 @@ from verifier.commands.resuming import arrays_of
 from verifier.commands.task import Known, Order
 from verifier.methods import METHODS, Method, find_method
 from verifier.methods.falsify import FalsifyMethod
+from verifier.methods.in_memory import bracketed
 from verifier.runs.compare_record import CompareRecord, MethodAnswer
 from verifier.runs.stored_answer import kept
 from verifier.runs.witness_files import Witnesses
@@ -187,7 +188,7 @@ class _Comparison:
         """Return what a method says of the inputs of a batch, knowing nothing, and its seconds an input."""
         started = time.perf_counter()
         budget = Budget(self.options.time_limit * len(batch), watch=watch)
-        answers = COMPARED[name].bracket(batch, [self.epsilon], [Answer()] * len(batch), budget)
+        answers = bracketed(COMPARED[name], batch, [self.epsilon], [Answer()] * len(batch), budget)
         return answers, (time.perf_counter() - started) / len(batch)
 
     def summarise(self, records: Sequence[CompareRecord], known: Known[CompareRecord], seconds: float) -> CompareResult:

@@ -25,6 +25,7 @@ from verifier.answers import Answer, Witness
 from verifier.attacks import ATTACKS
 from verifier.batch import Batch
 from verifier.budget import Budget
+from verifier.devices.parts import OUT_OF_MEMORY
 from verifier.methods.falsify import FalsifyMethod
 from verifier.methods.restriction import RestrictionMethod
 from verifier.restriction.optimum import Outcome
@@ -115,8 +116,9 @@ class Estimators:
         share = (time.perf_counter() - started) / len(batch)
         stopped = Outcome.STOPPED if budget.exhausted else Outcome.BEYOND
         return [
-            Estimate(a.witness, str(stopped if a.witness is None else Outcome.FOUND), share, a.execution_only)
+            Estimate(a.witness, str(outcome if a.witness is None else Outcome.FOUND), share, a.execution_only)
             for a in answers
+            for outcome in (Outcome.STOPPED if a.reason == OUT_OF_MEMORY else stopped,)
         ]
 
     def _pulled(self, batch: Batch, epsilon: float, base: list[Estimate], budget: Budget) -> list[Estimate]:

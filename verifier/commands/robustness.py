@@ -25,6 +25,7 @@ from verifier.commands.result import VerbResult, shared_fields
 from verifier.commands.resuming import arrays_of
 from verifier.commands.task import Known, Order
 from verifier.methods import find_method
+from verifier.methods.in_memory import bracketed
 from verifier.methods.suitable import check_method
 from verifier.restriction.optimum import Outcome
 from verifier.runs.records import InputHead
@@ -163,7 +164,7 @@ class _Measurement:
         budget = Budget(self.options.time_limit * len(open_rows), watch=known.watch)
         answers = [before[row].answer if row in before else Answer() for row in open_rows]
         started = time.perf_counter()
-        answers = find_method(self.method, self.norm).bracket(batch, [self.epsilon], answers, budget)
+        answers = bracketed(find_method(self.method, self.norm), batch, [self.epsilon], answers, budget)
         proving = (time.perf_counter() - started) / len(open_rows)
         estimates = self.estimators.run(batch, self.epsilon, budget)
         for name, values in estimates.items():

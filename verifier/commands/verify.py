@@ -28,6 +28,7 @@ from verifier.commands.task import Known, Order
 from verifier.commands.verify_request import VerifyOptions, VerifyRequest
 from verifier.commands.verify_result import VerifiedProperty, VerifyResult
 from verifier.methods import find_method, find_prover
+from verifier.methods.in_memory import decided
 from verifier.methods.suitable import check_method
 from verifier.properties import PropertyWitness, Question
 from verifier.runs.property_files import write_property
@@ -204,7 +205,7 @@ class _Verification:
         else:
             try:
                 with guarded(budget):
-                    (answer,) = find_prover(self.options.method).decide(question.batch, question.region, budget)
+                    (answer,) = decided(find_prover(self.options.method), question.batch, question.region, budget)
             except Overrun as overrun:
                 answer = Answer.open(str(overrun))
             blank = dataclasses.replace(blank, spent=(*blank.spent, *answer.spent))

@@ -17,6 +17,7 @@ from verifier.answers import Answer
 from verifier.batch import BATCH_SIZE, Batch, Group
 from verifier.budget import Budget
 from verifier.methods.base import Method
+from verifier.methods.in_memory import bracketed, decided
 from verifier.verdict import Outcome
 
 
@@ -45,7 +46,7 @@ class GroupedMethod(Method):
         for group in self.groups:
             places = list(group.places)
             ball = group.batch.region(region.radius[torch.tensor(places, device=region.radius.device)])
-            for place, answer in zip(places, self.method.decide(group.batch, ball, budget), strict=True):
+            for place, answer in zip(places, decided(self.method, group.batch, ball, budget), strict=True):
                 answers[place] = answer
         return answers
 
@@ -58,7 +59,7 @@ class GroupedMethod(Method):
         for start in range(0, len(batch), BATCH_SIZE):
             rows = torch.arange(start, min(start + BATCH_SIZE, len(batch)), device=batch.centres.device)
             before = answers[start : start + BATCH_SIZE]
-            known += self.method.bracket(batch.at(rows), epsilons, before, budget)
+            known += bracketed(self.method, batch.at(rows), epsilons, before, budget)
         apart = [i for i, a in enumerate(known) if a.execution_only is not None and a.witness is None]
         return self._each(apart, epsilons, known, budget)
 
@@ -76,7 +77,7 @@ class GroupedMethod(Method):
             mine = self._open(places, epsilons, known)
             share, left = budget.share(left / mine) if mine else budget, left - mine
             part = group.batch.at(torch.tensor(numbers, device=group.batch.centres.device))
-            found = self.method.bracket(part, epsilons, [known[place] for place in places], share)
+            found = bracketed(self.method, part, epsilons, [known[place] for place in places], share)
             for place, answer in zip(places, found, strict=True):
                 known[place] = answer
         return known

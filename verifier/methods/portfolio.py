@@ -13,6 +13,7 @@ from verifier.answers import UNKNOWN, Answer, merged
 from verifier.batch import BATCH_SIZE, Batch
 from verifier.budget import Budget, Overrun
 from verifier.methods.base import Method
+from verifier.methods.in_memory import bracketed, decided
 from verifier.methods.paused import Paused
 from verifier.verdict import Outcome, Strength
 
@@ -67,7 +68,7 @@ class PortfolioMethod(Method):
             index, started = torch.tensor(rows, device=batch.centres.device), time.perf_counter()
             try:
                 part, ball = batch.at(index), region[index]
-                fresh = stage.decide(part, ball, budget) if paused is None else stage.go_on(part, ball, budget, paused)
+                fresh = decided(stage, part, ball, budget, paused)
             except Overrun as overrun:
                 fresh = [Answer.open(str(overrun))] * len(rows)
             seconds = (time.perf_counter() - started) / len(rows)
@@ -85,7 +86,7 @@ class PortfolioMethod(Method):
                 return _ended(known, [i for i, answer in enumerate(known) if _is_open(answer, epsilons)], budget)
             before, started = known, time.perf_counter()
             blank = [replace(answer, reason=None, spent=()) for answer in known]
-            fresh = stage.bracket(batch, epsilons, blank, budget)
+            fresh = bracketed(stage, batch, epsilons, blank, budget)
             # What a stage takes is shared by the inputs that are open at a radius, or about which it says more.
             pairs = enumerate(zip(before, fresh, strict=True))
             rows = [i for i, (a, b) in pairs if _is_open(a, epsilons) or a.bracket != b.bracket]

@@ -1,11 +1,14 @@
 """Points confirmed as witnesses: inside their regions, replayed, and pulled towards their inputs."""
 
+from itertools import chain
+
 import torch
 from torch import Tensor
 
 from encoders.region import BallRegion
 from verifier.answers import Answer, Witness
 from verifier.batch import Batch
+from verifier.devices.parts import OUT_OF_MEMORY, in_parts
 from verifier.witnesses.replay import replay
 from verifier.witnesses.shorten import shorten
 
@@ -41,7 +44,20 @@ def confirm(batch: Batch, region: BallRegion, points: Tensor, method: str) -> li
 
 
 def own_ties(batch: Batch, method: str) -> list[Answer]:
-    """Return which inputs are counterexamples themselves: another class has at least the same value."""
+    """Return which inputs are counterexamples themselves: another class has at least the same value.
+
+    What the memory of a device does not hold is asked in parts; of an input that it does not hold alone nothing is
+    said, with the reason.
+    """
+    everyone = torch.arange(len(batch), device=batch.centres.device)
+    parts = in_parts(
+        lambda part: _own_ties(batch.at(everyone[part]), method), len(batch), len(batch),
+        lambda row: [Answer.open(OUT_OF_MEMORY)],
+    )  # fmt: skip
+    return list(chain(*parts))
+
+
+def _own_ties(batch: Batch, method: str) -> list[Answer]:
     points = batch.region(0.0).clip(batch.centres, batch.subject.network.dtype)
     shown = replay(batch, points)
     answers = [Answer()] * len(batch)

@@ -7,6 +7,7 @@ rounds of growing margins. What it proposes by less is confirmed as well.
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from encoders.box import Box
 from verifier.answers import Answer, merged
 from verifier.attacks import Attack, Search
 from verifier.attacks.criteria import shortfalls
+from verifier.devices.parts import OUT_OF_MEMORY, in_parts
 
 # Margins asked for, in turn, in units of `rounding_margin`. From the second round on, for runtimes that round much
 # worse, at least the width of the enclosure in the model's own dtype, which deep networks make too large to start with.
@@ -29,8 +31,21 @@ Confirm = Callable[[Tensor, Tensor], list[Answer]]
 def pursue(attack: Attack, search: Search, confirm: Confirm) -> list[Answer]:
     """Return what an attack finds that is confirmed, by row of the search.
 
-    Points that are safe in the arithmetic of the search by no more than rounding are confirmed too.
+    Points that are safe in the arithmetic of the search by no more than rounding are confirmed too. What the memory of
+    a device does not hold is searched in parts; an input that it does not hold alone stays open, with the reason.
     """
+    everyone = torch.arange(len(search), device=search.classes.device)
+
+    def work(part: slice) -> list[Answer]:
+        rows = everyone[part]
+        own = search if len(rows) == len(search) else search.at(rows)
+        with own.record.all_or_nothing():
+            return _pursue(attack, own, lambda hits, points: confirm(rows[hits], points))
+
+    return list(chain(*in_parts(work, len(search), len(search), lambda row: [Answer.open(OUT_OF_MEMORY)])))
+
+
+def _pursue(attack: Attack, search: Search, confirm: Confirm) -> list[Answer]:
     answers = [Answer()] * len(search)
     rows = torch.arange(len(search), device=search.classes.device)
     slack: Tensor | None = None

@@ -8,7 +8,6 @@ differentiating the passes.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +23,7 @@ from verifier.bounds.linear.bounds import CPU_PIECE_BYTES, LinearBounds, linear_
 from verifier.bounds.linear.slopes import SlopeSearch, optimised_slopes
 from verifier.bounds.split.ball_margins import ball_margins, takes_ascent
 from verifier.budget import Budget
+from verifier.devices.parts import in_parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +98,7 @@ def in_pieces(work: Callable[..., Margins], network: Network, region: BallRegion
     """Return the margins of a batch, worked on in pieces that fit.
 
     work: called as `linear_margins` is. On a processor a piece is small enough for the cache, for larger networks one
-    input, whose inactive units are left out. On another device it is the batch; a piece that its memory cannot hold is
-    halved, with a warning.
+    input, whose inactive units are left out. On another device it is the batch, or what its memory holds (`in_parts`).
     """
     size = len(classes)
     if region.centre.device.type == "cpu":
@@ -107,18 +106,9 @@ def in_pieces(work: Callable[..., Margins], network: Network, region: BallRegion
         size = max(1, min(size, CPU_PIECE_BYTES // (16 * width**2)))
     # Intervals of the whole batch are products of matrices; those of single inputs would read every weight again.
     wins = compare_classes(network, region.enclosure(), classes).wins
-    done: list[Margins] = []
-    start = 0
-    while start < len(classes):
-        part = slice(start, start + size)
-        try:
-            done.append(work(network, region[part], classes[part], wins=wins[part]))
-            start += size
-        except torch.OutOfMemoryError:
-            if size == 1:
-                raise
-            size = (size + 1) // 2
-            warnings.warn(f"linear bounds: the device's memory is too small, going on with {size} inputs", stacklevel=2)
+    done = in_parts(
+        lambda part: work(network, region[part], classes[part], wins=wins[part]), len(classes), size
+    )  # fmt: skip
     return _joined(done, region)
 
 

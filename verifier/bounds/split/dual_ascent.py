@@ -11,13 +11,14 @@ add nothing in the end, and on the way they hold ascent up. float32: proposals.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from verifier.bounds.split.form import AffineStage, HingeNetwork
 from verifier.bounds.split.plane_lines import PlaneLines
+from verifier.devices.parts import Part, in_parts
 
 RATE = 0.25
 DECAY = 0.98
@@ -121,30 +122,20 @@ class DualAscent:
         self, stage: AffineStage, rows: Tensor, lines: Lines, slopes: Tensor, multipliers: Tensor | None
     ) -> Tensor:
         """Return the bounds `(batch,)` of rows `(batch, values)` of a stage."""
-        parts = self._parts(rows, lines, slopes, multipliers)
-        return torch.cat([self._back(stage, *part)[0] for part in parts])
+        given = (rows, lines, slopes, multipliers)
+        return torch.cat(self._in_parts(lambda part: self._back(stage, *_at(part, *given))[0], len(rows)))
 
     def evaluate(
         self, stage: AffineStage, rows: Tensor, lines: Lines, slopes: Tensor, multipliers: Tensor | None
     ) -> Evaluation:
         """Return the bounds of rows of a stage, with their gradients."""
-        parts = [self._evaluate(stage, *part) for part in self._parts(rows, lines, slopes, multipliers)]
+        given = (rows, lines, slopes, multipliers)
+        parts = self._in_parts(lambda part: self._evaluate(stage, *_at(part, *given)), len(rows))
         return Evaluation(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Evaluation)))
 
-    def _parts(
-        self, rows: Tensor, lines: Lines, slopes: Tensor, multipliers: Tensor | None
-    ) -> list[tuple[Tensor, Lines, Tensor, Tensor | None]]:
-        """Return the arguments cut into pieces of subproblems, at least one."""
-        size = self.network.piece or max(1, len(rows))
-        if len(rows) <= size:
-            return [(rows, lines, slopes, multipliers)]
-        return [
-            (
-                rows[part], lines if len(lines.lower) == 1 else lines[part], slopes[part],
-                None if multipliers is None else multipliers[part],
-            )
-            for part in (slice(start, start + size) for start in range(0, len(rows), size))
-        ]  # fmt: skip
+    def _in_parts(self, work: Callable[[slice], Part], count: int) -> list[Part]:
+        """Return what work returns of all subproblems, in pieces that the cache or a device's memory holds."""
+        return in_parts(work, count, self.network.piece or count) if count else [work(slice(0, 0))]
 
     def _evaluate(
         self, stage: AffineStage, rows: Tensor, lines: Lines, slopes: Tensor, multipliers: Tensor | None
@@ -188,8 +179,8 @@ class DualAscent:
 
         multipliers: None for none; those of split units move, and then the goal is finite.
         """
-        parts = self._parts(rows, lines, slopes, multipliers)
-        found = [self._ascend(stage, *part, steps, goal) for part in parts]
+        given = (rows, lines, slopes, multipliers)
+        found = self._in_parts(lambda part: self._ascend(stage, *_at(part, *given), steps, goal), len(rows))
         multipliers_found = [part[2] for part in found if part[2] is not None]
         return (
             torch.cat([part[0] for part in found]),
@@ -263,6 +254,17 @@ class DualAscent:
             total = total + (multipliers.clamp(min=0) * lines.lower + multipliers.clamp(max=0) * lines.upper).sum(dim=1)
         total = total + cost.clamp(min=0) @ self.lower + cost.clamp(max=0) @ self.upper
         return total, costs, used, cost
+
+
+def _at(
+    part: slice, rows: Tensor, lines: Lines, slopes: Tensor, multipliers: Tensor | None
+) -> tuple[Tensor, Lines, Tensor, Tensor | None]:
+    """Return the arguments of some subproblems; lines on one box are those of all."""
+    if len(lines.lower) > 1:
+        lines = lines[part]
+    elif lines.planes is not None:
+        lines = replace(lines, planes=lines.planes[part])
+    return rows[part], lines, slopes[part], None if multipliers is None else multipliers[part]
 
 
 def adam(averages: list[Tensor], gain: Tensor, step: int) -> Tensor:
