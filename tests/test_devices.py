@@ -80,9 +80,11 @@ def test_attacks_find_the_points_of_the_processor(name, make, device):
 @pytest.mark.parametrize(
     ("norm", "make"), [("inf", random_relu_network), ("2", random_relu_network), ("inf", random_mwd_network)]
 )
-def test_linear_bounds_are_those_of_the_processor(norm, make, device, monkeypatch):
-    # The ascent in place of Adam's steps is compiled for processors.
-    monkeypatch.setattr(margins, "takes_ascent", lambda network, region: False)
+@pytest.mark.parametrize("ascends", [True, False])
+def test_linear_bounds_are_those_of_the_processor(norm, make, ascends, device, monkeypatch):
+    if not ascends:
+        # Adam's steps are for what ascent does not take.
+        monkeypatch.setattr(margins, "takes_ascent", lambda network, region: False)
     search = random_search(make(2, (4, 8, 6, 3)), 4, {"inf": 0.2, "2": 0.35}[norm], norm=norm)
     network, region, classes = search.network, search.region, search.classes
     for slopes in (None, SlopeSearch(2)):

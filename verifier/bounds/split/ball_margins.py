@@ -3,7 +3,8 @@
 With boxes of the units fixed, the best slopes of a bound are those of one linear program (Salman et al. 2019). Boxes
 are bounded layer by layer, each end by slopes that are best for it, where one set of slopes for all ends of a layer
 is a compromise. The gradient is closed (`verifier.bounds.split.dual_ascent`); what the slopes prove is evaluated in
-float64 with every rounding bounded. Not covered: other norms, networks held as ops, other devices.
+float64 with every rounding bounded, on the processor; ascent runs where the ball lies. Not covered: other norms,
+networks held as ops.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ class BallMargins:
 
 
 def takes_ascent(network: Network, region: BallRegion) -> bool:
-    """Return whether margins on these balls are bounded by ascent: hinges between matrices, on the processor."""
-    if region.norm != "inf" or region.centre.device.type != "cpu" or split_refusal(network) is not None:
+    """Return whether margins on these balls are bounded by ascent: hinges between matrices."""
+    if region.norm != "inf" or split_refusal(network) is not None:
         return False
     if len(network.output_shape) != 1:
         return False
@@ -50,7 +51,7 @@ def takes_ascent(network: Network, region: BallRegion) -> bool:
 
 
 def ball_margins(network: Network, region: BallRegion, winner: int, steps: int, budget: Budget) -> BallMargins:
-    """Return the margins of a class on one ball (batch 1) that `takes_ascent`, rigorous in float64."""
+    """Return the margins of a class on one ball (batch 1) that `takes_ascent`, rigorous in float64, where it lies."""
     question = split_question(network, region.unscaled, winner)
     # Planes would take longer than all the rest; the search has them.
     ball = prepare(question, round(BOX_SHARE * steps), budget, planes=False)
@@ -63,7 +64,7 @@ def ball_margins(network: Network, region: BallRegion, winner: int, steps: int, 
     bounds = leaf_bounds(ball.program, question.rows, signs, open_units, slopes.numpy(), nothing.numpy())
     lower = torch.full((len(rows) + 1,), torch.inf, dtype=torch.float64)
     lower[list(question.rivals)] = torch.from_numpy(bounds)
-    points = region.centre.to(torch.float64).repeat(len(rows) + 1, *[1] * (region.centre.dim() - 1))
+    points = region.centre.cpu().repeat(len(rows) + 1, *[1] * (region.centre.dim() - 1))
     exact = torch.ldexp(ends.to(torch.float64), torch.tensor(question.units.stages[0]))
     points[list(question.rivals)] = exact.reshape(-1, *region.centre.shape[1:])
-    return BallMargins(lower, points)
+    return BallMargins(lower.to(region.centre.device), points.to(region.centre.device))

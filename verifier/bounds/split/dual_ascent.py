@@ -77,6 +77,11 @@ class Lines:
         """Return the lines of some units."""
         return Lines(*self._each(lambda values: values[:, units]))
 
+    def to(self, device: torch.device) -> Lines:
+        """Return the same on a device."""
+        planes = None if self.planes is None else self.planes.to(device)
+        return Lines(*self._each(lambda values: values.to(device)), planes)
+
     def _each(self, part: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Return a part of all values but the planes."""
         return (

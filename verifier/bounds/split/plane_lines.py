@@ -44,6 +44,10 @@ class PlaneLines:
         """Return the planes of subproblems that take these groups."""
         return PlaneLines(self.matrix, self.offset, groups)
 
+    def to(self, device: torch.device) -> PlaneLines:
+        """Return the same on a device."""
+        return PlaneLines(self.matrix.to(device), self.offset.to(device), self.groups.to(device))
+
     @property
     def offsets(self) -> Tensor:
         """The offsets `(batch, units)` of each subproblem."""

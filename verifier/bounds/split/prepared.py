@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from encoders.scaling import exponents
+from verifier.bounds.split.device_ascent import ascent_on
 from verifier.bounds.split.dual_ascent import DualAscent, Lines
 from verifier.bounds.split.form import HingeNetwork
 from verifier.bounds.split.operators import open_form
@@ -143,7 +144,7 @@ def prepare(
     matrices.
     """
     unit_stages = question.stages.in_units(question.units, 0)
-    whole = DualAscent(unit_stages.to(torch.float32), *question.input_ends)
+    whole = ascent_on(question.device, unit_stages.to(torch.float32), *question.input_ends)
     program = SplitProgram(question.network, question.region.enclosure())
     known = {} if before is None else before.program.boxes
     boxes = proved_boxes(question, program, whole, steps, budget, known, splits, planes)
@@ -154,7 +155,7 @@ def prepare(
     is_open = lines.span[0] > 0
     open_units = torch.nonzero(is_open).squeeze(1)
     stages = open_form(unit_stages, is_open, lines.slope[0]).to(torch.float32)
-    ascent = DualAscent(stages, *question.input_ends)
+    ascent = ascent_on(question.device, stages, *question.input_ends)
     rows, own = torch.from_numpy(question.rows).to(torch.float32), lines.at(open_units)
     takes_planes = planes and steps > 0 and not budget.exhausted
     above = _row_planes(program, ascent, own, rows, open_units, steps) if takes_planes else None

@@ -30,6 +30,7 @@ class SplitQuestion:
     winner: int
     stages: HingeNetwork
     units: StageUnits
+    device: torch.device
 
     @cached_property
     def rivals(self) -> tuple[int, ...]:
@@ -51,8 +52,8 @@ class SplitQuestion:
 
 
 def split_question(network: Network, region: BallRegion, winner: int) -> SplitQuestion:
-    """Return the question about a network of affine ops, hinges and max pools."""
-    plain = expand_max_pools(network)
+    """Return the question about a network of affine ops, hinges and max pools; ascent runs where the region lies."""
+    plain, device, region = expand_max_pools(network), region.centre.device, region.on_processor()
     ball = region.enclosure()
     stages, units = chosen_form(plain, ball.lower.flatten(), ball.upper.flatten())
-    return SplitQuestion(plain, network.digest, region, winner, stages, units)
+    return SplitQuestion(plain, network.digest, region, winner, stages, units, device)

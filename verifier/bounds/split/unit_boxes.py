@@ -16,6 +16,7 @@ from torch import Tensor
 
 from encoders.box import Box
 from encoders.network import INPUT
+from verifier.bounds.split.device_ascent import ascent_on
 from verifier.bounds.split.dual_ascent import DualAscent, Lines
 from verifier.bounds.split.operators import affordable
 from verifier.bounds.split.plane_lines import PlaneLines
@@ -156,7 +157,7 @@ def _unit_ascent(question: SplitQuestion, program: SplitProgram, name: str) -> _
     is_open = lines.span[0] > 0
     is_open[first + torch.from_numpy(places)] = True
     network = up_to_hinge(stages.in_units(question.units, 0), k, is_open, lines.slope[0])
-    ascent = DualAscent(network.to(torch.float32), *question.input_ends)
+    ascent = ascent_on(question.device, network.to(torch.float32), *question.input_ends)
     return _UnitAscent(ascent, places, first, columns, lines.at(columns))
 
 
