@@ -6,16 +6,19 @@ records and the bytes of files, so that this process alone writes to the run. A 
 until it gives up (KilledWorker, `distributed.scheduler.allowed-failures`); then the inputs are tried again as
 `after_failure` says.
 
-Not here: native code that goes on beyond its time is not ended, for Dask ends no task that runs; and an interruption
-leaves what is being worked on.
+Native code that goes on beyond its time ends its worker, by a watch inside the process that runs no Python; Dask
+starts another. Not here: an interruption leaves what is being worked on.
 """
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import functools
 import logging
+import os
 import tempfile
+import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from verifier.budget import Watch
 from verifier.commands.task import Known, Order, Task
 from verifier.commands.work import Piece, Unit, after_failure, memory_of, one_thread, pieces_of, processors
 from verifier.commands.worker import task_of
+from verifier.commands.workers import GRACE
 from verifier.devices.choice import rigorous
 from verifier.runs.folder import Run, RunError
 
@@ -82,10 +86,30 @@ def work_on(
     with one_thread(), tempfile.TemporaryDirectory(prefix="verifier-") as name:
         folder = Path(name)
         run, task = Run(folder, {}) if keeps else None, _task(*order)
+        allowed = task.options.time_limit * task.limits_each * task.batch_size + GRACE
         with rigorous(task.job.subject.device):
-            pieces = list(pieces_of(task, rows, Known(run, records, witnesses, Watch(memory))))
+            known = Known(run, records, witnesses, Watch(memory))
+            pieces = list(in_time(pieces_of(task, rows, known), allowed))
         paths = [path for path in folder.rglob("*") if path.is_file()]
         return pieces, {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def in_time(pieces: Iterator[Piece], seconds: float) -> Iterator[Piece]:
+    """Yield pieces as they are made; end this process (exit status 1) where one of them takes longer.
+
+    By faulthandler's thread, which runs no Python: so also where native code neither returns nor lets others run.
+    """
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 a device, by its name
+        while True:
+            if seconds < threading.TIMEOUT_MAX:
+                faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
+            try:
+                piece = next(pieces, None)
+            finally:
+                faulthandler.cancel_dump_traceback_later()
+            if piece is None:
+                return
+            yield piece
 
 
 @functools.lru_cache(maxsize=1)
@@ -132,7 +156,8 @@ def _client(task: Task[Any, Any], memory: float) -> Iterator[Any]:
     if address == LOCAL:
         # Native code may keep a worker from its heartbeats for longer than any time to live.
         with (
-            dask.config.set({"distributed.scheduler.worker-ttl": None}),
+            # What ends its worker again is tried in smaller parts here.
+            dask.config.set({"distributed.scheduler.worker-ttl": None, "distributed.scheduler.allowed-failures": 1}),
             LocalCluster(
                 n_workers=_count(task), threads_per_worker=1, processes=True, dashboard_address=None,
                 memory_limit=int(memory) if memory < float("inf") else 0, silence_logs=logging.ERROR,

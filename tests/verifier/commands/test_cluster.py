@@ -1,16 +1,20 @@
 """A run on a real local Dask cluster, one of whose workers is killed; runs where the extra `cluster` is installed."""
 
 import importlib.util
+import math
 import os
 import signal
+import subprocess
 import sys
+import time
 
 import pytest
 
+from tests.conftest import REPOSITORY
 from tests.networks.chains import random_relu_network
 from tests.runs.files import records_of, write_job
 from verifier import certify
-from verifier.commands.cluster import MISSING, MOST_TASKS, _joined
+from verifier.commands.cluster import MISSING, MOST_TASKS, _joined, in_time
 from verifier.commands.work import Unit
 
 INSTALLED = importlib.util.find_spec("distributed") is not None
@@ -65,6 +69,25 @@ def test_without_the_package_the_option_says_what_to_install(job, tmp_path, monk
     with pytest.raises(ValueError, match="cluster"):
         certify(*job, [0.05], method="crown", cluster="local")
     assert "robustness-verifier[cluster]" in MISSING
+
+
+def test_native_code_that_does_not_end_ends_its_process() -> None:
+    """It holds Python's lock, as code that is stuck may: no thread of Python runs meanwhile."""
+    program = (
+        "import ctypes; from verifier.commands.cluster import in_time\n"
+        "def pieces():\n"
+        "    yield 'first'\n"
+        "    ctypes.PyDLL(None).sleep(600)\n"
+        "for piece in in_time(pieces(), 1.0): print(piece, flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, cwd=REPOSITORY)
+    assert (done.returncode, done.stdout) == (1, "first\n"), done.stderr
+
+
+def test_pieces_in_time_are_passed_on_and_nothing_is_left_to_end() -> None:
+    assert list(in_time(iter(["a", "b"]), 0.2)) == ["a", "b"]
+    assert list(in_time(iter(["a", "b"]), math.inf)) == ["a", "b"]
+    time.sleep(0.4)
 
 
 def test_many_units_are_a_few_hundred_tasks_of_neighbours() -> None:

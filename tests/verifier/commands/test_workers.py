@@ -4,12 +4,16 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from tests.conftest import REPOSITORY
 from tests.networks.chains import random_relu_network
 from tests.programs import fake_worker
 from tests.runs.files import records_of, write_job
@@ -170,3 +174,39 @@ def test_two_workers_of_which_one_is_killed_write_the_records_of_one(tmp_path) -
     assert plain(tmp_path / "two") == plain(tmp_path / "one") and told[-1] == (150, 150)
     for folder in ("one", "two"):
         assert len(list((tmp_path / folder / "certificates").iterdir())) > 100
+
+
+def test_a_worker_ends_with_its_parent_in_the_middle_of_its_work() -> None:
+    program = (
+        "import multiprocessing, os, queue, threading, time; from verifier.commands.worker import _listen\n"
+        "ours, theirs = multiprocessing.Pipe()\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    ours.close()\n"
+        "    threading.Thread(target=_listen, args=(theirs, queue.SimpleQueue()), daemon=True).start()\n"
+        "    time.sleep(600)\n"
+        "theirs.close()\n"
+        "print(child, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
+    assert parent.stdout is not None
+    with parent.stdout as told:
+        child = int(told.readline())
+        assert _runs(child)
+        parent.kill()
+        parent.wait()
+        # Both held it open.
+        assert told.read() == ""
+    ended = time.monotonic() + 60.0
+    while _runs(child) and time.monotonic() < ended:
+        time.sleep(0.05)
+    assert not _runs(child)
+
+
+def _runs(pid: int) -> bool:
+    """Return whether a process is there and has not ended; one that nobody waits for is a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0] not in "ZX"
+    except FileNotFoundError:
+        return False

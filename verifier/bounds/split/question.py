@@ -22,6 +22,7 @@ class SplitQuestion:
     """Whether a class is above every other on a ball (batch 1, inf-norm, on the processor).
 
     network: without max pools; digest: of the network before. stages: matrices or ops, float64; units: of their values.
+    device: where ascent runs.
     """
 
     network: Network
