@@ -37,6 +37,9 @@ class ExactMethod(Method):
     """
 
     name = "exact"
+    # Works input by input, some of which take a hundred times as long as others: 64 together leave one of eight workers
+    # alone at the end (busy for 0.86 of the time by counting; 0.94 with 16).
+    batch_size = 16
     scales = True
     proves = True
     finds = True
