@@ -115,11 +115,7 @@ class Estimators:
         answers = attack.bracket(batch, within, [Answer()] * len(batch), budget)
         share = (time.perf_counter() - started) / len(batch)
         stopped = Outcome.STOPPED if budget.exhausted else Outcome.BEYOND
-        return [
-            Estimate(a.witness, str(outcome if a.witness is None else Outcome.FOUND), share, a.execution_only)
-            for a in answers
-            for outcome in (Outcome.STOPPED if a.reason == OUT_OF_MEMORY else stopped,)
-        ]
+        return [Estimate(a.witness, str(_outcome(a, stopped)), share, a.execution_only) for a in answers]
 
     def _pulled(self, batch: Batch, epsilon: float, base: list[Estimate], budget: Budget) -> list[Estimate]:
         programs = self._programs()
@@ -164,3 +160,10 @@ def in_threads(work: Callable[[int], Estimate], count: int) -> list[Estimate]:
         results = list(pool.map(work, range(count)))
     torch.set_num_threads(before)
     return results
+
+
+def _outcome(answer: Answer, nothing: Outcome) -> Outcome:
+    """Return what became of an attack; nothing: where it has found nothing, having ended."""
+    if answer.witness is not None:
+        return Outcome.FOUND
+    return Outcome.STOPPED if answer.reason == OUT_OF_MEMORY else nothing
