@@ -177,10 +177,7 @@ class _Attacking:
         predictions = self.job.predictions(points, open_rows)
         correct = np.flatnonzero(predictions == labels)
         budget = Budget(self.options.time_limit * max(1, len(correct)), watch=known.watch)
-        heads = [
-            self.job.head(row, label, prediction, 0.0)
-            for row, label, prediction in zip(open_rows, labels, predictions, strict=True)
-        ]
+        heads = [self.job.head(*each, 0.0) for each in zip(open_rows, labels, predictions, strict=True)]
         records, nearer = {head.index: AttackRecord(head=head) for head in heads}, Witnesses()
         if len(correct):
             attacked_heads = [heads[i] for i in correct]
