@@ -76,14 +76,3 @@ class Box:
         """Return a mask `(batch,)`: whether every coordinate of x lies in its box, without tolerance."""
         inside = (self.lower <= x) & (x <= self.upper)
         return inside.unsqueeze(-1).flatten(1).all(dim=1)
-
-    def intersect(self, other: Box) -> tuple[Box, Tensor]:
-        """Return the intersections and a mask `(batch,)` of the empty ones.
-
-        An empty intersection keeps this box unchanged. Emptiness is a proof only if both boxes were rounded
-        outward.
-        """
-        lower, upper = torch.maximum(self.lower, other.lower), torch.minimum(self.upper, other.upper)
-        empty = (lower > upper).unsqueeze(-1).flatten(1).any(dim=1)
-        keep = empty.reshape(-1, *[1] * (lower.dim() - 1))
-        return Box(torch.where(keep, self.lower, lower), torch.where(keep, self.upper, upper)), empty

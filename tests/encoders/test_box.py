@@ -55,8 +55,6 @@ def test_scalar_values_have_boxes_too() -> None:
     box = Box(torch.tensor([0.0, 0.0]), torch.tensor([1.0, 1.0]))
     assert box.shape == ()
     assert box.contains(torch.tensor([0.5, 1.5])).tolist() == [True, False]
-    both, empty = box.intersect(Box(torch.tensor([0.5, 2.0]), torch.tensor([3.0, 3.0])))
-    assert empty.tolist() == [False, True] and both.lower.tolist() == [0.5, 0.0]
 
 
 def test_rows_are_taken_by_mask_index_and_slice() -> None:
@@ -64,25 +62,3 @@ def test_rows_are_taken_by_mask_index_and_slice() -> None:
     assert box[torch.tensor([True, False, True])].lower.tolist() == [[0.0], [2.0]]
     assert box[torch.tensor([2, 0])].upper.tolist() == [[3.0], [1.0]]
     assert box[1:].batch == 2
-
-
-def test_intersection_contains_exactly_the_common_points() -> None:
-    generator = torch.Generator().manual_seed(1)
-    a, b = (torch.rand(200, 2, 3, generator=generator, dtype=F64).sort(dim=1).values for _ in range(2))
-    first, second = Box(a[:, 0], a[:, 1]), Box(b[:, 0], b[:, 1])
-    both, empty = first.intersect(second)
-    assert 0 < int(empty.sum()) < 200
-    for _ in range(50):
-        x = torch.rand(200, 3, generator=generator, dtype=F64)
-        common = first.contains(x) & second.contains(x)
-        assert not bool((common & empty).any())
-        assert torch.equal((both.contains(x) & ~empty), common)
-
-
-def test_boxes_that_touch_intersect_in_a_point_and_empty_ones_keep_the_first() -> None:
-    first = Box(ends([0.0, 0.0], [0.0, 0.0]), ends([1.0, 1.0], [1.0, 1.0]))
-    second = Box(ends([1.0, 0.0], [1.5, 0.5]), ends([2.0, 1.0], [2.0, 0.75]))
-    both, empty = first.intersect(second)
-    assert empty.tolist() == [False, True]
-    assert both.lower.tolist() == [[1.0, 0.0], [0.0, 0.0]]
-    assert both.upper.tolist() == [[1.0, 1.0], [1.0, 1.0]]

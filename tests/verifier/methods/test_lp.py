@@ -10,6 +10,7 @@ import torch
 from scipy.sparse import csr_array
 
 from encoders import BallRegion, write_network
+from encoders.box import Box
 from encoders.formulations.relax import estimate, relax
 from encoders.linear_model import Direction, LinearModel
 from encoders.network import INPUT, Network, Node
@@ -237,7 +238,10 @@ def test_a_warm_model_that_was_changed_answers_as_a_fresh_one():
     row = np.array([1.0, -1.0, 0.0])
     outer, inner = (linear_bounds(network, ball(network, radius, 4)) for radius in (0.4, 0.2))
     root = relax(outer.network, outer.boxes)
-    shrunk = {name: box.intersect(outer.boxes[name])[0] for name, box in inner.boxes.items()}
+    both = {name: (box, outer.boxes[name]) for name, box in inner.boxes.items()}
+    shrunk = {
+        name: Box(torch.maximum(a.lower, b.lower), torch.minimum(a.upper, b.upper)) for name, (a, b) in both.items()
+    }
     narrow = root.within(shrunk)
     warm = WarmModel(root.model(row))
     warm.solve()

@@ -6,11 +6,11 @@ import torch
 from scipy.optimize import linprog
 
 from encoders import Network, Node
-from encoders.constraints import Rows, encode_label, variables_of
 from encoders.formulations.restrict import freeze
 from encoders.network import INPUT
 from encoders.ops import Abs, Add, Affine, Conv2d, LeakyRelu, MaxPool2d, Reshape, Sigmoid
 from tests.networks.chains import chain, random_relu_network
+from tests.oracles.constraints import Rows, encode_label, variables_of
 from tests.seeds import few_or
 
 F64 = torch.float64
