@@ -9,7 +9,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from tests.pretended_device import pretended
-from tests.shares import EVERY
+from tests.shares import runs, stride, turn_of_today, window
 
 # Two threads on small tensors wait for each other, most of all beside another busy process, such as another worker of
 # `pytest -n`. So one thread: of torch, of the BLAS that is loaded, and of what tests load or start later.
@@ -23,16 +23,19 @@ SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark all but a share of the cases of large matrices slow (`tests/shares.py`)."""
-    numbers: dict[str, int] = {}
+    """Mark all but the turn's share of the cases of large matrices, and of seeds, slow (`tests/shares.py`)."""
+    turn = items[0].config.getoption("--turn") if items else 0
+    families: dict[str, list[pytest.Item]] = {}
     for item in items:
-        name = getattr(item, "originalname", item.name)
-        if name not in EVERY:
-            continue
-        place = item.nodeid.split("[")[0]
-        numbers[place] = numbers.get(place, -1) + 1
-        if numbers[place] % EVERY[name]:
+        if not all(window(*mark.args, turn=turn) for mark in item.iter_markers("seed")):
             item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("slow") is None:
+            families.setdefault(item.nodeid.split("[")[0], []).append(item)
+    for place, cases in families.items():
+        every = stride(place.rsplit("::", 1)[-1], len(cases))
+        for number, item in enumerate(cases):
+            if not runs(number, every, turn):
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture
@@ -44,8 +47,21 @@ def shared_data() -> Path:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the device of the tests in `tests/test_devices.py`."""
+    """Add the device of the tests in `tests/test_devices.py`, and the turn of the cases that run by default."""
+    parser.addoption("--turn", type=int, metavar="N", help="which share of large matrices runs (default: the day's)")
     parser.addoption("--device", default="pretended", choices=("pretended", "cuda"), help="of tests/test_devices.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take the day's turn unless one is given; workers of `pytest -n` are given that of the first process."""
+    if config.option.turn is None:
+        config.option.turn = turn_of_today()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which cases ran."""
+    turn = terminalreporter.config.option.turn
+    terminalreporter.write_line(f"of large matrices the cases of turn {turn} ran; the same again: --turn {turn}")
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
-"""How many cases of a law run by default: a few, and the rest with `-m slow`."""
+"""How many cases of a law run by default: a few, others every day (`tests/shares.py`), and the rest with `-m slow`."""
 
 import pytest
 
 
 def seeds(default: int, count: int) -> list[object]:
-    """Return the seeds 0 to count - 1 for `parametrize`, those from `default` on marked slow."""
-    return [*range(default), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(default, count))]
+    """Return the seeds 0 to count - 1 for `parametrize`, of which `default` run by default, those of the day's turn."""
+    return [pytest.param(seed, marks=pytest.mark.seed(seed, default, count)) for seed in range(count)]
 
 
 def few_or(few: int, many: int) -> list[object]:

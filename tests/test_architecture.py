@@ -163,9 +163,8 @@ def test_no_test_imports_another():
 
 
 def test_every_share_is_of_a_test_that_exists():
-    paths = (REPOSITORY / "tests").rglob("test_*.py")
-    trees = [tree_of(path) for path in paths]
-    assert set(EVERY) <= {node.name for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef)}
+    texts = [path.read_text(encoding="utf-8") for path in (REPOSITORY / "tests").rglob("test_*.py")]
+    assert set(EVERY) <= {name for text in texts for name in re.findall(r"^def (test_\w+)\(", text, re.MULTILINE)}
 
 
 def test_a_file_holds_one_idea_and_says_which():
