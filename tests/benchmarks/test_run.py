@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.programs import preloaded
 
 RUN = REPOSITORY / "benchmarks" / "vnncomp" / "run.py"
 # The property file holds Python: what the answer is, and what else happens.
@@ -54,7 +55,7 @@ def filled(family: Path, **instances: tuple[str, str]) -> list[str]:
             print(f"net.onnx,{name}.vnnlib,60", file=listed)
             print(f"net.onnx,{name}.vnnlib,{verdict},2.0", file=expected)
     fake = f"{sys.executable} {family.parent / 'fake.py'}"
-    return [sys.executable, str(RUN), str(family), "--verifier", fake, "--out", str(family.parent / "rows.csv")]
+    return [str(family), "--verifier", fake, "--out", str(family.parent / "rows.csv")]
 
 
 def rows(family: Path) -> list[dict[str, str]]:
@@ -67,8 +68,13 @@ def asked(family: Path) -> list[str]:
     return (family.parent / "fake.py.log").read_text().splitlines()
 
 
+def started(command: list[str]) -> preloaded.Started:
+    code = f"import runpy, sys; sys.path.insert(0, {str(RUN.parent)!r}); "
+    return preloaded.start(code + f"runpy.run_path({str(RUN)!r}, run_name='__main__')", command)
+
+
 def done(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return started(command).ended()
 
 
 def test_a_verdict_that_contradicts_the_expected_one_is_shouted(family):
@@ -119,13 +125,13 @@ def test_a_run_goes_on_where_it_was_stopped(family):
 
 def test_an_interruption_leaves_what_is_known(family):
     command = filled(family, quick=("", "unsat"), endless=("time.sleep(100)", "unsat"))
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = started(command)
     while not (family.parent / "fake.py.log").exists() or len(asked(family)) < 2:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=30)
-    assert process.returncode == 130 and "goes on from here" in err
-    assert [row["vnnlib"] for row in rows(family)] == ["quick.vnnlib"] and "1 of 2 instances" in out
+    ended = process.ended()
+    assert ended.returncode == 130 and "goes on from here" in ended.stderr
+    assert [row["vnnlib"] for row in rows(family)] == ["quick.vnnlib"] and "1 of 2 instances" in ended.stdout
 
 
 def test_certificates_are_checked_apart(family):

@@ -18,15 +18,9 @@ import torch
 
 from encoders import write_network
 from tests.networks.chains import random_relu_network
+from tests.programs import preloaded
 from verifier.batch import BATCH_SIZE
 from verifier.cli import main
-
-
-def verifier(*arguments: object, cwd: Path, **more: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "verifier", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False, **more)
-
 
 # Of two batches, so that a run stops between them.
 INPUTS = BATCH_SIZE + 8
@@ -105,22 +99,16 @@ def stop_midway(job, folder: Path, how: signal.Signals, seed: int) -> int:
     """Start a certification in a process of its own, stop it after its first records, return its exit status."""
     model, data = job
     arguments = ["certify", model, "--data", data, "--epsilon", "0.05", "0.1", "--seed", seed, "--out", folder]
-    # A process started in the background inherits that Ctrl-C is ignored.
-    code = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    code += "runpy.run_module('verifier', run_name='__main__', alter_sys=True)"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    code = "import runpy; runpy.run_module('verifier', run_name='__main__', alter_sys=True)"
+    process = preloaded.start(code, arguments)
     deadline = time.monotonic() + 60
     records = folder / "records.jsonl"
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and not process.has_ended():
         if records.exists() and records.stat().st_size > 0:
-            process.send_signal(how)
+            os.kill(process.pid, how)
             break
         time.sleep(0.002)
-    process.communicate(timeout=60)
-    return process.returncode
+    return process.ended().returncode
 
 
 # What a kill leaves is read in `test_loop` too.
@@ -140,11 +128,10 @@ def test_a_full_disk_stops_with_a_sentence_and_the_run_continues(job, tmp_path, 
     model, data = job
     arguments = ["certify", model, "--data", data, "--epsilon", "0.05", "--method", "crown", "--out", tmp_path / "run"]
     limit = "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    limit += "sys.dont_write_bytecode = True; "
     limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
     arguments = [str(a) for a in arguments]
-    code = limit + f"from verifier.cli import main; sys.exit(main({arguments!r}))"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    stopped = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    stopped = preloaded.run(limit + f"from verifier.cli import main; sys.exit(main({arguments!r}))")
     assert stopped.returncode == 2
     assert "File too large" in stopped.stderr and "Traceback" not in stopped.stderr
     assert main([*arguments, "--json"]) == 0
@@ -232,8 +219,9 @@ def test_show_without_anything_to_show_is_refused(capsys):
 
 
 def test_help_needs_no_torch_and_names_every_command():
-    result = verifier("--help", cwd=Path.cwd())
-    assert result.returncode == 0
+    command = [sys.executable, "-X", "importtime", "-m", "verifier", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0 and not re.search(r"\| +torch$", result.stderr, re.MULTILINE)
     assert all(command in result.stdout for command in ("certify", "show"))
 
 

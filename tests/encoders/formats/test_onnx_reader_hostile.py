@@ -1,8 +1,6 @@
 """Small ONNX files that do harm are refused by name, without the minutes and gibibytes that they ask for."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.networks.hostile_onnx import FILES, write_all
+from tests.programs import preloaded
 
 CASES = REPOSITORY / "tests" / "cases" / "hostile"
 # What does harm takes minutes, a refusal a second or less: a machine that is busy does not count as harm.
@@ -42,9 +41,7 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[A
     folder = tmp_path_factory.mktemp("hostile")
     write_all(folder)
     paths = [str(path) for path in sorted([*folder.iterdir(), *CASES.glob("*.onnx")])]
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *paths], capture_output=True, text=True, timeout=120, cwd=REPOSITORY
-    )
+    done = preloaded.run(PROGRAM, paths)
     assert done.returncode == 0, done.stderr[-2000:]
     results: dict[str, list[tuple[Any, ...]]] = {}
     for line in done.stdout.splitlines():
