@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Unpack
@@ -18,11 +18,12 @@ import torch
 
 from encoders.region import BallRegion, Norm
 from verifier.answers import Answer, merged
-from verifier.attacks.settings import draws_nothing, is_masked
+from verifier.attacks.masking import Signs
 from verifier.attacks.watched import Watched
 from verifier.batch import BATCH_SIZE, Batch
 from verifier.budget import Budget
 from verifier.commands.adversarial_example import AdversarialExample, Exhibit, confidences, write_examples
+from verifier.commands.attack_masking import attack_warnings, count_signs
 from verifier.commands.attack_request import AttackRequest, check_gradient, check_target, choose_targets
 from verifier.commands.attack_votes import VoteCounts, checked_vote, count_votes
 from verifier.commands.job import DataJob, load_job
@@ -43,14 +44,6 @@ from verifier.witnesses.targeted import find_targeted
 
 # Counterexamples that the picture shows.
 GALLERY = 8
-MASKED = (
-    "{name} follows true gradients, which MWD and k-winners layers mask: few of these inputs may withstand what does "
-    "not; --pseudogradients both, or the attack auto, follows both"
-)
-DRAWLESS = (
-    "{name} takes means over draws, and {model} draws nothing: one draw is the network itself, whose own gradient each "
-    "step takes, once"
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,6 +54,7 @@ class AttackResult(AttackCounts, VerbResult):
     adversarial: the run's adversarial.npz; None where nothing was kept.
     examples: the confirmed counterexamples, by index in the data.
     gallery: the first of them with the model's confidences, for the picture.
+    masking: of `auto`, what says that gradients are masked (see `verifier.attacks.masking`); enough of it is a warning.
     """
 
     command: ClassVar[str] = "attack"
@@ -70,13 +64,15 @@ class AttackResult(AttackCounts, VerbResult):
     examples: dict[int, AdversarialExample]
     gallery: tuple[Exhibit, ...]
     votes: VoteCounts | None = None
+    masking: Signs | None = None
 
     def to_json(self) -> dict[str, Any]:
         counts = {field.name: getattr(self, field.name) for field in dataclasses.fields(AttackCounts)}
         adversarial = None if self.adversarial is None else str(self.adversarial)
         more = {"robust_accuracy": self.robust / self.inputs, "adversarial": adversarial}
         votes = {} if self.votes is None else {"votes": dataclasses.asdict(self.votes)}
-        return {**super().to_json(), **self.request.to_json(), **counts, **more, **votes}
+        signs = {} if self.masking is None else {"masking": dataclasses.asdict(self.masking)}
+        return {**super().to_json(), **self.request.to_json(), **counts, **more, **votes, **signs}
 
 
 def attack(
@@ -256,7 +252,8 @@ class _Attacking:
         if path is not None:
             write_examples(path, list(examples.values()), self.job.subject.network.input_shape)
         fields = shared_fields(self.job, known.run, records, seconds)
-        fields["warnings"] = (*fields["warnings"], *self._warnings())
+        signs = count_signs(self.job, self.request, records, self.options.time_limit)
+        fields["warnings"] = (*fields["warnings"], *attack_warnings(self.request, self.job.subject, signs))
         return AttackResult(
             **{**fields, **dataclasses.asdict(attacked(records))},
             request=self.request,
@@ -264,15 +261,8 @@ class _Attacking:
             examples=examples,
             gallery=self._gallery(list(examples.values())),
             votes=self._votes(records, known.witnesses),
+            masking=signs,
         )
-
-    def _warnings(self) -> Iterator[str]:
-        """Yield what this attack leaves undone on this network."""
-        subject = self.job.subject
-        if is_masked(self.request.attack, subject.network):
-            yield MASKED.format(name=self.request.name)
-        if draws_nothing(self.request.attack, subject.network):
-            yield DRAWLESS.format(name=self.request.name, model=subject.name)
 
     def _votes(self, records: Sequence[AttackRecord], witnesses: Witnesses) -> VoteCounts | None:
         if self.vote is None:
