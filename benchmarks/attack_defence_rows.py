@@ -19,7 +19,7 @@ from verifier import train
 from verifier.commands.detect import detect
 from verifier.commands.job import DataJob, load_job
 from verifier.commands.request import Request
-from verifier.data import Dataset
+from verifier.data import Dataset, load_data
 from verifier.detection.files import read_detector
 from verifier.detection.odds import Odds
 from verifier.votes import votes_at
@@ -132,7 +132,8 @@ def fitted(model: Path, scale: Scale, data: str, data_dir: Path | None) -> Odds:
     """Return the detector of a network, fitted to its training images."""
     file = model.with_suffix(".detector.safetensors")
     if not file.exists():
-        detect("fit", model, data, file, split="train", limit=min(scale.train, 4000), samples=32, data_dir=data_dir)
+        images = load_data(data, data_dir=data_dir, split="train")
+        detect("fit", model, images, file, limit=min(scale.train, 4000), samples=32)
     return read_detector(file)
 
 
