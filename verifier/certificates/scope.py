@@ -17,11 +17,12 @@ MOST_MULTIPLICATIONS = 20_000_000
 
 def certificate_refusal(network: Network, norm: Norm) -> str | None:
     """Return why no proof about a network in a norm can have a certificate, or None where each can have one."""
-    if norm != "inf":
-        return f"certificates are of the inf-norm, not of the {norm}-norm"
     if any(node.op.measures_distances for node in network.nodes):
+        # What proves chains of distances proves them on the box around a ball.
         refusal = distance_refusal(network)
         return None if refusal is None else f"certificates of MWD networks are of chains of their layers: {refusal}"
+    if norm != "inf":
+        return f"certificates of the {norm}-norm are of the box around the ball, which few proofs of it reach"
     node = split_refusal(network)
     if node is not None:
         kinds = "affine ops, relu, leaky-relu, abs and max pools"
@@ -31,6 +32,13 @@ def certificate_refusal(network: Network, norm: Norm) -> str | None:
         )
     plain = expand_max_pools(network)
     return f"a certificate {too_large(plain)}" if multiplications(plain) > MOST_MULTIPLICATIONS else None
+
+
+def property_refusal(network: Network, norm: Norm) -> str | None:
+    """Return why no proof of a property in a ball of a norm can have a certificate, or None where each can have one."""
+    if norm != "inf":
+        return f"certificates of properties are about boxes, not about balls of the {norm}-norm"
+    return certificate_refusal(network, norm)
 
 
 def multiplications(network: Network) -> int:

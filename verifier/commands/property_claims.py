@@ -26,7 +26,7 @@ from verifier.certificates.conjunctions import Conjunctions
 from verifier.certificates.counterexample import ClaimError
 from verifier.certificates.error import CertificateError
 from verifier.certificates.files import certificate_path, read_certificate
-from verifier.certificates.scope import certificate_refusal
+from verifier.certificates.scope import property_refusal
 from verifier.commands.claims import MALFORMED, NEARLY, evaluate, place_of, require_digest
 from verifier.commands.property_job import seen_to_agree
 from verifier.joint_subject import JointSubject, load_copies
@@ -112,7 +112,7 @@ class PropertyClaims:
     def certificate_refusal(self, record: VerifyRecord) -> str | None:
         """Return why the proof of a box can have no certificate, or None."""
         question = self._question(record)
-        return certificate_refusal(question.network, question.region.norm)
+        return property_refusal(question.network, question.region.norm)
 
     def check_witness(self, index: int, record: VerifyRecord | None, point: np.ndarray, distance: float) -> None:
         """Raise ClaimError unless a point is a counterexample to the property as it was written."""

@@ -21,6 +21,7 @@ from verifier.answers import Answer
 from verifier.bounds.certify import certificate_of
 from verifier.budget import Budget, Overrun, guarded
 from verifier.certificates.certificate import Certificate
+from verifier.certificates.scope import property_refusal
 from verifier.commands.loop import run_order
 from verifier.commands.property_job import Asked, PropertyJob, load_property_job
 from verifier.commands.request import Model
@@ -247,7 +248,9 @@ class _Verification:
             if known.watch.stopped.is_set():
                 # The same command makes it.
                 return record
-            found = certificate_of(question.batch, radius, budget, bracket.lower_method)
+            norm = question.region.norm
+            refusal = None if norm == "inf" else property_refusal(question.network, norm)
+            found = refusal or certificate_of(question.batch, radius, budget, bracket.lower_method)
             if known.watch.stopped.is_set() and isinstance(found, str):
                 return record
         return record.keeping(found, question.network, known.run.certificates)

@@ -191,10 +191,25 @@ def test_missing_witnesses_of_an_attack_are_noticed(folder, tmp_path):
     assert len(check(tmp_path / "run").refused) == result.witnesses
 
 
-def test_certificates_need_the_inf_norm_and_reach_as_far_as_the_claim(folder, tmp_path):
+def test_balls_of_other_norms_have_certificates_of_the_box_around_them_or_a_reason(folder, tmp_path):
+    """What holds on the box holds in the ball; a certificate that reaches less far than the claim is refused."""
     model, data = folder / "model.safetensors", folder / "data.npz"
-    with pytest.raises(ValueError, match="inf-norm"):
-        certify(model, data, [0.1], method="crown", norm="2", certificates=True, clip=CLIP, out=tmp_path / "two")
+    for norm in ("2", "1"):
+        out = tmp_path / norm
+        certify(model, data, [0.02, 0.15], method="crown", norm=norm, certificates=True, clip=CLIP, out=out)
+        result, records = check(out), records_of(out)
+        assert 0 < result.checked < result.certified and not result.refused
+        assert all(f"the {norm}-norm" in reason for reason in result.without)
+        for record in records:
+            if record.get("certificate"):
+                assert record["certificate"]["radius"] >= record["lower"]
+                record["lower"] *= 1.5
+        write_records(out, records)
+        assert len(check(out).refused) >= result.checked
+
+
+def test_certificates_reach_as_far_as_the_claim(folder, tmp_path):
+    model, data = folder / "model.safetensors", folder / "data.npz"
     x = np.load(data)["x"][:1]
     one = (x, np.load(data)["y"][:1])
     certify(model, one, [0.001], method="exact", out=tmp_path / "one")
