@@ -74,7 +74,7 @@ EVERY = {
     "test_bounds_hold_where_numbers_under_and_overflow": 3,
     "test_boxes_are_those_of_the_graph": 2,
     "test_brackets_close_to_the_gap_around_the_radius_of_a_grid": 5,
-    "test_contraction_grids_and_rows_with_binaries_agree": 3,
+    "test_contraction_grids_and_rows_with_binaries_agree": 13,
     "test_counts_add_up_and_no_certificate_is_contradicted_by_random_points": 3,
     "test_curves_stay_within_the_declared_gap_which_falls_with_the_segments": 3,
     "test_damaged_witnesses_are_noticed_and_searched_again": 11,
