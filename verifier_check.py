@@ -49,8 +49,9 @@ from verifier_check_network import (
 )
 from verifier_check_planes import PlanePoints, Planes
 
-# Units in which a certificate is evaluated, one after the other until it holds.
-BITS = (128, 512)
+# How a certificate is evaluated, in turn until it holds: in which units, and whether hinges whose box only just has one
+# sign count as open, as they may have been where boxes were rounded outward.
+ATTEMPTS = ((128, False), (512, False), (512, True))
 MOST_BYTES, MOST_UNPACKED = 1 << 26, 1 << 28
 # Schemas that are read, and what the last one added.
 SCHEMAS, ADDED, LEAF, STEPS = (2, 3), ("distances",), -1, 255
@@ -182,8 +183,11 @@ class Certificate:
 # -------------------------------------------------------------------------------------------------- trees of signs
 
 
-def check_signs(certificate: Certificate, network: Network, bits: int) -> int:
-    """Return how many leaves a tree of signs has, all of which hold; Refused says which does not."""
+def check_signs(certificate: Certificate, network: Network, bits: int, opens: bool = False) -> int:
+    """Return how many leaves a tree of signs has, all of which hold; Refused says which does not.
+
+    opens: as of `Program`.
+    """
     if len(network.shapes[network.nodes[-1].name]) != 1 or not 0 <= certificate.winner < (
         classes := network.shapes[network.nodes[-1].name][0]
     ):
@@ -200,7 +204,7 @@ def check_signs(certificate: Certificate, network: Network, bits: int) -> int:
     ]:
         raise Refused(f"it holds trees against {rivals!r:.60}, not against each class but {certificate.winner}")
     plain = without_max_pools(network)
-    program = Program(plain, *certificate.ball(network.input_shape, bits), bits)
+    program = Program(plain, *certificate.ball(network.input_shape, bits), bits, opens)
     _prove_boxes(program, certificate)
     units = _whole_numbers(arrays["open_units"], "open units")
     _check_places(units, program.units, "open units")
@@ -649,18 +653,18 @@ def _check_question(
 
 def _leaves(certificate: Certificate, network: Network, groups: list[Group] | None) -> int:
     """Return how many leaves hold; groups: what is unsafe, None for other classes."""
-    for bits in BITS:
+    for bits, opens in ATTEMPTS:
         try:
             if "distances" in certificate.header:
                 if groups is not None:
                     raise Refused("trees of contraction are about classes, not about a property")
                 return check_distances(certificate, network, bits)
             if "inputs.sides" not in certificate.arrays:
-                return check_signs(certificate, network, bits)
+                return check_signs(certificate, network, bits, opens)
             asked = class_groups(network, certificate.winner) if groups is None else groups
             return check_inputs(certificate, network, bits, asked)
         except Refused:
-            if bits == BITS[-1]:
+            if (bits, opens) == ATTEMPTS[-1]:
                 raise
     raise AssertionError
 

@@ -23,6 +23,10 @@ Ends = tuple[list[int], list[int]]
 Cuts = dict[str, dict[int, tuple[int, int]]]
 
 
+# By how little a box has one sign only: its nearer end over the other one is at most 2^-JUST.
+JUST = 30
+
+
 class Boxes:
     """Ends of the values of nodes, in units of 2^-bits, and the lines above bends that follow from them."""
 
@@ -45,10 +49,13 @@ class Boxes:
 
 
 class Program:
-    """A network on a box of inputs: the boxes of its nodes, and bounds of rows of a node's value."""
+    """A network on a box of inputs: the boxes of its nodes, and bounds of rows of a node's value.
 
-    def __init__(self, network: Network, low: list[int], high: list[int], bits: int) -> None:
-        self.network, self.bits, self.units = network, bits, 0
+    opens: whether a hinge with a stated slope takes it although its box just has one sign. Any slope holds on any box.
+    """
+
+    def __init__(self, network: Network, low: list[int], high: list[int], bits: int, opens: bool = False) -> None:
+        self.network, self.bits, self.opens, self.units = network, bits, opens, 0
         self.names = [node.name for node in network.nodes]
         self.steps: list[Any] = []
         self.boxes = Boxes({INPUT: (low, high)}, {})
@@ -203,10 +210,11 @@ class Program:
             if not c:
                 continue
             low, high = cut.get(i, (lows[i], highs[i]))
-            if low >= 0:
+            just = self.opens and c > 0 and i not in cut and step.first + i in (slopes or ())
+            if low >= 0 and not (just and low <= high >> JUST):
                 found[i] = c
                 continue
-            if high <= 0:
+            if high <= 0 and not (just and -high <= -low >> JUST):
                 right, left = 0, c
             elif c > 0:
                 slope = (1 << bits if high > -low else 0) if slopes is None else slopes.get(step.first + i, 0)

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 import verifier_check
+import verifier_check_bounds
 from encoders.formats.native import write_network
 from encoders.network import Network
 from encoders.ops import Affine, LogSoftmax, Relu, Reshape, Sigmoid
@@ -25,7 +27,9 @@ from tests.conftest import REPOSITORY
 from tests.networks.batches import random_batch
 from tests.networks.chains import chain, hinge_network
 from tests.networks.hinge_graphs import hinge_networks, odd_network
+from tests.networks.random_boxes import box_of, points_of
 from tests.oracles.exact_checker import content_of, holds_exactly, plain
+from tests.oracles.node_values import exact_values
 from tests.oracles.polygons import least_margin
 from verifier import certify, check
 from verifier.bounds.inputs.certified import certificate_by_inputs
@@ -95,6 +99,29 @@ def test_a_radius_past_the_exact_one_is_not_proved_exactly(name: str, seed: int)
     )
     assert not least_margin(network, lower, upper, certificate.winner) > 0
     assert holds_exactly(replace(certificate, radius=certificate.radius + PAST), network) is False
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_stated_slopes_hold_where_hinges_have_one_sign(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With JUST at 0 every hinge of one sign takes its slope, in all of which a bound lies below the values."""
+    monkeypatch.setattr(verifier_check_bounds, "JUST", 0)
+    network, generator = hinge_networks(12)[seed], np.random.default_rng(seed)
+    box, bits, names = box_of(network, generator), 64, [node.name for node in network.nodes]
+    ends = [
+        [round(f(Fraction(v) * 2**bits)) for v in end.flatten().tolist()]
+        for f, end in ((math.floor, box.lower), (math.ceil, box.upper))
+    ]
+    program = verifier_check_bounds.Program(plain(network), *ends, bits, True)
+    while program.advance() is not None:
+        pass
+    output = names[-1]
+    for point in points_of(box, generator, 4):
+        values = exact_values(network, point)
+        for place, value in enumerate(values[output]):
+            slopes = {unit: int(generator.integers(0, 2**bits, dtype=np.uint64)) for unit in range(program.units)}
+            for sign in (1, -1):
+                bound = program.least(output, {place: sign << bits}, program.boxes, {}, slopes, {})
+                assert Fraction(bound, 4**bits) <= sign * value
 
 
 def test_scores_of_classifiers_have_the_digest_of_the_document() -> None:
