@@ -172,7 +172,9 @@ class Program:
     ) -> int:
         """Return a lower bound of a row of a node's value, in units of 2^-2bits; arguments as of `below`."""
         left, total = self.below(start, row, boxes, cuts, slopes, multipliers, planes)
-        return total + sum(c * (a if c > 0 else b) for c, a, b in zip(left, *boxes.ends[INPUT], strict=True))
+        cut = cuts.get(INPUT, {})
+        ends = [cut.get(i, both) for i, both in enumerate(zip(*boxes.ends[INPUT], strict=True))]
+        return total + sum(c * (a if c > 0 else b) for c, (a, b) in zip(left, ends, strict=True))
 
     def _linear(self, step: Linear, own: list[int], low: list[int], boxes: Boxes, pending: Any) -> int:
         used = [(j, c) for j, c in enumerate(own) if c]

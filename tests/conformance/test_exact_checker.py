@@ -18,8 +18,8 @@ import torch
 import verifier_check
 import verifier_check_bounds
 from encoders.formats.native import write_network
-from encoders.network import Network
-from encoders.ops import Affine, LogSoftmax, Relu, Reshape, Sigmoid
+from encoders.network import INPUT, Network, Node
+from encoders.ops import Affine, Concat, LogSoftmax, Relu, Reshape, Sigmoid
 from encoders.passes.class_scores import class_scores
 from encoders.property import Halfspaces
 from encoders.region import BallRegion
@@ -38,10 +38,12 @@ from verifier.budget import Budget
 from verifier.certificates.certificate import Certificate
 from verifier.certificates.conjunctions import Conjunctions
 from verifier.certificates.shortened import shortened
+from verifier.certificates.sign_tree import SplitTree
 from verifier.cli import main
 from verifier_check_network import Refused, Undecided, scores
 
 FILES = tuple(f"verifier_check{part}.py" for part in ("", "_bounds", "_distances", "_network", "_planes"))
+F64 = torch.float64
 # Seeds of networks of two inputs, and radii at most 0.001 below the exact ones.
 CASES = {1: 0.2167, 7: 0.1826}
 PAST = 0.002
@@ -85,6 +87,23 @@ def test_what_searches_prove_of_graphs_of_every_affine_op_holds_exactly(name: st
         assert holds_exactly(replace(certificate, winner=1 - min(certificate.winner, 1)), network) is False
         found += 1
     assert found >= 8
+
+
+def test_a_leaf_cuts_the_input_where_a_hinge_reads_it() -> None:
+    """y = relu(x), margin y - x / 2 + 0.4: where x >= 0, y = x and the margin is x / 2 + 0.4, at least 0.4 there, while
+    it would be -0.1 at x = -1, the end of the ball."""
+    last = Affine(torch.tensor([[1.0, -0.5], [0.0, 0.0]], dtype=F64), torch.tensor([0.4, 0.0], dtype=F64))
+    nodes = (
+        Node("y", Relu(), (INPUT,)),
+        Node("both", Concat(0), ("y", INPUT)),
+        Node("classes", last, ("both",)),
+    )
+    network, none = Network(nodes, (1,), F64), np.zeros((1, 1))
+    tree = SplitTree(1, np.array([0, -1, -1], dtype=np.int32), none, none, np.zeros(2, dtype=np.int32))
+    centre, units = np.zeros(1), np.zeros(1, dtype=np.int32)
+    certificate = Certificate(network.digest, centre, 1.0, None, 0, (), units, (tree,))
+    certificate.check(network)
+    assert holds_exactly(certificate, network) is True
 
 
 @pytest.mark.parametrize("name", MAKERS)
