@@ -367,6 +367,8 @@ def _prove_boxes(program: Program, certificate: Certificate) -> None:
     above = certificate.header.get("unit_planes", [])
     if not isinstance(above, list) or len(set(above)) != len(above):
         raise Refused("the nodes whose units have planes are no list of names, or one is named twice")
+    if not program.read_by_hinges.issuperset([*trees, *above]):
+        raise Refused("a node whose units have trees or planes is read by no hinge")
     while (name := program.advance()) is not None:
         low, high = program.boxes.ends[name]
         is_open = [i for i, (a, b) in enumerate(zip(low, high, strict=True)) if a < 0 < b]

@@ -92,17 +92,25 @@ class Base:
 
 
 def bases(folder: Path, cases: int) -> list[Base]:
-    """Return certificates by signs, long and short, with boxes of subtrees, and by inputs, of so many networks."""
-    found, before = [], (search.SUBTREE_SPLITS, search.SUBTREE_HINGES)
+    """Return certificates by signs, long and short, of so many networks: with boxes of subtrees, with planes and trees
+    of units; and by inputs.
+    """
+    found, before = [], (search.SUBTREE_SPLITS, search.SUBTREE_HINGES, search.LEVELS)
     for seed, radius in list(CASES.items())[:cases]:
         network = hinge_network(seed, (2, 8, 6, 3))
         batch = random_batch(network, 1, seed)
         region, winner = batch.region(radius), int(batch.classes[0])
-        for kind, splits in (("signs", 10**9), ("subtrees", 1)):
-            search.SUBTREE_SPLITS, search.SUBTREE_HINGES = splits, 2
+        for kind, splits, levels in (
+            ("signs", 10**9, ((0, 0, 0), (20, 0, None))),
+            ("subtrees", 1, ((0, 0, 0), (20, 0, None))),
+            ("planes", 10**9, ((0, 0, 0), (20, 3, None))),
+        ):
+            search.SUBTREE_SPLITS, search.SUBTREE_HINGES, search.LEVELS = splits, 2, levels
             made = search.decide_ball(network, region, winner, lambda _: False, Budget(), 4000).certificate
             assert made is not None
-            search.SUBTREE_SPLITS, search.SUBTREE_HINGES = before
+            search.SUBTREE_SPLITS, search.SUBTREE_HINGES, search.LEVELS = before
+            if made.planes is None and kind == "planes":
+                continue
             found.append(Base(kind, network, shortened(made, network) if seed % 2 else made, folder))
         asked = Conjunctions.of_class(network.cast(torch.float64), winner)
         by_inputs = certificate_by_inputs(network, asked, region, winner, Budget(), 20_000)
@@ -159,8 +167,9 @@ def other_field(header: Header, arrays: Arrays, generator: np.random.Generator) 
 
 
 def other_entry(header: Header, arrays: Arrays, generator: np.random.Generator) -> None:
-    """A number within `trees`, `boxes` or `subtrees`: another, one more, one less; or an entry twice, gone, moved."""
-    names = [name for name in ("trees", "boxes", "subtrees", "distances") if header.get(name)]
+    """A number within `trees`, `boxes`, `subtrees`: another, one more, one less; or an entry twice, gone, moved."""
+    listed = ("trees", "boxes", "subtrees", "distances", "unit_trees", "unit_planes")
+    names = [name for name in listed if isinstance(header.get(name), list) and header[name]]
     if not names:
         return
     entries = header[str(generator.choice(names))]
@@ -171,6 +180,9 @@ def other_entry(header: Header, arrays: Arrays, generator: np.random.Generator) 
         del entries[at]
     elif draw < 0.4:
         entries.reverse()
+    elif isinstance(entries[at], str):
+        # A node whose units have trees or planes.
+        entries[at] = copy.deepcopy(ODD[generator.integers(len(ODD))]) if draw < 0.7 else header["boxes"][0][0]
     else:
         place = int(generator.integers(len(entries[at])))
         now = entries[at][place]

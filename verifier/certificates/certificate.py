@@ -201,6 +201,11 @@ class Certificate:
                 tightened_by_planes(program, above[name])
             if name in divided:
                 tightened_by_trees(program, divided[name], above.get(name))
+        read = {hinge.source for hinge in program.hinges}
+        for several in (self.unit_trees, self.unit_planes):
+            names = [each.name for each in several]
+            if len(set(names)) < len(names) or not read.issuperset(names):
+                raise CertificateError(f"of units: one of the nodes {names!r:.80} is named twice, or read by no hinge")
         _check_places(self.open_units, program.units, "open units")
         return with_subtrees(program, self.open_units, self.subtrees)
 

@@ -172,7 +172,7 @@ def _unit_trees(names: list[str], arrays: Mapping[str, np.ndarray]) -> tuple[Uni
         own = {key.removeprefix(prefix): values for key, values in arrays.items() if key.startswith(prefix)}
         slopes, multipliers = unpack(own)
         vectors = {key: own[key] for key in TREE_VECTORS}
-        made.append(UnitTrees(name=str(name), slopes=slopes, multipliers=multipliers, **vectors))
+        made.append(UnitTrees(name=name, slopes=slopes, multipliers=multipliers, **vectors))
     return tuple(made)
 
 
@@ -258,8 +258,10 @@ def _certificate(arrays: dict[str, np.ndarray], index: int) -> Certificate:
     readers = (splits, sets, leaf_slopes, multipliers, *(() if boxes_of is None else (boxes_of,)))
     if not all(reader.done for reader in readers):
         raise ValueError("it holds more numbers than its trees take")
-    divided = _unit_trees(header.get("unit_trees", []), arrays)
-    planes = read_planes(header.get("unit_planes", []), arrays)
+    names = [header.get(key, []) for key in ("unit_trees", "unit_planes")]
+    if not all(isinstance(several, list) and all(isinstance(name, str) for name in several) for several in names):
+        raise ValueError("the nodes whose units have trees or planes are no lists of names")
+    divided, planes = _unit_trees(names[0], arrays), read_planes(names[1], arrays)
     return Certificate(*claim, boxes, arrays["open_units"], trees, None, subtrees, divided, *planes)
 
 

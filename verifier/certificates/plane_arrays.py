@@ -32,7 +32,7 @@ def read_planes(
     for number, name in enumerate(names):
         prefix = f"unit_planes.{number}."
         own = {key: arrays[prefix + key] for key in UNIT_FIELDS}
-        made.append(UnitPlanes(name=str(name), planes=_points(prefix, arrays), **own))
+        made.append(UnitPlanes(name=name, planes=_points(prefix, arrays), **own))
     return tuple(made), _points("planes.", arrays) if "planes.units" in arrays else None
 
 

@@ -56,8 +56,8 @@ class PlanePoints:
         ):
             raise CertificateError(f"planes of {what}: a unit is named twice, or does not exist")
         shapes = ((rows, inputs), (rows, len(self.units)))
-        for values, kinds, shape in zip((self.points, self.thresholds), ("u", "iu"), shapes, strict=True):
-            if values.dtype.kind not in kinds or values.shape != shape:
+        for values, shape in zip((self.points, self.thresholds), shapes, strict=True):
+            if values.dtype.kind not in "iu" or values.shape != shape:
                 raise CertificateError(f"planes of {what}: numbers of type {values.dtype}, shape {values.shape}")
 
 

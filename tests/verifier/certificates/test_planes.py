@@ -202,6 +202,26 @@ def test_odd_planes_are_refused():
     for each in odd:
         with pytest.raises(CertificateError, match="planes of"):
             replace(certificate, unit_planes=(each, *certificate.unit_planes[1:])).check(network)
+    other = replace(given, name="classes")
+    for several in ((*certificate.unit_planes, given), (other,)):
+        with pytest.raises(CertificateError, match="named twice, or read by no hinge"):
+            replace(certificate, unit_planes=several).check(network)
+        assert holds_exactly(replace(certificate, unit_planes=several), network) is False
     for many in (leaves.points[:1], np.concatenate([leaves.points] * 2)):
         with pytest.raises(CertificateError, match="planes of"):
             replace(certificate, planes=replace(leaves, points=many)).check(network)
+
+
+def test_points_may_be_of_any_integer_type_and_lie_anywhere():
+    """Shares are cut to [0, 1]: numbers far outside the box name planes, too."""
+    network, certificate = case(13)
+    own = certificate.planes
+    assert own is not None
+    wide = replace(certificate, planes=replace(own, points=own.points.astype(np.int64)))
+    wide.check(network)
+    assert holds_exactly(wide, network)
+    for number in (-(2**31), 2**31 - 1):
+        far = replace(
+            own, points=np.full(own.points.shape, number, np.int32), thresholds=np.full_like(own.thresholds, 1)
+        )
+        assert not passes(replace(certificate, planes=far, radius=certificate.radius + PAST), network)
