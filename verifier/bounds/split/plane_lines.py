@@ -19,7 +19,7 @@ from verifier.certificates.planes import SHARPNESS, THRESHOLD_STEPS
 # Numbers over rows, units and inputs that planes of rows hold side by side, 64 MiB in float32, and that are worked on
 # at once: what a core keeps close.
 MOST_NUMBERS, CACHED = 1 << 24, 1 << 18
-# Steps of a coordinate of a point that is kept: with 15 of the 255 there are planes are as tight, at half the bytes.
+# Steps of a coordinate of a point that is kept: 15 of the 255 give planes as tight, at half the bytes.
 KEPT_STEPS = 15
 # Steps of Newton's method for thresholds, at first and from those before.
 FIRST_NEWTON, NEWTON = 4, 1
