@@ -12,7 +12,8 @@ NAMED = 8
 
 def shown(result: CheckResult) -> Iterator[RenderableType]:
     """Yield a line for each thing that was counted."""
-    yield f"{result.certified} certified: {result.checked} by certificates that hold ({result.leaves} leaves)"
+    # Not "certified": an input that is falsified at a radius is proved at smaller ones, and counts here, too.
+    yield f"{result.certified} proofs: {result.checked} by certificates that hold ({result.leaves} leaves)"
     if result.exact:
         yield f"{result.exact} of them hold in exact arithmetic, too ({result.exact_leaves} leaves)"
     if result.given_exactly == 0:
