@@ -222,7 +222,8 @@ def _locate(model: str | Path) -> Path:
     """Return the file of a shipped name or a path; a file of the same name in the working folder wins."""
     path = Path(model)
     shipped = shipped_models()
-    if not path.exists() and str(model) in shipped:
+    # A folder of that name is that of a run, as `--out digits-relu` makes it.
+    if not path.is_file() and str(model) in shipped:
         return shipped[str(model)]
     if not path.exists() and not path.suffix:
         raise ValueError(f"no file and no shipped model is called {str(model)!r}; shipped: {', '.join(shipped)}")

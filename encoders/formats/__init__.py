@@ -79,7 +79,7 @@ def read_property(path: str | os.PathLike[str], limits: Limits = Limits()) -> tu
     given = Path(path)
     packed = given.with_name(given.name + ".gz")
     file = packed if given.suffix.lower() == ".vnnlib" and packed.is_file() else given
-    if not file.name.lower().endswith((".vnnlib", ".vnnlib.gz")):
+    if not file.name.lower().endswith((".vnnlib", ".vnnlib.gz")) and not file.is_dir():
         raise PropertyFileError(f"{file}: unknown suffix {file.suffix!r}; supported: .vnnlib, .vnnlib.gz")
     check_file(file, PropertyFileError)
     try:
@@ -135,7 +135,7 @@ def _reader(path: Path) -> Any:
             f"{path}: {suffix} files are pickles, which may run any code, so they are not opened. Export the model "
             'where its class is defined: torch.export.save(torch.export.export(model.eval(), (example,)), "model.pt2")'
         )
-    if suffix not in READERS:
+    if suffix not in READERS and not path.is_dir():
         known = ", ".join(READERS)
         raise ModelFileError(f"{path}: unknown suffix {suffix!r}; supported: {known}")
     check_file(path)

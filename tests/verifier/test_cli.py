@@ -157,6 +157,7 @@ def test_a_full_disk_stops_with_a_sentence_and_the_run_continues(job, tmp_path, 
         (["certify", "{model}", "--data", "{data}", "--epsilon", "0.1", "--norm", "3"], "norm"),
         (["certify", "{model}", "--data", "{data}", "--epsilon", "0.1", "--colour", "blue"], "--colour"),
         (["show", "missing.pt2"], "missing.pt2"),
+        (["show", "."], "is a directory"),
         (["check", "run", "--exact", "--sample", "0"], "at least 1"),
         (["nonsense"], "nonsense"),
     ],
@@ -186,7 +187,9 @@ def test_bad_input_gets_a_sentence_and_status_2_and_writes_nothing(
     assert captured.out == "" and list(folder.iterdir()) == []
 
 
-def test_show_prints_the_graph_and_the_views(capsys):
+def test_show_prints_the_graph_and_the_views(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits-mwd").mkdir()  # as `--out digits-mwd` makes it
     assert main(["show", "digits-mwd"]) == 0
     output = capsys.readouterr().out
     assert "mwd" in output and "interval" in output and "digest" in output and "held_out_accuracy" in output

@@ -327,8 +327,9 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PropertyFileError, match=r"unknown suffix '\.txt'; supported: \.vnnlib"):
         encoders.read_property(tmp_path / "absent.txt")
     (tmp_path / "folder.vnnlib").mkdir()
-    with pytest.raises(PropertyFileError, match="is a directory"):
-        encoders.read_property(tmp_path / "folder.vnnlib")
+    for folder in (tmp_path / "folder.vnnlib", tmp_path):
+        with pytest.raises(PropertyFileError, match="is a directory"):
+            encoders.read_property(folder)
     (tmp_path / "torn.vnnlib.gz").write_bytes(gzip.compress(b"(assert")[:-5])
     with pytest.raises(PropertyFileError, match="the compressed file is damaged"):
         encoders.read_property(tmp_path / "torn.vnnlib.gz")
