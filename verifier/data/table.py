@@ -168,9 +168,10 @@ class _Cells:
             shown = "; ".join(f"{name!r} first at line {line} ({cell!r})" for name, (line, cell) in _first(missing))
             parts.append(f"missing values in column {shown}: fill them, or leave their rows out")
         if words:
-            shown = "; ".join(f"{name!r} holds {cell[:40]!r} at line {line}" for name, (line, cell) in _first(words))
+            first = _first(words)
+            shown = "; ".join(f"column {name!r} holds {cell[:40]!r} at line {line}" for name, (line, cell) in first)
             parts.append(
-                f"no finite numbers in column {shown}: leave these columns out, or encode them as the model was "
+                f"{shown}, which is no finite number: leave such columns out, or encode them as the model was "
                 f"trained, mostly as a column of 0 and 1 for each value"
             )
         if parts:
