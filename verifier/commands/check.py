@@ -33,6 +33,8 @@ from verifier.threads import threads_for
 
 # The place of what is refused of the run as a whole among what is refused of its inputs.
 WHOLE = -1
+# The reason of a proof without a certificate for which there is none.
+COULD_HAVE_ONE = "a proof about this network can have one"
 Progress = Callable[[int, int], None]
 
 
@@ -172,13 +174,14 @@ class _Check:
             self.held.append(index)
             return
         refusal = self.claims.certificate_refusal(record)
-        reason = refusal or _missing_certificate(self.stored.configuration["command"])
+        reason = refusal or COULD_HAVE_ONE
         self.without[reason] = self.without.get(reason, 0) + 1
         if refusal is None:
             self.uncertified += 1
             if not self.allow_uncertified:
                 said = record.no_certificate if isinstance(record, KeptCertificate) else None
-                raise CertificateError(reason + (f" (the run says: {shown(said)})" if said else ""))
+                missing = _missing_certificate(self.stored.configuration["command"])
+                raise CertificateError(missing + (f" (the run says: {shown(said)})" if said else ""))
 
     def check_exactly(self, most: float) -> None:
         """Have so many certificates that hold evaluated in exact arithmetic."""
@@ -261,7 +264,7 @@ def _missing_certificate(command: str) -> str:
     ways = "give the command of the run again with --certificates, or accept its word with --allow-uncertified"
     if command not in ("certify", "verify"):
         ways = f"{command} keeps none: prove it by `verifier certify --certificates`, or accept --allow-uncertified"
-    return f"no certificate, though a proof about this network can have one; {ways}"
+    return f"no certificate, though {COULD_HAVE_ONE}; {ways}"
 
 
 def _loaded(

@@ -92,6 +92,7 @@ def test_whoever_deletes_a_certificate_gains_nothing(run):
         assert main(["check", str(folder), "--allow-uncertified"]) == 0
         allowed = check(folder, allow_uncertified=True)
         assert allowed.uncertified == 1 and allowed.certified == allowed.checked + 1 and not allowed.refused
+        assert dict(allowed.without) == {"a proof about this network can have one": 1}  # no advice that was taken
 
 
 def test_a_strength_or_a_wider_claim_does_not_spare_the_certificate(run):
