@@ -98,7 +98,11 @@ def find_method(name: str, norm: str) -> Method:
         raise ValueError(f"unknown method {name!r}; supported: {supported}")
     method = METHODS[name]
     if norm not in method.norms:
-        raise ValueError(f"method {name!r} does not support the {norm}-norm; it supports: {', '.join(method.norms)}")
+        takers = [other for other in METHODS if norm in METHODS[other].norms]
+        others = f"; methods of the {norm}-norm: {', '.join(takers)}" if takers else ""
+        raise ValueError(
+            f"method {name!r} does not support the {norm}-norm; it supports: {', '.join(method.norms)}{others}"
+        )
     return method
 
 

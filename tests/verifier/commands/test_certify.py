@@ -247,7 +247,7 @@ def test_methods_that_do_not_exist_are_refused_by_name(small):
     ("arguments", "message"),
     [
         ({"epsilons": []}, "no epsilon"), ({"epsilons": [-0.1]}, "not negative"),
-        ({"epsilons": [math.nan]}, "finite"), ({"norm": "2", "method": "contraction"}, "does not support the 2-norm"),
+        ({"epsilons": [math.nan]}, "finite"), ({"norm": "2", "method": "contraction"}, "2-norm: interval, crown"),
         ({"device": "tpu"}, "unknown device"), ({"limit": 0}, "limit"), ({"offset": 90}, "offset"),
         ({"time_limit": -1.0}, "time limit"), ({"std": [0.0]}, "positive"), ({"mean": [0.0, 1.0]}, "one value"),
         ({"clip": (0.4, 0.6)}, "clip|outside"),
