@@ -12,7 +12,7 @@ def shown(result: DetectResult) -> Iterator[RenderableType]:
     if result.action == "fit":
         yield (
             f"{result.detector}: fitted to {result.inputs} inputs; scores of {result.threshold:.4g} and above are "
-            f"flagged, of clean inputs {result.rate:.2%} at most"
+            f"flagged, about {result.rate:.2%} of clean inputs"
         )
         return
     yield f"clean: {result.false_positives or 0.0:.2%} of {result.inputs} correctly classified inputs are flagged"
