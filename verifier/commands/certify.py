@@ -24,7 +24,7 @@ from verifier.commands.changes import load_change_job
 from verifier.commands.executed import REAL, ExecutedJob, load_executed_job
 from verifier.commands.job import DataJob, load_job
 from verifier.commands.loop import run_order
-from verifier.commands.request import Data, Model, Options, Request, checked_radius
+from verifier.commands.request import Data, Model, Options, Request, checked_radii
 from verifier.commands.result import VerbResult, shared_fields
 from verifier.commands.resuming import arrays_of, because
 from verifier.commands.task import Known, Order
@@ -117,7 +117,7 @@ def _certification(
     **options: Unpack[Options],
 ) -> _Certification:
     """Return the task of what `certify` was asked."""
-    question, radii = Request(model, data, **options), _check_radii(epsilons)
+    question, radii = Request(model, data, **options), checked_radii(epsilons)
     norm = question.norm
     prover = find_method(method, norm)
     job = _over_draws(_job(question, radii, delta, arithmetic), draws_within, certificates)
@@ -290,9 +290,3 @@ def _job(question: Request, radii: tuple[float, ...], delta: float | None, arith
             raise ValueError(f"--delta is asked in real arithmetic, not in {arithmetic}; leave out one of the two")
         return load_executed_job(question, arithmetic, radii[-1])
     return load_job(question, "certify") if delta is None else load_change_job(question, delta)
-
-
-def _check_radii(epsilons: Sequence[float]) -> tuple[float, ...]:
-    if not (radii := {checked_radius(epsilon) for epsilon in epsilons}):
-        raise ValueError("no epsilon was given")
-    return tuple(sorted(radii))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
@@ -151,7 +151,9 @@ class Request:
         from verifier.data.load import NAMES, SPLITS
 
         if self.norm not in NORMS:
-            raise ValueError(f"unknown norm {self.norm!r}; supported: {', '.join(NORMS)}")
+            # Quoted where 2 was given for "2".
+            known = NORMS if isinstance(self.norm, str) else map(repr, NORMS)
+            raise ValueError(f"unknown norm {self.norm!r}; supported: {', '.join(known)}")
         if self.layout not in (None, *LAYOUTS):
             raise ValueError(f"unknown layout {self.layout!r}; supported: {', '.join(LAYOUTS)}")
         if self.split not in SPLITS:
@@ -187,9 +189,18 @@ def check_workers(workers: int | str | None, shard: str | None) -> None:
 
 def checked_radius(epsilon: float) -> float:
     """Return a radius; ValueError unless it is a finite number that is not negative."""
-    if not math.isfinite(epsilon) or epsilon < 0:
-        raise ValueError(f"epsilon must be a finite number that is not negative, got {epsilon}")
+    if isinstance(epsilon, str) or not math.isfinite(epsilon) or epsilon < 0:
+        raise ValueError(f"epsilon must be a finite number that is not negative, got {epsilon!r}")
     return float(epsilon)
+
+
+def checked_radii(epsilons: Sequence[float]) -> tuple[float, ...]:
+    """Return radii, rising, each once; ValueError unless there is one, and for what is no list of them."""
+    if isinstance(epsilons, str) or not isinstance(epsilons, Iterable):
+        raise ValueError(f"epsilons must be a list of radii, such as [0.1], got {epsilons!r}")
+    if not (radii := {checked_radius(epsilon) for epsilon in epsilons}):
+        raise ValueError("no epsilon was given")
+    return tuple(sorted(radii))
 
 
 def read_options(values: dict[str, Any], progress: Progress) -> Options:

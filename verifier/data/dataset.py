@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -111,8 +112,11 @@ class Dataset:
     def indices(self, limit: int | None = None, offset: int = 0) -> range:
         """Return the positions offset, offset + 1, ...: at most limit of them, fewer where the data end.
 
-        Raises DataError if limit is below 1 or the offset is outside the data.
+        Raises DataError if limit is below 1, the offset is outside the data, or one is no whole number.
         """
+        for name, value in (("limit", limit), ("offset", offset)):
+            if value is not None and not isinstance(value, Integral):
+                raise DataError(f"{self.name}: {name} {value!r} is no whole number")
         if limit is not None and limit < 1:
             raise DataError(f"{self.name}: limit {limit} is below 1")
         if not 0 <= offset < len(self):

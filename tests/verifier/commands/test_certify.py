@@ -246,7 +246,9 @@ def test_methods_that_do_not_exist_are_refused_by_name(small):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"epsilons": []}, "no epsilon"), ({"epsilons": [-0.1]}, "not negative"),
+        ({"epsilons": []}, "no epsilon"), ({"epsilons": [-0.1]}, "not negative"), ({"epsilons": 0.1}, "a list"),
+        ({"epsilons": "0.1"}, "a list"), ({"epsilons": ["0.1"]}, "got '0.1'"), ({"norm": 2}, "'2'"),
+        ({"limit": 2.5}, "whole"), ({"offset": 0.5}, "whole"),
         ({"epsilons": [math.nan]}, "finite"), ({"norm": "2", "method": "contraction"}, "2-norm: interval, crown"),
         ({"device": "tpu"}, "unknown device"), ({"limit": 0}, "limit"), ({"offset": 90}, "offset"),
         ({"time_limit": -1.0}, "time limit"), ({"std": [0.0]}, "positive"), ({"mean": [0.0, 1.0]}, "one value"),
