@@ -3,7 +3,8 @@
     python verifier_check.py NETWORK.safetensors CERTIFICATE_OR_RUN ... [--property FILE] [--sample K]
 
 It was made from docs/certificate-format.md alone; with the other verifier_check_*.py it may be copied anywhere. Exit
-status: 0 all hold, 1 one does not, 3 one is not decided, as it needs what is not supported; 2 the arguments are wrong.
+status: 0 all hold, 1 one does not, 3 one is not decided, as it needs what is not supported; 2 the arguments are wrong,
+or a run names no certificate.
 """
 
 from __future__ import annotations
@@ -607,7 +608,10 @@ def check_certificate(content: bytes, network: Network, asked: bytes | None = No
     certificate = Certificate(content)
     networks = [each for each in (network, scores(network)) if each.digest == certificate.digest]
     if not networks:
-        raise Refused(f"it is about network {certificate.digest!r:.70}, not {network.digest}")
+        raise Refused(
+            f"it is about network {certificate.digest!r:.70}, not {network.digest}; those of properties and of "
+            "executions in an arithmetic are about networks made of the model, which `verifier check --exact` hands on"
+        )
     try:
         box, groups = (None, []) if asked is None else read_property(asked)
         _check_question(certificate, network, networks[0], box, groups)
@@ -710,7 +714,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asked = None if options.property is None else options.property.read_bytes()
         jobs: list[tuple[str, Path, dict[str, Any] | None]] = []
         for place in options.places:
+            before = len(jobs)
             jobs += run_files(place) if place.is_dir() else [(place.name, place, None)]
+            if len(jobs) == before:
+                raise Refused(f"{place}: its records name no certificate")
     except Undecided as error:
         print(f"{options.network}: not decided: {error}")
         return 3

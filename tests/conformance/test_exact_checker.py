@@ -298,3 +298,6 @@ def test_runs_are_checked_exactly_or_by_a_sample(tmp_path: Path, capsys: pytest.
         check(run, exact=-1)
     (run / "records.jsonl").write_text((run / "records.jsonl").read_text().replace('"radius": 0.02', '"radius": 0.03'))
     assert verifier_check.main([str(model), str(run)]) == 1
+    (run / "records.jsonl").write_text("")
+    assert verifier_check.main([str(model), str(run)]) == 2
+    assert "name no certificate" in capsys.readouterr().err
