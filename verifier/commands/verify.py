@@ -67,6 +67,8 @@ def verify(
     given = [properties] if isinstance(properties, Property | str | Path) else list(properties)
     if not given or (results is not None and len(given) > 1):
         raise ValueError("name a property" if not given else "a results file is about one property: ask about one")
+    if results is not None and (Path(results).is_dir() or not Path(results).parent.is_dir()):
+        raise ValueError(f"--results {results} is no file in a folder that is there; name one, say results.txt")
     order = Order("verify", _verification, (model, given), {"certificates": certificates, **options})
     result: VerifyResult = run_order(order)
     if results is not None:

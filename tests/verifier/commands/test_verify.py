@@ -230,6 +230,9 @@ def test_a_results_file_is_about_one_property(model: Path, tmp_path: Path, capsy
     path = str(text(tmp_path, UNIT_BOX + "(assert (>= Y_0 2.5))"))
     assert main(["verify", str(model), path, path, "--results", str(tmp_path / "r.txt")]) == 2
     assert "one property" in capsys.readouterr().err
+    for place in (tmp_path, tmp_path / "nothing" / "r.txt"):
+        with pytest.raises(ValueError, match="no file in a folder"):  # before any work
+            verify(tmp_path / "no.onnx", path, results=place)
     assert main(["verify", str(model), path, "--results", str(tmp_path / "r.txt")]) == 0
     assert (tmp_path / "r.txt").read_text() == "unsat\n"
     with pytest.raises(SystemExit):
