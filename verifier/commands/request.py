@@ -189,14 +189,18 @@ def check_workers(workers: int | str | None, shard: str | None) -> None:
 
 def checked_radius(epsilon: float) -> float:
     """Return a radius; ValueError unless it is a finite number that is not negative."""
-    if isinstance(epsilon, str) or not math.isfinite(epsilon) or epsilon < 0:
+    try:
+        finite = math.isfinite(epsilon)
+    except TypeError:
+        finite = False
+    if not finite or epsilon < 0:
         raise ValueError(f"epsilon must be a finite number that is not negative, got {epsilon!r}")
     return float(epsilon)
 
 
-def checked_radii(epsilons: Sequence[float]) -> tuple[float, ...]:
+def checked_radii(epsilons: Sequence[float] | float | str) -> tuple[float, ...]:
     """Return radii, rising, each once; ValueError unless there is one, and for what is no list of them."""
-    if isinstance(epsilons, str) or not isinstance(epsilons, Iterable):
+    if isinstance(epsilons, str | float) or not isinstance(epsilons, Iterable):
         raise ValueError(f"epsilons must be a list of radii, such as [0.1], got {epsilons!r}")
     if not (radii := {checked_radius(epsilon) for epsilon in epsilons}):
         raise ValueError("no epsilon was given")

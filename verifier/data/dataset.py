@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -115,7 +114,7 @@ class Dataset:
         Raises DataError if limit is below 1, the offset is outside the data, or one is no whole number.
         """
         for name, value in (("limit", limit), ("offset", offset)):
-            if value is not None and not isinstance(value, Integral):
+            if value is not None and not hasattr(value, "__index__"):
                 raise DataError(f"{self.name}: {name} {value!r} is no whole number")
         if limit is not None and limit < 1:
             raise DataError(f"{self.name}: limit {limit} is below 1")
