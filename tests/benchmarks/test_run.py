@@ -89,21 +89,21 @@ def test_a_verdict_that_contradicts_the_expected_one_is_shouted(family):
 
 def test_time_is_that_of_the_whole_process_and_a_late_verdict_is_none(family):
     programs = {
-        "late": ("try:\n    time.sleep(9)\nexcept KeyboardInterrupt:\n    pass", "unsat"),
+        "late": ("try:\n    time.sleep(20)\nexcept KeyboardInterrupt:\n    pass", "unsat"),
         "failing": ("sys.exit('no such op')", "unsat"),
         "hungry": (
             "x = b'x' * (300 << 20); t = time.process_time()\nwhile time.process_time() < t + .3: pass",
             "unsat",
         ),
     }
-    ended = done([*filled(family, **programs), "--limit", "2.5"])
+    ended = done([*filled(family, **programs), "--limit", "6"])
     late, failing, hungry = rows(family)
     assert ended.returncode == 0 and "| small | 3 | 1 | 0 | 1 | 0 | 0 | 1 | 1 |" in ended.stdout
-    assert late["verdict"] == "timeout" and 2.5 <= float(late["wall"]) < 7.5
+    assert late["verdict"] == "timeout" and 6 <= float(late["wall"]) < 16
     assert failing["verdict"] == "error" and "no such op" in failing["remark"]
     assert float(hungry["cpu"]) >= 0.3 and float(hungry["peak"]) > 300
     # 5 s were claimed for the property alone.
-    assert 0.3 < float(hungry["wall"]) < 2.5 and hungry["solving"] == "5.0"
+    assert 0.3 < float(hungry["wall"]) < 6 and hungry["solving"] == "5.0"
 
 
 def test_a_run_goes_on_where_it_was_stopped(family):
