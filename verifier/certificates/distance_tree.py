@@ -23,6 +23,7 @@ from verifier.certificates.distance_chain import chain_refusal, dense_layers
 from verifier.certificates.error import CertificateError
 from verifier.certificates.packed import narrow
 from verifier.certificates.sign_tree import LEAF, leaves_below
+from verifier.certificates.waiting_parts import taken
 
 # Weights of one layer, written out as a dense one, beyond which no certificate is made or checked.
 MOST_WEIGHTS = 1 << 22
@@ -142,16 +143,3 @@ def _check_numbers(tree: DistanceTree, values: int) -> None:
         raise CertificateError(f"class {tree.rival}: a split is at no finite number")
     if not len(tree.passes) or tree.passes.min() < 1 or tree.passes.max() > 255:
         raise CertificateError(f"class {tree.rival}: a part is contracted by 1 to 255 passes")
-
-
-def taken(waiting: list[DistanceParts], count: int) -> DistanceParts:
-    """Return up to so many parts, the last ones, of lists of parts that wait, and take them off."""
-    found: list[DistanceParts] = []
-    while waiting and count > 0:
-        last = waiting.pop()
-        if len(last) > count:
-            waiting.append(last[:-count])
-            last = last[-count:]
-        found.append(last)
-        count -= len(last)
-    return DistanceParts.joined(found)

@@ -24,6 +24,7 @@ from verifier.certificates.conjunctions import Conjunctions
 from verifier.certificates.error import CertificateError
 from verifier.certificates.halfspaces import HalfspacesOfBox
 from verifier.certificates.lines import BoxedNetwork, open_units, shapes_of, tightened_nodes
+from verifier.certificates.waiting_parts import taken
 
 LEAF = -1
 # Parts bounded side by side, and bytes that one of their arrays may take.
@@ -217,19 +218,6 @@ def check_tree(tree: InputTree, asked: Conjunctions, lower: Tensor, upper: Tenso
                 if len(found):
                     nodes = torch.stack([found.nodes + 1, second[found.nodes]], dim=1)
                     waiting.append(found.halves(sides[found.nodes], values[found.nodes], nodes))
-
-
-def taken(waiting: list[Parts], count: int) -> Parts:
-    """Return up to so many parts, the last ones, of lists of parts that wait, and take them off."""
-    found: list[Parts] = []
-    while waiting and count > 0:
-        last = waiting.pop()
-        if len(last) > count:
-            waiting.append(last[:-count])
-            last = last[-count:]
-        found.append(last)
-        count -= len(last)
-    return Parts.joined(found)
 
 
 def second_halves_within(tree: InputTree, asked: Conjunctions, inputs: int) -> Tensor:

@@ -12,6 +12,7 @@ from encoders.box import Box
 from encoders.network import Network
 from encoders.region import BallRegion
 from encoders.views.envelope import reach_of
+from verifier.bounds.growing_tree import GrowingTree
 from verifier.bounds.inputs.boxes import InputBoxes
 from verifier.bounds.inputs.sides import OpenRows, best_sides
 from verifier.bounds.linear.backward import Seen
@@ -20,7 +21,8 @@ from verifier.budget import Budget
 from verifier.certificates.certificate import SLACK, Certificate
 from verifier.certificates.conjunctions import Conjunctions
 from verifier.certificates.error import CertificateError
-from verifier.certificates.input_tree import LEAF, InputTree, PartBounds, Parts, taken
+from verifier.certificates.input_tree import InputTree, PartBounds, Parts
+from verifier.certificates.waiting_parts import taken
 
 
 def certificate_by_inputs(
@@ -107,35 +109,18 @@ def _grown(whole: _PartsOfBox, budget: Budget, most_parts: int) -> InputTree | s
     return tree.finished()
 
 
-class _Tree:
-    """Splits by node, and where units are bounded; the nodes of both halves of one are numbered together."""
+class _Tree(GrowingTree):
+    """A tree, and at which of its nodes units are bounded."""
 
     def __init__(self) -> None:
-        self.nodes = 1
-        self._splits: dict[int, tuple[int, float, int]] = {}
+        super().__init__()
         self._tightened: set[int] = set()
 
     def tighten(self, nodes: Tensor) -> None:
         """Take in at which nodes units are bounded."""
         self._tightened.update(nodes.tolist())
 
-    def split(self, nodes: Tensor, sides: Tensor, values: Tensor) -> Tensor:
-        """Take in splits of nodes; return the nodes `(splits, 2)` of their halves."""
-        first = self.nodes + 2 * torch.arange(len(nodes))
-        self.nodes += 2 * len(nodes)
-        made = zip(nodes.tolist(), sides.tolist(), values.tolist(), first.tolist(), strict=True)
-        self._splits |= {node: (side, value, child) for node, side, value, child in made}
-        return torch.stack([first, first + 1], dim=1)
-
     def finished(self) -> InputTree:
         """Return the tree, all of whose other nodes are leaves."""
-        sides, values, marks, stack = [], [], [], [0]
-        while stack:
-            node = stack.pop()
-            side, value, child = self._splits.get(node, (LEAF, 0.0, 0))
-            sides.append(side)
-            values.append(value)
-            marks.append(node in self._tightened)
-            if side != LEAF:
-                stack += [child + 1, child]
-        return InputTree(np.array(sides, dtype=np.int32), np.array(values, dtype=np.float64), np.array(marks))
+        nodes, sides, values = self.preorder()
+        return InputTree(sides, values, np.array([node in self._tightened for node in nodes]))

@@ -13,14 +13,16 @@ from torch import Tensor
 from encoders.network import Network
 from encoders.region import BallRegion
 from encoders.views.distances import DistanceLayer
+from verifier.bounds.growing_tree import GrowingTree
 from verifier.budget import Budget
 from verifier.certificates.certificate import SLACK, Certificate
 from verifier.certificates.distance_bounds import DistanceBounds, DistanceParts
 from verifier.certificates.distance_chain import dense_layers
 from verifier.certificates.distance_rules import DELTA, Clauses
-from verifier.certificates.distance_tree import DistanceTree, distance_refusal, taken
+from verifier.certificates.distance_tree import DistanceTree, distance_refusal
 from verifier.certificates.error import CertificateError
 from verifier.certificates.sign_tree import LEAF
+from verifier.certificates.waiting_parts import taken
 
 # Passes over a part, the last of which moves no end further than this.
 PASSES, PROGRESS = 8, 1e-3
@@ -118,12 +120,11 @@ def _literals(clauses: Clauses, lower: Tensor, upper: Tensor) -> tuple[Tensor, T
     return left.any(dim=1) & at.isfinite() & (room > -torch.inf), place, at
 
 
-class _Tree:
-    """Splits and passes by node; the nodes of both halves of a split are numbered together."""
+class _Tree(GrowingTree):
+    """A tree, and how many passes each of its nodes takes."""
 
     def __init__(self) -> None:
-        self.nodes = 1
-        self._splits: dict[int, tuple[int, float, int]] = {}
+        super().__init__()
         self._passes: dict[int, int] = {}
 
     def contracted(self, bounds: DistanceBounds, parts: DistanceParts) -> DistanceParts:
@@ -141,24 +142,7 @@ class _Tree:
                 break
         return DistanceParts.joined(done)
 
-    def split(self, nodes: Tensor, sides: Tensor, values: Tensor) -> Tensor:
-        """Take in splits of nodes; return the nodes `(splits, 2)` of their halves."""
-        first = self.nodes + 2 * torch.arange(len(nodes))
-        self.nodes += 2 * len(nodes)
-        made = zip(nodes.tolist(), sides.tolist(), values.tolist(), first.tolist(), strict=True)
-        self._splits |= {node: (side, value, child) for node, side, value, child in made}
-        return torch.stack([first, first + 1], dim=1)
-
     def finished(self, rival: int) -> DistanceTree:
         """Return the tree against a rival, all of whose other nodes are leaves."""
-        sides, values, passes, stack = [], [], [], [0]
-        while stack:
-            node = stack.pop()
-            side, value, child = self._splits.get(node, (LEAF, 0.0, 0))
-            sides.append(side)
-            values.append(value)
-            passes.append(self._passes[node])
-            if side != LEAF:
-                stack += [child + 1, child]
-        arrays = np.array(sides, dtype=np.int32), np.array(values, dtype=np.float64), np.array(passes, dtype=np.uint8)
-        return DistanceTree(rival, *arrays)
+        nodes, sides, values = self.preorder()
+        return DistanceTree(rival, sides, values, np.array([self._passes[node] for node in nodes], dtype=np.uint8))
