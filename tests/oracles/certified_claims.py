@@ -1,6 +1,8 @@
 """Certificates near the exact radii of networks of two inputs: whether their claims are true, and whether they pass."""
 
+from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 from encoders.box import Box
 from encoders.network import Network
@@ -8,6 +10,8 @@ from tests.oracles.exact_checker import holds_exactly
 from tests.oracles.polygons import least_margin
 from verifier.certificates.certificate import Certificate
 from verifier.certificates.error import CertificateError
+from verifier.certificates.files import read_certificate, write_certificate
+from verifier.certificates.shortened import shortened
 
 # Seeds of `hinge_network`, and radii at most 0.001 below the exact ones of its random batch.
 CASES = {1: 0.2167, 7: 0.1826, 10: 0.1044, 13: 0.4638}
@@ -22,6 +26,21 @@ def is_true(certificate: Certificate, network: Network) -> bool:
     lower = [max(Fraction(v) - radius, least) for v in certificate.centre.tolist()]
     upper = [min(Fraction(v) + radius, greatest) for v in certificate.centre.tolist()]
     return least_margin(network, lower, upper, certificate.winner) > 0
+
+
+def kept_and_read(certificate: Certificate, network: Network, folder: Path) -> tuple[Certificate, Certificate]:
+    """Return a true certificate made short, and what its file holds; all three pass, and past the radius none does."""
+    certificate.check(network)
+    assert is_true(certificate, network)
+    short = shortened(certificate, network)
+    short.check(network)
+    kept = write_certificate(short, folder, 3)
+    again = read_certificate(folder.parent / kept.file, kept.sha256, 3)
+    again.check(network)
+    assert holds_exactly(again, network)
+    for each in (certificate, again):
+        assert not passes(replace(each, radius=certificate.radius + PAST), network)
+    return short, again
 
 
 def passes(certificate: Certificate, network: Network) -> bool:

@@ -14,7 +14,7 @@ from tests.networks.batches import random_batch
 from tests.networks.chains import hinge_network
 from tests.networks.hinge_graphs import hinge_networks
 from tests.networks.random_boxes import box_of, points_of
-from tests.oracles.certified_claims import CASES, PAST, is_true, passes
+from tests.oracles.certified_claims import CASES, PAST, kept_and_read, passes
 from tests.oracles.exact_checker import holds_exactly
 from tests.oracles.node_values import exact_values
 from tests.oracles.without_planes import without_planes
@@ -27,9 +27,7 @@ from verifier.bounds.split.unit_boxes import first_slopes
 from verifier.budget import Budget
 from verifier.certificates.certificate import Certificate
 from verifier.certificates.error import CertificateError
-from verifier.certificates.files import read_certificate, write_certificate
 from verifier.certificates.planes import PlanePoints, UnitPlanes, made_planes, tightened_by_planes
-from verifier.certificates.shortened import shortened
 from verifier.certificates.split_program import SplitProgram
 
 
@@ -136,15 +134,7 @@ def root_bounds(ball: PreparedBall) -> tuple[np.ndarray, np.ndarray]:
 def test_certificates_with_planes_pass_are_true_and_come_back_from_files(seed, tmp_path: Path):
     network, certificate = case(seed)
     assert certificate.unit_planes and certificate.planes is not None
-    certificate.check(network)
-    assert is_true(certificate, network)
-    short = shortened(certificate, network)
-    short.check(network)
-    kept = write_certificate(short, tmp_path, 3)
-    again = read_certificate(tmp_path.parent / kept.file, kept.sha256, 3)
-    again.check(network)
-    assert holds_exactly(again, network)
-    assert not passes(replace(again, radius=certificate.radius + PAST), network)
+    kept_and_read(certificate, network, tmp_path)
 
 
 @pytest.mark.parametrize("seed", CASES)

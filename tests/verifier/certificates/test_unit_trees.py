@@ -14,8 +14,7 @@ from tests.networks.batches import random_batch
 from tests.networks.chains import chain, hinge_network
 from tests.networks.hinge_graphs import hinge_networks
 from tests.networks.random_boxes import box_of, points_of
-from tests.oracles.certified_claims import CASES, PAST, is_true, passes
-from tests.oracles.exact_checker import holds_exactly
+from tests.oracles.certified_claims import CASES, PAST, kept_and_read, passes
 from tests.oracles.node_values import exact_values
 from tests.oracles.without_planes import without_planes
 from tests.seeds import seeds
@@ -24,8 +23,6 @@ from verifier.budget import Budget
 from verifier.certificates import condensed
 from verifier.certificates.certificate import Certificate
 from verifier.certificates.error import CertificateError
-from verifier.certificates.files import read_certificate, write_certificate
-from verifier.certificates.shortened import shortened
 from verifier.certificates.sign_tree import LEAF
 from verifier.certificates.split_program import SplitProgram
 from verifier.certificates.unit_trees import UnitTrees, tightened_by_trees
@@ -173,22 +170,14 @@ def test_certificates_with_trees_of_units_pass_are_true_and_come_back_from_files
     monkeypatch.setattr(condensed, "MANY_UNITS", 0 if as_ops else condensed.MANY_UNITS)
     network, certificate = case(seed, as_ops)
     assert certificate.unit_trees and bool(certificate.boxes) is not as_ops
-    certificate.check(network)
-    assert is_true(certificate, network)
     plain, narrow = replace(certificate, unit_trees=()).program(network), certificate.program(network)
     everything = np.arange(plain.units)
     (low, high), (lower, upper) = plain.unit_ends(everything), narrow.unit_ends(everything)
     assert (lower >= low).all() and (upper <= high).all() and ((lower > low) | (upper < high)).any()
-    short = shortened(certificate, network)
-    short.check(network)
-    kept = write_certificate(short, tmp_path, 3)
-    again = read_certificate(tmp_path.parent / kept.file, kept.sha256, 3)
-    again.check(network)
-    assert holds_exactly(again, network)
+    short, again = kept_and_read(certificate, network, tmp_path)
     for made, read in zip(short.unit_trees, again.unit_trees, strict=True):
         for field in ("name", "places", "ends", "columns", "splits", "slopes", "multipliers"):
             assert np.array_equal(getattr(made, field), getattr(read, field)), field
-    assert not passes(replace(again, radius=certificate.radius + PAST), network)
 
 
 @pytest.mark.parametrize("seed", CASES)
