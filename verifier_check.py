@@ -32,6 +32,7 @@ from verifier_check_bounds import (
     Part,
     Program,
     Search,
+    class_count,
     class_groups,
     read_property,
 )  # fmt: skip
@@ -189,10 +190,7 @@ def check_signs(certificate: Certificate, network: Network, bits: int, opens: bo
 
     opens: as of `Program`.
     """
-    if len(network.shapes[network.nodes[-1].name]) != 1 or not 0 <= certificate.winner < (
-        classes := network.shapes[network.nodes[-1].name][0]
-    ):
-        raise Refused(f"class {certificate.winner} is none of the network's")
+    classes = class_count(network, certificate.winner)
     arrays, header = certificate.arrays, certificate.header
     for name, entry in arrays.items():
         entry.taken = 0
@@ -570,9 +568,7 @@ def _second_halves(tree: list[int]) -> list[int]:
 
 def check_distances(certificate: Certificate, network: Network, bits: int) -> int:
     """Return how many leaves trees of contraction have, one tree against each rival, all of which are empty."""
-    shape = network.shapes[network.nodes[-1].name]
-    if len(shape) != 1 or not 0 <= certificate.winner < shape[0]:
-        raise Refused(f"class {certificate.winner} is none of an output of shape {shape}")
+    classes = class_count(network, certificate.winner)
     arrays = [certificate.arrays[f"distances.{name}"] for name in ("sides", "values", "passes")]
     sides, values, passes = arrays
     for entry in arrays:
@@ -582,7 +578,7 @@ def check_distances(certificate: Certificate, network: Network, bits: int) -> in
     rows = [(rival, nodes) for rival, nodes in certificate.header["distances"]]
     rivals = [rival for rival, _ in rows]
     if any(type(rival) is not int for rival in rivals) or sorted(rivals) != [
-        k for k in range(shape[0]) if k != certificate.winner
+        k for k in range(classes) if k != certificate.winner
     ]:
         raise Refused(f"it holds trees against {rivals!r:.60}, not against each class but {certificate.winner}")
     low, high = certificate.ball(network.input_shape, bits)
@@ -691,7 +687,7 @@ def run_files(run: Path) -> Iterator[tuple[str, Path, dict[str, Any]]]:
 
 
 def _check_record(content: bytes, record: dict[str, Any]) -> None:
-    """Refuse a certificate that is not the one of its record, or claims less."""
+    """Refuse a certificate that is not the one of its record: another file, input, class or radius."""
     named, found = record["certificate"], Certificate(content)
     if hashlib.sha256(content).hexdigest() != named["sha256"] or found.index != record["index"]:
         raise Refused("it is not the file that the record names")

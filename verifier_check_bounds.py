@@ -431,12 +431,20 @@ class Search:
 # --------------------------------------------------------------------------------------------------- what is unsafe
 
 
+def class_count(network: Network, winner: int) -> int:
+    """Return how many classes there are; Refused unless there are two or more, of which the winner is one.
+
+    A single number has no rivals, so that anything would prove that it wins: its classes are those of `scores`.
+    """
+    shape = network.shapes[network.nodes[-1].name]
+    if len(shape) != 1 or shape[0] < 2 or not 0 <= winner < shape[0]:
+        raise Refused(f"class {winner} is none of two or more, the output is of shape {shape}")
+    return shape[0]
+
+
 def class_groups(network: Network, winner: int) -> list[Group]:
     """Return one row for each rival: that the winner is not above it."""
-    shape = network.shapes[network.nodes[-1].name]
-    if len(shape) != 1 or not 0 <= winner < shape[0]:
-        raise Refused(f"class {winner} is none of an output of shape {shape}")
-    return [[({winner: 1, rival: -1}, 0)] for rival in range(shape[0]) if rival != winner]
+    return [[({winner: 1, rival: -1}, 0)] for rival in range(class_count(network, winner)) if rival != winner]
 
 
 def read_property(content: bytes) -> tuple[dict[int, list[Fraction]] | None, list[Group]]:

@@ -1,5 +1,6 @@
 """The checker in exact arithmetic accepts what searches prove, refuses what is false, and needs nothing but Python."""
 
+import io
 import json
 import math
 import shutil
@@ -37,6 +38,8 @@ from verifier.bounds.split.search import decide_ball
 from verifier.budget import Budget
 from verifier.certificates.certificate import Certificate
 from verifier.certificates.conjunctions import Conjunctions
+from verifier.certificates.error import CertificateError
+from verifier.certificates.input_tree import InputTree
 from verifier.certificates.shortened import shortened
 from verifier.certificates.sign_tree import SplitTree
 from verifier.cli import main
@@ -47,6 +50,7 @@ F64 = torch.float64
 # Seeds of networks of two inputs, and radii at most 0.001 below the exact ones.
 CASES = {1: 0.2167, 7: 0.1826}
 PAST = 0.002
+KINDS = {"sides": np.int32, "values": np.float64, "passes": np.uint8}
 
 
 def by_signs(network: Network, region: BallRegion, winner: int) -> Certificate | None:
@@ -301,3 +305,33 @@ def test_runs_are_checked_exactly_or_by_a_sample(tmp_path: Path, capsys: pytest.
     (run / "records.jsonl").write_text("")
     assert verifier_check.main([str(model), str(run)]) == 2
     assert "name no certificate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["signs", "inputs", "distances"])
+def test_of_a_single_number_no_class_wins_whatever_the_trees(kind: str) -> None:
+    """It has no rivals, so that trees against each of them say nothing: y = relu(x) + 1 is of class 1 everywhere."""
+    network = chain((1,), Relu(), Affine(torch.ones(1, 1), torch.ones(1)))
+    claim = (network.digest, np.zeros(1), 5.0, None, 0, (), np.zeros(0, dtype=np.int32), ())
+    leaf = np.array([-1], dtype=np.int32)
+    made = {
+        "signs": Certificate(*claim),
+        "inputs": Certificate(*claim, InputTree(leaf, np.zeros(1), np.zeros(1, dtype=bool))),
+        "distances": Certificate(*claim, distances=()),
+    }[kind]
+    with pytest.raises(CertificateError, match="two or more"):
+        made.check(network)
+    content = content_of(made) if kind != "distances" else with_distances(content_of(made))
+    with pytest.raises(Refused, match="two or more"):
+        verifier_check.check_certificate(content, plain(network))
+
+
+def with_distances(content: bytes) -> bytes:
+    """Return a certificate whose header says that it holds trees of contraction, none of them."""
+    with np.load(io.BytesIO(content)) as archive:
+        arrays = dict(archive)
+    header = json.loads(arrays["header"].tobytes()) | {"schema": 3, "distances": []}
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
+    arrays |= {f"distances.{name}": np.zeros(0, dtype=kind) for name, kind in KINDS.items()}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()

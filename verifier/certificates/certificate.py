@@ -119,8 +119,10 @@ class Certificate:
         self._check_leaves(network)
 
     def _check_winner(self, network: Network) -> None:
-        if len(network.output_shape) != 1 or not 0 <= self.winner < network.output_shape[0]:
-            raise CertificateError(f"class {self.winner} is none of an output of shape {network.output_shape}")
+        shape = network.output_shape
+        # A single number has no rivals, so that anything would prove that it wins.
+        if len(shape) != 1 or shape[0] < 2 or not 0 <= self.winner < shape[0]:
+            raise CertificateError(f"class {self.winner} is none of two or more, the output is of shape {shape}")
 
     def _check_types(self) -> None:
         """Raise CertificateError unless every array is of the kind and dimensions that the arithmetic takes."""
