@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import pytest
 import torch
 
 from encoders.passes.execution_margins import handicapped
@@ -10,9 +11,12 @@ from tests.networks.chains import random_relu_network
 from verifier.answers import Answer
 from verifier.batch import Group
 from verifier.budget import Budget
+from verifier.devices.parts import OUT_OF_MEMORY
 from verifier.methods import METHODS
 from verifier.methods.falsify import FalsifyMethod
 from verifier.methods.grouped import by_groups
+from verifier.methods.in_memory import bracketed
+from verifier.verdict import Outcome
 
 SIZES, RADIUS = (2, 8, 6, 3), 0.05
 BLANK, TIME = Answer(), Budget()
@@ -108,3 +112,36 @@ def test_groups_share_the_time_by_their_open_inputs():
         assert 0.99 * 300.0 * size / left <= seconds <= 300.0 * size / left
         left -= size
     assert len(shares) > 1 and left == 0
+
+
+@pytest.mark.parametrize("name", ["crown", "attack"])
+def test_a_memory_that_is_full_leaves_inputs_open_and_a_part_of_the_batch_is_refused(name, monkeypatch):
+    """After halving, places would be those of other inputs, which would get proofs that are not theirs."""
+    batch = random_batch(random_relu_network(0, SIZES), 6, 0)
+    groups = grouped(batch, 0.1)
+    assert len(groups) > 1
+    asked = METHODS["crown"] if name == "crown" else next(s for s in METHODS["auto"].stages if s.name == "attack")
+    method = by_groups(asked, groups, batch)
+    whole = bracketed(method, batch, [RADIUS], [BLANK] * 6, TIME)
+    part = batch.at(torch.arange(3, 6))
+    with pytest.raises(ValueError, match="asked about"):
+        method.bracket(part, [RADIUS], [BLANK] * 3, TIME)
+    with pytest.raises(ValueError, match="asked about"):
+        method.decide(part, part.region(torch.full((3,), RADIUS, dtype=torch.float64)), TIME)
+    full = groups[1].batch if name == "crown" else batch
+    at = type(full).at
+
+    def once(self, rows):
+        if self is full:
+            monkeypatch.setattr(type(full), "at", at)
+            raise torch.OutOfMemoryError
+        return at(self, rows)
+
+    monkeypatch.setattr(type(full), "at", once)
+    lacking = bracketed(method, batch, [RADIUS], [BLANK] * 6, TIME)
+    left = set(groups[1].places) if name == "crown" else set(range(6))
+    for place, (before, after) in enumerate(zip(whole, lacking, strict=True)):
+        if place in left:
+            assert after.at(RADIUS) is Outcome.OPEN and after.reason == OUT_OF_MEMORY
+        else:
+            assert after.bracket == before.bracket
