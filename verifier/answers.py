@@ -131,6 +131,11 @@ class Answer:
             self.telling if other.reason is None else other.telling,
         )
 
+    def unproved(self) -> Answer:
+        """Return the answer without what it proves, or a solver vouches for; what was found stays."""
+        found = Bracket(upper=self.bracket.upper, upper_method=self.bracket.upper_method)
+        return replace(self, bracket=found, certificate=None)
+
     def explained(self, earlier: Answer) -> Answer:
         """Return the answer with the reason of an earlier one about the same region where that says more."""
         if earlier.reason is None or (self.reason is not None and earlier.telling <= self.telling):

@@ -210,6 +210,11 @@ class _Certification:
         groups = self.job.groups(plain, [() if record is None else record.errors for record in before])
         method = by_groups(find_method(self.method, self.norm), groups, plain)
         answers = [Answer() if record is None else record.answer for record in before]
+        for group in groups:
+            for place in group.places:
+                if (record := before[place]) is not None and tuple(record.errors) != tuple(group.errors):
+                    # What was proved allowed for errors that are not enough.
+                    answers[place] = answers[place].unproved()
         answers = [self.job.limited(answer) for answer in bracketed(method, plain, self.epsilons, answers, budget)]
         places = {place: (group, number) for group in groups for number, place in enumerate(group.places)}
         return answers, {row: (answers[place], *places[place]) for place, row in enumerate(rows)}

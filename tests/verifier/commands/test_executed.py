@@ -133,6 +133,19 @@ def test_inputs_of_a_run_that_is_taken_up_again_keep_the_errors_that_they_stated
     assert again.results[0].open == 0 and check(tmp_path / "run").refused == ()
 
 
+def test_what_was_proved_with_errors_that_are_not_enough_is_proved_again(tmp_path):
+    run = tmp_path / "run"
+    options = {"method": "interval", "arithmetic": "float32", "limit": 5, "out": run}
+    certify("digits-relu", "digits", [0.2, 0.001], **options)
+    honest = records_of(run)
+    forged = [{**line, "lower": 0.15, "errors": [e / 1e6 for e in line["errors"]]} for line in honest]
+    (run / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in forged))
+    certify("digits-relu", "digits", [0.2, 0.18, 0.001], **options)
+    last = {line["index"]: line for line in records_of(run)}
+    assert all(last[line["index"]]["lower"] <= line["lower"] + 1e-4 for line in honest)
+    assert all(last[line["index"]]["errors"] == line["errors"] for line in honest)
+
+
 def test_errors_stated_before_are_kept_where_they_are_enough():
     errors = torch.tensor([[1.0, 1.0], [3.0, 1.0], [2.0, 2.0]], dtype=torch.float64)
     kept = by_class([0, 0, 1], errors, [(1.5, 1.5), (2.5, 2.0), ()])
