@@ -16,6 +16,7 @@ from torch import Tensor
 
 from encoders.box import Box
 from encoders.scaling import exponents
+from verifier.bounds.adam import adam
 from verifier.bounds.linear.bounds import LinearBounds, linear_bounds
 from verifier.budget import Budget
 
@@ -53,11 +54,10 @@ def optimised_slopes(
     targets = _affordable_targets(bounds)
     parameters = _start(bounds, choices, targets, rows.shape[1])
     boxes = {name: Box(box.lower.to(torch.float32), box.upper.to(torch.float32)) for name, box in bounds.boxes.items()}
-    optimiser = torch.optim.Adam(parameters.values(), lr=search.learning_rate)
-    schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, search.decay)
+    averages = {name: [torch.zeros_like(value), torch.zeros_like(value)] for name, value in parameters.items()}
     rows = _in_units(bounds, rows).to(torch.float32)
     best = _Best(torch.full((rows.shape[0],), -torch.inf, device=rows.device), parameters)
-    for _ in range(search.steps):
+    for step in range(search.steps):
         if search.budget.exhausted:
             break
         trial = linear_bounds(
@@ -68,14 +68,15 @@ def optimised_slopes(
         lacking = torch.where(needed, trial.minimise(rows).bound, torch.inf).clamp(max=0.0)
         score = lacking.detach().nan_to_num(-torch.inf, 0.0, -torch.inf).sum(dim=1)
         best.take(score, parameters)
-        loss = -lacking.sum()
+        gain = lacking.sum()
         # Behind an op whose bounds are constants (MWD) no slope reaches the margin: there is nothing to choose.
-        if bool((score >= 0).all()) or not bool(loss.isfinite()) or not loss.requires_grad:
+        if bool((score >= 0).all()) or not bool(gain.isfinite()) or not gain.requires_grad:
             break
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
+        gains = torch.autograd.grad(gain, list(parameters.values()), allow_unused=True)
+        rate = search.learning_rate * search.decay**step
+        for (name, value), slope_gain in zip(parameters.items(), gains, strict=True):
+            if slope_gain is not None:
+                value.data.add_(adam(averages[name], slope_gain, step), alpha=rate)
         _clamp(parameters, choices)
     return {name: value.to(torch.float64) for name, value in best.parameters.items()}
 

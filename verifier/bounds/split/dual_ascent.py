@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from verifier.bounds.adam import adam
 from verifier.bounds.split.form import AffineStage, HingeNetwork
 from verifier.bounds.split.plane_lines import PlaneLines
 from verifier.devices.parts import Part, in_parts
@@ -24,8 +25,6 @@ RATE = 0.25
 DECAY = 0.98
 # Multipliers move by what the bound lacks of the goal at first, at least this, over the width of the unit's box.
 LEAST_LACK = 0.01
-# Adam's averages (Kingma, Ba 2015).
-FIRST, SECOND = 0.5, 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,11 +269,3 @@ def _at(
     elif lines.planes is not None:
         lines = replace(lines, planes=lines.planes[part])
     return rows[part], lines, slopes[part], None if multipliers is None else multipliers[part]
-
-
-def adam(averages: list[Tensor], gain: Tensor, step: int) -> Tensor:
-    """Return Adam's direction for a gradient, and update its averages in place; step: from 0."""
-    first, second = averages
-    first.mul_(FIRST).add_(gain, alpha=1.0 - FIRST)
-    second.mul_(SECOND).addcmul_(gain, gain, value=1.0 - SECOND)
-    return (first / (1.0 - FIRST ** (step + 1))) / ((second / (1.0 - SECOND ** (step + 1))).sqrt() + 1e-12)

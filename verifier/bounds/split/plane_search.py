@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verifier.bounds.split.dual_ascent import DECAY, RATE, DualAscent, Lines, adam
+from verifier.bounds.adam import adam
+from verifier.bounds.split.dual_ascent import DECAY, RATE, DualAscent, Lines
 from verifier.bounds.split.form import AffineStage
 from verifier.bounds.split.plane_lines import MOST_NUMBERS, PlaneLines, UnitsOverBox, rounded
 from verifier.bounds.split.stages import Stage, StagedNetwork
