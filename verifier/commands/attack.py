@@ -32,7 +32,7 @@ from verifier.commands.request import Data, Model, Options, Request
 from verifier.commands.result import VerbResult, shared_fields
 from verifier.commands.resuming import arrays_of, because
 from verifier.commands.task import Known, Order
-from verifier.devices.parts import OUT_OF_MEMORY
+from verifier.methods.in_memory import why_stopped
 from verifier.runs.attack_record import AttackRecord
 from verifier.runs.records import InputHead
 from verifier.runs.witness_files import Witnesses
@@ -201,7 +201,6 @@ class _Attacking:
         for position, (head, answer) in enumerate(zip(heads, answers, strict=True)):
             value = nearest[head.index]
             robust = value is None or value[1] > self.request.epsilon
-            stopped = OUT_OF_MEMORY if answer.reason == OUT_OF_MEMORY else budget.why
             records.append(
                 AttackRecord(
                     head=head,
@@ -210,7 +209,7 @@ class _Attacking:
                     robust=robust,
                     tie=answer.witness is not None and answer.witness.tie,
                     execution_only=answer.execution_only,
-                    reason=stopped if robust else None,
+                    reason=why_stopped(answer, budget) if robust else None,
                     **watched.effort(position),
                 )
             )

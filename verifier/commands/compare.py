@@ -27,6 +27,7 @@ from verifier.commands.request import Data, Model, Options, Request, checked_rad
 from verifier.commands.result import VerbResult, shared_fields
 from verifier.commands.resuming import arrays_of
 from verifier.commands.task import Known, Order
+from verifier.devices.parts import OUT_OF_MEMORY
 from verifier.methods import METHODS, Method, find_method
 from verifier.methods.falsify import FalsifyMethod
 from verifier.methods.in_memory import bracketed
@@ -151,8 +152,10 @@ class _Comparison:
         return {"norm": self.norm, "epsilon": self.epsilon}
 
     def complete(self, record: CompareRecord | None) -> bool:
-        """Return whether a record has an answer of each method."""
-        return record is not None and all(name in record.methods for name in self.methods)
+        """Return whether a record has an answer of each method that the device's memory held."""
+        return record is not None and all(
+            name in record.methods and record.methods[name].reason is None for name in self.methods
+        )
 
     def work(self, rows: range, known: Known[CompareRecord]) -> tuple[list[CompareRecord], Witnesses]:
         """Return (records, nearest witnesses) of the rows that lack a method, after each has worked on them alone."""
@@ -164,14 +167,15 @@ class _Comparison:
         answers = [dict(before[row].methods) if row in before else {} for row in open_rows]
         spent, nearest = [0.0] * len(open_rows), dict[int, Answer]()
         for name in self.methods:
-            missing = [i for i, known_answers in enumerate(answers) if name not in known_answers]
+            missing = [i for i, said in enumerate(answers) if name not in said or said[name].reason is not None]
             if not missing:
                 continue
             part = batch.at(torch.tensor(missing, device=batch.centres.device))
             fresh, seconds = self._alone(name, part, known.watch)
             for i, answer in zip(missing, fresh, strict=True):
                 spent[i] += seconds
-                answers[i][name] = MethodAnswer(answer=kept(answer), seconds=seconds)
+                again = answer.reason if answer.reason == OUT_OF_MEMORY else None
+                answers[i][name] = MethodAnswer(answer=kept(answer), seconds=seconds, reason=again)
                 if answer.witness is not None and answer.distance < nearest.get(open_rows[i], Answer()).distance:
                     nearest[open_rows[i]] = answer
         records = [

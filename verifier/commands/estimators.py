@@ -11,12 +11,12 @@ What an estimator does not find within the radius it counts as robust, which is 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import torch
 
@@ -25,8 +25,9 @@ from verifier.answers import Answer, Witness
 from verifier.attacks import ATTACKS
 from verifier.batch import Batch
 from verifier.budget import Budget
-from verifier.devices.parts import OUT_OF_MEMORY
+from verifier.devices.parts import OUT_OF_MEMORY, in_parts
 from verifier.methods.falsify import FalsifyMethod
+from verifier.methods.in_memory import bracketed
 from verifier.methods.restriction import RestrictionMethod
 from verifier.restriction.optimum import Outcome
 from verifier.restriction.pull import BEYOND, Programs, Targets
@@ -36,7 +37,7 @@ from verifier.witnesses.nearest import NearestAttack
 PROGRAMS = ("restriction", "restriction-second", "restriction-all")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Estimate:
     """What an estimator says about one input: a witness or None, how it went, and the seconds it took.
 
@@ -59,7 +60,7 @@ class Estimate:
         return seen if self.witness is None else seen.merge(Answer.broken(self.witness, name))
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Estimators:
     """The chosen estimators and their settings: margin, grid and solver of the programs (`RestrictionMethod`)."""
 
@@ -112,7 +113,7 @@ class Estimators:
     ) -> list[Estimate]:
         started = time.perf_counter()
         within = [min(radius, batch.reach) for radius in radii]
-        answers = attack.bracket(batch, within, [Answer()] * len(batch), budget)
+        answers = bracketed(attack, batch, within, [Answer()] * len(batch), budget)
         share = (time.perf_counter() - started) / len(batch)
         stopped = Outcome.STOPPED if budget.exhausted else Outcome.BEYOND
         return [Estimate(a.witness, str(_outcome(a, stopped)), share, a.execution_only) for a in answers]
@@ -132,7 +133,7 @@ class Estimators:
             spent = before.seconds + time.perf_counter() - started
             return Estimate(witness, str(outcome), spent, before.execution_only)
 
-        return in_threads(one, len(batch))
+        return in_threads(one, [dataclasses.replace(estimate, outcome=str(Outcome.FULL)) for estimate in base])
 
     def _programs(self) -> Programs:
         return Programs(alpha=self.alpha, levels=self.levels, solver=self.solver)
@@ -149,15 +150,22 @@ class Estimators:
             word = "not replayed" if outcome is Outcome.FOUND and witness is None else str(outcome)
             return Estimate(witness, word, time.perf_counter() - started)
 
-        return in_threads(one, len(batch))
+        return in_threads(one, [Estimate(None, Outcome.FULL, 0.0)] * len(batch))
 
 
-def in_threads(work: Callable[[int], Estimate], count: int) -> list[Estimate]:
-    """Return work(0), ..., work(count - 1), one thread for each core: solving an LP holds no lock."""
-    workers, before = max(1, min(count, os.cpu_count() or 1)), torch.get_num_threads()
+def in_threads(work: Callable[[int], Estimate], full: Sequence[Estimate]) -> list[Estimate]:
+    """Return work(0), work(1), ..., one thread for each core: solving an LP holds no lock.
+
+    full: for each input what is said of it where a device's memory does not hold it.
+    """
+    workers, before = max(1, min(len(full), os.cpu_count() or 1)), torch.get_num_threads()
+
+    def one(row: int) -> Estimate:
+        return in_parts(lambda part: work(row), 1, 1, lambda place: full[row])[0]
+
     # Each thread computes on one core: torch's own threads would only wait for each other.
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        results = list(pool.map(work, range(count)))
+        results = list(pool.map(one, range(len(full))))
     torch.set_num_threads(before)
     return results
 
@@ -166,4 +174,4 @@ def _outcome(answer: Answer, nothing: Outcome) -> Outcome:
     """Return what became of an attack; nothing: where it has found nothing, having ended."""
     if answer.witness is not None:
         return Outcome.FOUND
-    return Outcome.STOPPED if answer.reason == OUT_OF_MEMORY else nothing
+    return Outcome.FULL if answer.reason == OUT_OF_MEMORY else nothing

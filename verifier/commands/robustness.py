@@ -24,8 +24,9 @@ from verifier.commands.request import Data, Model, Options, Request, checked_rad
 from verifier.commands.result import VerbResult, shared_fields
 from verifier.commands.resuming import arrays_of
 from verifier.commands.task import Known, Order
+from verifier.devices.parts import OUT_OF_MEMORY
 from verifier.methods import find_method
-from verifier.methods.in_memory import bracketed
+from verifier.methods.in_memory import bracketed, why_stopped
 from verifier.methods.suitable import check_method
 from verifier.restriction.optimum import Outcome
 from verifier.runs.records import InputHead
@@ -165,6 +166,7 @@ class _Measurement:
         answers = [before[row].answer if row in before else Answer() for row in open_rows]
         started = time.perf_counter()
         answers = bracketed(find_method(self.method, self.norm), batch, [self.epsilon], answers, budget)
+        proved = answers
         proving = (time.perf_counter() - started) / len(open_rows)
         estimates = self.estimators.run(batch, self.epsilon, budget)
         for name, values in estimates.items():
@@ -174,7 +176,7 @@ class _Measurement:
             mine = {name: values[i] for name, values in estimates.items()}
             spent = proving + sum(estimate.seconds for estimate in mine.values())
             head = self.job.head(row, labels[i], predictions[i], spent)
-            records.append(self._record(head, answers[i], mine, budget.why))
+            records.append(self._record(head, answers[i], mine, why_stopped(proved[i], budget)))
         return records, arrays_of(open_rows, answers)
 
     def left_open(
@@ -190,12 +192,14 @@ class _Measurement:
     def _record(
         self, head: InputHead, answer: Answer, estimates: dict[str, Estimate], why: str | None
     ) -> RobustnessRecord:
-        stopped = any(e.outcome == Outcome.STOPPED for e in estimates.values())
+        outcomes = {estimate.outcome for estimate in estimates.values()}
+        if Outcome.FULL in outcomes:
+            why = OUT_OF_MEMORY
         stored = {
             name: StoredEstimate(radius=estimate.radius, outcome=estimate.outcome, seconds=estimate.seconds)
             for name, estimate in estimates.items()
         }
-        reason = why if stopped else None
+        reason = why if why == OUT_OF_MEMORY or Outcome.STOPPED in outcomes else None
         return RobustnessRecord(head=head, answer=kept(answer), estimators=stored, tried=self.epsilon, reason=reason)
 
     def summarise(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import Protocol
 
 import torch
 
@@ -19,6 +20,14 @@ from verifier.methods.base import Method
 from verifier.methods.paused import Paused
 
 FULL = Answer.open(OUT_OF_MEMORY)
+
+
+class Bracketing(Protocol):
+    """A method, or an attack that brackets as one."""
+
+    def bracket(
+        self, batch: Batch, epsilons: Sequence[float], answers: Sequence[Answer], budget: Budget
+    ) -> list[Answer]: ...
 
 
 def decided(
@@ -37,7 +46,7 @@ def decided(
 
 
 def bracketed(
-    method: Method, batch: Batch, epsilons: Sequence[float], answers: Sequence[Answer], budget: Budget
+    method: Bracketing, batch: Batch, epsilons: Sequence[float], answers: Sequence[Answer], budget: Budget
 ) -> list[Answer]:
     """Return what a method brackets, after what answers say."""
 

@@ -21,6 +21,7 @@ class Outcome(enum.StrEnum):
     INFEASIBLE = "infeasible"  # the region, cut to the reach, holds no such point: nothing about the network
     BEYOND = "beyond"  # the nearest one lies at the cutoff or farther
     STOPPED = "stopped"  # time or the solver ran out: nothing is known
+    FULL = "out of memory"  # the device's memory does not hold the input alone: nothing is known
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 from verifier.answers import Answer
 from verifier.fields import (
     NUMBER,
+    TEXT,
     Kind,
     RecordError,
     is_object,
@@ -28,10 +29,11 @@ METHODS = Kind(lambda value: is_object(value) and bool(value), "an object that i
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MethodAnswer:
-    """What a method says of an input, and the seconds it took."""
+    """What a method says of an input, and the seconds it took; reason: why it has to be asked again, or None."""
 
     answer: Answer
     seconds: float = stated(NUMBER)
+    reason: str | None = stated(TEXT, None)
     others: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -48,7 +50,11 @@ class CompareRecord(InputRecord):
         return tuple(method.answer.bracket for method in self.methods.values())
 
     def _weakened(self, before: Self) -> str | None:
-        lost = [name for name, answer in before.methods.items() if self.methods.get(name) != answer]
+        lost = [
+            name
+            for name, answer in before.methods.items()
+            if answer.reason is None and self.methods.get(name) != answer
+        ]
         return f"what it says of method {lost[0]!r} has changed" if lost else None
 
     @classmethod

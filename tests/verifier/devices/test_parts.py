@@ -9,20 +9,23 @@ import pytest
 import torch
 
 from encoders import write_network
+from encoders.questions import never_largest
 from tests.networks.batches import random_batch
 from tests.networks.chains import random_relu_network
 from tests.pretended_device import memory, pretended
-from verifier import attack, certify
+from verifier import attack, certify, compare, robustness, verify
 from verifier.answers import Answer
 from verifier.attacks import ATTACKS, Search
 from verifier.bounds.split.dual_ascent import DualAscent, Lines, _at
 from verifier.bounds.split.stages import staged
 from verifier.budget import Budget
+from verifier.commands.estimators import Estimate, in_threads
 from verifier.devices import choice
 from verifier.devices.parts import OUT_OF_MEMORY, in_parts
 from verifier.methods import METHODS
 from verifier.methods.in_memory import bracketed, decided
 from verifier.methods.portfolio import PortfolioMethod
+from verifier.restriction.optimum import Outcome
 from verifier.witnesses.find import find_witnesses
 from verifier.witnesses.pursuit import pursue
 
@@ -204,23 +207,56 @@ def there(cuda, monkeypatch):
     monkeypatch.setattr(choice, "faults", lambda device: [])
 
 
-@pytest.mark.parametrize("name", ["certify", "attack"])
+# Of each command, what it is asked of a model and data.
+ASKED = {
+    "certify": lambda model, data, **asked: certify(model, data, [0.01], method="interval", **asked),
+    "attack": lambda model, data, **asked: attack(model, data, "pgd", 0.05, **asked),
+    "robustness": lambda model, data, **asked: robustness(model, data, 0.01, estimators=("pgd",), **asked),
+    "compare": lambda model, data, **asked: compare(model, data, 0.01, methods=("interval", "crown"), **asked),
+    "verify": lambda model, data, **asked: verify(model, BOXES, method="interval", **asked),
+}
+BOXES = [
+    never_largest([0.4, 0.4, start], [0.41, 0.41, start + 0.01], 0, 3, name=f"box {start}") for start in (0.1, 0.5, 0.9)
+]
+
+
+@pytest.mark.parametrize("name", ASKED)
 def test_a_run_leaves_open_what_the_memory_does_not_hold_and_takes_it_up_again(name, tmp_path, there, monkeypatch):
     monkeypatch.setitem(ATTACKS, "pgd", PGD)
     network, model, out = random_relu_network(3, (3, 24, 3)), tmp_path / "model.safetensors", tmp_path / "run"
     write_network(network, model)
     x = torch.rand(3, 3, generator=torch.Generator().manual_seed(0))
     np.savez(tmp_path / "data.npz", x=x.numpy(), y=network.evaluate(x).argmax(dim=1).numpy())
-    asked = {"device": "cuda", "out": out}
 
     def reasons() -> list[str | None]:
-        if name == "certify":
-            certify(model, tmp_path / "data.npz", [0.01], method="interval", **asked)
-        else:
-            attack(model, tmp_path / "data.npz", "pgd", 0.05, **asked)
-        return [json.loads(line)["reason"] for line in (out / "records.jsonl").read_text().splitlines()]
+        ASKED[name](model, tmp_path / "data.npz", device="cuda", out=out)
+        found = {}
+        for line in (out / "records.jsonl").read_text().splitlines():
+            record = json.loads(line)
+            said = [method.get("reason") for method in record.get("methods", {}).values()] or [record["reason"]]
+            found[record.get("index")] = set(said)
+        return [words for number in sorted(found) for words in found[number]]
 
     with memory(3 * 24 * 4 - 1):
         assert reasons() == [OUT_OF_MEMORY] * 3
+        # Nothing has changed, and nothing else is said.
+        assert reasons() == [OUT_OF_MEMORY] * 3
     # Not tried: the same command, where there is more memory, takes it up again.
-    assert reasons() == [None] * 3
+    again = reasons()
+    assert len(again) == 3 and OUT_OF_MEMORY not in again
+    # That is all: once they are answered nobody asks again.
+    before = (out / "records.jsonl").read_text()
+    reasons()
+    assert (out / "records.jsonl").read_text() == before
+
+
+def test_programs_of_an_input_that_the_memory_does_not_hold_are_asked_again():
+    """One input at a time, in threads: there is nothing to halve."""
+    full = [Estimate(None, Outcome.FULL, 0.0)] * 4
+
+    def work(row: int) -> Estimate:
+        if row == 2:
+            raise torch.OutOfMemoryError
+        return Estimate(None, Outcome.BEYOND, float(row))
+
+    assert [estimate.outcome for estimate in in_threads(work, full)] == ["beyond", "beyond", "out of memory", "beyond"]
