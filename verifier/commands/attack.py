@@ -32,7 +32,7 @@ from verifier.commands.request import Data, Model, Options, Request
 from verifier.commands.result import VerbResult, shared_fields
 from verifier.commands.resuming import arrays_of, because
 from verifier.commands.task import Known, Order
-from verifier.methods.in_memory import why_stopped
+from verifier.devices.parts import why_stopped
 from verifier.runs.attack_record import AttackRecord
 from verifier.runs.records import InputHead
 from verifier.runs.witness_files import Witnesses
@@ -209,7 +209,7 @@ class _Attacking:
                     robust=robust,
                     tie=answer.witness is not None and answer.witness.tie,
                     execution_only=answer.execution_only,
-                    reason=why_stopped(answer, budget) if robust else None,
+                    reason=why_stopped(answer.reason, budget.why) if robust else None,
                     **watched.effort(position),
                 )
             )

@@ -28,9 +28,10 @@ from verifier.commands.request import Data, Model, Options, Request, checked_rad
 from verifier.commands.result import VerbResult, shared_fields
 from verifier.commands.resuming import arrays_of, because
 from verifier.commands.task import Known, Order
+from verifier.devices.parts import why_stopped
 from verifier.methods import find_method
 from verifier.methods.grouped import by_groups
-from verifier.methods.in_memory import bracketed, why_stopped
+from verifier.methods.in_memory import bracketed
 from verifier.methods.suitable import check_method
 from verifier.metrics import RobustnessAt
 from verifier.runs.certify_record import CertifyRecord
@@ -192,7 +193,7 @@ class _Certification:
             record = CertifyRecord(head=self.job.head(row, label, prediction, seconds))
             if row in placed:
                 answer, group, place = placed[row]
-                stopped = why_stopped(answer, budget)
+                stopped = why_stopped(answer.reason, budget.why)
                 record = replace(self._answered(record, answer, before, stopped), errors=group.errors)
                 if self.certificates and known.run is not None:
                     record = self._with_certificate(record, group.batch.one(place), answer, before, known)

@@ -27,7 +27,7 @@ from verifier.commands.request import Data, Model, Options, Request, checked_rad
 from verifier.commands.result import VerbResult, shared_fields
 from verifier.commands.resuming import arrays_of
 from verifier.commands.task import Known, Order
-from verifier.devices.parts import OUT_OF_MEMORY
+from verifier.devices.parts import why_stopped
 from verifier.methods import METHODS, Method, find_method
 from verifier.methods.falsify import FalsifyMethod
 from verifier.methods.in_memory import bracketed
@@ -174,7 +174,7 @@ class _Comparison:
             fresh, seconds = self._alone(name, part, known.watch)
             for i, answer in zip(missing, fresh, strict=True):
                 spent[i] += seconds
-                again = answer.reason if answer.reason == OUT_OF_MEMORY else None
+                again = why_stopped(answer.reason, None)
                 answers[i][name] = MethodAnswer(answer=kept(answer), seconds=seconds, reason=again)
                 if answer.witness is not None and answer.distance < nearest.get(open_rows[i], Answer()).distance:
                     nearest[open_rows[i]] = answer

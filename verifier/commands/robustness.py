@@ -24,9 +24,9 @@ from verifier.commands.request import Data, Model, Options, Request, checked_rad
 from verifier.commands.result import VerbResult, shared_fields
 from verifier.commands.resuming import arrays_of
 from verifier.commands.task import Known, Order
-from verifier.devices.parts import OUT_OF_MEMORY
+from verifier.devices.parts import OUT_OF_MEMORY, why_stopped
 from verifier.methods import find_method
-from verifier.methods.in_memory import bracketed, why_stopped
+from verifier.methods.in_memory import bracketed
 from verifier.methods.suitable import check_method
 from verifier.restriction.optimum import Outcome
 from verifier.runs.records import InputHead
@@ -176,7 +176,7 @@ class _Measurement:
             mine = {name: values[i] for name, values in estimates.items()}
             spent = proving + sum(estimate.seconds for estimate in mine.values())
             head = self.job.head(row, labels[i], predictions[i], spent)
-            records.append(self._record(head, answers[i], mine, why_stopped(proved[i], budget)))
+            records.append(self._record(head, answers[i], mine, why_stopped(proved[i].reason, budget.why)))
         return records, arrays_of(open_rows, answers)
 
     def left_open(

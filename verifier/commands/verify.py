@@ -28,7 +28,7 @@ from verifier.commands.request import Model
 from verifier.commands.task import Known, Order
 from verifier.commands.verify_request import VerifyOptions, VerifyRequest
 from verifier.commands.verify_result import VerifiedProperty, VerifyResult
-from verifier.devices.parts import OUT_OF_MEMORY
+from verifier.devices.parts import why_stopped
 from verifier.methods import find_method, find_prover
 from verifier.methods.in_memory import decided
 from verifier.methods.suitable import check_method
@@ -221,7 +221,7 @@ class _Verification:
             return self._proved(blank, answer, question, known), {}
         why = found or (answer.reason or budget.why if budget.exhausted else _why_open(answer, question))
         verdict = Verdict.TIMEOUT if budget.timed_out else Verdict.UNKNOWN
-        if (known.watch.stopped.is_set() or answer.reason == OUT_OF_MEMORY) and not budget.timed_out:
+        if (known.watch.stopped.is_set() or why_stopped(answer.reason, None)) and not budget.timed_out:
             # The same command takes it up again.
             blank = dataclasses.replace(blank, tried=max(budget.elapsed, -1.0 if before is None else before.tried))
         return dataclasses.replace(blank, verdict=verdict, reason=why), {}

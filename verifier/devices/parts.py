@@ -18,6 +18,14 @@ Part = TypeVar("Part")
 OUT_OF_MEMORY = "out of memory on the device, with this input alone"
 
 
+def why_stopped(reason: str | None, limit: str | None) -> str | None:
+    """Return why an input was not asked about as far as it can be, so that the same command does; None if it was.
+
+    reason: why it is open. limit: of time or memory that ended the work, if one did.
+    """
+    return OUT_OF_MEMORY if reason == OUT_OF_MEMORY else limit
+
+
 def in_parts(
     work: Callable[[slice], Part], count: int, size: int, alone: Callable[[int], Part] | None = None
 ) -> list[Part]:

@@ -59,10 +59,5 @@ def bracketed(
     return list(chain(*parts))
 
 
-def why_stopped(answer: Answer, budget: Budget) -> str | None:
-    """Return why a method has not done what it can about an input, as the same command may later; None if it has."""
-    return OUT_OF_MEMORY if answer.reason == OUT_OF_MEMORY else budget.why
-
-
 def _rows(batch: Batch, part: slice) -> torch.Tensor:
     return torch.arange(len(batch), device=batch.centres.device)[part]
