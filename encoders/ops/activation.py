@@ -12,13 +12,14 @@ from encoders.box import Box
 from encoders.ops.smooth import SmoothOp
 from encoders.rounding import ELEMENTARY_FUNCTION_ULPS, widen
 from encoders.views.envelope import ElementwiseEnvelope, reach_of
-from encoders.views.s_shape import s_shape_envelope
+from encoders.views.s_shape import s_shape_envelope, s_shape_shares
 
 
 class SShape(SmoothOp):
     """f with f(-x) = 2 f(0) - f(x), increasing, between two values and of slope at most 1."""
 
     keeps_order = True
+    slopes_by_row = False
     least: ClassVar[float]
     greatest: ClassVar[float] = 1.0
     steepest: ClassVar[float] = 1.0
@@ -51,6 +52,14 @@ class SShape(SmoothOp):
 
     def lines(self, box: Box, thin: bool = False) -> ElementwiseEnvelope:
         return s_shape_envelope(self.interval, self.derivative, box, thin)
+
+    def envelope(self, *boxes: Box, slope: Tensor | None = None) -> ElementwiseEnvelope:
+        return s_shape_envelope(self.interval, self.derivative, boxes[0], touching=slope)
+
+    def slope_range(self, box: Box) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the shares `(batch, 2, *shape)` where the lines below and above may touch: see `s_shape_envelope`."""
+        chosen = s_shape_shares(box)
+        return torch.zeros_like(chosen), torch.ones_like(chosen), chosen
 
 
 @dataclass(frozen=True, eq=False)

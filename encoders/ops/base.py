@@ -72,6 +72,8 @@ class Op(StoredFields, Draws, Executed, ABC):
     maximum: ClassVar[bool] = False
     # Whether linear bounds of the outputs of a non-linear op can be tighter than its interval over tight inputs.
     gains_from_lines: ClassVar[bool] = False
+    # Whether each row of coefficients may have slopes of its own: offsets do not depend on them.
+    slopes_by_row: ClassVar[bool] = True
     # Whether the linear bounds and the convex rows say no more than the output box.
     bounded_by_box: ClassVar[bool] = False
     # Whether outputs are functions of max-of-weighted distances: the op has a `distance_layer`.
@@ -131,8 +133,8 @@ class Op(StoredFields, Draws, Executed, ABC):
     def envelope(self, *boxes: Box, slope: Tensor | None = None) -> Envelope:
         """Return linear functions below and above the op on the boxes. Outer, rounded outward in float64.
 
-        slope: of the lower function where the op lets one choose it (`slope_range`), `(batch, *shape)` or
-        `(batch, rows, *shape)`; None is the op's own choice. Other ops ignore it.
+        slope: of the lower function where the op lets one choose it (`slope_range`), `(batch, *shape)` or, if
+        `slopes_by_row`, `(batch, rows, *shape)`; None is the op's own choice. Other ops ignore it.
         """
         raise UnsupportedView(self, "envelope")
 
@@ -202,7 +204,10 @@ class Op(StoredFields, Draws, Executed, ABC):
     # ---------------------------------------------------------------------------------------- what methods need beside
 
     def slope_range(self, box: Box) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Return (least, greatest, chosen) lower slopes `(batch, *shape)`, any of which is sound; None: no choice."""
+        """Return (least, greatest, chosen) lower slopes `(batch, *shape)`, any of which is sound; None: no choice.
+
+        S-shapes have shares in place of slopes, `(batch, 2, *shape)`, which say where their lines touch.
+        """
         return None
 
     def open_units(self, box: Box) -> Tensor:

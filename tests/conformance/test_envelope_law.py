@@ -277,6 +277,37 @@ def test_the_slope_range_is_what_the_envelope_uses(case: Case) -> None:
     assert torch.equal(is_open, (box.lower < 0) & (box.upper > 0))
 
 
+@pytest.mark.parametrize("op", [Sigmoid(), Tanh()])
+@pytest.mark.parametrize("magnitude", MAGNITUDES)
+def test_the_law_holds_wherever_lines_of_an_s_shape_touch(op: Op, magnitude: str) -> None:
+    case = Case(op, ((5,),))
+    boxes = tuple(box[:CHECKED] for box in boxes_of(case, magnitude, seed=214))
+    share = random(CHECKED, 2, 5, seed=215).abs()
+    share[-1] = 1e300
+    share[..., 0], share[..., 1], share[..., 2] = 0.0, 1.0, float("nan")
+    rows = rows_of(CHECKED, (5,), seed=216)
+    assert assert_law(case, boxes, op.envelope(*boxes, slope=share), Coefficients(rows)) >= 1
+
+
+@pytest.mark.parametrize("op", [Sigmoid(), Tanh()])
+def test_an_s_shape_takes_the_places_that_it_names_by_itself_and_follows_their_gradient(op: Op) -> None:
+    ends = [[-3.0, -2.0, 0.5, -2.5, 0.0]], [[2.5, -0.5, 2.0, 0.1, 1.0]]
+    box = Box(*(torch.tensor(end, dtype=F64) for end in ends))
+    least, greatest, chosen = op.slope_range(box)
+    assert bool((least <= chosen).all()) and bool((chosen <= greatest).all())
+    own, named = op.envelope(box), op.envelope(box, slope=chosen)
+    for first, second in zip(vars(own).values(), vars(named).values(), strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-9, atol=1e-9)
+    share = torch.full((1, 2, 5), 0.3, dtype=F64, requires_grad=True)
+
+    def lines_at_a_fifth(share: torch.Tensor) -> torch.Tensor:
+        lines = op.envelope(box, slope=share)
+        below, above = ((lines.lower_slope, lines.lower_offset), (lines.upper_slope, lines.upper_offset))
+        return torch.stack([slope * 0.2 + offset for slope, offset in (below, above)])
+
+    torch.autograd.gradcheck(lines_at_a_fifth, share, atol=1e-5, eps=1e-5)
+
+
 @pytest.mark.parametrize("case", [p for p in WITH_ENVELOPE if is_linear(p.values[0].op)])
 @pytest.mark.parametrize("magnitude", ["ordinary", "narrow"])
 def test_the_function_below_an_affine_op_is_the_op_up_to_rounding(case: Case, magnitude: str) -> None:

@@ -1,8 +1,9 @@
 """Optimised slopes (alpha-CROWN: Xu et al. 2021): the line below an open unit is chosen by gradient ascent.
 
 Every slope in its range gives a sound bound, so the search runs in float32 and proves nothing: whoever uses the slopes
-computes the bound again, rigorously. One optimiser holds all slopes: those of the pass from the
-outputs, one for each row and unit, and those of the passes that bound hidden units, one for each unit.
+computes the bound again, rigorously. All are found together: those of the pass from the outputs, one for each row and
+unit, and those of the passes that bound hidden units, one for each unit. S-shapes have places where their lines touch
+instead, which all rows share.
 """
 
 from __future__ import annotations
@@ -141,11 +142,13 @@ def _start(
 ) -> dict[tuple[str, str], Tensor]:
     """Return the parameters at the ops' own choice, by (node whose units are bounded, node of the op)."""
     order = {node.name: i for i, node in enumerate(bounds.network.nodes)}
+    by_row = {node.name for node in bounds.network.nodes if node.op.slopes_by_row}
     output = bounds.network.output.name
     parameters = {}
     for name, (_, _, slope) in choices.items():
         value = slope.to(torch.float32)
-        parameters[output, name] = value.unsqueeze(1).repeat(1, rows, *[1] * (value.dim() - 1)).requires_grad_()
+        own = value.unsqueeze(1).repeat(1, rows, *[1] * (value.dim() - 1)) if name in by_row else value.clone()
+        parameters[output, name] = own.requires_grad_()
         for target in targets:
             if order[name] < order[target]:
                 parameters[target, name] = value.clone().requires_grad_()
