@@ -13,6 +13,7 @@ from encoders.region import Norm
 from verifier.training.adversaries import Adversary, Domain, adversary_named
 from verifier.training.architectures import Architecture, Optimiser, adam, squared_error
 from verifier.training.delta_rule import DeltaRule
+from verifier.training.distance_regime import Margins
 from verifier.training.distillation import Distilled, read_teacher
 from verifier.training.interval_regime import BackwardBounds, Expressive, IntervalEnds, Ramp, SmallBoxes
 from verifier.training.linear_regime import RobustLinear
@@ -130,6 +131,10 @@ def _ramp(job: Job) -> Ramp:
     return Ramp(job.recipe.ramp_start, job.request.ramp)
 
 
+def _margins(job: Job) -> Regime:
+    return Margins(job.request.certified_epsilon)
+
+
 def _sensitivity(job: Job) -> Regime:
     return Sensitivity(job.architecture.loss, job.request.sensitivity_cost)
 
@@ -159,6 +164,7 @@ RECIPES: dict[str, Recipe] = {
     "crown-interval": Recipe(_backward_bounds, adam, 5e-3, narrow=True, backward=True),
     "sabr": Recipe(_small_boxes, adam, 5e-3, narrow=True, backward=True),
     "mtl-interval": Recipe(_expressive, adam, 5e-3, narrow=True, backward=True),
+    "margins": Recipe(_margins),
     "sensitivity": Recipe(_sensitivity),
     # Bastani et al. say reduced, and not by how much.
     "fine-tuning": Recipe(_clean, rate_share=0.1),

@@ -222,7 +222,7 @@ class TrainRequest:
         if self.examples:
             return "fine-tuning"
         if self.certified_epsilon:
-            return "interval"
+            return "margins" if self.name == "distance" else "interval"
         if self.attack is not None:
             return "mixed"
         return "sensitivity" if self.sensitivity_cost else "plain"

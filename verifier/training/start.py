@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from encoders import read_network
 from encoders.layers import Mwd, MwdConv2d
+from encoders.layers.distance import Distance
 
 # By layer: the names of its tensors, and those of its op.
 WEIGHTS: dict[type[nn.Module], dict[str, str]] = {
@@ -18,6 +19,7 @@ WEIGHTS: dict[type[nn.Module], dict[str, str]] = {
     nn.Conv2d: {"weight": "weight", "bias": "bias"},
     nn.BatchNorm2d: {"weight": "scale", "bias": "shift", "running_mean": "mean", "running_var": "variance"},
     Mwd: {"u": "weight", "w": "attractor", "negated": "negated"},
+    Distance: {"u": "weight", "w": "attractor", "negated": "negated", "bias": "bias"},
     MwdConv2d: {"u": "weight", "w": "attractor", "negated": "negated"},
 }
 

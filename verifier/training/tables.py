@@ -5,7 +5,7 @@ from __future__ import annotations
 # Names of tables that load torch.
 NETWORKS = (
     "mwd", "mwd-conv", "relu", "sigmoid", "linear", "mlp", "lenet", "lenet-linear-convolutions", "cnn-small",
-    "cnn-wide", "nin", "resnet18",
+    "cnn-wide", "nin", "resnet18", "distance",
 )  # fmt: skip
 ATTACKS = (
     "fgsm", "ifgsm", "pgd", "fgsm-random", "mi-fgsm", "pgd-short", "apgd", "adv-loss", "adv-loss-sign", "adv-alpha",
@@ -36,6 +36,7 @@ REGIMES: dict[str, tuple[str, ...]] = {
     "crown-interval": (*_CERTIFIED, "certified_share"),
     "sabr": (*_CERTIFIED, "box_share", "attack", "attack_steps", "attack_step", "restarts"),
     "mtl-interval": (*_CERTIFIED, "certified_share", "attack", "attack_steps", "attack_step", "restarts"),
+    "margins": ("certified_epsilon",),
     "sensitivity": ("sensitivity_cost",),
     "fine-tuning": ("examples", "levels", "within"),
 }

@@ -32,8 +32,12 @@ OPTIONS = {
     "robust-linear": {"certified_epsilon": 0.05}, "interval": {"certified_epsilon": 0.05, "interval_cost": 0.5},
     "sabr": {"certified_epsilon": 0.05, "attack_steps": 2}, "mtl-interval": {"certified_epsilon": 0.05},
     "sensitivity": {"sensitivity_cost": 0.1}, "crown-interval": {"certified_epsilon": 0.05}, "fine-tuning": {},
+    "margins": {"certified_epsilon": 0.05},
 }  # fmt: skip
-SMALL = {"mlp": (6,), "linear": (), "mwd": (6,), "cnn-small": (2, 2, 6), "cnn-wide": (2, 2, 6), "resnet18": (2,)}
+SMALL = {
+    "mlp": (6,), "linear": (), "mwd": (6,), "distance": (6,), "cnn-small": (2, 2, 6), "cnn-wide": (2, 2, 6),
+    "resnet18": (2,),
+}  # fmt: skip
 
 
 def vectors(count: int = 96) -> Dataset:
@@ -119,6 +123,7 @@ def test_layers_are_named_in_the_refusal():
 
 def arguments_of(regime: str) -> tuple[str, Dataset, dict]:
     name = {"robust-linear": "linear", "sensitivity": "mwd", "interval": "cnn-wide", "sabr": "cnn-small"}.get(regime)
+    name = "distance" if regime == "margins" else name
     name = name or ("cnn-small" if regime == "resize-and-pad" else "mlp")
     data = images() if name.startswith("cnn") else vectors()
     settings = {"hidden": SMALL[name], "epochs": 3, "batch": 24, "regime": regime, **OPTIONS[regime]}
