@@ -4,6 +4,7 @@
     python benchmarks/bastani_paper.py images --model lenet.safetensors --data-dir MNIST    Figure 2
     python benchmarks/bastani_paper.py table1 --model lenet.safetensors --data-dir MNIST --inputs 200
     python benchmarks/bastani_paper.py networks --data-dir MNIST --inputs 200 --examples 500    Table 1, Figure 3
+    python benchmarks/bastani_paper.py rounding --model lenet.safetensors --data-dir MNIST --inputs 100    section 6
 
 toy     a 2-D network with 8 hidden units: the region of an input, its half-spaces and how many of them are redundant
 images  adversarial images of whole pixels and their perturbation, scaled, from the program in an attack's region
@@ -12,8 +13,12 @@ table1  the row of the original network, and the curves of Figure 3: the baselin
         numbers. --inputs scales it; --estimators chooses. A run in --out is continued by the same command.
 networks  trains the original LeNet and fine-tunes it for T = 1, 2 rounds on counterexamples of the baseline's and of
         the paper's estimator among the first --examples training inputs, always from the original inputs; measures all
-        by both estimators and by attack. All that is in --out is reused, half-finished runs continued.
-        Full size: --train-inputs 60000 --examples 60000 --epochs 30 --inputs 10000 (L-BFGS-B: .9 s an input, network)
+        by both estimators, by attack and by what --method proves. All that is in --out is reused, half-finished runs
+        continued. Full size: --train-inputs 60000 --examples 60000 --epochs 30 --inputs 10000 (L-BFGS-B: .9 s an input,
+        network). Networks that --method exact decides at the radius have a bracket that closes: --data digits
+        --network relu --hidden 32 16 --levels 16 --pixels 1.6 --epochs 30 --inputs 360 --examples 1437 --method exact
+rounding  how many points of L-BFGS-B are no counterexamples any more once rounded to whole pixels, by margin alpha
+--data cifar10 takes table1 to the paper's other network: `verifier train nin --hidden 24 --data cifar10 ...`
 
 Networks: `verifier train lenet --data mnist --epochs 2 --out lenet.safetensors`, and without relus after the
 convolutions `verifier train lenet-linear-convolutions ...`. Results go to --out as CSV and PNG.
@@ -21,6 +26,7 @@ convolutions `verifier train lenet-linear-convolutions ...`. Results go to --out
 
 import argparse
 import csv
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,11 +34,13 @@ import matplotlib
 import numpy as np
 import torch
 
-from encoders import Network, Node, read_network
+from encoders import BallRegion, Network, Node, read_network
 from encoders.network import INPUT
 from encoders.ops import Affine, Relu
 from verifier import RobustnessResult, robustness, train
 from verifier.answers import Answer
+from verifier.attacks import Search
+from verifier.attacks.lbfgs import Lbfgs
 from verifier.batch import Batch
 from verifier.budget import Budget
 from verifier.data import load_data
@@ -48,8 +56,11 @@ from verifier.subject import load_subject
 matplotlib.use("Agg")
 
 PIXELS = 20
-# Table 1 of the paper, original network: accuracy %, frequency % by the baseline and by theirs, severity likewise.
-PAPER = {"accuracy": 99.08, "lbfgs": (1.32, 11.9), "restriction-second": (7.15, 12.4)}
+# The paper's original networks by data: accuracy %; frequency % and severity px by the baseline and by theirs.
+PAPER: dict[str, dict[str, object]] = {
+    "mnist": {"accuracy": 99.08, "lbfgs": (1.32, 11.9), "restriction-second": (7.15, 12.4)},
+    "cifar10": {"accuracy": 91.31, "restriction-second": (61.5, 2.82)},
+}
 # The five networks: accuracy %, frequency % and severity px by the baseline's and by their estimator.
 PAPER_NETWORKS = {
     "original": (99.08, 1.32, 7.15, 11.9, 12.4),
@@ -60,6 +71,8 @@ PAPER_NETWORKS = {
 }
 SOURCES = {"baseline": "lbfgs", "ours": "restriction-second"}
 SHOWN = ("original", "baseline-t2", "ours-t2")
+# Margins in scores that L-BFGS-B is to win by; .15 is the paper's.
+ALPHAS = (0.0, 0.15, 1.0, 3.0)
 ESTIMATORS = ("fgsm", "lbfgs", "restriction-second", "restriction-all", "attack", "restriction")
 
 
@@ -155,8 +168,9 @@ def images(options: argparse.Namespace) -> None:
 
 def table1(options: argparse.Namespace) -> None:
     result = robustness(
-        options.model, "mnist", options.pixels / 255, estimators=options.estimators, data_dir=options.data_dir,
-        limit=options.inputs, offset=options.offset, out=options.out / f"{options.model.stem}-run",
+        options.model, options.data, options.pixels / options.levels, estimators=options.estimators,
+        data_dir=options.data_dir, limit=options.inputs, offset=options.offset, method=options.method,
+        time_limit=options.time_limit, out=options.out / f"{options.model.stem}-run",
         progress=lambda done, of: print(f"{done}/{of}", flush=True),
     )  # fmt: skip
     name = options.model.stem
@@ -164,21 +178,28 @@ def table1(options: argparse.Namespace) -> None:
     write_curves(result, options.out / f"{name}-figure3.csv")
     curves_figure(result, options.out / f"{name}-figure3.png")
     rows: list[list[object]] = []
+    reported = PAPER.get(options.data, {})
     for estimator, found in result.estimators.items():
-        paper = PAPER.get(estimator, ("", ""))
-        severity = "" if found.severity is None else round(found.severity * 255, 2)
+        paper = reported.get(estimator, ("", ""))
+        severity = "" if found.severity is None else round(found.severity * options.levels, 2)
         words = ", ".join(f"{count} {word}" for word, count in found.outcomes.items())
         rows.append([estimator, round(100 * found.frequency, 2), paper[0], severity, paper[1],
                      round(100 * found.unresolved, 2), round(found.median_seconds, 3), words])  # fmt: skip
-    phi, mu = result.frequency, result.severity
-    print(f"{result.inputs} inputs, accuracy {result.correct / result.inputs:.2%} (paper {PAPER['accuracy']} %), "
-          f"frequency {phi.lower:.2%} to {phi.upper:.2%}, severity {mu.lower and mu.lower * 255:.2f} to "
-          f"{mu.upper and mu.upper * 255:.2f} px, {result.seconds:.0f} s")  # fmt: skip
+    print(f"{result.inputs} inputs, accuracy {result.correct / result.inputs:.2%} (paper "
+          f"{reported.get('accuracy', 'none')} %), {'; '.join(bracket(result, options))}, "
+          f"{result.seconds:.0f} s")  # fmt: skip
     header = ["estimator", "frequency %", "paper", "severity px", "paper", "unresolved %", "median s", "outcomes"]
     for row in [header, *rows]:
         print("  ".join(map(str, row)))
     with (options.out / f"{name}-table1.csv").open("w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
+
+
+def bracket(result: RobustnessResult, options: argparse.Namespace) -> tuple[str, str]:
+    """Return frequency and severity as proofs and counterexamples leave them, in words."""
+    phi, mu = result.frequency, result.severity
+    ends = ["none" if end is None else f"{end * options.levels:.2f}" for end in (mu.lower, mu.upper)]
+    return f"frequency {100 * phi.lower:.2f} to {100 * phi.upper:.2f} %", f"severity {ends[0]} to {ends[1]} px"
 
 
 def networks(options: argparse.Namespace) -> None:
@@ -189,12 +210,13 @@ def networks(options: argparse.Namespace) -> None:
         write_radii(found, options.out / f"{name}-radii.csv")
         each = [found.estimators[judge] for judge in judges]
         frequencies = [round(100 * one.frequency, 2) for one in each]
-        severities = ["" if one.severity is None else round(255 * one.severity, 2) for one in each]
-        lines.append([name, test_accuracy(path, options), *frequencies, *severities, *PAPER_NETWORKS[name]])
+        severities = ["" if one.severity is None else round(options.levels * one.severity, 2) for one in each]
+        ends = bracket(found, options)
+        lines.append([name, test_accuracy(path, options), *frequencies, *severities, *ends, *PAPER_NETWORKS[name]])
         curves |= {f"{name}, {judge}": found.radii[judge] for judge in SOURCES.values() if name in SHOWN}
     measures = [f"{what} {judge}" for what in ("frequency %", "severity px") for judge in judges]
     paper = ["paper accuracy %", *(f"paper {what} {who}" for what in ("frequency %", "severity px") for who in SOURCES)]
-    rows = [["network", "accuracy %", *measures, *paper], *lines]
+    rows = [["network", "accuracy %", *measures, f"by {options.method}", "", *paper], *lines]
     for row in rows:
         print("  ".join(map(str, row)))
     with (options.out / "networks.csv").open("w", newline="") as file:
@@ -204,10 +226,12 @@ def networks(options: argparse.Namespace) -> None:
 
 def trained_networks(options: argparse.Namespace) -> dict[str, Path]:
     """Return the files of the five networks, trained unless they are there."""
-    shared = {"data_dir": options.data_dir, "limit": options.train_inputs, "seed": options.seed}
+    shared = {
+        "data_dir": options.data_dir, "limit": options.train_inputs, "seed": options.seed, "hidden": options.hidden,
+    }  # fmt: skip
     original = options.out / "original.safetensors"
     if not original.exists():
-        train("lenet", "mnist", original, epochs=options.epochs, **shared)
+        train(options.network, options.data, original, epochs=options.epochs, **shared)
     result = {"original": original}
     for source, judge in SOURCES.items():
         start, runs = original, list[Path]()
@@ -218,8 +242,8 @@ def trained_networks(options: argparse.Namespace) -> dict[str, Path]:
             runs.append(run_folder(options, start, (judge,), "train"))
             path = options.out / f"{source}-t{number}.safetensors"
             if not path.exists():
-                how = {"start": start, "examples": runs, "levels": 255, "epochs": options.tuning_epochs}
-                train("lenet", "mnist", path, **how, **shared)
+                how = {"start": start, "examples": runs, "levels": options.levels, "epochs": options.tuning_epochs}
+                train(options.network, options.data, path, **how, **shared)
             result[path.stem] = start = path
     return result
 
@@ -232,16 +256,21 @@ def run_folder(options: argparse.Namespace, path: Path, estimators: Sequence[str
 def measure(
     options: argparse.Namespace, path: Path, estimators: Sequence[str], split: str, inputs: int
 ) -> RobustnessResult:
-    """Return frequency and severity of a network at --pixels; a run in --out is continued."""
+    """Return frequency and severity of a network at --pixels; a run in --out is continued.
+
+    Only test inputs are worth proofs: of training inputs the counterexamples are wanted.
+    """
+    proofs = {"method": options.method, "time_limit": options.time_limit} if split == "test" else {}
     return robustness(
-        path, "mnist", options.pixels / 255, estimators=estimators, levels=255, data_dir=options.data_dir,
-        split=split, limit=inputs, out=run_folder(options, path, estimators, split),
+        path, options.data, options.pixels / options.levels, estimators=estimators, levels=options.levels,
+        data_dir=options.data_dir, split=split, limit=inputs, out=run_folder(options, path, estimators, split),
+        **proofs,
     )  # fmt: skip
 
 
 def test_accuracy(path: Path, options: argparse.Namespace) -> float:
     """Return the percentage of all test inputs that a network classifies correctly."""
-    data, network = load_data("mnist", data_dir=options.data_dir), read_network(path)
+    data, network = load_data(options.data, data_dir=options.data_dir), read_network(path)
     x = torch.tensor(data.inputs, dtype=network.dtype).reshape(-1, *network.input_shape)
     with torch.no_grad():
         classes = torch.cat([network.scores(part).argmax(dim=1) for part in x.split(500)])
@@ -255,24 +284,55 @@ def figure3(options: argparse.Namespace, curves: dict[str, tuple[float, ...]]) -
     figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
     pixels = np.linspace(0, options.pixels, 101)
     for label, radii in curves.items():
-        axes.plot(pixels, [(255 * np.array(radii) <= limit + 1e-6).sum() for limit in pixels], label=label)
+        axes.plot(pixels, [(options.levels * np.array(radii) <= limit + 1e-6).sum() for limit in pixels], label=label)
     axes.set(xlabel="radius at most, pixels", ylabel=f"of {options.inputs} inputs")
     axes.legend(frameon=False, fontsize=8)
     figure.savefig(options.out / "networks-figure3.png", dpi=130)
 
 
-COMMANDS = {"toy": toy, "images": images, "table1": table1, "networks": networks}
+def rounding(options: argparse.Namespace) -> None:
+    """Write how many points of L-BFGS-B within the radius stay counterexamples as whole pixels, for each margin."""
+    network, data = read_network(options.model), load_data(options.data, data_dir=options.data_dir)
+    x = torch.tensor(np.asarray(data.inputs[: options.inputs]), dtype=network.dtype).reshape(-1, *network.input_shape)
+    with torch.no_grad():
+        y = network.scores(x).argmax(dim=1)
+    radius = torch.full((len(x),), options.pixels / options.levels, dtype=torch.float64)
+    lines = list[list[object]]()
+    for alpha in ALPHAS:
+        search = Search(network, BallRegion(x.double(), radius, (0.0, 1.0)), y, range(len(x)), Budget())
+        points = Lbfgs(alpha=alpha).propose(search).to(x)
+        near = (points - x).flatten(1).abs().amax(dim=1).double() <= radius
+        with torch.no_grad():
+            whole = (points * options.levels).round() / options.levels
+            kept = [network.scores(where).argmax(dim=1) != y for where in (points, whole)]
+        found, still = near & kept[0], near & kept[0] & kept[1]
+        failed = "" if not found.any() else round(100 - 100 * int(still.sum()) / int(found.sum()), 1)
+        lines.append([alpha, len(x), int(found.sum()), int(still.sum()), failed])
+    rows = [["alpha", "inputs", "counterexamples", "as whole pixels", "failures %, paper 8.3 at .15"], *lines]
+    for row in rows:
+        print("  ".join(map(str, row)))
+    with (options.out / "rounding.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+COMMANDS = {"toy": toy, "images": images, "table1": table1, "networks": networks, "rounding": rounding}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--model", type=Path)
+    parser.add_argument("--data", default="mnist", help="mnist, cifar10 or digits (table1, networks, rounding)")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--inputs", type=int, default=64)
     parser.add_argument("--offset", type=int, default=0)
     parser.add_argument("--pixels", type=float, default=PIXELS)
+    parser.add_argument("--levels", type=int, default=255, help="pixels have the values k / levels; digits: 16")
+    parser.add_argument("--method", default="interval", help="what proves: a name of `verifier methods`")
+    parser.add_argument("--time-limit", type=float, default=math.inf, help="seconds an input")
     parser.add_argument("--estimators", nargs="+", default=ESTIMATORS)
+    parser.add_argument("--network", default="lenet", help="networks: an architecture of `verifier train`")
+    parser.add_argument("--hidden", nargs="+", type=int, default=(), help="networks: its sizes")
     parser.add_argument("--epochs", type=int, default=2, help="networks: of the original one")
     parser.add_argument("--tuning-epochs", type=int, default=1, help="networks: of a round of fine-tuning")
     parser.add_argument("--train-inputs", type=int, help="networks: the first N training inputs (default: all)")
@@ -280,7 +340,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs") / "bastani-paper")
     options = parser.parse_args()
-    if options.command in ("images", "table1") and options.model is None:
+    if options.command in ("images", "table1", "rounding") and options.model is None:
         parser.error(f"{options.command} needs --model")
     options.out.mkdir(parents=True, exist_ok=True)
     COMMANDS[options.command](options)
