@@ -2,7 +2,10 @@
 
 2-norm (section VI-A): D = ||x - x_o||_2^2, c by binary search, ten times larger while nothing unsafe is met.
 Inf-norm (VI-C): D = sum_i max(|x_i - x_oi| - tau, 0), where tau falls below the distance of the nearest point known
-and the descent starts there. The authors stop where 0.9 tau fails; here the gap is bisected further.
+and the descent starts there. The authors stop where 0.9 tau fails; here the gap is bisected further. All coordinates
+move by about tau, also those at the ends of the domain, where tanh is flat: 50 steps of the authors' variable moved
+black pixels by .003 and were weaker than one step of FGSM. So points are moved back into the domain instead, rates are
+shares of tau, and the first point comes from f alone.
 Fewest coordinates (VI-B): the 2-norm attack on fewer and fewer coordinates: those freeze whose change counts least
 for f, |g_i (x_i - x_oi)|, until nothing unsafe is met.
 
@@ -29,9 +32,9 @@ GROWTH = 10.0
 # c of the inf-norm attack, times the mean slope of f: below 1, so that the penalty wins on each coordinate, and far
 # above 1 / n, so that f wins on all together. 0.1, 0.2 and 0.4 differ by 1 % in distance on digits.
 INF_SLOPE = 0.4
-# The inf-norm attack starts near its goal and takes smaller steps.
-INF_RATE = 0.2
 INF_GROWTH = 3.0
+# How far, in widths of the domain, the first descents of the inf-norm attack may go, until one meets something unsafe.
+INF_FIRST = (0.5, 5.0, 50.0)
 # Share of the coordinates left that freeze together, rounded up.
 FREEZE = 0.2
 # How often c grows in vain before the coordinates of an input are as few as they get.
@@ -42,9 +45,9 @@ CHANCES = 2
 class CarliniWagner(NearestAttack):
     """Settings, and the attacks in the 2-norm and the inf-norm.
 
-    searches: values of c, or of tau; steps: of Adam in each; rate: of Adam; constant: the first c; kappa: by how much
-    the other class is to win; projections: on the boundary linearised at the point found, at the end; segment_steps:
-    halvings of the last segment.
+    searches: values of c, or of tau half as many more; steps: of Adam in each; rate, constant: of Adam, and the first
+    c, in the 2-norm; kappa: by how much the other class is to win; projections: on the boundary linearised at the point
+    found, at the end; segment_steps: halvings of the last segment.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("inf", "2")
@@ -62,9 +65,8 @@ class CarliniWagner(NearestAttack):
 
     def approach(self, nearest: Nearest) -> None:
         if nearest.norm == "2":
-            self._search_constant(nearest, self.searches)
+            self._search_constant(nearest)
         else:
-            self._search_constant(nearest, max(1, self.searches // 2))
             self._search_threshold(nearest)
         nearest.polish(self.projections)
         nearest.pull(self.segment_steps)
@@ -73,12 +75,12 @@ class CarliniWagner(NearestAttack):
         # Adam does not ask for the scale of a gradient.
         self.approach(nearest)
 
-    def _search_constant(self, nearest: Nearest, searches: int) -> Tensor:
+    def _search_constant(self, nearest: Nearest) -> Tensor:
         """Run the 2-norm attack; return for each input the least c that met an unsafe point, else the last."""
         rows = nearest.all_rows()
         constants = torch.full_like(nearest.distances, self.constant)
         low, high = torch.zeros_like(constants), torch.full_like(constants, math.inf)
-        for _ in range(searches):
+        for _ in range(self.searches):
             if nearest.search.budget.exhausted:
                 break
             unsafe = minimise(Problem(nearest, rows, _square, constants, nearest.centre), self.steps, self.rate)
@@ -88,22 +90,31 @@ class CarliniWagner(NearestAttack):
         return torch.where(high.isfinite(), high, constants)
 
     def _search_threshold(self, nearest: Nearest) -> None:
-        """Run the inf-norm attack from the points that are known."""
-        rows = nearest.all_rows()
-        constants = self._first_constants(nearest)
-        width = nearest.width if nearest.bounded else 1.0
-        low = torch.zeros_like(constants)
-        for _ in range(self.searches):
+        """Run the inf-norm attack: f alone until a point is known, then with tau below the distance of the nearest."""
+        rows, width = nearest.all_rows(), nearest.width if nearest.bounded else 1.0
+        for reach in INF_FIRST:
+            free, ones = torch.full_like(nearest.distances, torch.inf), torch.ones_like(nearest.distances)
+            left = rows[~nearest.found]
+            if len(left):
+                self._keep_within(nearest, left, free[left], ones[left], reach * width * ones[left])
+        low, constants = torch.zeros_like(nearest.distances), self._first_constants(nearest)
+        for _ in range(self.searches + self.searches // 2 - 1):
             if nearest.search.budget.exhausted:
                 break
             before = nearest.distances.clone()
-            high = before.clamp(max=width)
+            high = torch.where(nearest.found, before, width)
             tau = torch.maximum(SHRINK * high, (low + high) / 2)
-            start = torch.where(_column(nearest.found, nearest.points), nearest.points, nearest.centre)
-            unsafe = minimise(Problem(nearest, rows, _Excess(tau), constants, start), self.steps, INF_RATE * self.rate)
+            unsafe = self._keep_within(nearest, rows, tau, constants, tau)
             better = nearest.distances < before
             low = torch.where(better | ~unsafe, low, tau)
             constants = torch.where(unsafe, constants, INF_GROWTH * constants)
+
+    def _keep_within(self, nearest: Nearest, rows: Tensor, tau: Tensor, constants: Tensor, reach: Tensor) -> Tensor:
+        """Minimise from the points known, all rates together `reach` `(rows,)`; return where Adam ended unsafe."""
+        start = torch.where(_column(nearest.found, nearest.points), nearest.points, nearest.centre)[rows]
+        problem = Problem(nearest, rows, _Excess(tau), constants, start, projected=True)
+        # The rate falls evenly to zero.
+        return minimise(problem, self.steps, 2.0 * reach / self.steps)
 
     def _first_constants(self, nearest: Nearest) -> Tensor:
         """Return INF_SLOPE over the mean |slope| of f, taken as f(x_o) / (sqrt(n) ||x - x_o||_2) at the points met."""
@@ -128,7 +139,7 @@ class FewestCoordinates(CarliniWagner):
 
     def approach(self, nearest: Nearest) -> None:
         search = nearest.search
-        constants = self._search_constant(nearest, self.searches)
+        constants = self._search_constant(nearest)
         rows = torch.nonzero(nearest.found).squeeze(1)
         constants, chances = constants[rows], torch.full_like(rows, CHANCES)
         movable = torch.ones_like(nearest.centre, dtype=torch.bool)[rows]

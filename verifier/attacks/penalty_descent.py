@@ -1,8 +1,9 @@
 """The inner problem of Carlini and Wagner (2017): minimise D(x - x_o) + c max(f(x) + kappa, 0) over a box, by Adam.
 
 f + kappa is the shortfall of the scores (their f_6): the class margin, or how far a target is behind. The box is
-removed by x = middle + half tanh(w) (section V-B); without a domain x = w. Adam (Kingma and Ba 2015) runs on all
-inputs at once, and inputs that no longer gain leave the batch.
+removed by x = middle + half tanh(w), or points are moved back into it after each step (section V-B, its third and its
+first way); without a domain x = w. Adam (Kingma and Ba 2015) runs on all inputs at once, and inputs that no longer
+gain leave the batch.
 """
 
 from collections.abc import Callable
@@ -32,7 +33,7 @@ Distortion = Callable[[Tensor, Tensor], Tensor]
 class Problem:
     """Inner problems of the given rows: distortion D, constants c `(rows,)`, and the start `(rows, *shape)`.
 
-    movable: mask of the coordinates that may change, or None for all.
+    movable: mask of the coordinates that may change, or None for all. projected: whether x itself is the variable.
     """
 
     nearest: Nearest
@@ -41,20 +42,34 @@ class Problem:
     constants: Tensor
     start: Tensor
     movable: Tensor | None = None
+    projected: bool = False
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Return the variables of points."""
+        return x.clone() if self.projected else _encode(self.nearest, x)
+
+    def decode(self, w: Tensor) -> Tensor:
+        """Return the points of variables."""
+        return self.nearest.clamp(w) if self.projected else _decode(self.nearest, w)
+
+    def moved(self, w: Tensor) -> Tensor:
+        """Return variables after a step, those that are points back in the domain."""
+        return self.nearest.clamp(w) if self.projected else w
 
 
-def minimise(problem: Problem, steps: int, rate: float) -> Tensor:
+def minimise(problem: Problem, steps: int, rates: float | Tensor) -> Tensor:
     """Return a mask `(rows,)`: whether Adam ended near unsafe points. All that it meets are offered to `nearest`.
 
-    Near: one was met in the last tenth of its steps or the one before. The first steps, which are large, meet unsafe
-    points even where c is too small to hold them.
+    rates: of Adam, one for all or one for each row. Near: an unsafe point was met in the last tenth of its steps or the
+    one before. The first steps, which are large, meet some even where c is too small to hold them.
     """
-    nearest, budget = problem.nearest, problem.nearest.search.budget
+    budget = problem.nearest.search.budget
     positions = torch.arange(len(problem.rows), device=problem.rows.device)
     now = torch.zeros_like(positions, dtype=torch.bool)
     before = now.clone()
     window = max(1, steps // WINDOWS)
-    w = _encode(nearest, problem.start)
+    w = problem.encode(problem.start)
+    rate = torch.as_tensor(rates).to(w).expand(len(positions)).reshape(-1, *[1] * (w.dim() - 1))
     first, second = torch.zeros_like(w), torch.zeros_like(w)
     least = torch.full_like(problem.constants, torch.inf)
     previous = least.clone()
@@ -69,7 +84,7 @@ def minimise(problem: Problem, steps: int, rate: float) -> Tensor:
         second = SQUARE_DECAY * second + (1 - SQUARE_DECAY) * gradient * gradient
         slope = (first / (1 - DECAY**number)) / ((second / (1 - SQUARE_DECAY**number)).sqrt() + STABILISER)
         # The rate falls to zero, or the last steps only swing around the minimum.
-        w = w.detach() - rate * (1 - number / steps) * slope
+        w = problem.moved(w.detach() - rate[positions] * (1 - number / steps) * slope)
         least = torch.minimum(least, loss.detach())
         if number % window == 0:
             if number > 2 * window:
@@ -86,7 +101,7 @@ def _evaluate(problem: Problem, positions: Tensor, w: Tensor) -> tuple[Tensor, T
     """Return (shortfalls, losses) at the variables, after offering the points."""
     nearest, rows = problem.nearest, problem.rows[positions]
     centre = nearest.centre[rows]
-    x = _decode(nearest, w)
+    x = problem.decode(w)
     if problem.movable is not None:
         x = torch.where(problem.movable[positions], x, centre)
     shortfall = nearest.measure(rows, nearest.source.scores(x))

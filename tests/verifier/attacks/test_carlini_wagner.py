@@ -47,6 +47,16 @@ def test_it_is_no_farther_than_deepfool_on_nine_of_ten_digits(norm):
     assert float(nearer.double().mean()) >= 0.9
 
 
+def test_black_pixels_move_as_others_do():
+    # Margin 1 - <g, x> from x = 0: only what rises where g > 0 helps, all of it by 1 / sum of those.
+    g = torch.randn(50, generator=torch.Generator().manual_seed(0))
+    network = chain((50,), Affine(torch.stack([-g, torch.zeros(50)]), torch.tensor([1.0, 0.0])))
+    search = search_of(network, torch.zeros(1, 50), 1.0, torch.tensor([0]), norm="inf", domain=(0.0, 1.0))
+    found = CarliniWagner(steps=30, projections=0, segment_steps=0).run(search)
+    nearest = 1.0 / float(g.clamp(min=0).sum())
+    assert nearest <= float(search.region.distance(found.points)) <= 1.05 * nearest
+
+
 def test_points_keep_to_a_domain_that_is_not_the_unit_interval():
     network = random_relu_network(9, (6, 12, 4))
     centres = torch.rand(10, 6, generator=torch.Generator().manual_seed(4)) * 2 - 1.5
