@@ -89,7 +89,9 @@ class ExactMethod(Method):
         """Decide the requested radii that are open in rising order, then close the brackets that have a witness.
 
         Each witness is pulled to the nearest of its linear region first: mostly the ball just short of it is safe then,
-        so that one decision closes the bracket. Where it is not, that and the middle are asked about in turn.
+        so that one decision closes the bracket, and a counterexample brings a nearer witness. The middle is asked
+        about, after that, until the lower end is half of the upper one, and where just short is too hard: proofs of
+        larger balls take most of the time, and only the last counts.
         """
         if chain_refusal(batch.subject.network, self.name) is None:
             return self._contraction.bracket(batch, epsilons, answers, budget)
@@ -106,7 +108,7 @@ class ExactMethod(Method):
             if not len(rows) or budget.exhausted:
                 break
             short = upper - 0.99 * gaps
-            ask_short = (short < end) & (number % 2 == 0)
+            ask_short = (short < end) & ((2.0 * lower >= upper) | (number % 2 == 0))
             radii = torch.where(ask_short, short, (lower + end) / 2)[rows]
             part = batch.at(rows.to(batch.centres.device))
             decided = self.decide(part, part.region(radii.to(batch.centres.device)), budget)

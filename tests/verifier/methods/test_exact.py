@@ -16,6 +16,7 @@ from tests.oracles.polygons import least_margin
 from tests.seeds import few_or, seeds
 from verifier import certify
 from verifier.batch import Batch
+from verifier.bounds.split import branching
 from verifier.bounds.split.search import decide_ball
 from verifier.budget import Budget
 from verifier.methods import METHODS
@@ -39,6 +40,21 @@ def test_every_answer_is_that_of_brute_force(seed):
         assert exact <= 0
     else:
         assert abs(exact) < 1e-9, "only a tie within rounding may stay open"
+
+
+@pytest.mark.parametrize("seed", seeds(10, 100))
+def test_answers_with_several_splits_at_once_are_those_of_brute_force(seed, monkeypatch):
+    """All subproblems are split at whatever refuted halves imply; what is proved is proved by its certificate."""
+    monkeypatch.setattr(branching, "DEEP", 0)
+    network = random_relu_network(seed, (2, 9, 8, 3))
+    batch = random_batch(network, 1, seed)
+    region = batch.region((0.1, 0.2, 0.3, 0.5)[seed % 4])
+    answer = decide_ball(network, region, int(batch.classes[0]), _never, Budget(), most_subproblems=10_000)
+    ends = region.enclosure()
+    exact = least_margin(network, ends.lower[0].tolist(), ends.upper[0].tolist(), int(batch.classes[0]))
+    assert answer.proved == (exact > 1e-9)
+    if answer.certificate is not None:
+        answer.certificate.check(network)
 
 
 @pytest.mark.parametrize("count", few_or(4, 12))

@@ -22,7 +22,7 @@ from encoders.network import Network
 from encoders.region import BallRegion
 from verifier.bounds.margin_known import margin_known
 from verifier.bounds.split.answer import Effort, SplitAnswer
-from verifier.bounds.split.branching import Gains, divided
+from verifier.bounds.split.branching import Gains, divided, grown
 from verifier.bounds.split.descents import Attack, attacked
 from verifier.bounds.split.open_subproblem import Why, sentence
 from verifier.bounds.split.prepared import PreparedBall, prepare
@@ -174,8 +174,8 @@ class _Search:
                     return self.answer(falsified=True)
                 subproblems, losses = subproblems[~known], losses[~known]
                 if len(subproblems):
-                    splits, both = divided(self.ball, subproblems, losses, GOAL, self.gains)
-                    store.add(self._halves(both, splits))
+                    division = divided(self.ball, subproblems, losses, GOAL, self.gains)
+                    store.add(grown(self.forest, subproblems, division, self.ball.open_units))
             if self.skipped or len(self.ties) >= MOST_TIES or not len(store):
                 self.ended = self._ended(len(store))
                 break
@@ -292,9 +292,3 @@ class _Search:
                 self.forest.close(int(likely.nodes[i]), slopes[i], multipliers[i], int(likely.boxes[i]))
             closed[places[torch.from_numpy(proved)]] = True
         return closed
-
-    def _halves(self, both: Subproblems, splits: Tensor) -> Subproblems:
-        """Return halves with nodes of their own; splits: `(halves / 2,)` places among the open units."""
-        nodes, units = both.nodes[::2].tolist(), self.ball.open_units[splits].tolist()
-        firsts = torch.tensor([self.forest.split(node, unit) for node, unit in zip(nodes, units, strict=True)])
-        return replace(both, nodes=(firsts[:, None] + torch.arange(2)).flatten())

@@ -58,7 +58,8 @@ def test_halves_split_a_whole_unit_and_their_numbers_give_their_bounds(seed, few
     subproblems, gains = random_subproblems(ball, 6, generator), Gains(len(ball.open_units))
     if bool((subproblems.signs != 0).all(dim=1).any()):
         pytest.skip("a subproblem has no unit left")
-    splits, both = divided(ball, subproblems, losses_of(ball, subproblems), GOAL, gains)
+    division = divided(ball, subproblems, losses_of(ball, subproblems), GOAL, gains)
+    splits, both = division.splits, division.halves
     each = torch.arange(len(subproblems))
     assert len(both) == 12 and not bool(subproblems.signs[each, splits].any())
     for half, sign in ((both[::2], 1), (both[1::2], -1)):
@@ -74,10 +75,38 @@ def test_halves_split_a_whole_unit_and_their_numbers_give_their_bounds(seed, few
     assert bool((gains.scores[splits] > 0).all())
     # Worked on one by one, it is the same.
     monkeypatch.setattr(branching, "MOST_NUMBERS", 1)
-    alone, parts = divided(ball, subproblems, losses_of(ball, subproblems), GOAL, Gains(len(ball.open_units)))
-    assert torch.equal(alone, splits) and torch.equal(parts.signs, both.signs)
+    alone = divided(ball, subproblems, losses_of(ball, subproblems), GOAL, Gains(len(ball.open_units)))
+    parts = alone.halves
+    assert torch.equal(alone.splits, splits) and torch.equal(parts.signs, both.signs)
     # Ascent ends once all of a piece are past the goal.
     torch.testing.assert_close(parts.bounds.clamp(max=GOAL), both.bounds.clamp(max=GOAL), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_refuted_halves_are_closed_at_other_units_than_the_split(alone, monkeypatch):
+    """Each pair of a subproblem and a unit comes once, its numbers close it, and its sign is the one that was tried."""
+    monkeypatch.setattr(branching, "DEEP", 1)
+    monkeypatch.setattr(branching, "MOST_NUMBERS", 1 if alone else 1 << 23)
+    count = 0
+    for seed in range(6):
+        ball, generator = ball_of(seed), torch.Generator().manual_seed(seed)
+        subproblems = random_subproblems(ball, 12, generator)
+        subproblems = subproblems[(subproblems.signs == 0).any(dim=1) & (subproblems.bounds <= 0)]
+        if not len(subproblems):
+            continue
+        division = divided(ball, subproblems, losses_of(ball, subproblems), GOAL, Gains(len(ball.open_units)))
+        refuted, of, units = division.refuted, division.of, division.units
+        pairs = list(zip(of.tolist(), units.tolist(), strict=True))
+        assert len(set(pairs)) == len(pairs) == len(refuted) and pairs == sorted(pairs, key=lambda pair: pair[0])
+        assert not bool((units == division.splits[of]).any()) and not bool(subproblems.signs[of, units].any())
+        expected, each = subproblems.signs[of].clone(), torch.arange(len(of))
+        expected[each, units] = refuted.signs[each, units]
+        assert torch.equal(refuted.signs, expected) and bool((refuted.signs[each, units] != 0).all())
+        lines, rows = ball.split_lines(refuted.signs, refuted.rows), ball.rows[refuted.rows]
+        again = ball.ascent.bound(ball.ascent.network.output, rows, lines, refuted.slopes, refuted.multipliers)
+        assert bool((again > 0).all())
+        count += len(pairs)
+    assert count > 10
 
 
 @pytest.mark.parametrize("seed", seeds(4, 20))
