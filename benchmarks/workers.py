@@ -52,6 +52,15 @@ def resident(pid: int) -> float:
         return 0.0
 
 
+def processor(pid: int) -> float:
+    """Return the processor seconds of a process; 0 where it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError):
+        return 0.0
+
+
 def network(folder: Path, sizes: tuple[int, ...]) -> tuple[Path, Path]:
     """Write a random network and inputs near a few of its centres; return both files."""
     from encoders import write_network
@@ -62,19 +71,26 @@ def network(folder: Path, sizes: tuple[int, ...]) -> tuple[Path, Path]:
     return folder / "model.safetensors", folder / "data.npz"
 
 
-def timed(command: list[str]) -> tuple[float, float, float]:
-    """Return (seconds, processor seconds, MiB of the largest process) of a command that must end well."""
+def timed(command: list[str]) -> tuple[float, float, float, float]:
+    """Return (seconds, processor seconds, MiB of the largest process, longest path) of a command that must end well.
+
+    longest path: processor seconds of the command itself and of its busiest worker, one after the other: what it takes
+    where every process has a processor of its own, but for waiting. It can be compared on a busy machine, too.
+    """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    started, peak = time.perf_counter(), 0.0
+    started, peak, own, spent = time.perf_counter(), 0.0, 0.0, dict[int, float]()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None:
         workers = children_of(process.pid)
+        own = max(own, processor(process.pid))
+        spent |= {pid: max(spent.get(pid, 0.0), processor(pid)) for pid in workers}
         peak = max([peak, resident(process.pid) if not workers else 0.0, *map(resident, workers)])
         time.sleep(0.1)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.perf_counter() - started, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, peak
+    total = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - started, total, peak, own + max(spent.values(), default=0.0)
 
 
 def speed(asked: argparse.Namespace) -> None:
@@ -84,9 +100,9 @@ def speed(asked: argparse.Namespace) -> None:
         if asked.model is None:
             shared = ["--data", "mnist", "--data-dir", str(asked.data_dir), "--out", str(model), "--epochs", "1"]
             subprocess.run([sys.executable, "-m", "verifier", "train", "relu", *shared], check=True, stdout=sys.stderr)
-        print("method  workers  seconds  processor  MiB of a worker  ratio  same records")
+        print("method  workers  seconds  processor  longest path  MiB of a worker  ratio  of paths  same records")
         for method in asked.method:
-            first = 0.0
+            first, path = 0.0, 0.0
             for count in (1, asked.workers):
                 out = folder / f"{method}-{count}"
                 command = [
@@ -94,11 +110,13 @@ def speed(asked: argparse.Namespace) -> None:
                     str(asked.data_dir), "--epsilon", "0.01", "0.02", "--method", method, "--limit", str(asked.inputs),
                     "--time-limit", "inf", "--workers", str(count), "--out", str(out), "--json",
                 ]  # fmt: skip
-                seconds, processor, peak = timed(command)
-                first = first or seconds
+                seconds, total, peak, longest = timed(command)
+                first, path = first or seconds, path or longest
                 same = records_of(out) == records_of(folder / f"{method}-1")
                 print(
-                    f"{method:7} {count:7} {seconds:8.1f} {processor:10.1f} {peak:16.0f} {first / seconds:6.2f}  {same}"
+                    f"{method:7} {count:7} {seconds:8.1f} {total:10.1f} {longest:13.1f} {peak:16.0f} "
+                    f"{first / seconds:6.2f} {path / longest:9.2f}  {same}",
+                    flush=True,
                 )
 
 
@@ -180,6 +198,9 @@ def kills(asked: argparse.Namespace) -> None:
                         except ProcessLookupError:
                             continue
                         killed[kind] += 1
+                        lines = out / "records.jsonl"
+                        count = lines.read_bytes().count(b"\n") if lines.exists() else 0
+                        print(f"{kind} killed, {count} records written", flush=True)
                 if process.wait() == 0:
                     break
             found = records_of(out)
