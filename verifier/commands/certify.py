@@ -37,7 +37,7 @@ from verifier.metrics import RobustnessAt
 from verifier.runs.certify_record import CertifyRecord
 from verifier.runs.stored_answer import kept
 from verifier.runs.witness_files import Witnesses
-from verifier.summaries.certify import certified
+from verifier.summaries.certify import CertificateCounts, certificate_counts, certified
 from verifier.summaries.spending import StageTotal, totals
 from verifier.verdict import Bracket, Outcome
 
@@ -48,7 +48,7 @@ class CertifyResult(VerbResult):
 
     results: the counts at each radius, rising.
     brackets: of the correctly classified inputs, by index in the data.
-    spent: by the stages of several methods.
+    spent: by the stages of several methods. certificates: how many proofs have one, where the run keeps them.
     norm: of the balls. delta: what outputs were asked to stay within; None where it was about classes.
     draws_within: in deviations, how far weights of the draws asked about lie from their means; None: not about draws.
     share_of_draws: the probability that a draw is one of them. arithmetic: whose executions are meant; None: real ones.
@@ -64,6 +64,7 @@ class CertifyResult(VerbResult):
     draws_within: float | None = None
     share_of_draws: float | None = None
     arithmetic: str | None = None
+    certificates: CertificateCounts | None = None
 
     def to_json(self) -> dict[str, Any]:
         optional = {name: getattr(self, name) for name in ("delta", "draws_within", "share_of_draws", "arithmetic")}
@@ -237,6 +238,7 @@ class _Certification:
             results=certified(records, self.epsilons),
             brackets=brackets,
             spent=totals(record.spent for record in records),
+            certificates=certificate_counts(records) if self.certificates else None,
         )
 
     def _answered(

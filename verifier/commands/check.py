@@ -180,7 +180,7 @@ class _Check:
             self.uncertified += 1
             if not self.allow_uncertified:
                 said = record.no_certificate if isinstance(record, KeptCertificate) else None
-                missing = _missing_certificate(self.stored.configuration["command"])
+                missing = _missing_certificate(self.stored)
                 raise CertificateError(missing + (f" (the run says: {shown(said)})" if said else ""))
 
     def check_exactly(self, most: float) -> None:
@@ -259,8 +259,12 @@ class _Check:
         )  # fmt: skip
 
 
-def _missing_certificate(command: str) -> str:
+def _missing_certificate(stored: StoredRun) -> str:
     """Return what is wrong with a proof that could have a certificate, and what to do."""
+    command = stored.configuration["command"]
+    records = stored.lines.records.values()
+    if stored.results is None and any(isinstance(r, KeptCertificate) and r.says_of_certificate for r in records):
+        return "no certificate yet: the run was stopped before it made this one; give its command again"
     ways = "give the command of the run again with --certificates, or accept its word with --allow-uncertified"
     if command not in ("certify", "verify"):
         ways = f"{command} keeps none: prove it by `verifier certify --certificates`, or accept --allow-uncertified"

@@ -10,7 +10,8 @@ from rich.table import Table
 from verifier.commands.certify import CertifyResult
 from verifier.reports.csv_file import write_csv
 from verifier.reports.figure import BLUE, ORANGE, new_axes, save
-from verifier.reports.footnotes import EXECUTION_ONLY, TRUSTED, spent_in_words
+from verifier.reports.footnotes import EXECUTION_ONLY, TRUSTED, counted, spent_in_words
+from verifier.summaries.certify import CertificateCounts
 
 
 def shown(result: CertifyResult) -> Iterator[RenderableType]:
@@ -18,6 +19,14 @@ def shown(result: CertifyResult) -> Iterator[RenderableType]:
     yield table(result)
     if result.spent:
         yield spent_in_words(result.spent)
+    if result.certificates is not None:
+        yield certificates_in_words(result.certificates)
+
+
+def certificates_in_words(counts: CertificateCounts) -> str:
+    """Return in a line of how many proofs there are certificates, and why the others have none."""
+    without = "".join(f"; {count} without: {reason}" for reason, count in counts.without.items())
+    return f"certificates: {counts.kept} of {counted(counts.proofs, 'proof')}{without}"
 
 
 def write(result: CertifyResult, folder: Path) -> list[Path]:

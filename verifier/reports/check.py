@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from rich.console import RenderableType
 
 from verifier.commands.check import WHOLE, CheckResult
+from verifier.reports.footnotes import counted
 
 # Inputs that a line names.
 NAMED = 8
@@ -13,9 +14,9 @@ NAMED = 8
 def shown(result: CheckResult) -> Iterator[RenderableType]:
     """Yield a line for each thing that was counted."""
     # Not "certified": an input that is falsified at a radius is proved at smaller ones, and counts here, too.
-    yield f"{result.certified} proofs: {result.checked} by certificates that hold ({result.leaves} leaves)"
+    yield f"{counted(result.certified, 'proof')}: {result.checked} by certificates that hold ({_leaves(result.leaves)})"
     if result.exact:
-        yield f"{result.exact} of them hold in exact arithmetic, too ({result.exact_leaves} leaves)"
+        yield f"{result.exact} of them hold in exact arithmetic, too ({_leaves(result.exact_leaves)})"
     if result.given_exactly == 0:
         yield (
             "nothing evaluated in exact arithmetic: the run has no certificate that holds. Its witnesses are replayed "
@@ -27,7 +28,12 @@ def shown(result: CheckResult) -> Iterator[RenderableType]:
         yield f"{count} without a certificate: {reason}"
     if result.trusted:
         yield f"{result.trusted} trusted: safe by the word of a solver alone, which nothing can check"
-    yield f"{result.witnesses} witnesses replayed; {result.seconds:.1f} s for {result.inputs} inputs"
+    replayed = f"{counted(result.witnesses, 'witness')} replayed"
+    yield f"{replayed}; {result.seconds:.1f} s for {counted(result.inputs, 'input')}"
+
+
+def _leaves(count: int) -> str:
+    return f"{count} {'leaf' if count == 1 else 'leaves'}"
 
 
 def problems(result: CheckResult) -> Iterator[str]:

@@ -11,6 +11,11 @@ EXECUTION_ONLY = (
 TRUSTED = "safe by the word of a solver alone, which certifies nothing"
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number and what it counts: 1 proof, 2 proofs, 2 witnesses."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
 def spent_in_words(spent: Sequence[StageTotal]) -> str:
     """Return in a line what each stage took, and for how many inputs it proved or found something."""
     parts = []

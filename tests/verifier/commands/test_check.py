@@ -16,8 +16,13 @@ from tests.networks.chains import chain
 from tests.networks.mwd_chains import random_mwd_network
 from verifier import attack, certify, check
 from verifier.cli import main
+from verifier.commands.check import CheckResult
 from verifier.data import load_data
+from verifier.reports.certify import certificates_in_words
+from verifier.reports.check import shown
+from verifier.reports.footnotes import counted
 from verifier.runs.folder import RunError
+from verifier.summaries.certify import CertificateCounts
 
 CLIP = (0.0, 1.0)
 
@@ -257,6 +262,10 @@ def test_pools_leaky_relus_and_maps_are_certified_and_checked(tmp_path):
 def test_the_command_says_what_it_did_and_exits_with_1_on_a_refusal(folder, tmp_path, capsys):
     assert main(["check", str(folder / "run")]) == 0
     assert "by certificates that hold" in capsys.readouterr().out
+    data = ["certify", str(folder / "model.safetensors"), "--data", str(folder / "data.npz"), "--clip", "0", "1"]
+    assert main([*data, "--epsilon", "0.05", "0.2", "--method", "exact", "--out", str(folder / "run")]) == 0
+    proofs = check(folder / "run").certified
+    assert f"certificates: {proofs} of {proofs} proofs\n" in capsys.readouterr().out
     run = copy_of(folder, tmp_path / "run")
     next((run / "certificates").glob("*.npz")).unlink()
     assert main(["check", str(run), "--json"]) == 1
@@ -264,6 +273,16 @@ def test_the_command_says_what_it_did_and_exits_with_1_on_a_refusal(folder, tmp_
     assert told["command"] == "check" and len(told["refused"]) == 1 and "cannot be read" in told["refused"][0][1]
     assert main(["check", str(tmp_path / "nothing")]) == 2
     assert "holds no run" in capsys.readouterr().err
+
+
+def test_what_is_counted_has_its_number():
+    found = CheckResult("run", "model", 1, 1, 1, 1, {}, 1, (), 0.0, exact=1, exact_leaves=2)
+    words = list(map(str, shown(found)))
+    assert words[0] == "1 proof: 1 by certificates that hold (1 leaf)"
+    assert words[1].endswith("too (2 leaves)") and words[-1] == "1 witness replayed; 0.0 s for 1 input"
+    assert counted(2, "witness") == "2 witnesses" and counted(0, "proof") == "0 proofs"
+    counts = CertificateCounts(3, 1, {"the moon was full": 2})
+    assert certificates_in_words(counts) == "certificates: 1 of 3 proofs; 2 without: the moon was full"
 
 
 def test_another_model_or_other_data_are_refused(folder, tmp_path):

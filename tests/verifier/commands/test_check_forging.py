@@ -93,6 +93,10 @@ def test_whoever_deletes_a_certificate_gains_nothing(run):
         allowed = check(folder, allow_uncertified=True)
         assert allowed.uncertified == 1 and allowed.certified == allowed.checked + 1 and not allowed.refused
         assert dict(allowed.without) == {"a proof about this network can have one": 1}  # no advice that was taken
+        # A run that was stopped lacks what the same command makes; it is refused as well.
+        (folder / "results.json").unlink()
+        reason = refused_at(folder, record["index"])
+        assert "give its command again" in reason and "--" not in reason
 
 
 def test_a_strength_or_a_wider_claim_does_not_spare_the_certificate(run):
