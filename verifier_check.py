@@ -209,6 +209,9 @@ def check_signs(certificate: Certificate, network: Network, bits: int, opens: bo
     _check_places(units, program.units, "open units")
     sets = _Sets(arrays, len(units), bits)
     above = PlanePoints(program, arrays, "planes.", len(trees)) if "planes.units" in arrays else None
+    own = PlanePoints(program, arrays, "sets.", sets.count) if "sets.units" in arrays else None
+    if above is not None and own is not None:
+        raise Refused("planes are of classes or of sets of numbers, not of both")
     boxes = _subtree_boxes(program, certificate, units)
     leaf_boxes, all_sets = arrays.get("subtrees.leaves") if len(boxes) > 1 else None, arrays["sets"]
     splits, first = arrays["splits"], 0
@@ -223,7 +226,8 @@ def check_signs(certificate: Certificate, network: Network, bits: int, opens: bo
                 raise Refused(f"class {rival}, leaf {leaf}: it names numbers or boxes that are not there")
             row = {certificate.winner: 1 << bits, rival: -1 << bits}
             numbers = sets.of(first + number, units, signs)
-            bound = _leaf_bound(program, row, boxes[box], signs, numbers, planes=planes)
+            lines = planes if own is None else own.of(first + number)
+            bound = _leaf_bound(program, row, boxes[box], signs, numbers, planes=lines)
             if bound is not None and not bound > 0:
                 raise Refused(f"class {rival}, leaf {leaf}: the margin is at least {bound / (1 << 2 * bits):.3g} only")
         first += own_sets

@@ -15,6 +15,8 @@ from verifier_check_network import INPUT, Hinge, Refused
 POINT_STEPS, THRESHOLD_STEPS, SHARPNESS = 255, 8192, 3
 # A share is a whole number of these.
 SHARES = 2 * POINT_STEPS * THRESHOLD_STEPS
+# Rows whose planes are kept: neighbouring leaves have the same.
+KEPT = 64
 # By hinge unit: coefficients of the inputs in units of 2^-bits, and d in units of 2^-2bits.
 Planes = dict[int, tuple[list[int], int]]
 
@@ -43,6 +45,8 @@ class PlanePoints:
     def of(self, row: int) -> Planes:
         """Return the planes of a row."""
         if row not in self._made:
+            if len(self._made) >= KEPT:
+                self._made.pop(next(iter(self._made)))
             count = len(self.units)
             point = self._points[row * self.inputs : (row + 1) * self.inputs]
             thresholds = self._thresholds[row * count : (row + 1) * count]

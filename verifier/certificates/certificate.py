@@ -21,7 +21,8 @@ from verifier.certificates.conjunctions import Conjunctions
 from verifier.certificates.distance_tree import DistanceTree, check_distance_trees
 from verifier.certificates.error import CertificateError
 from verifier.certificates.input_tree import InputTree, check_tree, envelope_refusal
-from verifier.certificates.planes import PlanePoints, UnitPlanes, made_planes, tightened_by_planes
+from verifier.certificates.plane_points import PlanePoints
+from verifier.certificates.planes import UnitPlanes, check_points, made_planes, tightened_by_planes
 from verifier.certificates.sign_leaves import SignLeaves
 from verifier.certificates.sign_tree import SplitTree
 from verifier.certificates.split_program import SplitProgram, split_refusal
@@ -63,7 +64,7 @@ class Certificate:
     subtrees: boxes proved again under signs, for leaves that name them.
     unit_trees: trees that prove ends of the boxes of hinge units, node by node, after the slopes in `boxes`.
     unit_planes: planes that prove such ends, after the slopes and before the trees.
-    planes: of the leaves against each class but the winner, in their order.
+    planes: of the leaves against each class but the winner, in their order; or sets of numbers of trees have their own.
     distances: one tree for each rival class where the network is a chain of distances; then there is nothing else.
 
     It claims nothing until `check` has evaluated it: strength CHECKED, rigorous float64 arithmetic.
@@ -216,9 +217,20 @@ class Certificate:
         program, planes = self.program(network), None
         if self.planes is not None:
             ball = program.on_box(0)
-            self.planes.check(ball, len(self.trees), "leaves")
+            check_points(ball, self.planes, len(self.trees), "leaves")
             planes = made_planes(ball, self.planes)
-        return SignLeaves.of_trees(program, self.winner, self.open_units, self.trees, planes)
+        return SignLeaves.of_trees(program, self.winner, self.open_units, self.trees, planes, self.set_points(program))
+
+    def set_points(self, program: SplitProgram) -> PlanePoints | None:
+        """Return the points of all sets of all trees' numbers, checked; None where sets have none of their own."""
+        named = [tree.points for tree in self.trees if tree.points is not None]
+        if not named:
+            return None
+        if len(named) < len(self.trees) or self.planes is not None:
+            raise CertificateError("planes of leaves: sets have points of their own in all trees or in none")
+        for tree, points in zip(self.trees, named, strict=True):
+            check_points(program, points, len(tree.slopes), "leaves")
+        return PlanePoints.joined(named)
 
     def _check_leaves(self, network: Network) -> None:
         """Evaluate the leaves of all trees, many side by side."""
@@ -239,7 +251,7 @@ class Certificate:
         slopes, multipliers = (
             np.concatenate([getattr(tree, name) for tree in self.trees]) for name in ("slopes", "multipliers")
         )
-        bounds = leaves.bounds(slopes, multipliers, sets)
+        bounds = leaves.bounds(slopes, multipliers, sets, self.set_points(leaves.program))
         worst = int(bounds.argmin())
         if not bounds[worst] > 0:
             number = int(leaves.of[worst])

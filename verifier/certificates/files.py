@@ -21,12 +21,11 @@ from verifier.certificates.certificate import BoxSlopes, Certificate
 from verifier.certificates.distance_tree import read_trees, stored_trees
 from verifier.certificates.error import CertificateError, TooManyLeaves
 from verifier.certificates.input_tree import InputTree
-from verifier.certificates.packed import Reader, narrow, pack, unpack
-from verifier.certificates.plane_arrays import plane_arrays, read_planes
+from verifier.certificates.packed import Reader, narrow, pack
+from verifier.certificates.plane_arrays import plane_arrays, read_planes, set_point_arrays
 from verifier.certificates.shortened import shortened
-from verifier.certificates.sign_tree import SplitTree
 from verifier.certificates.subtree_boxes import SubtreeBoxes
-from verifier.certificates.unit_trees import UnitTrees
+from verifier.certificates.tree_arrays import read_split_trees, read_unit_trees, unit_tree_arrays
 from verifier.fields import COUNT, NUMBER, TEXT, stated
 from verifier.npz import read_npz
 
@@ -37,8 +36,6 @@ FOLDER = "certificates"
 # Bytes that the certificate of one answer may take; a larger file is neither written nor opened.
 MOST_BYTES = 1 << 26
 FLOATS = (np.float32, np.float64)
-# Fields of trees of units that are kept as they are.
-TREE_VECTORS = ("places", "ends", "columns", "splits")
 
 
 class TooLong(ValueError):
@@ -133,8 +130,8 @@ def _sign_arrays(certificate: Certificate) -> dict[str, np.ndarray]:
     multipliers = np.concatenate([no_sets, *(tree.multipliers for tree in trees)])
     arrays = {} if not certificate.subtrees else _subtree_arrays(certificate)
     for number, each in enumerate(certificate.unit_trees):
-        arrays |= {f"unit_trees.{number}.{name}": values for name, values in _unit_tree_arrays(each).items()}
-    arrays |= plane_arrays(certificate.unit_planes, certificate.planes)
+        arrays |= {f"unit_trees.{number}.{name}": values for name, values in unit_tree_arrays(each).items()}
+    arrays |= plane_arrays(certificate.unit_planes, certificate.planes) | set_point_arrays(trees)
     return arrays | {
         "open_units": narrow(certificate.open_units),
         "boxes.places": narrow(np.concatenate([none, *(box.places for box in boxes)])),
@@ -156,24 +153,6 @@ def _subtree_arrays(certificate: Certificate) -> dict[str, np.ndarray]:
         "subtrees.multipliers": narrow(np.concatenate([each.multipliers.flatten() for each in subtrees]), FLOATS),
         "subtrees.leaves": narrow(np.concatenate(boxes)),
     }
-
-
-def _unit_tree_arrays(trees: UnitTrees) -> dict[str, np.ndarray]:
-    """Return the arrays of trees of the units of one node; `_unit_trees` gives the same trees."""
-    vectors = {name: narrow(getattr(trees, name)) for name in TREE_VECTORS}
-    return vectors | pack(trees.slopes, trees.multipliers)
-
-
-def _unit_trees(names: list[str], arrays: Mapping[str, np.ndarray]) -> tuple[UnitTrees, ...]:
-    """Return the trees of units of several nodes."""
-    made = []
-    for number, name in enumerate(names):
-        prefix = f"unit_trees.{number}."
-        own = {key.removeprefix(prefix): values for key, values in arrays.items() if key.startswith(prefix)}
-        slopes, multipliers = unpack(own)
-        vectors = {key: own[key] for key in TREE_VECTORS}
-        made.append(UnitTrees(name=name, slopes=slopes, multipliers=multipliers, **vectors))
-    return tuple(made)
 
 
 def _subtrees(rows: list[list[int]], arrays: Mapping[str, np.ndarray], count: int) -> tuple[SubtreeBoxes, ...]:
@@ -240,28 +219,12 @@ def _certificate(arrays: dict[str, np.ndarray], index: int) -> Certificate:
         distances = read_trees(header["distances"], arrays)
         return Certificate(*claim, (), np.zeros(0, dtype=np.int32), (), distances=distances)
     boxes = _box_slopes(header["boxes"], arrays)
-    splits, sets = Reader(arrays["splits"]), Reader(arrays["sets"])
-    leaf_slopes, multipliers = map(Reader, unpack(arrays))
     subtrees = _subtrees(header.get("subtrees", []), arrays, len(arrays["open_units"]))
-    boxes_of = Reader(arrays["subtrees.leaves"]) if subtrees else None
-    trees = tuple(
-        SplitTree(
-            rival,
-            splits.take(2 * leaves - 1),
-            leaf_slopes.take(count),
-            multipliers.take(count),
-            sets.take(leaves),
-            None if boxes_of is None else boxes_of.take(leaves),
-        )
-        for rival, leaves, count in header["trees"]
-    )
-    readers = (splits, sets, leaf_slopes, multipliers, *(() if boxes_of is None else (boxes_of,)))
-    if not all(reader.done for reader in readers):
-        raise ValueError("it holds more numbers than its trees take")
+    trees = read_split_trees(header["trees"], arrays, bool(subtrees))
     names = [header.get(key, []) for key in ("unit_trees", "unit_planes")]
     if not all(isinstance(several, list) and all(isinstance(name, str) for name in several) for several in names):
         raise ValueError("the nodes whose units have trees or planes are no lists of names")
-    divided, planes = _unit_trees(names[0], arrays), read_planes(names[1], arrays)
+    divided, planes = read_unit_trees(names[0], arrays), read_planes(names[1], arrays)
     return Certificate(*claim, boxes, arrays["open_units"], trees, None, subtrees, divided, *planes)
 
 

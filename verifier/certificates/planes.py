@@ -12,12 +12,13 @@ not at all where it lies well above. So one point names planes of all units that
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from encoders.network import INPUT
 from verifier.certificates.error import CertificateError
+from verifier.certificates.plane_points import PlanePoints
 from verifier.certificates.split_program import SplitProgram
 from verifier.certificates.sweep import Planes, Sweep
 
@@ -25,40 +26,8 @@ from verifier.certificates.sweep import Planes, Sweep
 POINT_STEPS, THRESHOLD_STEPS = 255, 8192
 # By how much a share falls from where a coordinate lies a whole side further from the threshold.
 SHARPNESS = 3.0
-# Numbers of planes that are held side by side: 64 MiB.
-MOST_NUMBERS = 1 << 23
-
-
-@dataclass(frozen=True, eq=False)
-class PlanePoints:
-    """What names planes, for each of k rows that are bounded with them.
-
-    units: `(p,)`, places among the values of the first hinge; points: `(k, inputs)` in steps of 1/255 of the box's
-    sides; thresholds: `(k, p)` in steps of 1/8192.
-    """
-
-    units: np.ndarray
-    points: np.ndarray
-    thresholds: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.points)
-
-    def check(self, program: SplitProgram, rows: int, what: str) -> None:
-        """Raise CertificateError unless numbers are of the kinds and shapes that the arithmetic takes."""
-        if not program.hinges:
-            raise CertificateError(f"planes of {what}: there is no hinge that they could lie above")
-        inputs, units = (program.boxes[name].lower.numel() for name in (INPUT, program.hinges[0].name))
-        if self.units.ndim != 1 or self.units.dtype.kind not in "iu":
-            raise CertificateError(f"planes of {what}: units must be a vector of integers")
-        if len(np.unique(self.units)) != len(self.units) or not (
-            0 <= int(self.units.min(initial=0)) <= int(self.units.max(initial=0)) < units
-        ):
-            raise CertificateError(f"planes of {what}: a unit is named twice, or does not exist")
-        shapes = ((rows, inputs), (rows, len(self.units)))
-        for values, shape in zip((self.points, self.thresholds), shapes, strict=True):
-            if values.dtype.kind not in "iu" or values.shape != shape:
-                raise CertificateError(f"planes of {what}: numbers of type {values.dtype}, shape {values.shape}")
+# Numbers of planes that are held side by side, 64 MiB, and that are made at once: what a core keeps close.
+MOST_NUMBERS, CACHED = 1 << 23, 1 << 17
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +70,7 @@ class EndPlanes:
     """The planes of some ends of boxes `(k,)`, made so many at a time: at most `most`."""
 
     def __init__(self, program: SplitProgram, given: UnitPlanes, places: np.ndarray, ends: np.ndarray) -> None:
-        self._maker = _Maker(program, given.planes)
+        self._maker, self._points = PlaneMaker(program, given.planes.units), given.planes
         self.most = most_rows(len(given.planes.units), given.planes.points.shape[1])
         rows = {key: row for row, key in enumerate(zip(given.places.tolist(), given.ends.tolist(), strict=True))}
         asked = zip(places.tolist(), ends.tolist(), strict=True)
@@ -112,12 +81,19 @@ class EndPlanes:
 
         An end without planes has the least that lies above, which is no better than its line.
         """
-        return replace(self._maker.planes(self._rows[which]), groups=groups)
+        return self._maker.planes(self._points, self._rows[which], groups)
+
+
+def check_points(program: SplitProgram, points: PlanePoints, rows: int, what: str) -> None:
+    """Raise CertificateError unless points name planes of a program for so many rows; what: these are."""
+    values = program.boxes[program.hinges[0].name].lower[0].numel() if program.hinges else 0
+    points.check(program.boxes[INPUT].lower[0].numel(), values, rows, what)
 
 
 def made_planes(program: SplitProgram, points: PlanePoints) -> Planes:
     """Return the planes of all rows, about the one box of a program that holds the first hinge."""
-    return _Maker(program, points).planes(np.arange(len(points)))
+    rows = np.arange(len(points))
+    return PlaneMaker(program, points.units).planes(points, rows, rows)
 
 
 def most_rows(units: int, inputs: int) -> int:
@@ -127,50 +103,60 @@ def most_rows(units: int, inputs: int) -> int:
 
 def _parts(program: SplitProgram, points: PlanePoints) -> Iterator[tuple[np.ndarray, Planes]]:
     """Return (places of rows, their planes), so many as are held side by side."""
-    maker, most = _Maker(program, points), most_rows(len(points.units), points.points.shape[1])
+    maker, most = PlaneMaker(program, points.units), most_rows(len(points.units), points.points.shape[1])
     for start in range(0, len(points), most):
         part = np.arange(start, min(start + most, len(points)))
-        yield part, maker.planes(part)
+        yield part, maker.planes(points, part, np.arange(len(part)))
 
 
-class _Maker:
-    """The first hinge's units as functions of the input, walked back once, and planes above them."""
+class PlaneMaker:
+    """The first hinge's units as functions of the input, walked back once, and planes above them.
 
-    def __init__(self, program: SplitProgram, points: PlanePoints) -> None:
+    program: with one box, that holds the first hinge. units: `(p,)`, places among its values.
+    """
+
+    def __init__(self, program: SplitProgram, units: np.ndarray) -> None:
         assert len(program.boxes[INPUT].lower) == 1
-        self.points, self.hinge = points, program.hinges[0]
+        self.units, self.hinge = units, program.hinges[0]
         lower, upper = program.ends(self.hinge.name)
         # What a unit's value is below anyway, where no plane can be stated in numbers.
-        self.most = np.maximum(upper[0, points.units], 0.0)
-        count = len(points.units)
+        self.most = np.maximum(upper[0, units], 0.0)
+        count = len(units)
         rows = np.zeros((count, lower.shape[1]))
-        rows[np.arange(count), points.units] = -1.0
+        rows[np.arange(count), units] = -1.0
         # Of y >= z and y >= left z: what both leave of g x, from the rows -z and -left z.
         self.sides = [
             Sweep(program.rows(), self.hinge.source, rows * side, None, None, None) for side in (1.0, self.hinge.left)
         ]
-        inputs = points.points.shape[1]
+        inputs = program.boxes[INPUT].lower.numel()
         self.weights = -self.sides[0].reduced.get(INPUT, np.zeros((count, inputs)))
 
-    def planes(self, rows: np.ndarray) -> Planes:
-        """Return the planes of some rows."""
-        made = [self._planes(row) for row in rows.tolist()]
-        matrix, offset = (np.stack([each[i] for each in made]) for i in range(2))
-        return Planes(self.hinge.name, self.points.units, matrix, offset, np.arange(len(rows)))
+    def planes(self, points: PlanePoints, rows: np.ndarray, groups: np.ndarray) -> Planes:
+        """Return the planes of some rows `(k,)` of points, in their order; -1 for what lies above in any case.
 
-    def _planes(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return (g, d) of all units, `(p, inputs)` and `(p,)`; for row -1 what lies above in any case."""
-        if row < 0:
-            return np.zeros_like(self.weights), self.most
-        at = self.points.points[row] / POINT_STEPS
-        thresholds = self.points.thresholds[row] / THRESHOLD_STEPS
+        groups: `(batch,)`, which of these each row that is bounded takes.
+        """
+        units, inputs = self.weights.shape
+        matrix, offset = np.zeros((len(rows), units, inputs)), np.tile(self.most, (len(rows), 1))
+        named = np.flatnonzero(rows >= 0)
+        most = max(1, CACHED // max(1, units * inputs))
+        for part in (named[start : start + most] for start in range(0, len(named), most)):
+            matrix[part], offset[part] = self._planes(points[rows[part]])
+        return Planes(self.hinge.name, self.units, matrix, offset, groups)
+
+    def _planes(self, points: PlanePoints) -> tuple[np.ndarray, np.ndarray]:
+        """Return (g, d) of all units, `(k, p, inputs)` and `(k, p)`."""
+        at, thresholds = points.points[:, None] / POINT_STEPS, points.thresholds / THRESHOLD_STEPS
         # The side of the box where z is least counts as 0.
         at = np.where(self.weights >= 0, at, 1.0 - at)
-        shares = np.clip(0.5 + SHARPNESS * (thresholds[:, None] - at), 0.0, 1.0)
+        shares = np.clip(0.5 + SHARPNESS * (thresholds[:, :, None] - at), 0.0, 1.0)
         slopes = self.weights * (self.hinge.left + (1.0 - self.hinge.left) * shares)
-        least = np.minimum(*(side.with_input(slopes).bound() for side in self.sides))
-        holds = np.isfinite(least) & np.isfinite(slopes).all(axis=1)
-        return np.where(holds[:, None], slopes, 0.0), np.where(holds, -least, self.most)
+        count, units, inputs = slopes.shape
+        flat = slopes.reshape(count * units, inputs)
+        least = np.minimum(*(side.repeated(count).with_input(flat).bound() for side in self.sides))
+        least = least.reshape(count, units)
+        holds = np.isfinite(least) & np.isfinite(slopes).all(axis=2)
+        return np.where(holds[:, :, None], slopes, 0.0), np.where(holds, -least, self.most)
 
 
 def _check(program: SplitProgram, given: UnitPlanes, size: int) -> None:
@@ -189,4 +175,4 @@ def _check(program: SplitProgram, given: UnitPlanes, size: int) -> None:
         raise CertificateError(f"planes of {name}: a column is named twice, or does not exist")
     if given.slopes.dtype.kind != "u" or given.slopes.shape != (len(places), len(columns)):
         raise CertificateError(f"planes of {name}: slopes of type {given.slopes.dtype}, shape {given.slopes.shape}")
-    given.planes.check(program, len(places), name)
+    check_points(program, given.planes, len(places), name)

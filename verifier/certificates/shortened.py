@@ -14,6 +14,7 @@ import numpy as np
 
 from encoders.network import Network
 from verifier.certificates.certificate import SLACK, STEPS, BoxSlopes, Certificate
+from verifier.certificates.plane_points import PlanePoints
 from verifier.certificates.sign_leaves import SignLeaves
 from verifier.certificates.sign_tree import LEAF, SplitTree
 
@@ -46,17 +47,14 @@ def _short_boxes(certificate: Certificate, network: Network) -> tuple[Certificat
     Boxes of subtrees and trees of units take too long to prove for several tries: then slopes keep their steps.
     """
     certificate = _without_unused(certificate)
-    slopes, multipliers = (
-        np.concatenate([getattr(tree, name)[tree.sets] for tree in certificate.trees])
-        for name in ("slopes", "multipliers")
-    )
+    slopes, multipliers, points = _numbers(certificate.trees)
     for steps in (
         (STEPS,) if certificate.subtrees or certificate.unit_trees or certificate.unit_planes else (*BOX_STEPS, STEPS)
     ):
         boxes = tuple(_short_box(box, certificate.open_units, steps) for box in certificate.boxes)
         tried = replace(certificate, boxes=boxes)
         leaves = tried.sign_leaves(network)
-        if steps == STEPS or _above(leaves, slopes, multipliers).all():
+        if steps == STEPS or _above(leaves, slopes, multipliers, points).all():
             break
     return tried, leaves
 
@@ -90,11 +88,24 @@ def _short_box(box: BoxSlopes, open_units: np.ndarray, steps: int) -> BoxSlopes:
     return BoxSlopes(box.name, box.places, slopes)
 
 
+def _numbers(trees: Sequence[SplitTree]) -> tuple[np.ndarray, np.ndarray, PlanePoints | None]:
+    """Return (slopes, multipliers, points) of every leaf of trees, one after the other."""
+    slopes, multipliers = (
+        np.concatenate([getattr(tree, name)[tree.sets] for tree in trees]) for name in ("slopes", "multipliers")
+    )
+    points = [tree.points[tree.sets] for tree in trees if tree.points is not None]
+    return slopes, multipliers, PlanePoints.joined(points) if points else None
+
+
 def _above(
-    leaves: SignLeaves, slopes: np.ndarray, multipliers: np.ndarray, sets: np.ndarray | None = None
+    leaves: SignLeaves,
+    slopes: np.ndarray,
+    multipliers: np.ndarray,
+    points: PlanePoints | None,
+    sets: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return which leaves numbers prove, also where arithmetic rounds otherwise."""
-    is_above: np.ndarray = leaves.bounds(slopes, multipliers, sets) > SLACK * leaves.reach[leaves.of]
+    is_above: np.ndarray = leaves.bounds(slopes, multipliers, sets, points) > SLACK * leaves.reach[leaves.of]
     return is_above
 
 
@@ -107,16 +118,14 @@ class _Whole:
     leaves: SignLeaves
     slopes: np.ndarray
     multipliers: np.ndarray
+    points: PlanePoints | None
 
     @classmethod
     def of_trees(cls, trees: Sequence[SplitTree], leaves: SignLeaves) -> _Whole:
         """Return trees whose leaves have numbers of their own."""
         splits = np.concatenate([tree.splits for tree in trees])
         number = np.repeat(np.arange(len(trees)), [len(tree.splits) for tree in trees])
-        slopes, multipliers = (
-            np.concatenate([getattr(tree, name)[tree.sets] for tree in trees]) for name in ("slopes", "multipliers")
-        )
-        return cls(splits, number, leaves, slopes, multipliers)
+        return cls(splits, number, leaves, *_numbers(trees))
 
     def merged(self) -> _Whole | None:
         """Return the trees less splits whose whole subproblem the numbers of a half prove; None where there is none."""
@@ -128,7 +137,8 @@ class _Whole:
             # Boxes that hold in the half alone prove nothing of the whole: bounds with them are infinite below there.
             parents = self.leaves[first + half]
             parents.signs[np.arange(len(pairs)), self.splits[pairs]] = 0
-            which[_above(parents, self.slopes[first + half], self.multipliers[first + half])] = half
+            points = None if self.points is None else self.points[first + half]
+            which[_above(parents, self.slopes[first + half], self.multipliers[first + half], points)] = half
         done = which >= 0
         if not done.any():
             return None
@@ -140,21 +150,25 @@ class _Whole:
         # The leaf whose numbers are not taken goes.
         kept = np.delete(np.arange(len(signs)), first + 1 - which)
         leaves = replace(self.leaves, signs=signs)[kept]
-        return _Whole(splits[nodes], self.tree[nodes], leaves, self.slopes[kept], self.multipliers[kept])
+        points = None if self.points is None else self.points[kept]
+        return _Whole(splits[nodes], self.tree[nodes], leaves, self.slopes[kept], self.multipliers[kept], points)
 
     def shared(self, like: Sequence[SplitTree]) -> tuple[SplitTree, ...]:
         """Return the trees with short numbers, which leaves share."""
-        slopes, multipliers = _rounded(self.leaves, self.slopes, self.multipliers)
-        owners, trees = _shared(self.leaves, slopes, multipliers), []
+        slopes, multipliers = _rounded(self.leaves, self.slopes, self.multipliers, self.points)
+        owners, trees = _shared(self.leaves, slopes, multipliers, self.points), []
         for number, tree in enumerate(like):
             kept, sets = np.unique(owners[self.leaves.of == number], return_inverse=True)
             splits = self.splits[self.tree == number]
             boxes = None if self.leaves.boxes is None else self.leaves.boxes[self.leaves.of == number]
-            trees.append(SplitTree(tree.rival, splits, slopes[kept], multipliers[kept], sets.astype(np.int32), boxes))
+            points, own = None if self.points is None else self.points[kept], sets.astype(np.int32)
+            trees.append(SplitTree(tree.rival, splits, slopes[kept], multipliers[kept], own, boxes, points))
         return tuple(trees)
 
 
-def _rounded(leaves: SignLeaves, slopes: np.ndarray, multipliers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _rounded(
+    leaves: SignLeaves, slopes: np.ndarray, multipliers: np.ndarray, points: PlanePoints | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return numbers `(leaves, open units)` as short as they prove each leaf, of which what does not count is zero."""
     signs = leaves.signs[:, leaves.open_units]
     slopes = np.where(signs != 0, 0.0, np.nan_to_num(slopes).clip(0.0, 1.0))
@@ -162,7 +176,7 @@ def _rounded(leaves: SignLeaves, slopes: np.ndarray, multipliers: np.ndarray) ->
     left = np.arange(len(leaves))
     for steps, bits in LEVELS:
         tried = np.round(slopes[left] * steps) / steps, short_multipliers(multipliers[left], bits)
-        done = _above(leaves[left], *tried)
+        done = _above(leaves[left], *tried, None if points is None else points[left])
         kept_slopes[left[done]], kept[left[done]] = (values[done] for values in tried)
         left = left[~done]
     return kept_slopes, kept
@@ -178,7 +192,7 @@ def short_multipliers(values: np.ndarray, bits: int) -> np.ndarray:
     return np.where(np.abs(narrow) < 2.0**-126, 0.0, narrow)
 
 
-def _shared(leaves: SignLeaves, slopes: np.ndarray, multipliers: np.ndarray) -> np.ndarray:
+def _shared(leaves: SignLeaves, slopes: np.ndarray, multipliers: np.ndarray, points: PlanePoints | None) -> np.ndarray:
     """Return for each leaf `(leaves,)` whose numbers it takes: those of one near it, where they prove it."""
     owners = np.arange(len(leaves))
     left = owners.copy()
@@ -189,7 +203,7 @@ def _shared(leaves: SignLeaves, slopes: np.ndarray, multipliers: np.ndarray) -> 
         tried = left[middles]
         # A set is of one tree.
         tried = np.where(leaves.of[tried] == leaves.of[left], tried, left)
-        done = (tried == left) | _above(leaves[left], slopes, multipliers, tried)
+        done = (tried == left) | _above(leaves[left], slopes, multipliers, points, tried)
         owners[left[done]] = tried[done]
         left = left[~done]
     return owners

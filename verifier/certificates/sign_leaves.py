@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from verifier.certificates.error import TooManyLeaves
+from verifier.certificates.plane_points import PlanePoints
+from verifier.certificates.planes import PlaneMaker, most_rows
 from verifier.certificates.sign_tree import SplitTree, along_signs, leaf_signs
 from verifier.certificates.split_program import SplitProgram
 from verifier.certificates.sweep import Planes
@@ -24,7 +26,7 @@ class SignLeaves:
 
     rows: `(rivals, outputs)`. open_units: which of all hinge units numbers are of. of: `(leaves,)`, which row each is
     about. signs: `(leaves, units)`. boxes: `(leaves,)`, which of the program's boxes it takes; None for one. planes:
-    their groups are by row.
+    their groups are by row. maker: of planes that points of numbers name.
     """
 
     program: SplitProgram
@@ -34,6 +36,7 @@ class SignLeaves:
     signs: np.ndarray
     boxes: np.ndarray | None = None
     planes: Planes | None = None
+    maker: PlaneMaker | None = None
     # The greatest |row| `(rivals,)` that the boxes of outputs allow.
     reach: np.ndarray = field(init=False)
 
@@ -48,10 +51,11 @@ class SignLeaves:
         open_units: np.ndarray,
         trees: Sequence[SplitTree],
         planes: Planes | None = None,
+        points: PlanePoints | None = None,
     ) -> SignLeaves:
         """Return the leaves of trees, one after the other; CertificateError if they are too many, or no trees.
 
-        planes: of each class but the winner, in their order.
+        planes: of each class but the winner, in their order. points: of sets of numbers, if they have some.
         """
         count = sum(tree.leaves for tree in trees)
         if count * max(1, program.units) > MOST_SIGNS:
@@ -65,7 +69,8 @@ class SignLeaves:
             boxes = np.concatenate([np.zeros(t.leaves, np.int32) if t.boxes is None else t.boxes for t in trees])
         if planes is not None:
             planes = replace(planes, groups=np.array([tree.rival - (tree.rival > winner) for tree in trees]))
-        return cls(program, rows, open_units, of, np.concatenate(signs), boxes, planes)
+        maker = None if points is None else PlaneMaker(program.on_box(0), points.units)
+        return cls(program, rows, open_units, of, np.concatenate(signs), boxes, planes, maker)
 
     def __len__(self) -> int:
         return len(self.of)
@@ -74,24 +79,33 @@ class SignLeaves:
         """Return some of the leaves."""
         boxes = None if self.boxes is None else self.boxes[leaves]
         of, signs = self.of[leaves], self.signs[leaves]
-        return SignLeaves(self.program, self.rows, self.open_units, of, signs, boxes, self.planes)
+        return SignLeaves(self.program, self.rows, self.open_units, of, signs, boxes, self.planes, self.maker)
 
-    def bounds(self, slopes: np.ndarray, multipliers: np.ndarray, sets: np.ndarray | None = None) -> np.ndarray:
+    def bounds(
+        self,
+        slopes: np.ndarray,
+        multipliers: np.ndarray,
+        sets: np.ndarray | None = None,
+        points: PlanePoints | None = None,
+    ) -> np.ndarray:
         """Return lower bounds `(leaves,)`, proved whatever the numbers are.
 
         slopes, multipliers: `(sets, open units)`, as a tree keeps them; sets: `(leaves,)`, which each leaf takes, None
-        for one each.
+        for one each. points: of the sets, of the units of `maker`.
         """
-        found = []
-        for start in range(0, len(self), PIECE):
-            piece = slice(start, start + PIECE)
-            chosen = piece if sets is None else sets[piece]
+        found, sets = [], np.arange(len(self)) if sets is None else sets
+        most = PIECE if points is None else min(PIECE, most_rows(len(points.units), points.points.shape[1]))
+        for start in range(0, len(self), most):
+            piece = slice(start, start + most)
+            chosen = sets[piece]
             signs = self.signs[piece]
             kept = along_signs(multipliers[chosen], signs[:, self.open_units])
             rows, boxes = self.rows[self.of[piece]], None if self.boxes is None else self.boxes[piece]
             planes = None
             if self.planes is not None:
                 planes = replace(self.planes, groups=self.planes.groups[self.of[piece]])
+            if points is not None and self.maker is not None:
+                planes = self.maker.planes(points, *np.unique(chosen, return_inverse=True))
             found.append(leaf_bounds(self.program, rows, signs, self.open_units, slopes[chosen], kept, boxes, planes))
         return np.concatenate(found) if found else np.zeros(0)
 

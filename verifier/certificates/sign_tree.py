@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from verifier.certificates.error import CertificateError
+from verifier.certificates.plane_points import PlanePoints
 
 LEAF = -1
 
@@ -23,7 +24,8 @@ class SplitTree:
 
     slopes, multipliers: `(sets, open units)`, where the multiplier of a unit that a leaf splits is counted times its
     sign there. sets: `(leaves,)`, the row of these that proves each leaf, in the order of the splits. boxes:
-    `(leaves,)`, the boxes that each takes, 0 for those of the ball, else those of a subtree; None for all 0.
+    `(leaves,)`, the boxes that each takes, 0 for those of the ball, else those of a subtree; None for all 0. points:
+    that name planes above the first hinge, of each set; None where sets have none of their own.
     """
 
     rival: int
@@ -32,6 +34,7 @@ class SplitTree:
     multipliers: np.ndarray
     sets: np.ndarray
     boxes: np.ndarray | None = None
+    points: PlanePoints | None = None
 
     @property
     def leaves(self) -> int:
@@ -47,6 +50,7 @@ class SplitTree:
         multipliers: np.ndarray,
         open_units: np.ndarray,
         boxes: np.ndarray | None = None,
+        points: PlanePoints | None = None,
     ) -> SplitTree:
         """Return the tree with numbers `(leaves, open units)` of every leaf's own, whose multipliers are as they stand.
 
@@ -54,9 +58,8 @@ class SplitTree:
         """
         units = 1 + max(int(open_units.max(initial=LEAF)), int(splits.max(initial=LEAF)))
         signs = leaf_signs(splits, units)[:, open_units]
-        return cls(
-            rival, splits, slopes, along_signs(multipliers, signs), np.arange(len(slopes), dtype=np.int32), boxes
-        )
+        sets = np.arange(len(slopes), dtype=np.int32)
+        return cls(rival, splits, slopes, along_signs(multipliers, signs), sets, boxes, points)
 
     def numbers(self, leaves: slice | np.ndarray, signs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return (slopes, multipliers) `(k, open units)` of some leaves as they stand; signs: theirs, of open units."""

@@ -81,6 +81,9 @@ class Sweep:
     units that have one.
     """
 
+    # Nodes whose columns count in the totals already.
+    settled: tuple[str, ...] = ()
+
     def __init__(
         self,
         program: ProgramRows,
@@ -130,20 +133,33 @@ class Sweep:
         made._take(INPUT, -cost)
         return made
 
+    def repeated(self, times: int) -> Sweep:
+        """Return the sweep with all its rows so many times over, whose columns but those of the input are settled."""
+        made = copy.copy(self)
+        others = {name: reduced for name, reduced in self.reduced.items() if name != INPUT}
+        made._add_columns(others)
+        made.settled = (*self.settled, *others)
+        made.reduced = {name: np.tile(self.reduced[name], (times, 1)) for name in self.reduced if name == INPUT}
+        made.total, made.total_size, made.size = (np.tile(v, times) for v in (made.total, made.total_size, made.size))
+        return made
+
     def bound(self) -> np.ndarray:
         """Return the bounds `(batch,)` once all rows have their multipliers; -inf where they overflow."""
         program = self.program
-        for name, reduced in self.reduced.items():
-            lower, upper = (end[self.of] for end in self.ends[name])
-            self._add(np.minimum(reduced * lower, reduced * upper))
+        self._add_columns(self.reduced)
         gamma = 2.0 * (self.largest_sum + 8) * U
         error = self.total_size * (2.0 * (self.summed + 16) * U) + self.size * (gamma * (1.0 + 64.0 * self.summed * U))
-        error += (
-            (self.summed + 16) * 16.0 * TINY * (1.0 + sum(float(program.reach[name].sum()) for name in self.reduced))
-        )
+        columns = sum(float(program.reach[name].sum()) for name in (*self.settled, *self.reduced))
+        error += (self.summed + 16) * 16.0 * TINY * (1.0 + columns)
         bound = self.total - error * (1.0 + 8.0 * U)
         bound = np.nextafter(bound, -np.inf)
         return np.where(np.isfinite(bound), bound, -np.inf)
+
+    def _add_columns(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Add the least that reduced costs `(batch, values)`, by node, give on the boxes to the totals."""
+        for name, reduced in columns.items():
+            lower, upper = (end[self.of] for end in self.ends[name])
+            self._add(np.minimum(reduced * lower, reduced * upper))
 
     def _add(self, terms: np.ndarray) -> None:
         """Add `(batch, k)` terms to the totals."""

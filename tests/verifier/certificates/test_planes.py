@@ -19,7 +19,7 @@ from tests.oracles.exact_checker import holds_exactly
 from tests.oracles.node_values import exact_values
 from tests.oracles.without_planes import without_planes
 from tests.seeds import seeds
-from verifier.bounds.split import search
+from verifier.bounds.split import own_planes, search
 from verifier.bounds.split.plane_search import first_units
 from verifier.bounds.split.prepared import PreparedBall, prepare
 from verifier.bounds.split.question import split_question
@@ -27,7 +27,8 @@ from verifier.bounds.split.unit_boxes import first_slopes
 from verifier.budget import Budget
 from verifier.certificates.certificate import Certificate
 from verifier.certificates.error import CertificateError
-from verifier.certificates.planes import PlanePoints, UnitPlanes, made_planes, tightened_by_planes
+from verifier.certificates.plane_points import PlanePoints
+from verifier.certificates.planes import UnitPlanes, made_planes, tightened_by_planes
 from verifier.certificates.split_program import SplitProgram
 
 
@@ -38,6 +39,7 @@ def case(seed: int) -> tuple[Network, Certificate]:
     batch = random_batch(network, 1, seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search, "LEVELS", ((0, 0, 0), (20, 3, None)))
+        patch.setattr(own_planes, "MOST_NUMBERS", 0)
         answer = search.decide_ball(
             network, batch.region(CASES[seed]), int(batch.classes[0]), lambda points: False, Budget(), 4000
         )

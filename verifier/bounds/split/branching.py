@@ -128,12 +128,11 @@ def _divided(
     """Return what `divided` does of some subproblems; candidates: places among the open units `(batch, candidates)`."""
     batch, count = candidates.shape
     each = torch.arange(batch).repeat_interleave(2 * count)
-    tried = _with_signs(subproblems[each], candidates.flatten())
+    tried, planes = _with_signs(subproblems[each], candidates.flatten()), ball.planes_of(subproblems.points)
+    lines = ball.split_lines(tried.signs, tried.rows, tried.boxes, None if planes is None else planes.of(each))
     bounds, slopes, multipliers = ball.ascent.ascend(
-        ball.ascent.network.output, ball.rows[tried.rows], ball.split_lines(tried.signs, tried.rows, tried.boxes),
-        tried.slopes,
-        tried.multipliers, steps, goal,
-    )  # fmt: skip
+        ball.ascent.network.output, ball.rows[tried.rows], lines, tried.slopes, tried.multipliers, steps, goal
+    )
     assert multipliers is not None
     bounds = torch.maximum(bounds.nan_to_num(-torch.inf, torch.inf, -torch.inf), tried.bounds)
     tried = replace(tried, bounds=bounds, slopes=slopes, multipliers=multipliers)

@@ -16,15 +16,10 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from verifier.bounds.adam import adam
+from verifier.bounds.split.dual_steps import DualSteps
 from verifier.bounds.split.form import AffineStage, HingeNetwork
 from verifier.bounds.split.plane_lines import PlaneLines
 from verifier.devices.parts import Part, in_parts
-
-RATE = 0.25
-DECAY = 0.98
-# Multipliers move by what the bound lacks of the goal at first, at least this, over the width of the unit's box.
-LEAST_LACK = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,27 +199,17 @@ class DualAscent:
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         best = torch.full((len(rows),), -torch.inf, dtype=self.dtype, device=self.device)
         best_slopes, best_multipliers = slopes, multipliers
-        slope_averages, multiplier_averages = ([torch.zeros_like(slopes), torch.zeros_like(slopes)] for _ in range(2))
-        size = None
+        moving = DualSteps(lines.span, lines.width, slopes, multipliers, goal)
         for step in range(steps + 1):
-            evaluation = self._evaluate(stage, rows, lines, slopes, multipliers)
+            evaluation = self._evaluate(stage, rows, lines, moving.slopes, moving.multipliers)
             better = evaluation.bound > best
             best = torch.where(better, evaluation.bound, best)
-            best_slopes = torch.where(better[:, None], slopes, best_slopes)
-            if multipliers is not None and best_multipliers is not None:
-                best_multipliers = torch.where(better[:, None], multipliers, best_multipliers)
+            best_slopes = torch.where(better[:, None], moving.slopes, best_slopes)
+            if moving.multipliers is not None and best_multipliers is not None:
+                best_multipliers = torch.where(better[:, None], moving.multipliers, best_multipliers)
             if step == steps or bool((best > goal).all()):
                 break
-            rate = RATE * DECAY**step
-            slopes = (slopes + rate * adam(slope_averages, evaluation.slope_gain, step)).clamp(0.0, 1.0)
-            if multipliers is not None:
-                if size is None:
-                    lack = (goal - evaluation.bound).clamp(min=LEAST_LACK)[:, None]
-                    size = torch.where(lines.span == 0, lack / lines.width, 0.0)
-                direction = adam(multiplier_averages, evaluation.multiplier_gain, step)
-                moved = multipliers + size * DECAY**step * direction
-                # At 0 a multiplier changes over to the other end of the box: it stops there for a step.
-                multipliers = torch.where(moved * multipliers < 0, 0.0, moved)
+            moving.move(evaluation.bound, evaluation.slope_gain, evaluation.multiplier_gain)
         return best, best_slopes, best_multipliers
 
     def _back(

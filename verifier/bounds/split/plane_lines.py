@@ -8,7 +8,6 @@ Brown 1951); slopes of the lines below ascend meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -55,34 +54,29 @@ class PlaneLines:
 
     def back(self, costs: Tensor) -> Tensor:
         """Return the costs of the inputs `(batch, inputs)` from those `(batch, units)` of planes."""
-        made = costs.new_zeros(len(costs), self.matrix.shape[2])
-        for some, matrix in self._groups():
-            made[some] = costs[some] @ matrix if matrix.dim() == 2 else _each(costs[some], matrix)
-        return made
+        return self._times(costs, self.matrix)
 
     def values(self, points: Tensor) -> Tensor:
         """Return the planes' values `(batch, units)` at points `(batch, inputs)`."""
-        made = points.new_zeros(len(points), self.matrix.shape[1])
-        for some, matrix in self._groups():
-            made[some] = points[some] @ matrix.T if matrix.dim() == 2 else _each(points[some], matrix.mT)
-        return made + self.offsets
+        return self._times(points, self.matrix.mT) + self.offsets
 
-    def _groups(self) -> Iterator[tuple[Tensor | slice, Tensor]]:
-        """Return subproblems with their one matrix, or with one each where few share any."""
-        if 4 * len(self.matrix) <= len(self.groups):
-            for group in range(len(self.matrix)):
+    def _times(self, values: Tensor, matrices: Tensor) -> Tensor:
+        """Return values `(batch, k)` times the matrices `(groups, k, n)` that each takes."""
+        count, batch = len(matrices), len(self.groups)
+        each = batch // max(1, count)
+        if each and torch.equal(self.groups, torch.arange(batch, device=self.groups.device) // each):
+            # Groups stand side by side, of one size.
+            return torch.bmm(values.reshape(count, each, -1), matrices).flatten(0, 1)
+        made = values.new_zeros(batch, matrices.shape[2])
+        if 4 * count <= batch:
+            for group in range(count):
                 some = torch.nonzero(self.groups == group).squeeze(1)
-                if len(some):
-                    yield some, self.matrix[group]
-            return
-        size = max(1, MOST_NUMBERS // max(1, self.matrix[0].numel()))
-        for start in range(0, len(self.groups), size):
-            piece = slice(start, start + size)
-            yield piece, self.matrix[self.groups[piece]]
-
-
-def _each(values: Tensor, matrices: Tensor) -> Tensor:
-    return torch.bmm(values.unsqueeze(1), matrices).squeeze(1)
+                made[some] = values[some] @ matrices[group]
+            return made
+        size = max(1, MOST_NUMBERS // max(1, self.matrix[:1].numel()))
+        for piece in (slice(start, start + size) for start in range(0, batch, size)):
+            made[piece] = torch.bmm(values[piece].unsqueeze(1), matrices[self.groups[piece]]).squeeze(1)
+        return made
 
 
 class UnitsOverBox:

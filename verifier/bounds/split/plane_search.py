@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from verifier.bounds.adam import adam
-from verifier.bounds.split.dual_ascent import DECAY, RATE, DualAscent, Lines
+from verifier.bounds.split.dual_ascent import DualAscent, Lines
+from verifier.bounds.split.dual_steps import DualSteps
 from verifier.bounds.split.form import AffineStage
 from verifier.bounds.split.plane_lines import MOST_NUMBERS, PlaneLines, UnitsOverBox, rounded
 from verifier.bounds.split.stages import Stage, StagedNetwork
-from verifier.certificates.planes import POINT_STEPS, THRESHOLD_STEPS, PlanePoints
+from verifier.certificates.plane_points import PlanePoints
+from verifier.certificates.planes import POINT_STEPS, THRESHOLD_STEPS
 
 STEPS = 16
+# As the mean of how many corners a first point counts.
+FIRST_WEIGHT = 4
 # Numbers over rows, units, inputs and steps that a search may take: some ten seconds.
 MOST_WORK = 1 << 30
 
@@ -76,20 +80,57 @@ def _found(
     ends = ascent.evaluate(stage, rows, lines, slopes, None).points
     # Half way from the middle to the corner in which the bound over lines ends.
     points = rounded(0.25 + 0.5 * (ends - ascent.lower) / width)
-    thresholds, planes = units.found(points, None)
+    best, numbers = climbed(
+        ascent, units, stage, rows, lines, PlaneNumbers(slopes, None, points, None), (STEPS, FIRST_WEIGHT)
+    )
+    assert numbers.thresholds is not None
+    return best, numbers.slopes, numbers.points, numbers.thresholds
+
+
+@dataclass(frozen=True, eq=False)
+class PlaneNumbers:
+    """What gives bounds over planes: slopes and multipliers `(rows, units)`, points `(rows, inputs)` in [0, 1] and
+    thresholds `(rows, p)`, None where they follow from the points.
+    """
+
+    slopes: Tensor
+    multipliers: Tensor | None
+    points: Tensor
+    thresholds: Tensor | None
+
+    def where(self, better: Tensor, other: PlaneNumbers) -> PlaneNumbers:
+        """Return these numbers for some rows, those of another for the rest; better: `(rows,)`."""
+
+        def chosen(name: str) -> Any:
+            own = getattr(self, name)
+            return None if own is None else torch.where(better[:, None], own, getattr(other, name))
+
+        return PlaneNumbers(*(chosen(field.name) for field in fields(self)))
+
+
+def climbed(
+    ascent: DualAscent, units: UnitsOverBox, stage: AffineStage, rows: Tensor, lines: Lines, start: PlaneNumbers,
+    steps: tuple[int, int], goal: float = torch.inf,
+) -> tuple[Tensor, PlaneNumbers]:  # fmt: skip
+    """Return (bounds `(rows,)`, the best numbers) of rows of a stage after some steps of all; early past the goal.
+
+    steps: how many, and as the mean of how many corners the points count before. goal: finite where there are
+    multipliers.
+    """
+    width = torch.where(units.width > 0, units.width, 1.0)
     best = torch.full((len(rows),), -torch.inf, dtype=rows.dtype, device=rows.device)
-    kept_slopes, kept_points, kept_thresholds = slopes, points, thresholds
-    averages = [torch.zeros_like(slopes), torch.zeros_like(slopes)]
-    for step in range(STEPS):
-        reached = ascent.evaluate(stage, rows, replace(lines, planes=planes), slopes, None)
+    moving, points = DualSteps(lines.span, lines.width, start.slopes, start.multipliers, goal), start.points
+    thresholds, planes = units.found(points, start.thresholds)
+    kept = PlaneNumbers(moving.slopes, moving.multipliers, points, thresholds)
+    for step in range(steps[0]):
+        numbers = PlaneNumbers(moving.slopes, moving.multipliers, points, thresholds)
+        reached = ascent.evaluate(stage, rows, replace(lines, planes=planes), numbers.slopes, numbers.multipliers)
         better = reached.bound > best
-        best = torch.where(better, reached.bound, best)
-        kept_slopes, kept_points, kept_thresholds = (
-            torch.where(better[:, None], new, old)
-            for new, old in ((slopes, kept_slopes), (points, kept_points), (thresholds, kept_thresholds))
-        )
-        slopes = (slopes + RATE * DECAY**step * adam(averages, reached.slope_gain, step)).clamp(0.0, 1.0)
+        best, kept = torch.where(better, reached.bound, best), numbers.where(better, kept)
+        if step == steps[0] - 1 or bool((best > goal).all()):
+            break
+        moving.move(reached.bound, reached.slope_gain, reached.multiplier_gain)
         corners = (reached.points - ascent.lower) / width
-        points = rounded(points + 2.0 / (step + 4) * (corners - points))
+        points = rounded(points + 2.0 / (step + steps[1]) * (corners - points))
         thresholds, planes = units.found(points, thresholds)
-    return best, kept_slopes, kept_points, kept_thresholds
+    return best, kept

@@ -18,13 +18,15 @@ from verifier.bounds.split.device_ascent import ascent_on
 from verifier.bounds.split.dual_ascent import DualAscent, Lines
 from verifier.bounds.split.form import HingeNetwork
 from verifier.bounds.split.operators import open_form
+from verifier.bounds.split.own_planes import OwnPlanes
 from verifier.bounds.split.plane_lines import PlaneLines
 from verifier.bounds.split.plane_search import first_units, planes_found
 from verifier.bounds.split.question import SplitQuestion
 from verifier.bounds.split.unit_boxes import BoxNumbers, first_slopes, lines_of, proved_boxes
 from verifier.budget import Budget
 from verifier.certificates.certificate import SLACK, Certificate
-from verifier.certificates.planes import PlanePoints, made_planes
+from verifier.certificates.plane_points import PlanePoints
+from verifier.certificates.planes import made_planes
 from verifier.certificates.sign_leaves import leaf_bounds
 from verifier.certificates.sign_tree import SplitTree
 from verifier.certificates.split_program import SplitProgram
@@ -34,11 +36,15 @@ from verifier.certificates.sweep import Planes
 
 @dataclass(frozen=True, eq=False)
 class RowPlanes:
-    """Planes above the first hinge for each row of the output: as they are kept, for ascent, and as they are proved."""
+    """Planes above the first hinge for each row of the output: as they are kept, for ascent, and as they are proved.
+
+    own: where subproblems have points of their own in their place.
+    """
 
     kept: PlanePoints
     lines: PlaneLines
     proved: Planes
+    own: OwnPlanes | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,14 +71,27 @@ class PreparedBall:
     rows: Tensor
     planes: RowPlanes | None
 
-    def split_lines(self, signs: Tensor, rows: Tensor, boxes: Tensor | None = None) -> Lines:
+    def split_lines(
+        self, signs: Tensor, rows: Tensor, boxes: Tensor | None = None, planes: PlaneLines | None = None
+    ) -> Lines:
         """Return the lines of the open units for rows `(batch,)` on subproblems of signs `(batch, open units)`.
 
-        boxes: `(batch,)`, which boxes each takes; None for those of the ball.
+        boxes: `(batch,)`, which boxes each takes; None for those of the ball. planes: None for those of the rows.
         """
         own = self.lines[:1] if boxes is None or len(self.lines.lower) == 1 else self.lines[boxes]
         made = own.split(signs, self.ascent.left)
-        return made if self.planes is None else replace(made, planes=self.planes.lines.of(rows))
+        if planes is None and self.planes is not None:
+            planes = self.planes.lines.of(rows)
+        return made if planes is None else replace(made, planes=planes)
+
+    @property
+    def own_planes(self) -> OwnPlanes | None:
+        """What planes of subproblems follow from, where these have points of their own."""
+        return None if self.planes is None else self.planes.own
+
+    def planes_of(self, points: Tensor) -> PlaneLines | None:
+        """Return the planes that points `(batch, inputs + p)` of subproblems name; None where these have none."""
+        return None if self.own_planes is None else self.own_planes.lines(points)
 
     def lines_on(self, program: SplitProgram) -> Lines:
         """Return the lines of the open units on all boxes of a program."""
@@ -103,15 +122,18 @@ class PreparedBall:
         slopes: np.ndarray,
         multipliers: np.ndarray,
         boxes: Tensor | None = None,
+        points: Tensor | None = None,
     ) -> np.ndarray:
         """Return a mask of the subproblems that numbers `(batch, open units)` prove, in the network's own units.
 
         rows: `(batch,)`, which row each is about; signs: `(batch, open units)`.
-        boxes: `(batch,)`, which each takes, None for those of the ball.
+        boxes: `(batch,)`, which each takes, None for those of the ball. points: of subproblems that have their own.
         """
         placed, open_units = self.on_all_units(signs).numpy(), self.open_units.numpy()
         of = None if boxes is None or self.program.signs is None else boxes.numpy()
         planes = None if self.planes is None else replace(self.planes.proved, groups=rows)
+        if points is not None and self.own_planes is not None:
+            planes = self.own_planes.proved(points)
         row = self.question.rows[rows]
         bounds = leaf_bounds(self.program, row, placed, open_units, slopes, multipliers, of, planes)
         is_proved: np.ndarray = bounds > SLACK * self.reach[rows]
@@ -125,7 +147,8 @@ class PreparedBall:
         return Certificate(
             question.digest, question.region.centre[0].numpy(), float(question.region.radius[0]),
             question.region.domain, question.winner, tuple(boxes.slopes), open_units, trees, None, subtrees,
-            tuple(boxes.trees), tuple(boxes.planes), None if self.planes is None else self.planes.kept,
+            tuple(boxes.trees), tuple(boxes.planes),
+            None if self.planes is None or self.own_planes is not None else self.planes.kept,
         )  # fmt: skip
 
 
@@ -178,4 +201,5 @@ def _row_planes(
     if found is None:
         return None
     kept = found.kept(open_units[: len(units.bias)].numpy())
-    return RowPlanes(kept, found.planes(units), made_planes(program, kept))
+    own = OwnPlanes.on(program, units, found, kept.units)
+    return RowPlanes(kept, found.planes(units), made_planes(program, kept), own)

@@ -154,7 +154,8 @@ class _Search:
         count, units, numbers = len(self.ball.rows), len(self.ball.open_units), torch.arange(len(self.ball.rows))
         slopes, nothing = first_slopes(self.ball.lines).expand(count, -1), torch.zeros(count, units)
         boxes, signs = torch.zeros_like(numbers), nothing.to(torch.int8)
-        root = Subproblems(torch.full((count,), -torch.inf), numbers, numbers, boxes, signs, slopes, nothing)
+        points = torch.zeros(count, 0) if self.ball.own_planes is None else self.ball.own_planes.first
+        root = Subproblems(torch.full((count,), -torch.inf), numbers, numbers, boxes, signs, slopes, nothing, points)
         remaining = self.worked_off(root, ROOT_STEPS)
         if remaining is None or not len(remaining[0]):
             return self.answer(falsified=remaining is None)
@@ -193,8 +194,7 @@ class _Search:
 
     def _in_subtrees(self, subproblems: Subproblems, losses: Tensor) -> tuple[Subproblems, Tensor] | None:
         """Prove boxes again for subproblems that are so many splits below theirs, and bound these again."""
-        depths = (subproblems.signs != 0).sum(dim=1) - self.depths[subproblems.boxes]
-        deep = depths >= SUBTREE_SPLITS
+        deep = (subproblems.signs != 0).sum(dim=1) - self.depths[subproblems.boxes] >= SUBTREE_SPLITS
         size, stages = sum(each.size for each in self.subtrees), self.ball.question.stages
         # In a network held as its ops these take long to prove, but between open units alone, as trees have them.
         takes = len(stages.hinges) >= SUBTREE_HINGES and (isinstance(stages, StagedNetwork) or self.ball.boxes.trees)
@@ -213,9 +213,9 @@ class _Search:
         """Return the answer with what was spent, and the certificate if nothing is open."""
         certificate, ball = None, self.ball
         if not reason and not falsified:
-            open_units, rivals = ball.open_units.numpy().astype(np.int32), enumerate(ball.question.rivals)
-            trees = tuple(self.forest.tree(number, rival, open_units) for number, rival in rivals)
-            certificate = ball.certificate(open_units, trees, tuple(self.subtrees))
+            units, rivals = ball.open_units.numpy().astype(np.int32), enumerate(ball.question.rivals)
+            trees = tuple(self.forest.tree(number, rival, units, ball.own_planes) for number, rival in rivals)
+            certificate = ball.certificate(units, trees, tuple(self.subtrees))
         return SplitAnswer(
             certificate, falsified, reason, self.effort.subproblems, self.effort.programs, len(ball.open_units), telling
         )  # fmt: skip
@@ -230,18 +230,15 @@ class _Search:
         ball, effort = self.ball, self.effort
         effort.subproblems += len(subproblems)
         effort.batches += 1
-        rows = ball.rows[subproblems.rows]
-        lines = ball.split_lines(subproblems.signs, subproblems.rows, subproblems.boxes)
-        bounds, slopes, multipliers = ascended(ball, subproblems, rows, lines, steps)
-        ended = ball.ascent.evaluate(ball.ascent.network.output, rows, lines, slopes, multipliers)
+        made, lines = ascended(ball, subproblems, steps)
+        rows, stage = ball.rows[made.rows], ball.ascent.network.output
+        ended = ball.ascent.evaluate(stage, rows, lines, made.slopes, made.multipliers)
         descend = effort.batches <= DESCENTS or effort.batches % DESCENTS == 0
         if attacked(ball, self.attack, ended.points, subproblems.rows, descend):
             return None
-        bounds = torch.maximum(bounds.nan_to_num(-torch.inf, torch.inf, -torch.inf), subproblems.bounds)
-        better = replace(subproblems, bounds=bounds, slopes=slopes, multipliers=multipliers)
+        better = replace(made, bounds=torch.maximum(made.bounds, subproblems.bounds))
         is_open = ~self._closed(better)
-        losses = ended.costs.clamp(max=0) * -lines.offset
-        return better[is_open], losses[is_open]
+        return better[is_open], (ended.costs.clamp(max=0) * -lines.offset)[is_open]
 
     def _standing(self) -> str:
         """Return how the search stands; of subproblems with all signs known no bound is kept."""
@@ -275,9 +272,7 @@ class _Search:
             if isinstance(outcome, Why):
                 self.ties.append(outcome)
             else:
-                self.forest.close(
-                    int(subproblems.nodes[i]), outcome.slopes, outcome.multipliers, int(subproblems.boxes[i])
-                )
+                self._close(subproblems, i, outcome.slopes, outcome.multipliers)
         return False
 
     def _closed(self, subproblems: Subproblems) -> Tensor:
@@ -287,8 +282,13 @@ class _Search:
         if len(places):
             likely = subproblems[places]
             slopes, multipliers = likely.slopes.numpy(), self.ball.exact_multipliers(likely.multipliers)
-            proved = self.ball.proved(likely.rows.numpy(), likely.signs, slopes, multipliers, likely.boxes)
+            numbers = likely.signs, slopes, multipliers, likely.boxes, likely.points
+            proved = self.ball.proved(likely.rows.numpy(), *numbers)
             for i in np.flatnonzero(proved).tolist():
-                self.forest.close(int(likely.nodes[i]), slopes[i], multipliers[i], int(likely.boxes[i]))
+                self._close(likely, i, slopes[i], multipliers[i])
             closed[places[torch.from_numpy(proved)]] = True
         return closed
+
+    def _close(self, of: Subproblems, i: int, slopes: np.ndarray, multipliers: np.ndarray) -> None:
+        """Keep the numbers that prove one of some subproblems."""
+        self.forest.close(int(of.nodes[i]), slopes, multipliers, int(of.boxes[i]), of.points[i].numpy())

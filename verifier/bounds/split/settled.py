@@ -36,7 +36,7 @@ def settled(ball: PreparedBall, subproblem: Subproblems, attack: Attack, budget:
     slopes = subproblem.slopes.numpy().astype(np.float64)
     for multipliers in solution.multipliers:
         open_multipliers = multipliers[None, ball.open_units.numpy()]
-        if ball.proved(rows, subproblem.signs, slopes, open_multipliers, subproblem.boxes)[0]:
+        if ball.proved(rows, subproblem.signs, slopes, open_multipliers, subproblem.boxes, subproblem.points)[0]:
             return Leaf(slopes[0], open_multipliers[0])
     point = None if solution.point is None else solution.point.reshape(question.network.input_shape)
     if point is not None and attack(point.unsqueeze(0)):

@@ -11,10 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from verifier.bounds.split.own_planes import OwnPlanes
 from verifier.certificates.sign_tree import LEAF, SplitTree
 
 # Rows of a block of the store.
 BLOCK = 1024
+# Of a leaf without points of its own.
+NO_POINTS = np.zeros(0, dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +26,8 @@ class Subproblems:
 
     bounds, nodes, rows: `(batch,)`, the best lower bound so far, the node of a tree, and which row is bounded. boxes:
     `(batch,)`, which boxes it takes, 0 for those of the ball. signs, slopes, multipliers: `(batch, open units)`, see
-    `verifier.certificates.split_program`; signs are those of splits and those that the boxes imply.
+    `verifier.certificates.split_program`; signs are those of splits and those that the boxes imply. points:
+    `(batch, inputs + p)`, each a point and thresholds that name planes (`own_planes`), `(batch, 0)` without any.
     """
 
     bounds: Tensor
@@ -33,6 +37,7 @@ class Subproblems:
     signs: Tensor
     slopes: Tensor
     multipliers: Tensor
+    points: Tensor
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -108,7 +113,7 @@ class Forest:
         # By node: the unit that is split, and the node of the subproblem where it is at least zero; the other half is
         # the next.
         self._splits: list[tuple[int, int]] = [(LEAF, LEAF)] * rows
-        self._leaves: dict[int, tuple[np.ndarray, np.ndarray, int]] = {}
+        self._leaves: dict[int, tuple[np.ndarray, np.ndarray, int, np.ndarray]] = {}
 
     def split(self, node: int, unit: int) -> int:
         """Cut a node at a unit and return the node of its first half; that of the second is the next number."""
@@ -117,17 +122,22 @@ class Forest:
         self._splits += [(LEAF, LEAF)] * 2
         return first
 
-    def close(self, node: int, slopes: np.ndarray, multipliers: np.ndarray, boxes: int = 0) -> None:
-        """Keep the numbers `(open units,)` that prove a leaf, and which boxes it takes."""
-        self._leaves[node] = (slopes, multipliers, boxes)
+    def close(
+        self, node: int, slopes: np.ndarray, multipliers: np.ndarray, boxes: int = 0, points: np.ndarray = NO_POINTS
+    ) -> None:
+        """Keep the numbers `(open units,)` that prove a leaf, which boxes it takes, and the points of its planes."""
+        self._leaves[node] = (slopes, multipliers, boxes, points)
 
-    def tree(self, row: int, rival: int, open_units: np.ndarray) -> SplitTree:
-        """Return the tree of a row all of whose leaves are closed; open_units: their places among all hinge units."""
+    def tree(self, row: int, rival: int, open_units: np.ndarray, own: OwnPlanes | None = None) -> SplitTree:
+        """Return the tree of a row all of whose leaves are closed; open_units: their places among all hinge units.
+
+        own: what points of leaves name, where these have some.
+        """
         splits, nodes = self.preorder(row)
         leaves = [self._leaves[node] for node in nodes]
-        slopes, multipliers, boxes = (np.stack(numbers) for numbers in zip(*leaves, strict=True))
-        own = boxes.astype(np.int32) if boxes.any() else None
-        return SplitTree.of_leaves(rival, splits, slopes, multipliers, open_units, own)
+        slopes, multipliers, boxes, points = (np.stack(numbers) for numbers in zip(*leaves, strict=True))
+        taken, kept = boxes.astype(np.int32) if boxes.any() else None, None if own is None else own.kept(points)
+        return SplitTree.of_leaves(rival, splits, slopes, multipliers, open_units, taken, kept)
 
     def preorder(self, row: int) -> tuple[np.ndarray, list[int]]:
         """Return the splits of a row's tree as `SplitTree` has them, and its leaves' nodes in their order."""

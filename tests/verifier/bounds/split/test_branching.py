@@ -39,7 +39,8 @@ def random_subproblems(ball: PreparedBall, count: int, generator: torch.Generato
     )
     assert multipliers is not None
     assert not bool(multipliers[signs == 0].any())
-    return Subproblems(bounds, torch.arange(count), rows, torch.zeros_like(rows), signs, slopes, multipliers)
+    points = torch.zeros(count, 0) if ball.own_planes is None else ball.own_planes.first[rows]
+    return Subproblems(bounds, torch.arange(count), rows, torch.zeros_like(rows), signs, slopes, multipliers, points)
 
 
 def losses_of(ball: PreparedBall, subproblems: Subproblems) -> torch.Tensor:

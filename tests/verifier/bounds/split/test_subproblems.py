@@ -16,7 +16,8 @@ def subproblems_of(bounds: np.ndarray, numbers: np.ndarray, units: int = 3) -> S
     nodes = torch.from_numpy(numbers.astype(np.int64))
     each = nodes[:, None] + 0.25 * torch.arange(units)
     signs = (nodes[:, None] // 3 ** torch.arange(units) % 3 - 1).to(torch.int8)
-    return Subproblems(torch.from_numpy(bounds.astype(np.float32)), nodes, nodes % 7, nodes % 5, signs, each, -each)
+    bounds = torch.from_numpy(bounds.astype(np.float32))
+    return Subproblems(bounds, nodes, nodes % 7, nodes % 5, signs, each, -each, each[:, 1:] + 0.5)
 
 
 def assert_whole(subproblems: Subproblems, bounds: dict[int, float]) -> None:
@@ -25,7 +26,7 @@ def assert_whole(subproblems: Subproblems, bounds: dict[int, float]) -> None:
     same = subproblems_of(
         np.array([bounds[number] for number in numbers.tolist()]), numbers, subproblems.signs.shape[1]
     )
-    for name in ("bounds", "nodes", "rows", "signs", "slopes", "multipliers"):
+    for name in ("bounds", "nodes", "rows", "signs", "slopes", "multipliers", "points"):
         assert torch.equal(getattr(subproblems, name), getattr(same, name)), name
 
 
