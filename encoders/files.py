@@ -11,7 +11,7 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary file in the same folder that replaces `path` at the end, unless something was raised.
 
-    At any time `path` holds the old content or the new, never a part.
+    At any time `path` holds the old content or the new, never a part. OSError of a write names it.
     """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(descriptor)
@@ -23,6 +23,10 @@ def replacing(path: Path) -> Iterator[Path]:
         # mkstemp makes files that only their owner may read.
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(f"{path} cannot be written: {error}") from None
     finally:
         temporary.unlink(missing_ok=True)
 

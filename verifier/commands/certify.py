@@ -87,8 +87,7 @@ def certify(
 ) -> CertifyResult:
     """Return how robust a classifier provably is, and how far attacks break it, at each radius.
 
-    model, data, options: as `Request` says.
-    epsilons: radii of the closed balls, in the units of the network's raw input.
+    model, data, options: as `Request` says. epsilons: radii of the closed balls, in units of the network's raw input.
     method: of the table `verifier.methods.METHODS`.
     delta: ask of every input instead whether all outputs stay less than this from their values there, of any model.
     draws_within: prove it of a randomised network for every draw whose weights all lie within so many deviations of
@@ -165,7 +164,8 @@ class _Certification:
 
     @property
     def batch_size(self) -> int:
-        return self.job.together(find_method(self.method, self.norm).batch_size)
+        subject = self.job.subject
+        return self.job.together(find_method(self.method, self.norm).batch_for(subject.network, subject.device))
 
     def complete(self, record: CertifyRecord | None) -> bool:
         """Return whether a record answers every requested radius, or records that it was tried in vain."""

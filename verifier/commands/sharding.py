@@ -47,8 +47,9 @@ def part_of(units: Sequence[range], shard: Shard) -> range:
     """
     if len(units) < shard.parts:
         raise ValueError(
-            f"the inputs make {len(units)} units of work (batches, or properties), and --shard {shard} divides them "
-            f"into {shard.parts} parts: use at most {len(units)}"
+            f"--shard {shard} asks for {shard.parts} parts of whole units of work (batches; of verify properties), so "
+            f"that answers are those of one run; the inputs asked about make {len(units)} "
+            f"unit{'s' if len(units) > 1 else ''}: ask for at most {len(units)}"
         )
     first, last = ((len(units) * number) // shard.parts for number in (shard.number - 1, shard.number))
     return range(units[first].start, units[last - 1].stop)

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from encoders.network import Network
@@ -37,6 +38,13 @@ class Method(ABC):
     scales: ClassVar[bool] = False
     # Inputs that a run hands over together, and writes to its records together: few where each takes long.
     batch_size: ClassVar[int] = BATCH_SIZE
+
+    def batch_for(self, network: Network, device: torch.device) -> int:
+        """Return how many inputs of a network a run hands over together.
+
+        Fewer than `batch_size` where that costs nothing: they are shared among processes more evenly.
+        """
+        return self.batch_size
 
     def refusal(self, network: Network) -> str | None:
         """Return why this method cannot take the network, or None if it can."""

@@ -91,3 +91,13 @@ def test_networks_that_gain_nothing_and_ops_without_envelopes_are_refused(monkey
     monkeypatch.setattr(relu, "envelope", Op.envelope)
     with pytest.raises(ValueError, match=r"'1-relu' \(relu\).* Methods for this network: interval"):
         check_method("crown", network, "inf")
+
+
+def test_a_run_hands_over_few_inputs_together_where_each_is_a_piece_of_its_own():
+    """Of 16 bytes times the square of the width, 2 MiB hold more than one up to a width of 256."""
+    sizes, cpu = {}, torch.device("cpu")
+    for width in (64, 256, 257):
+        network = random_relu_network(0, (4, width, 3))
+        sizes[width] = [METHODS[name].batch_for(network, cpu) for name in ("crown", "alpha-crown", "interval", "exact")]
+        assert METHODS["crown"].batch_for(network, torch.device("cuda")) == 64
+    assert sizes == {64: [64, 64, 64, 16], 256: [64, 64, 64, 16], 257: [16, 16, 64, 16]}

@@ -1,12 +1,14 @@
 """Run folders survive what happens to them."""
 
 import dataclasses
+import errno
 import json
 import math
 
 import numpy as np
 import pytest
 
+from encoders.files import replacing, write_atomically
 from verifier.runs.certify_record import CertifyRecord
 from verifier.runs.folder import RunError, open_run
 
@@ -159,3 +161,13 @@ def test_infinite_numbers_never_reach_a_record(tmp_path):
         with pytest.raises(ValueError, match="JSON compliant"):
             run.append([dataclasses.replace(one, head=dataclasses.replace(one.head, seconds=math.inf))], {})
         assert not run.records_path.exists() or run.records_path.read_text() == ""
+
+
+def test_a_write_that_fails_names_its_file_and_leaves_the_old_one(tmp_path):
+    write_atomically(tmp_path / "kept.json", b"old")
+    with (
+        pytest.raises(OSError, match=r"kept.json cannot be written: .*File too large"),
+        replacing(tmp_path / "kept.json"),
+    ):
+        raise OSError(errno.EFBIG, "File too large")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]

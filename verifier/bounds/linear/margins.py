@@ -8,6 +8,7 @@ differentiating the passes.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -94,16 +95,21 @@ def margins_in_time(
     return linear_margins(network, region, classes, search, wins)
 
 
+def piece_size(network: Network, device: torch.device) -> int:
+    """Return of how many inputs a piece is at most (`in_pieces`); sys.maxsize on another device than a processor."""
+    if device.type != "cpu":
+        return sys.maxsize
+    width = max(math.prod(shape) for shape in network.shapes.values())
+    return int(max(1, CPU_PIECE_BYTES // (16 * width**2)))
+
+
 def in_pieces(work: Callable[..., Margins], network: Network, region: BallRegion, classes: Tensor) -> Margins:
     """Return the margins of a batch, worked on in pieces that fit.
 
     work: called as `linear_margins` is. On a processor a piece is small enough for the cache, for larger networks one
     input, whose inactive units are left out. On another device it is the batch, or what its memory holds (`in_parts`).
     """
-    size = len(classes)
-    if region.centre.device.type == "cpu":
-        width = max(math.prod(shape) for shape in network.shapes.values())
-        size = max(1, min(size, CPU_PIECE_BYTES // (16 * width**2)))
+    size = min(len(classes), piece_size(network, region.centre.device))
     # Intervals of the whole batch are products of matrices; those of single inputs would read every weight again.
     wins = compare_classes(network, region.enclosure(), classes).wins
     done = in_parts(
