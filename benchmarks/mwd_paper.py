@@ -9,9 +9,9 @@ figure2    lower (intervals) and upper (all attacks) bounds of MWD's accuracy be
 figure3    the same beside ReLU networks trained with FGSM, I-FGSM and PGD examples (--regime mixed or two-step)
 gradients  training with pseudogradients against true gradients, two architectures
 
-Every option scales: `--runs 1 --epochs 1 --inputs 100` is a minute, `--runs 5` the paper's. Means and, of several
-runs, deviations. Networks are trained once into --cache (about
-7 MB each) by `verifier.train` and reused; results go to --out as CSV and PNG. PGD takes sign steps; the paper's
+Every option scales: `--runs 1 --epochs 1 --inputs 100 --train-inputs 6000` is a minute, `--runs 5` the paper's. Means
+and, of several runs, deviations. Networks are trained once into --cache (about 7 MB each) by `verifier.train` and
+reused; results go to --out as CSV and PNG. PGD takes sign steps; the paper's
 AdaDelta variant, with the box on both sides, stands beside it as pgd-adadelta.
 """
 
@@ -67,11 +67,12 @@ class Experiment:
     def network(self, name: str, run: int, **settings: object) -> Network:
         """Return a trained network, from the cache if it is there."""
         parts = [name, *(f"{key}={value}".replace("/", "-") for key, value in sorted(settings.items()))]
-        epochs = settings.pop("epochs", self.options.epochs)
+        epochs, limit = settings.pop("epochs", self.options.epochs), self.options.train_inputs
+        parts += [] if limit is None else [f"n{limit}"]
         path = self.options.cache / ("_".join([*parts, f"e{epochs}", f"s{run}"]).replace(" ", "") + ".safetensors")
         if not path.exists():
             print(f"training {path.name}", flush=True)
-            train(name, "mnist", path, epochs=epochs, seed=run, data_dir=self.options.data_dir, **settings)
+            train(name, "mnist", path, epochs=epochs, seed=run, data_dir=self.options.data_dir, limit=limit, **settings)
         return read_network(path)
 
     def accuracy(self, network: Network, epsilon: float = 0.0, attack: Attack | None = None) -> float:
@@ -228,6 +229,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--inputs", type=int, default=1000)
+    parser.add_argument("--train-inputs", type=int, help="the first N training inputs (default: all)")
     parser.add_argument("--adversarial-epochs", type=int, default=10, help="figure3: of the ReLU networks")
     parser.add_argument("--regime", choices=("mixed", "two-step"), default="mixed")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "robustness-verifier" / "models")
