@@ -2,7 +2,7 @@
 
 The planes that are best on the whole ball are loose where splits have cut it: most of what is left there lies far from
 their point. On the ruarobot network of safenlp (30 inputs, one hinge of 128 units) 16 steps with points of their own
-closed all of 256 subproblems of some 17 splits, where no ascent over the planes of the ball closed any.
+closed all of 256 subproblems of some 17 splits, of which 200 steps over the planes of the ball closed 28.
 """
 
 from __future__ import annotations
