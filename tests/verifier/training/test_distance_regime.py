@@ -10,7 +10,9 @@ from encoders.layers.distance import Distance
 from verifier import certify, train
 from verifier.bounds.interval import proves
 from verifier.data import load_data
+from verifier.training.architectures import ARCHITECTURES
 from verifier.training.distance_regime import BEYOND, RISE, SCALE, SHARES, Margins, share_at, squarings_at
+from verifier.training.start import load_weights
 
 
 def test_the_p_doubles_from_8_to_1024_and_ends_as_the_maximum():
@@ -46,6 +48,10 @@ def test_a_margin_beyond_twice_the_radius_is_what_intervals_prove(tmp_path):
     network = read_network(tmp_path / "d.safetensors")
     x, y = torch.tensor(digits.inputs, dtype=torch.float32).flatten(1), torch.tensor(digits.labels)
     scores = network.scores(x)
+    again = ARCHITECTURES["distance"].make((64,), (8,), (), 10)
+    load_weights(again, tmp_path / "d.safetensors")
+    with torch.no_grad():
+        torch.testing.assert_close(again.eval()(x), scores)
     own = torch.nn.functional.one_hot(y, 10).bool()
     margin = scores[own] - scores.masked_fill(own, -torch.inf).amax(1)
     proved = proves(network, Box((x - 0.05).clamp(0, 1), (x + 0.05).clamp(0, 1)), y)
