@@ -33,7 +33,7 @@ from verifier.training.random_layers import DROPPED, RANDOM_KINDS, randomised, w
 from verifier.training.recipes import Job, Recipe, recipe_of
 from verifier.training.request import TrainOptions, TrainRequest
 from verifier.training.scalars import Scalars
-from verifier.training.start import draw_narrow_weights, load_weights
+from verifier.training.start import beside_pixels, draw_narrow_weights, load_weights
 from verifier.training.tables import REGIMES
 from verifier.training.trainer import Regime, Trainer
 from verifier.training.validation import JUDGE, Score, bounded_backwards, split
@@ -137,12 +137,12 @@ def _prepared(
     plan = Plan(
         request.epochs, request.batch, rate, request.schedule, request.seed, tuple(request.augment),
         request.pseudo_share, request.pseudo_decay, request.pseudo_epochs, request.patience,
-        request.ramp if "ramp" in REGIMES[request.regime_name] else 0.0,
+        request.ramp if "ramp" in REGIMES[request.regime_name] else 0.0, request.precision,
     )  # fmt: skip
     if plan.augment and not architecture.images:
         raise ValueError(f"--augment changes images; {request.name} takes vectors")
     inputs, labels = _tensors(dataset, architecture.images, request.limit)
-    module = _module(request, architecture, recipe, inputs, int(labels.max()) + 1)
+    module = beside_pixels(_module(request, architecture, recipe, inputs, int(labels.max()) + 1))
     device = choose_device(request.device, lambda: PASSES * request.batch * work_of_module(module, inputs[:1]))
     inputs, labels, module = inputs.to(device), labels.to(device), module.to(device)
     held_out, kept = split(len(inputs), request.seed)
@@ -183,8 +183,10 @@ def _try(regime: Regime, module: nn.Module, x: Tensor, y: Tensor, request: Train
     """Raise ValueError if the regime does not fit the network: it is tried on two inputs and a copy."""
     with torch.random.fork_rng(devices=[]):
         try:
-            for loss in regime(copy.deepcopy(module).train(), x, y, 1.0):
-                loss.detach()
+            reduced = request.precision == "bfloat16"
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=reduced, cache_enabled=False):
+                for loss in regime(copy.deepcopy(module).train(), x, y, 1.0):
+                    loss.detach()
         except TypeError as error:
             raise ValueError(f"regime {request.regime_name} does not fit {request.name}: {error}") from None
 

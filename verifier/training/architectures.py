@@ -18,7 +18,7 @@ from torch.nn import functional
 from encoders.layers import Mwd, MwdConv2d
 from encoders.layers.distance import Distance
 from encoders.layers.mwd import UnitTypes
-from verifier.training.convolutional import cnn_small, cnn_wide, lenet, network_in_network, resnet18
+from verifier.training.convolutional import cnn_medium, cnn_small, cnn_wide, lenet, network_in_network, resnet18
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 # Takes (parameters, learning rate).
@@ -160,6 +160,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "lenet": _image_network(partial(lenet, True), (500,)),
     "lenet-linear-convolutions": _image_network(partial(lenet, False), (500,)),
     "cnn-small": _image_network(cnn_small, (16, 32, 100)),
+    "cnn-medium": _image_network(cnn_medium, (64, 128, 256)),
     "cnn-wide": _image_network(cnn_wide, (64, 128, 512)),
     "nin": _image_network(network_in_network, (192,)),
     "resnet18": _image_network(resnet18, (64,)),

@@ -105,7 +105,7 @@ def _convolution(module: nn.Module, boxes: Boxes, rows: Rows) -> Rows:
 
 def _normalised(module: nn.Module, boxes: Boxes, rows: Rows) -> Rows:
     assert isinstance(module, nn.BatchNorm2d)
-    scale, shift = batch_scale(module, boxes.clean)
+    scale, shift = batch_scale(module, boxes)
     constants = rows.constants + (rows.slopes.sum(dim=(3, 4)) * shift).sum(dim=2)
     return Rows(rows.slopes * scale[:, None, None], constants)
 

@@ -46,7 +46,10 @@ class Ramp:
 
 @dataclass(frozen=True, repr=False)
 class IntervalEnds(Described):
-    """The clean loss and that at the worst ends of intervals of radius `epsilon`, of which kappa is the share."""
+    """The clean loss and that at the worst ends of intervals of radius `epsilon`, of which kappa is the share.
+
+    statistics: whose batch statistics normalise where kappa is 1: inputs, or middles, which spares running the inputs.
+    """
 
     loss: Loss
     epsilon: float
@@ -54,11 +57,13 @@ class IntervalEnds(Described):
     domain: Domain = None
     ramp: Ramp = Ramp()
     cost: float = 0.0
+    statistics: str = "inputs"
 
     def __call__(self, module: nn.Module, x: Tensor, y: Tensor, progress: float) -> Iterator[Tensor]:
         """Yield the loss of the batch."""
         share = self.ramp.at(progress)
-        start = _asked(around(x, x, share * self.epsilon, self.domain), module, self.kappa)
+        boxes = around(x, x, share * self.epsilon, self.domain)
+        start = _asked(boxes, module, self.kappa, self.statistics)
         boxes, worst = worst_scores(module, start, y)
         total = _mixed(self.loss, boxes.clean, worst, y, self.kappa)
         if self.cost and share < 1:
@@ -125,10 +130,11 @@ class Expressive(Described):
         yield _mixed(self.loss, boxes.clean, worst, y, self.alpha)
 
 
-def _asked(boxes: Boxes, module: nn.Module, share: float) -> Boxes:
+def _asked(boxes: Boxes, module: nn.Module, share: float, statistics: str = "inputs") -> Boxes:
     """Return the boxes, without values at the inputs where the ends are all of the loss and no statistics need them."""
-    needed = share < 1 or any(isinstance(layer, nn.BatchNorm2d) for layer in module.modules())
-    return boxes if needed else Boxes(None, boxes.lower, boxes.upper, boxes.tape)
+    normalised = any(isinstance(layer, nn.BatchNorm2d) for layer in module.modules())
+    needed = share < 1 or (normalised and statistics == "inputs")
+    return boxes if needed else Boxes(None, boxes.middle, boxes.half, boxes.tape)
 
 
 def _mixed(loss: Loss, clean: Tensor | None, worst: Tensor, y: Tensor, share: float) -> Tensor:
@@ -140,8 +146,8 @@ def _mixed(loss: Loss, clean: Tensor | None, worst: Tensor, y: Tensor, share: fl
 
 def tightness(boxes: Boxes) -> Tensor:
     """Return the mean of max(0, 1 - w_0 / (TOLERANCE w_i)), w_i the mean width of the boxes before relus i."""
-    width = (boxes.upper - boxes.lower).mean()
-    ratios = [width / (hinge.upper - hinge.lower).mean().clamp(min=LEAST) for hinge in boxes.hinges]
+    width = boxes.half.mean()
+    ratios = [width / hinge.half.mean().clamp(min=LEAST) for hinge in boxes.hinges]
     return _shortfall(ratios, width)
 
 
@@ -149,13 +155,13 @@ def balance(boxes: Boxes) -> Tensor:
     """Return how far relus are from equal parts of active and inactive units, in means and variances of middles."""
     ratios = []
     for hinge in boxes.hinges:
-        middle = (hinge.lower + hinge.upper) / 2
+        middle = hinge.middle
         active, inactive = (hinge.lower > 0).to(middle), (hinge.upper < 0).to(middle)
         spread = (middle - middle.mean()) ** 2
         for values in (middle.abs(), spread):
             on, off = (values * active).sum().clamp(min=LEAST), (values * inactive).sum().clamp(min=LEAST)
             ratios.append(torch.minimum(on / off, off / on))
-    return _shortfall(ratios, boxes.lower)
+    return _shortfall(ratios, boxes.middle)
 
 
 def _shortfall(ratios: list[Tensor], like: Tensor) -> Tensor:

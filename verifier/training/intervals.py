@@ -5,7 +5,8 @@ rounded outward: it guides training and proves nothing. The sizes are those of i
 
     affine      centre W m + b, radius |W| r          for the middle m and half the width r of the box
     monotone    both ends
-    normalised  scale and shift of batch statistics, in training those of the clean inputs (Shi et al. 2021)
+    normalised  scale and shift of batch statistics, in training those of the clean inputs (Shi et al. 2021),
+                or of middles where no inputs are run
     k-winners   the range of the op, whose ends are those of units
     MWD         `pseudo_interval` of the layer
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,20 +28,45 @@ from verifier.training.layers import Residual
 
 @dataclass(frozen=True)
 class Boxes:
-    """Values at the inputs and boxes around them, `(batch, *shape)`.
+    """Values at the inputs and boxes around them, `(batch, *shape)`: middles, and halves of the widths.
 
     clean: None where nothing asks for these values, which are a third of the work.
     tape: the layers passed on the way, chains and blocks taken apart, each with the boxes before it.
     """
 
     clean: Tensor | None
-    lower: Tensor
-    upper: Tensor
+    middle: Tensor
+    half: Tensor
     tape: list[tuple[nn.Module, Boxes]] = field(default_factory=list, repr=False)
 
-    def behind(self, layer: nn.Module, lower: Tensor, upper: Tensor) -> Boxes:
-        """Return the boxes behind a layer, of these ends."""
-        return Boxes(None if self.clean is None else layer(self.clean), lower, upper, self.tape)
+    @classmethod
+    def between(
+        cls, clean: Tensor | None, lower: Tensor, upper: Tensor, tape: list[tuple[nn.Module, Boxes]] | None = None
+    ) -> Boxes:
+        """Return the boxes of these ends."""
+        return cls(clean, (lower + upper) / 2, (upper - lower) / 2, [] if tape is None else tape)
+
+    @property
+    def lower(self) -> Tensor:
+        """Lower ends."""
+        return self.middle - self.half
+
+    @property
+    def upper(self) -> Tensor:
+        """Upper ends."""
+        return self.middle + self.half
+
+    def behind(self, layer: nn.Module, middle: Tensor, half: Tensor) -> Boxes:
+        """Return the boxes behind a layer."""
+        return Boxes(None if self.clean is None else layer(self.clean), middle, half, self.tape)
+
+    def ending(self, layer: nn.Module, lower: Tensor, upper: Tensor) -> Boxes:
+        """Return the boxes behind a layer, of these ends; TypeError where their dtype is too coarse for that."""
+        if lower.dtype == torch.bfloat16:
+            raise TypeError(
+                f"bfloat16 does not hold boxes by their ends, as the layer {type(layer).__name__} needs them"
+            )
+        return self.behind(layer, (lower + upper) / 2, (upper - lower) / 2)
 
     @property
     def hinges(self) -> list[Boxes]:
@@ -52,7 +79,7 @@ def around(clean: Tensor, middle: Tensor, radius: float, domain: tuple[float, fl
     lower, upper = middle - radius, middle + radius
     if domain is not None:
         lower, upper = lower.clamp(min=domain[0]), upper.clamp(max=domain[1])
-    return Boxes(clean, lower, upper)
+    return Boxes.between(clean, lower, upper)
 
 
 def propagate(module: nn.Module, boxes: Boxes) -> Boxes:
@@ -77,14 +104,16 @@ def worst_scores(module: nn.Module, boxes: Boxes, y: Tensor) -> tuple[Boxes, Ten
         boxes = propagate(module[:-1], boxes)
         return propagate(last, boxes), _merged(last, boxes, y)
     boxes = propagate(module, boxes)
-    own = functional.one_hot(y, boxes.lower.shape[1]).bool()
+    own = functional.one_hot(y, boxes.middle.shape[1]).bool()
     return boxes, torch.where(own, boxes.lower, boxes.upper)
 
 
 def _merged(layer: nn.Linear, boxes: Boxes, y: Tensor) -> Tensor:
-    middle, half = (boxes.lower + boxes.upper) / 2, (boxes.upper - boxes.lower) / 2
-    rows, constants = merged_rows(layer, y)
-    return torch.einsum("bkn,bn->bk", rows, middle) + torch.einsum("bkn,bn->bk", rows.abs(), half) + constants
+    # In the dtype of the weights whatever the values have: scores of 8 bits are too coarse for a loss.
+    with torch.autocast(boxes.half.device.type, enabled=False):
+        rows, constants = merged_rows(layer, y)
+        middle, half = boxes.middle.to(rows), boxes.half.to(rows)
+        return torch.einsum("bkn,bn->bk", rows, middle) + torch.einsum("bkn,bn->bk", rows.abs(), half) + constants
 
 
 def merged_rows(layer: nn.Linear, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,49 +135,109 @@ def _residual(module: nn.Module, boxes: Boxes) -> Boxes:
     assert isinstance(module, Residual)
     body, shortcut = propagate(module.body, boxes), propagate(module.shortcut, boxes)
     clean = None if body.clean is None or shortcut.clean is None else body.clean + shortcut.clean
-    total = Boxes(clean, body.lower + shortcut.lower, body.upper + shortcut.upper, boxes.tape)
+    total = Boxes(clean, body.middle + shortcut.middle, body.half + shortcut.half, boxes.tape)
     return propagate(nn.ReLU(), total)
 
 
 def _affine(module: nn.Module, boxes: Boxes) -> Boxes:
     assert isinstance(module, nn.Linear | nn.Conv2d)
-    # Halved once in the weights, which are fewer than the values.
-    total, width, weight = boxes.lower + boxes.upper, boxes.upper - boxes.lower, module.weight / 2
+    middle, sizes = module(boxes.middle), module.weight.abs()
     if isinstance(module, nn.Linear):
-        centre = functional.linear(total, weight, module.bias)
-        radius = functional.linear(width, weight.abs())
-    else:
-        # As the module does it, whatever its padding.
-        centre = module._conv_forward(total, weight, module.bias)
-        radius = module._conv_forward(width, weight.abs(), None)
-    return boxes.behind(module, centre - radius, centre + radius)
+        return boxes.behind(module, middle, functional.linear(boxes.half, sizes))
+    if module.weight.stride(1) == 1:
+        # Of a single channel `abs` takes either format, and the convolution the other one.
+        sizes = sizes.to(memory_format=torch.channels_last)
+    # As the module does it, whatever its padding.
+    return boxes.behind(module, middle, module._conv_forward(boxes.half, sizes, None))
+
+
+class _Relu(torch.autograd.Function):
+    """Middle and half of relu over boxes m, h with upper end u: m and h where m >= h, u / 2 twice where u > 0 > m - h.
+
+    Never by the difference of ends, which 8 bits do not hold where boxes are narrow. Masks are kept as numbers:
+    comparisons of bfloat16 take as long as three additions.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, middle: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
+        end = torch.lerp(middle, half, 0.5)
+        middle, half = torch.maximum(middle, end).clamp_(min=0), torch.minimum(half, end).clamp_(min=0)
+        ctx.save_for_backward(middle, half)
+        return middle, half
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        # Behind the relu the lower end is middle - half, and the middle is positive where the upper end is.
+        middle, half = ctx.saved_tensors
+        upper = torch.ops.aten.threshold_backward(gradients[0] + gradients[1], middle, 0)
+        lower = torch.ops.aten.threshold_backward(gradients[0] - gradients[1], middle - half, 0)
+        total = torch.lerp(upper, lower, 0.5)
+        return total, upper - total
+
+
+def _relu(module: nn.Module, boxes: Boxes) -> Boxes:
+    middle, half = _Relu.apply(boxes.middle, boxes.half)  # type: ignore[no-untyped-call]
+    return boxes.behind(module, middle, half)
+
+
+def _reshaped(module: nn.Module, boxes: Boxes) -> Boxes:
+    """Layers that are linear with weights that are not negative and sum to 1, or only move values."""
+    return boxes.behind(module, module(boxes.middle), module(boxes.half))
 
 
 def _monotone(module: nn.Module, boxes: Boxes) -> Boxes:
-    return boxes.behind(module, module(boxes.lower), module(boxes.upper))
+    return boxes.ending(module, module(boxes.lower), module(boxes.upper))
+
+
+class _Statistics(torch.autograd.Function):
+    """Means and inverse deviations of channels that are known already, with their gradients by the values."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, mean: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(values, mean, inverse)
+        return mean.clone(), inverse.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        values, mean, inverse = ctx.saved_tensors
+        count = values.numel() // len(mean)
+        slope = -gradients[1] * inverse**3 / count
+        constant = gradients[0] / count - slope * mean
+        slope, constant = (each.to(values.dtype)[:, None, None] for each in (slope, constant))
+        return torch.addcmul(constant, values, slope), None, None
 
 
 def _normalised(module: nn.Module, boxes: Boxes) -> Boxes:
     assert isinstance(module, nn.BatchNorm2d)
-    scale, shift = (values[:, None, None] for values in batch_scale(module, boxes.clean))
-    low, high = (torch.where(scale >= 0, *pair) for pair in _both_ways(boxes.lower * scale, boxes.upper * scale))
-    return boxes.behind(module, low + shift, high + shift)
+    if not module.training:
+        scale, shift = (values.to(boxes.half)[:, None, None] for values in batch_scale(module, boxes))
+        return boxes.behind(module, boxes.middle * scale + shift, boxes.half * scale.abs())
+    source = boxes.middle if boxes.clean is None else boxes.clean
+    means, variances, counts = module.running_mean, module.running_var, module.num_batches_tracked
+    assert module.momentum is not None and counts is not None
+    counts.add_(1)
+    normal, mean, inverse = torch.native_batch_norm(
+        source, module.weight, module.bias, means, variances, True, module.momentum, module.eps
+    )
+    mean, inverse = _Statistics.apply(source, mean.detach(), inverse.detach())  # type: ignore[no-untyped-call]
+    scale = module.weight * inverse
+    half = boxes.half * scale.abs().to(boxes.half)[:, None, None]
+    if boxes.clean is None:
+        return Boxes(None, normal, half, boxes.tape)
+    scale, shift = (values.to(boxes.half)[:, None, None] for values in (scale, module.bias - mean * scale))
+    return Boxes(normal, torch.addcmul(shift, boxes.middle, scale), half, boxes.tape)
 
 
-def batch_scale(module: nn.BatchNorm2d, clean: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return scale and shift of the channels, in training by the statistics of the clean values."""
+def batch_scale(module: nn.BatchNorm2d, boxes: Boxes) -> tuple[Tensor, Tensor]:
+    """Return scale and shift of the channels; in training by the statistics of the clean values, else the middles."""
     mean, variance = module.running_mean, module.running_var
     assert mean is not None and variance is not None
     if module.training:
-        assert clean is not None
-        mean = clean.mean(dim=(0, 2, 3))
-        variance = clean.var(dim=(0, 2, 3), unbiased=False)
+        source = boxes.middle if boxes.clean is None else boxes.clean
+        mean = source.mean(dim=(0, 2, 3))
+        variance = source.var(dim=(0, 2, 3), unbiased=False)
     scale = module.weight / (variance + module.eps).sqrt()
     return scale, module.bias - mean * scale
-
-
-def _both_ways(a: Tensor, b: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    return (a, b), (b, a)
 
 
 def _random(module: nn.Module, boxes: Boxes) -> Boxes:
@@ -160,12 +249,12 @@ def _random(module: nn.Module, boxes: Boxes) -> Boxes:
 def _winners(module: nn.Module, boxes: Boxes) -> Boxes:
     assert isinstance(module, KWinners)
     found = module.op(boxes.lower).interval(Box.unchecked(boxes.lower, boxes.upper))
-    return boxes.behind(module, found.lower, found.upper)
+    return boxes.ending(module, found.lower, found.upper)
 
 
 def _mwd(module: nn.Module, boxes: Boxes) -> Boxes:
     assert isinstance(module, Mwd | MwdConv2d)
-    return boxes.behind(module, *module.pseudo_interval(boxes.lower, boxes.upper))
+    return boxes.ending(module, *module.pseudo_interval(boxes.lower, boxes.upper))
 
 
 INTERVALS: dict[type[nn.Module], Callable[[nn.Module, Boxes], Boxes]] = {
@@ -174,14 +263,14 @@ INTERVALS: dict[type[nn.Module], Callable[[nn.Module, Boxes], Boxes]] = {
     nn.Linear: _affine,
     nn.Conv2d: _affine,
     nn.BatchNorm2d: _normalised,
-    nn.ReLU: _monotone,
+    nn.ReLU: _relu,
     nn.Sigmoid: _monotone,
     nn.Tanh: _monotone,
     nn.MaxPool2d: _monotone,
-    nn.AvgPool2d: _monotone,
-    nn.AdaptiveAvgPool2d: _monotone,
-    nn.Flatten: _monotone,
-    nn.Unflatten: _monotone,
+    nn.AvgPool2d: _reshaped,
+    nn.AdaptiveAvgPool2d: _reshaped,
+    nn.Flatten: _reshaped,
+    nn.Unflatten: _reshaped,
     nn.Dropout: _random,
     KWinners: _winners,
     Mwd: _mwd,

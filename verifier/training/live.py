@@ -29,8 +29,9 @@ class LiveNetwork(Network):
     def scores(self, x: Tensor, pseudo: bool = False, leak: float = 0.0) -> Tensor:
         """Return the module's outputs `(batch, classes)`, differentiable by x."""
         module: nn.Module = self.__dict__["module"]
+        # A training in bfloat16 finds gradients in it; which point is worst is compared in the dtype of the points.
         result: Tensor = module(x)
-        return result
+        return result.to(x.dtype)
 
 
 @contextmanager

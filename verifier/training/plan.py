@@ -12,6 +12,7 @@ from verifier.training.augmentation import AUGMENTATIONS
 class Plan:
     """How long and how to train. schedule: constant, or cosine (the learning rate falls to 0 on half a cosine).
 
+    precision: float32, or bfloat16 for the values that losses and gradients are found from.
     augment: rows of `AUGMENTATIONS`, in their order.
     pseudo_share, pseudo_decay, pseudo_epochs: of the MWD layers' gradients, the share of pseudogradients in the first
     epoch, by how much it is multiplied after each (0.9 in the published code of Agrawal et al. 2019), and the epochs
@@ -32,6 +33,7 @@ class Plan:
     pseudo_epochs: int | None = None
     patience: int | None = None
     settled: float = 0.0
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 1 or not self.learning_rate > 0:

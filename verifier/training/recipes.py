@@ -109,7 +109,7 @@ def _robust_linear(job: Job) -> Regime:
 def _interval_ends(job: Job) -> Regime:
     request, loss = job.request, job.architecture.loss
     share, cost = request.certified_share, request.interval_cost
-    return IntervalEnds(loss, request.certified_epsilon, share, job.domain, _ramp(job), cost)
+    return IntervalEnds(loss, request.certified_epsilon, share, job.domain, _ramp(job), cost, request.batch_statistics)
 
 
 def _backward_bounds(job: Job) -> Regime:

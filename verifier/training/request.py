@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from verifier.options import number, option, radius
-from verifier.training.tables import ATTACKS, MWD_NETWORKS, REGIMES, SCHEDULES, SPECIAL
+from verifier.training.tables import ATTACKS, MWD_NETWORKS, PRECISIONS, REGIMES, SCHEDULES, SPECIAL, STATISTICS
 
 if TYPE_CHECKING:
     from encoders.region import Norm
@@ -27,6 +27,7 @@ class TrainOptions(TypedDict, total=False):
     batch: int
     learning_rate: float | None
     schedule: str
+    precision: str
     pseudo_share: float
     sharpness: float | None
     pseudo_decay: float
@@ -45,6 +46,7 @@ class TrainOptions(TypedDict, total=False):
     certified_share: float
     ramp: float
     interval_cost: float
+    batch_statistics: str
     box_share: float
     sensitivity_cost: float
     dropout: float
@@ -77,6 +79,7 @@ class TrainRequest:
     name: of the table `verifier.training.architectures.ARCHITECTURES`.
     epochs, batch, learning_rate, schedule: passes over the data, inputs of a step, and the rate with how it falls
     ("cosine" or "constant"); None: the rate of recipe or architecture.
+    precision: of the values that losses and their gradients are found from; weights and scores of epochs are float32.
     hidden, types: sizes of the hidden layers and unit types of MWD layers; empty: the architecture's.
     pseudo_share, pseudo_decay, pseudo_epochs: of the MWD layers' gradients, 1 pseudo to 0 true, multiplied by the decay
     after each epoch; true ones follow after so many epochs.
@@ -90,7 +93,9 @@ class TrainRequest:
     layer: the name of the layer whose output lwa-layer perturbs.
     certified_epsilon: train on the ends of the intervals of this radius, which rises to it over the first `ramp` of
     training; certified_share is the part of the loss that the ends have; interval_cost weighs the regularisers of
-    interval; box_share is the part of the radius that the boxes of sabr have.
+    interval; batch_statistics says what normalises layers where the ends are all of the loss, the inputs, which are run
+    for that, or the middles of boxes, which saves a third; box_share is the part of the radius that the boxes of sabr
+    have.
     sensitivity_cost: add that times the mean Lipschitz bound of the outputs to the loss of an MWD network (see
     `Sensitivity`).
     dropout: the probability with which values behind dense relus are dropped.
@@ -121,6 +126,7 @@ class TrainRequest:
         None, "training", "at the start (default: the regime's, else the network's)", type=float, metavar="R"
     )
     schedule: str = option("cosine", "training", "cosine (default) or constant", metavar="NAME")
+    precision: str = option("float32", "training", "of losses: float32 (default) or bfloat16", metavar="NAME")
     pseudo_share: float = option(
         1.0, "training", "mwd: gradients, 1 pseudo (default) to 0 true", type=float, metavar="R"
     )
@@ -156,6 +162,9 @@ class TrainRequest:
     )
     interval_cost: float = option(
         0.0, "training", "interval: weight of the regularisers (default: 0)", type=radius, metavar="C"
+    )
+    batch_statistics: str = option(
+        "inputs", "training", "interval with share 1: of inputs (default) or of middles", metavar="NAME"
     )
     box_share: float = option(
         0.4, "training", "sabr: half-width of boxes over the radius (default: 0.4)", type=number, metavar="S"
@@ -255,6 +264,8 @@ class TrainRequest:
             raise ValueError("attack adv-alpha needs gradients of all classes at once, which MWD layers do not have")
         if regime == "robust-linear" and self.name != "linear":
             raise ValueError(f"regime robust-linear is the closed form of the network linear, not of {self.name}")
+        if self.precision != "float32" and self.name in (*MWD_NETWORKS, "distance"):
+            raise ValueError(f"precision {self.precision}: the kernels of {self.name} take float32 only")
 
     def _check_numbers(self) -> None:
         if self.sharpness is not None and not 0.0 < self.sharpness < float("inf"):
@@ -274,6 +285,9 @@ class TrainRequest:
             )
         if self.deviation_schedule not in SCHEDULES:
             raise ValueError(f"unknown schedule {self.deviation_schedule!r}; supported: {', '.join(SCHEDULES)}")
+        for name, known in (("precision", PRECISIONS), ("batch_statistics", STATISTICS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}; supported: {', '.join(known)}")
         if self.attack_norm not in (None, "inf", "2", "1"):
             raise ValueError(f"unknown attack_norm {self.attack_norm!r}; supported: inf, 2, 1")
         if self.sensitivity_cost < 0 or self.interval_cost < 0:

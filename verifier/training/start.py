@@ -37,6 +37,17 @@ def draw_narrow_weights(module: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
+def beside_pixels(module: nn.Module) -> nn.Module:
+    """Return the module with the weights of its convolutions, and so their outputs, laid out channels last, in place.
+
+    The same numbers: a pixel's channels lie beside each other, which processors convolve up to twice as fast.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.weight.data = layer.weight.data.to(memory_format=torch.channels_last)
+    return module
+
+
 def load_weights(module: nn.Module, path: Path) -> None:
     """Copy the weights of a native file into a module of the same architecture; ValueError where shapes differ."""
     layers = [(layer, WEIGHTS[type(layer)]) for layer in module.modules() if type(layer) in WEIGHTS]

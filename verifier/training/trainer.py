@@ -113,7 +113,7 @@ class Trainer:
         x, y, total = self.inputs[rows], self.labels[rows], 0.0
         for name in self.plan.augment:
             x = AUGMENTATIONS[name](x)
-        for loss in self.regime(self.module, x, y, share):
+        for loss in self._losses(x, y, share):
             total += float(loss.detach())
             if not math.isfinite(total):
                 break
@@ -122,6 +122,20 @@ class Trainer:
             self.optimiser.step()
             clamp_parameters(self.module)
         return total
+
+    def _losses(self, x: Tensor, y: Tensor, share: float) -> Iterator[Tensor]:
+        """Yield the regime's losses, each found in the plan's precision.
+
+        Weights are rounded anew each time they are used: rounded copies would outlive the step that moves the weights,
+        and those made by an attack have no gradient.
+        """
+        losses, reduced = iter(self.regime(self.module, x, y, share)), self.plan.precision == "bfloat16"
+        while True:
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=reduced, cache_enabled=False):
+                loss = next(losses, None)
+            if loss is None:
+                return
+            yield loss.float() if reduced else loss
 
     def _set_learning_rate(self, share: float) -> None:
         for group in self.optimiser.param_groups:
@@ -166,9 +180,17 @@ class Trainer:
             number, key = name.split(".", 1)
             state.setdefault(int(number), {})[key] = value
         self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
+        self._lay_out()
         self.generator.set_state(tensors["generator"])
         torch.set_rng_state(tensors["global_generator"])
         self.history = History(meta["losses"], meta["scores"], meta["rates"])
+
+    def _lay_out(self) -> None:
+        """Bring what the optimiser keeps into the memory format of its weights, which one kernel takes for granted."""
+        for parameter, values in self.optimiser.state.items():
+            for name, value in values.items():
+                if torch.is_tensor(value) and value.shape == parameter.shape:
+                    values[name] = torch.empty_like(parameter).copy_(value)
 
     def _identity(self) -> dict[str, Any]:
         """Return what must agree between a checkpoint and this training."""

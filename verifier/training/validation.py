@@ -78,7 +78,7 @@ def proved_backwards(module: nn.Module, lower: Tensor, upper: Tensor, y: Tensor)
     In the dtype of the weights, not rounded: it chooses epochs. TypeError where a layer is not supported.
     """
     with torch.no_grad():
-        start = Boxes(None, lower, upper)
+        start = Boxes.between(None, lower, upper)
         worst_scores(module, start, y)
         # The own class compares with itself, at 0.
         margins = backward_scores(module, start, y).scatter(1, y[:, None], -1.0)

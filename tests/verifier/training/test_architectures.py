@@ -15,7 +15,8 @@ from verifier.training.convolutional import network_in_network
 
 SMALL = {
     "linear": ((5,), ()), "mlp": ((5,), (6, 4)), "mwd": ((5,), (6,)), "mwd-conv": ((1, 8, 8), (2, 6)),
-    "lenet": ((1, 16, 16), (8,)), "cnn-small": ((3, 9, 8), (2, 3, 6)), "cnn-wide": ((3, 7, 8), (2, 3, 6)),
+    "lenet": ((1, 16, 16), (8,)), "cnn-small": ((3, 9, 8), (2, 3, 6)),
+    "cnn-medium": ((3, 9, 8), (2, 3, 6)), "cnn-wide": ((3, 7, 8), (2, 3, 6)),
     "nin": ((3, 8, 8), (6,)), "resnet18": ((3, 8, 8), (2,)),
 }  # fmt: skip
 

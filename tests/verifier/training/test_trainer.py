@@ -73,6 +73,29 @@ def test_an_interrupted_training_continues_bit_for_bit(tmp_path, name):
         assert torch.equal(a, b)
 
 
+def test_a_training_in_bfloat16_resumes_exactly_and_keeps_float32_weights(tmp_path):
+    """Of weights laid out channels last, whose momenta a checkpoint holds in the usual order."""
+    images, labels = torch.rand(60, 3, 8, 8).numpy(), np.arange(60) % 3
+    options = {"epochs": 3, "hidden": (4, 6, 8), "batch": 20, "certified_epsilon": 0.02, "certified_share": 1.0}
+    options |= {"precision": "bfloat16", "batch_statistics": "middles", "learning_rate": 0.01}
+    data = from_arrays(images, labels, (0.0, 1.0))
+    whole = train("cnn-medium", data, tmp_path / "a.safetensors", **options)
+
+    def stop_in_second_epoch(done: int, total: int) -> None:
+        if done == 4:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train("cnn-medium", data, tmp_path / "b.safetensors", progress=stop_in_second_epoch, **options)
+    with pytest.raises(ValueError, match="another training"):
+        train("cnn-medium", data, tmp_path / "b.safetensors", **options | {"precision": "float32"})
+    resumed = train("cnn-medium", data, tmp_path / "b.safetensors", **options)
+    assert resumed.history == whole.history and whole.metadata["plan"]["precision"] == "bfloat16"
+    for ours, theirs in zip(read_network(resumed.out).nodes, read_network(whole.out).nodes, strict=True):
+        for name, value in ours.op.parameters().items():
+            assert value.dtype == torch.float32 and torch.equal(value, theirs.op.parameters()[name])
+
+
 def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     path = tmp_path / "a.checkpoint"
     make_trainer(1).run(path)
@@ -243,6 +266,10 @@ def test_layer_types_alternate_and_end_negated():
     ("arguments", "message"),
     [
         ({"name": "transformer"}, "supported: mwd"), ({"out": "model.pt"}, "safetensors"), ({"epochs": 0}, "epoch"),
+        ({"precision": "bfloat16"}, "the kernels of mwd take float32 only"),
+        ({"name": "relu", "precision": "float16"}, "supported: float32, bfloat16"),
+        ({"name": "relu", "regime": "crown-interval", "certified_epsilon": 0.1, "precision": "bfloat16"}, "by plain,"),
+        ({"name": "sigmoid", "certified_epsilon": 0.1, "precision": "bfloat16"}, "the layer Sigmoid"),
         ({"types": ("plain",)}, "as many unit types"), ({"name": "relu", "types": ("plain",)}, "MWD layers"),
         ({"name": "relu", "regime": "interval"}, "needs --certified-epsilon"), ({"schedule": "steps"}, "schedule"),
         ({"types": ("plain", "sideways")}, "sideways"), ({"name": "lenet"}, "images"),
