@@ -11,8 +11,10 @@ starts it again until it is done, and compares its records with those of a run t
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
+import multiprocessing
 import os
 import random
 import resource
@@ -23,6 +25,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -171,23 +174,81 @@ def load(asked: argparse.Namespace) -> None:
             print(f"{inputs:6}", *(f"{each:7.2f}" for each in [*seconds, finish]), f"{peak:7.0f}", flush=True)
 
 
+class Forked:
+    """The command in a process that is forked from this one, which has the libraries, and so are its workers.
+
+    What is killed is at work, not loading: of spawned processes that end after a few seconds most never begin. All but
+    the start is the command's own.
+    """
+
+    def __init__(self, arguments: list[str]) -> None:
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if not self.pid:
+            status = 70
+            try:
+                nowhere = os.open(os.devnull, os.O_RDWR)
+                for descriptor in (1, 2):
+                    os.dup2(nowhere, descriptor)
+                status = _command(arguments)
+            finally:
+                os._exit(status)
+
+    def poll(self) -> int | None:
+        return self._waited(os.WNOHANG)
+
+    def wait(self) -> int:
+        found = self._waited(0)
+        assert found is not None
+        return found
+
+    def _waited(self, how: int) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, how)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+
+def _command(arguments: list[str]) -> int:
+    from verifier.cli import main
+    from verifier.commands import workers
+
+    inner, context = workers.serve, multiprocessing.get_context("fork")
+
+    def serve(connection: Any, *others: Any) -> None:
+        # A spawned process has no other descriptor: not the lock of the run, nor the other ends of pipes.
+        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
+            if int(name) > 2 and int(name) != connection.fileno():
+                with contextlib.suppress(OSError):
+                    os.close(int(name))
+        inner(connection, *others)
+
+    workers.serve = serve
+    multiprocessing.get_context = lambda method=None: context  # type: ignore[assignment]
+    return main(arguments)
+
+
 def kills(asked: argparse.Namespace) -> None:
+    import verifier.commands.certify  # noqa: F401 what is forked has it
+
     chance = random.Random(asked.seed)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        model, data = network(folder, (8, 60, 60, 3))
+        model, data = network(folder, (8, 16, 3))
         x = torch.rand(asked.inputs, 8, generator=torch.Generator().manual_seed(0))
         np.savez(data, x=x.numpy(), y=np.zeros(len(x), dtype=np.int64))
         command = [
-            sys.executable, "-m", "verifier", "certify", str(model), "--data", str(data), "--epsilon", "0.01", "0.05",
-            "--method", "alpha-crown", "--workers", str(asked.workers), "--json", "--out",
+            "certify", str(model), "--data", str(data), "--epsilon", "0.01", "0.05", "--method", asked.method,
+            "--workers", str(asked.workers), "--json", "--out",
         ]  # fmt: skip
-        subprocess.run([*command, str(folder / "calm")], check=True, stdout=subprocess.DEVNULL)
+        began = time.perf_counter()
+        assert Forked([*command, str(folder / "calm")]).wait() == 0
+        print(f"undisturbed {time.perf_counter() - began:.1f} s", flush=True)
         calm, killed, runs = records_of(folder / "calm"), {"worker": 0, "parent": 0}, 0
         while sum(killed.values()) < asked.times:
-            out = folder / f"run-{runs}"
+            out, written = folder / f"run-{runs}", list[int]()
             while True:
-                process = subprocess.Popen([*command, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                process = Forked([*command, str(out)])
                 while process.poll() is None and sum(killed.values()) < asked.times:
                     time.sleep(chance.uniform(0.0, asked.pause))
                     kind = "parent" if chance.random() < asked.parents else "worker"
@@ -200,17 +261,21 @@ def kills(asked: argparse.Namespace) -> None:
                         killed[kind] += 1
                         lines = out / "records.jsonl"
                         count = lines.read_bytes().count(b"\n") if lines.exists() else 0
-                        print(f"{kind} killed, {count} records written", flush=True)
+                        written.append(count)
                 if process.wait() == 0:
                     break
             found = records_of(out)
             open_by_kills = [r for r in found if "its process" in (r.get("reason") or "")]
             if len(open_by_kills) and found != calm:
                 # Killed twice at the same batch and once alone: the same command works on them again.
-                subprocess.run([*command, str(out)], check=True, stdout=subprocess.DEVNULL)
+                assert Forked([*command, str(out)]).wait() == 0
                 found = records_of(out)
             runs += 1
-            print(f"run {runs}: {killed}, {len(open_by_kills)} left open, same records {found == calm}", flush=True)
+            print(
+                f"run {runs}: {killed}, at {written} records, {len(open_by_kills)} left open, same records "
+                f"{found == calm}",
+                flush=True,
+            )
             if found != calm:
                 raise SystemExit("records differ")
             shutil.rmtree(out)
@@ -232,9 +297,10 @@ def main() -> None:
         if name == "load":
             command.add_argument("--seeds", type=int, default=64)
         if name == "kills":
+            command.add_argument("--method", default="crown")
             command.add_argument("--times", type=int, default=100)
             command.add_argument("--seed", type=int, default=0)
-            command.add_argument("--pause", type=float, default=8.0, help="most seconds between two kills")
+            command.add_argument("--pause", type=float, default=2.0, help="most seconds between two kills")
             command.add_argument("--parents", type=float, default=0.2, help="share of kills of the command itself")
     asked = whole.parse_args()
     asked.run(asked)
