@@ -28,6 +28,7 @@ PAIRS = [(method, norm) for method in METHODS for norm in METHODS[method].norms]
 # Inputs of a run, where each takes long, and seconds for each. Others take all inputs at once.
 LIMITS = {
     "alpha-crown": 8,
+    "planes": 8,
     "lp": 5,
     "restriction": 6,
     "exact": 8,

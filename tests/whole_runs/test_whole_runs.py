@@ -32,7 +32,7 @@ SAMPLE = {
     2042: [("lipschitz", "inf"), ("contraction", "inf")],
     2076: [("crown", "2"), ("alpha-crown", "inf")],
     2128: [("milp", "inf"), ("milp-cbc", "inf"), ("auto", "1")],
-    2132: [("exact", "inf"), ("auto", "inf")],
+    2132: [("exact", "inf"), ("auto", "inf"), ("planes", "inf")],
     2133: [("crown", "inf"), ("interval", "2")],
     2193: [("restriction", "inf"), ("exact", "inf")],
     2212: [("crown", "1")],

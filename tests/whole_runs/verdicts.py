@@ -53,7 +53,7 @@ REAL, EXECUTED = "real", "float32"
 EFFORT = {
     "interval": (40, 4, 10), "lipschitz": (40, 0, 5), "contraction": (20, 3, 6), "crown": (40, 4, 10),
     "alpha-crown": (24, 2, 3), "lp": (6, 2, 2), "input-split": (12, 3, 5), "exact": (8, 3, 5), "auto": (8, 2, 2),
-    "milp": (2, 1, 1), "restriction": (4, 0, 1),
+    "milp": (2, 1, 1), "restriction": (4, 0, 1), "planes": (12, 2, 2),
 }  # fmt: skip
 # Seconds of a question about one input, which on such networks only what has gone wrong takes.
 SECONDS = 5.0

@@ -3,7 +3,7 @@
 from verifier.attacks import ATTACKS
 from verifier.methods.base import Method
 from verifier.methods.contraction import ContractionMethod
-from verifier.methods.crown import CrownMethod
+from verifier.methods.crown import CrownMethod, PlanesMethod
 from verifier.methods.exact import ExactMethod
 from verifier.methods.falsify import FalsifyMethod
 from verifier.methods.input_split import InputSplitMethod
@@ -30,6 +30,7 @@ METHODS: dict[str, Method] = {
     "contraction": PortfolioMethod([IntervalMethod(), ContractionMethod()], "contraction"),
     "crown": CrownMethod("crown"),
     "alpha-crown": CrownMethod("alpha-crown", steps=SLOPE_STEPS),
+    "planes": PlanesMethod("planes", steps=SLOPE_STEPS),
     "lp": LpMethod(),
     "input-split": InputSplitMethod(),
     "exact": _before(ExactMethod(), refinements=6),
@@ -81,6 +82,7 @@ DESCRIPTIONS: dict[str, str] = {
     "contraction": "intervals, then backward contraction of boxes with branching",
     "crown": "linear bounds, propagated backward (Zhang et al. 2018)",
     "alpha-crown": "linear bounds with optimised slopes (Xu et al. 2021)",
+    "planes": "alpha-crown with planes above the first relus (Anderson et al. 2020)",
     "lp": "linear programs over convex rows, proved from the multipliers (Salman et al. 2019)",
     "input-split": "branch and bound over the inputs, where they are few (Wang et al. 2018)",
     "exact": "branch and bound over signs, with certificates; on MWD networks contraction to the end",

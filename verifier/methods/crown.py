@@ -1,4 +1,8 @@
-"""Linear bounds as methods: `crown` with each op's own slopes, `alpha-crown` with optimised ones."""
+"""Linear bounds as methods: `crown` with each op's own slopes, `alpha-crown` with optimised ones, and `planes`.
+
+`planes` is alpha-crown with planes above the first hinge, which see every input at once (Anderson et al. 2020;
+Tjandraatmadja et al. 2020), in place of the lines above its units.
+"""
 
 import math
 from collections.abc import Sequence
@@ -13,6 +17,7 @@ from verifier.batch import Batch
 from verifier.bounds.linear.bounds import bounds_refusal
 from verifier.bounds.linear.margins import in_pieces, margins_in_time, piece_size
 from verifier.bounds.linear.slopes import SlopeSearch
+from verifier.bounds.split.ball_margins import has_matrices
 from verifier.budget import Budget
 from verifier.methods.base import Method
 from verifier.methods.bisection import bisect_brackets
@@ -35,6 +40,9 @@ class CrownMethod(Method):
     norms = NORMS
     scales = True
 
+    # Whether the search looks for planes.
+    planes = False
+
     def __init__(self, name: str, steps: int = 0, refinements: int = 8, reach: float = math.inf) -> None:
         self.name = name
         self.steps = steps
@@ -50,7 +58,7 @@ class CrownMethod(Method):
     def decide(self, batch: Batch, region: BallRegion, budget: Budget) -> list[Answer]:
         if budget.exhausted or not len(batch):
             return [Answer()] * len(batch)
-        search = SlopeSearch(self.steps, reach=self.reach, budget=budget) if self.steps else None
+        search = SlopeSearch(self.steps, reach=self.reach, budget=budget, planes=self.planes) if self.steps else None
         work = partial(margins_in_time, search=search, budget=budget)
         margins = in_pieces(work, batch.subject.sharper or batch.subject.network, region, batch.classes)
         answers = self.proofs(margins.proved, region.radius)
@@ -64,3 +72,18 @@ class CrownMethod(Method):
     ) -> list[Answer]:
         """Decide the requested radii that are open in rising order, then bisect."""
         return bisect_brackets(self, batch, [0.0, *epsilons], answers, budget, self.refinements)
+
+
+class PlanesMethod(CrownMethod):
+    """`alpha-crown` with planes above the first hinge, in the inf-norm, on networks held as matrices."""
+
+    norms = ("inf",)
+    planes = True
+
+    def refusal(self, network: Network) -> str | None:
+        if has_matrices(network):
+            return super().refusal(network)
+        return (
+            f"method {self.name!r} takes networks of affine ops with relu, leaky-relu, abs and max pools that are no "
+            "dearer as matrices between these; linear bounds take others"
+        )

@@ -161,7 +161,8 @@ def _ascended(
     for i in torch.nonzero(lacking.any(dim=1)).flatten().tolist():
         if search.budget.exhausted:
             break
-        found = ball_margins(network, region[i : i + 1], int(classes[i]), search.steps, search.budget)
+        given = network, region[i : i + 1], int(classes[i])
+        found = ball_margins(*given, search.steps, search.budget, search.planes)
         least[i] = torch.maximum(least[i], found.lower[rivals[i]])
         if points is not None:
             points[i] = found.points[rivals[i]]

@@ -30,7 +30,8 @@ class SlopeSearch:
     """How long to optimise: steps of Adam with a decaying rate, within a budget.
 
     reach: inputs are left alone that have a bound further below zero than this many times the margin at their centre.
-    Slopes seldom close half of what a bound loses, so 1 skips searches that would be in vain.
+    Slopes seldom close half of what a bound loses, so 1 skips searches that would be in vain. planes: whether planes
+    above the first hinge are looked for, too, where ascent takes the network (`verifier.bounds.split.ball_margins`).
     """
 
     steps: int = 20
@@ -38,6 +39,7 @@ class SlopeSearch:
     decay: float = 0.95
     reach: float = math.inf
     budget: Budget = field(default_factory=Budget)
+    planes: bool = False
 
 
 def optimised_slopes(

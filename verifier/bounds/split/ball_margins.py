@@ -42,26 +42,35 @@ class BallMargins:
 
 def takes_ascent(network: Network, region: BallRegion) -> bool:
     """Return whether margins on these balls are bounded by ascent: hinges between matrices."""
-    if region.norm != "inf" or split_refusal(network) is not None:
-        return False
-    if len(network.output_shape) != 1:
+    return region.norm == "inf" and has_matrices(network)
+
+
+def has_matrices(network: Network) -> bool:
+    """Return whether a network has hinges between matrices that are not too large, and one vector of outputs."""
+    if split_refusal(network) is not None or len(network.output_shape) != 1:
         return False
     plain = expand_max_pools(network)
     return stage_sizes(plain)[1] <= min(COST * multiplications(plain), MOST_ENTRIES)
 
 
-def ball_margins(network: Network, region: BallRegion, winner: int, steps: int, budget: Budget) -> BallMargins:
-    """Return the margins of a class on one ball (batch 1) that `takes_ascent`, rigorous in float64, where it lies."""
+def ball_margins(
+    network: Network, region: BallRegion, winner: int, steps: int, budget: Budget, planes: bool = False
+) -> BallMargins:
+    """Return the margins of a class on one ball (batch 1) that `takes_ascent`, rigorous in float64, where it lies.
+
+    planes: whether the first hinge gets planes in place of its lines above, for boxes and rivals: dearer than the rest.
+    """
     question = split_question(network, region.unscaled, winner)
-    # Planes would take longer than all the rest; the search has them.
-    ball = prepare(question, round(BOX_SHARE * steps), budget, planes=False)
+    ball = prepare(question, round(BOX_SHARE * steps), budget, planes=planes)
     rows, nothing = ball.rows, torch.zeros(len(ball.rows), len(ball.open_units))
     stage, lines = ball.ascent.network.output, ball.split_lines(nothing.to(torch.int8), torch.arange(len(rows)))
     slopes = first_slopes(ball.lines).expand(len(rows), -1)
     slopes = ball.ascent.ascend(stage, rows, lines, slopes, None, steps, torch.inf)[1]
     ends = ball.ascent.evaluate(stage, rows, lines, slopes, None).points
     signs, open_units = ball.on_all_units(nothing).numpy(), ball.open_units.numpy()
-    bounds = leaf_bounds(ball.program, question.rows, signs, open_units, slopes.numpy(), nothing.numpy())
+    numbers = slopes.numpy(), nothing.numpy()
+    above = None if ball.planes is None else ball.planes.proved
+    bounds = leaf_bounds(ball.program, question.rows, signs, open_units, *numbers, planes=above)
     lower = torch.full((len(rows) + 1,), torch.inf, dtype=torch.float64)
     lower[list(question.rivals)] = torch.from_numpy(bounds)
     points = region.centre.cpu().repeat(len(rows) + 1, *[1] * (region.centre.dim() - 1))

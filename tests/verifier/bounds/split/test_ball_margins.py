@@ -26,7 +26,8 @@ def test_the_least_margin_is_at_most_the_exact_one_and_at_least_that_of_linear_b
     found = ball_margins(network, region, winner, 20, Budget())
     ends = region.enclosure()
     exact = least_margin(network, ends.lower[0].tolist(), ends.upper[0].tolist(), winner)
-    assert float(found.lower.min()) <= exact
+    above = ball_margins(network, region, winner, 20, Budget(), planes=True)
+    assert float(found.lower.min()) <= exact and float(above.lower.min()) <= exact
     assert float(found.lower[winner]) == torch.inf
     assert bool(region.contains(region.clip(found.points, torch.float64)).all())
     inside = (found.points >= ends.lower - 1e-6) & (found.points <= ends.upper + 1e-6)
@@ -49,6 +50,18 @@ def test_boxes_with_slopes_of_their_own_are_tighter_than_shared_slopes(monkeypat
         both = ascended.isfinite() & shared.isfinite()
         gained.append(float((ascended - shared)[both].sum()))
     assert sum(gained) > 0 and sum(gain >= -1e-3 for gain in gained) >= 8, gained
+
+
+def test_planes_prove_more_than_lines():
+    """Over six random networks with two layers of relus of six inputs."""
+    gained = []
+    for seed in range(6):
+        network = random_relu_network(seed, (6, 16, 16, 4))
+        region = BallRegion(torch.rand(1, 6, dtype=torch.float64), torch.tensor([0.2], dtype=torch.float64), (0.0, 1.0))
+        winner = int(network.scores(region.centre).argmax(dim=1))
+        lines, above = (ball_margins(network, region, winner, 20, Budget(), planes).lower for planes in (False, True))
+        gained.append(float((above - lines)[lines.isfinite()].sum()))
+    assert sum(gained) > 0 and sum(gain > 0 for gain in gained) >= 5, gained
 
 
 def test_other_norms_and_other_ops_are_left_to_differentiated_passes():
