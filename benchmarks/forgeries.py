@@ -292,10 +292,21 @@ def fewer_leaves(header: Header, arrays: Arrays, generator: np.random.Generator)
             arrays[other] = np.delete(arrays[other], leaf + int(generator.integers(2)))
 
 
+def more_names(header: Header, arrays: Arrays, generator: np.random.Generator) -> None:
+    """An array or a field more: of a name that nobody knows, or one of another kind of certificate."""
+    names = ["extra", "planes.units", "inputs.sides", "inputs.values", "distances.sides", "subtrees.signs", "long",
+             "long.slopes", "unit_trees.0.splits", "unit_planes.0.slopes", "domain.lower"]  # fmt: skip
+    name = str(generator.choice([name for name in names if name not in arrays]))
+    if generator.random() < 0.7:
+        arrays[name] = arrays[str(generator.choice(list(arrays)))]
+    else:
+        header[str(generator.choice(["note", "distances", "subtrees", "unit_trees", "unit_planes"]))] = []
+
+
 ALTERATIONS: dict[str, Alteration] = {
     "field": other_field, "entry": other_entry, "radius": other_radius, "winner": other_winner,
     "domain": other_domain, "centre": other_centre, "numbers": other_numbers, "array": other_array,
-    "leaves": fewer_leaves,
+    "leaves": fewer_leaves, "names": more_names,
 }  # fmt: skip
 # Of what is altered in the content itself.
 OFTEN = {"numbers": 0.45, "leaves": 0.12, "entry": 0.12, "array": 0.12}

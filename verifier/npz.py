@@ -48,7 +48,7 @@ def read_npz(content: bytes, limits: Limits | None = None) -> dict[str, np.ndarr
             total = sum(member.file_size for member in members)
             if total > most:
                 raise ArrayFileError(f"it unpacks to {total:,} bytes, more than {most:,}")
-            if len({member.filename for member in members}) < len(members):
+            if len({member.filename.removesuffix(".npy") for member in members}) < len(members):
                 raise ArrayFileError("it holds two arrays of one name")
             return {member.filename.removesuffix(".npy"): _array(archive, member) for member in members}
     # RuntimeError: encrypted members, and nesting that is too deep; NotImplementedError: compression that is unknown.

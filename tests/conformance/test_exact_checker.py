@@ -18,6 +18,7 @@ import torch
 
 import verifier_check
 import verifier_check_bounds
+import verifier_check_file
 from encoders.formats.native import write_network
 from encoders.network import INPUT, Network, Node
 from encoders.ops import Affine, Concat, LogSoftmax, Relu, Reshape, Sigmoid
@@ -45,7 +46,9 @@ from verifier.certificates.sign_tree import SplitTree
 from verifier.cli import main
 from verifier_check_network import Refused, Undecided, scores
 
-FILES = tuple(f"verifier_check{part}.py" for part in ("", "_bounds", "_distances", "_network", "_planes"))
+FILES = tuple(
+    f"verifier_check{part}.py" for part in ("", "_bounds", "_distances", "_file", "_network", "_planes", "_signs")
+)
 F64 = torch.float64
 # Seeds of networks of two inputs, and radii at most 0.001 below the exact ones.
 CASES = {1: 0.2167, 7: 0.1826}
@@ -249,7 +252,7 @@ def test_other_networks_schemas_and_broken_files_are_refused_at_once(
     np.savez(tmp_path / "deep.npz", header=header)
     np.savez(tmp_path / "schema.npz", header=np.frombuffer(json.dumps({"schema": 4}).encode(), dtype=np.uint8))
     np.savez_compressed(tmp_path / "large.npz", header=header, zeros=np.zeros(1 << 17))
-    monkeypatch.setattr(verifier_check, "MOST_UNPACKED", 1000)
+    monkeypatch.setattr(verifier_check_file, "MOST_UNPACKED", 1000)
     for name, words in (("deep", "no certificate"), ("schema", "schema 4"), ("large", "unpacks")):
         with pytest.raises(Refused, match=words):
             verifier_check.check_certificate((tmp_path / f"{name}.npz").read_bytes(), own)
@@ -300,8 +303,17 @@ def test_runs_are_checked_exactly_or_by_a_sample(tmp_path: Path, capsys: pytest.
     assert "1 of them hold in exact arithmetic" in capsys.readouterr().out
     with pytest.raises(ValueError, match="-1 certificates"):
         check(run, exact=-1)
-    (run / "records.jsonl").write_text((run / "records.jsonl").read_text().replace('"radius": 0.02', '"radius": 0.03'))
-    assert verifier_check.main([str(model), str(run)]) == 1
+    records, settings = (run / "records.jsonl").read_text(), (run / "run.json").read_text()
+    capsys.readouterr()
+    for field, value in (("radius", "0.03"), ("lower", "0.03"), ("lower", "null")):
+        (run / "records.jsonl").write_text(records.replace(f'"{field}": 0.02', f'"{field}": {value}'))
+        assert verifier_check.main([str(model), str(run)]) == 1
+    assert "does not cover, in input 0, the radius" in capsys.readouterr().out
+    (run / "records.jsonl").write_text(records)
+    for own, status in (({"scale": [1.0] * 64}, 0), ({"scale": [1.0] * 63 + [1.01]}, 1), ({"fixed": [63]}, 0)):
+        (run / "run.json").write_text(json.dumps(json.loads(settings) | own))
+        assert verifier_check.main([str(model), str(run)]) == status
+    (run / "run.json").write_text(settings)
     (run / "records.jsonl").write_text("")
     assert verifier_check.main([str(model), str(run)]) == 2
     assert "name no certificate" in capsys.readouterr().err
@@ -328,7 +340,7 @@ def test_of_a_single_number_no_class_wins_whatever_the_trees(kind: str) -> None:
 def with_distances(content: bytes) -> bytes:
     """Return a certificate whose header says that it holds trees of contraction, none of them."""
     with np.load(io.BytesIO(content)) as archive:
-        arrays = dict(archive)
+        arrays = {name: archive[name] for name in ("header", "centre")}
     header = json.loads(arrays["header"].tobytes()) | {"schema": 3, "distances": []}
     arrays["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
     arrays |= {f"distances.{name}": np.zeros(0, dtype=kind) for name, kind in KINDS.items()}

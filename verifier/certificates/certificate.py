@@ -153,6 +153,10 @@ class Certificate:
             raise CertificateError("places and splits must be vectors of integers")
         if any(values.ndim != 2 or values.dtype.kind not in "uf" for values in numbers):
             raise CertificateError("slopes and multipliers must be matrices of real numbers")
+        numbers += [each for trees in self.unit_trees for each in (trees.slopes, trees.multipliers)]
+        numbers += [each for subtree in self.subtrees for each in (subtree.slopes, subtree.multipliers)]
+        if any(np.isnan(values).any() for values in numbers if values.dtype.kind == "f"):
+            raise CertificateError("slopes and multipliers must be numbers, not NaN")
         if self.centre.dtype.kind != "f" or not np.isfinite(self.centre).all():
             raise CertificateError("its centre does not hold finite numbers")
         if any(len(tree.splits) != 2 * tree.leaves - 1 for tree in self.trees):

@@ -20,6 +20,7 @@ from encoders.region import Domain
 from verifier.certificates.certificate import BoxSlopes, Certificate
 from verifier.certificates.distance_tree import read_trees, stored_trees
 from verifier.certificates.error import CertificateError, TooManyLeaves
+from verifier.certificates.file_fields import check_fields, read_header, real_number, whole_number
 from verifier.certificates.input_tree import InputTree
 from verifier.certificates.packed import Reader, narrow, pack
 from verifier.certificates.plane_arrays import plane_arrays, read_planes, set_point_arrays
@@ -206,12 +207,14 @@ def read_certificate(path: Path, sha256: str, index: int) -> Certificate:
 
 
 def _certificate(arrays: dict[str, np.ndarray], index: int) -> Certificate:
-    header = json.loads(arrays["header"].tobytes())
+    header = read_header(arrays["header"].tobytes())
     _check_schema(header, index)
-    if arrays["centre"].dtype not in FLOATS:
-        raise ValueError(f"its centre is stored in {arrays['centre'].dtype}, not in float32 or float64")
+    check_fields(header, arrays)
+    for name in ("centre", "domain.lower", "domain.upper"):
+        if name in arrays and arrays[name].dtype not in FLOATS:
+            raise ValueError(f"its {name} is stored in {arrays[name].dtype}, not in float32 or float64")
     domain, centre = _domain(header["domain"], arrays), arrays["centre"].astype(np.float64)
-    claim = (header["digest"], centre, float(header["radius"]), domain, int(header["winner"]))
+    claim = (header["digest"], centre, real_number(header["radius"]), domain, whole_number(header["winner"]))
     if "inputs.sides" in arrays:
         inputs = InputTree(*(arrays[f"inputs.{name}"] for name in ("sides", "values", "tightened")))
         return Certificate(*claim, (), np.zeros(0, dtype=np.int32), (), inputs)
@@ -241,10 +244,11 @@ def _box_slopes(rows: list[list[Any]], arrays: Mapping[str, np.ndarray]) -> tupl
 
 
 def _check_schema(header: dict[str, Any], index: int) -> None:
-    if header["schema"] < BEFORE:
-        raise ValueError(f"it is of schema {header['schema']}; prove the answer again")
-    if header["schema"] not in (SCHEMA, BEFORE) or header["index"] != index:
-        raise ValueError(f"schema {header['schema']}, input {header['index']}, where {SCHEMA} and {index} are expected")
+    schema, number = whole_number(header["schema"]), whole_number(header["index"])
+    if schema < BEFORE:
+        raise ValueError(f"it is of schema {schema}; prove the answer again")
+    if schema not in (SCHEMA, BEFORE) or number != index:
+        raise ValueError(f"schema {schema}, input {number}, where {SCHEMA} and {index} are expected")
     if header["schema"] == BEFORE and any(name in header for name in ADDED):
         raise ValueError(f"schema {BEFORE} has no {' or '.join(ADDED)}")
 
@@ -252,7 +256,8 @@ def _check_schema(header: dict[str, Any], index: int) -> None:
 def _domain(ends: Any, arrays: dict[str, np.ndarray]) -> Domain:
     """Return the domain: the pair of the header, or bounds for each coordinate as arrays."""
     if ends is not None:
-        return float(ends[0]), float(ends[1])
+        least, greatest = map(real_number, ends)
+        return least, greatest
     if "domain.lower" not in arrays:
         return None
     lower, upper = (torch.from_numpy(arrays[f"domain.{end}"].astype(np.float64)) for end in ("lower", "upper"))

@@ -35,6 +35,8 @@ def unpack(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     if steps.ndim != 2 or planes.shape != (2, *steps.shape):
         raise ValueError(f"slopes of shape {steps.shape} do not go with multipliers of shape {planes.shape}")
     slopes, multipliers = (steps / STEPS).T, _wide(planes[0].astype(np.uint16) << 8 | planes[1]).T
+    if not np.isfinite(multipliers).all():
+        raise ValueError("a multiplier is no finite number")
     if "long" not in arrays:
         return slopes, multipliers
     is_long = arrays["long"].astype(bool)

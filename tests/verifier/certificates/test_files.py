@@ -3,18 +3,24 @@
 import hashlib
 import io
 import json
+import time
 
 import numpy as np
 import pytest
 import torch
 
+import verifier_check
+import verifier_check_file
+import verifier_check_network
 from encoders import BallRegion, Box
 from tests.networks.batches import random_batch
 from tests.networks.chains import hinge_network
+from tests.oracles.exact_checker import plain
 from verifier.bounds.split.search import decide_ball
 from verifier.budget import Budget
 from verifier.certificates.error import CertificateError
 from verifier.certificates.files import read_certificate, write_certificate
+from verifier.certificates.shortened import shortened
 
 CENTRE = torch.tensor([[0.25, 0.5]], dtype=torch.float64)
 DOMAINS = {
@@ -78,3 +84,89 @@ def test_counts_that_do_not_go_together_are_refused(name, tmp_path):
     (tmp_path / "altered.npz").write_bytes(content)
     with pytest.raises(CertificateError, match=sentence):
         read_certificate(tmp_path / "altered.npz", hashlib.sha256(content).hexdigest(), 4).check(network)
+
+
+def long_numbers(value: float):
+    """Return an alteration that gives the first set of numbers as floats, one multiplier of them another value."""
+
+    def alter(header, arrays):
+        assert "long" not in arrays
+        sets = arrays["slopes"].shape[1]
+        halves = (arrays["multipliers"][0].astype(np.uint16) << 8 | arrays["multipliers"][1]).astype(np.uint32) << 16
+        multipliers = halves.view(np.float32).astype(np.float64).T[:1].copy()
+        multipliers[0, 0] = value
+        arrays["long"] = np.arange(sets) == 0
+        arrays |= {"long.slopes": arrays["slopes"].T[:1] / 255.0, "long.multipliers": multipliers}
+        arrays["slopes"], arrays["multipliers"] = arrays["slopes"][:, 1:], arrays["multipliers"][:, :, 1:]
+
+    return alter
+
+
+def not_finite(header, arrays):
+    arrays["multipliers"] = arrays["multipliers"].copy()
+    arrays["multipliers"][:, 0, 0] = 0x7F, 0xC0
+
+
+# What is asked of the file before anything of it is evaluated: alterations, and a word of what both checkers say.
+NO_FILES = {
+    "unknown array": (lambda header, arrays: arrays.update(extra=np.zeros(3)), "extra"),
+    "array of another kind": (lambda header, arrays: arrays.update({"inputs.values": np.zeros(3)}), "inputs.values"),
+    "unknown field": (lambda header, arrays: header.update(note="x"), "note"),
+    "trees of units that no field names": (
+        lambda header, arrays: arrays.update({"unit_trees.0.places": np.zeros(0, np.uint8)}), "unit_trees.0.places",
+    ),
+    "half of a domain": (
+        lambda header, arrays: (header.update(domain=None), arrays.update({"domain.lower": np.zeros(2)})), "upper",
+    ),
+    "marks without numbers": (lambda header, arrays: arrays.update(long=np.zeros(9, bool)), "long.slopes"),
+    "NaN multiplier": (not_finite, "finite"),
+    "long NaN": (long_numbers(np.nan), "NaN"),
+    "long infinity": (long_numbers(np.inf), "NaN or infinity"),
+    "infinite radius": (lambda header, arrays: header.update(radius=np.inf), "Infinity"),
+    "radius as text": (lambda header, arrays: header.update(radius="0.1"), "'0.1'"),
+    "class that is no whole number": (lambda header, arrays: header.update(winner=float(header["winner"])), "whole"),
+    "class that is a truth value": (lambda header, arrays: header.update(winner=True), "whole"),
+    "schema that is no whole number": (lambda header, arrays: header.update(schema=2.0), "2.0"),
+    "text in the domain": (lambda header, arrays: header.update(domain=["0", "1"]), "'0'"),
+    "long header": (lambda header, arrays: header.update(digest="0" * (1 << 24)), "bytes, more than"),
+}  # fmt: skip
+
+
+def test_what_a_file_does_not_hold_by_its_kind_is_refused_by_name_by_both_checkers(tmp_path):
+    network = hinge_network(1, (2, 8, 6, 3))
+    batch = random_batch(network, 1, 1)
+    written = decide_ball(network, batch.region(0.2167), int(batch.classes[0]), lambda _: False, Budget(), 1000)
+    assert written.certificate is not None
+    stored = write_certificate(shortened(written.certificate, network), tmp_path / "certificates", 4)
+    given = (tmp_path / stored.file).read_bytes()
+    held = rewritten(given, long_numbers(0.0))
+    for content, word in ((held, None), *((rewritten(given, alter), word) for alter, word in NO_FILES.values())):
+        (tmp_path / "altered.npz").write_bytes(content)
+        said = []
+        started = time.process_time()
+        for reads in (
+            lambda content=content: read_certificate(tmp_path / "altered.npz", hashlib.sha256(content).hexdigest(), 4),
+            lambda content=content: verifier_check.check_certificate(content, plain(network)),
+        ):
+            try:
+                reads()
+            except (CertificateError, verifier_check_network.Refused) as error:
+                said.append(str(error))
+        assert len(said) == (0 if word is None else 2) and all(word in each for each in said), (word, said)
+        assert time.process_time() - started < 1
+
+
+def test_a_field_that_stands_twice_is_refused_by_both_checkers(tmp_path):
+    """The last of two radii would count in Python, the first elsewhere."""
+    network = hinge_network(1, (2, 8, 6, 3))
+    batch = random_batch(network, 1, 1)
+    written = decide_ball(network, batch.region(0.01), int(batch.classes[0]), lambda _: False, Budget(), 1000)
+    stored = write_certificate(written.certificate, tmp_path / "certificates", 4)
+    arrays = dict(np.load(tmp_path / stored.file))
+    text = arrays.pop("header").tobytes().replace(b'"winner"', b'"radius": 0.5, "winner"')
+    np.savez(tmp_path / "twice.npz", header=np.frombuffer(text, dtype=np.uint8), **arrays)
+    content = (tmp_path / "twice.npz").read_bytes()
+    with pytest.raises(CertificateError, match="twice"):
+        read_certificate(tmp_path / "twice.npz", hashlib.sha256(content).hexdigest(), 4)
+    with pytest.raises(verifier_check_network.Refused, match="twice"):
+        verifier_check_file.Certificate(content)
