@@ -21,7 +21,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from verifier_check_bounds import Group, Part, Program, Search, class_count, class_groups, read_property
+from verifier_check_bounds import Ball, Group, Part, Program, Search, class_count, class_groups, read_property
 from verifier_check_distances import Chain
 from verifier_check_file import MOST_BYTES, Certificate
 from verifier_check_network import INPUT, MALFORMED, Network, Refused, Undecided, read_network, scores, whole
@@ -43,7 +43,15 @@ def check_inputs(certificate: Certificate, network: Network, bits: int, groups: 
         raise Refused("a tree has a side, a value of float64 and a mark for each node")
     tree = whole_numbers(sides, "sides")
     second = _second_halves(tree)
-    search = Search(Program(network, *certificate.ball(network.input_shape, bits), bits), groups)
+    program = Program(network, *certificate.ball(network.input_shape, bits), bits)
+    if certificate.norm != "inf":
+        numbers = [whole([value]) for value in (*certificate.centre, certificate.radius)]
+        low, high = (
+            [(v[0] << bits) >> scale for v, scale in numbers],
+            [-((-v[0] << bits) >> scale) for v, scale in numbers],
+        )
+        program.ball = Ball(certificate.norm, low[:-1], high[:-1], high[-1])
+    search = Search(program, groups)
     coordinates = [(name, i) for name in (INPUT, *search.kept) for i in range(math.prod(network.shapes[name]))]
     if any(side != LEAF and not 0 <= side < len(coordinates) for side in tree):
         raise Refused(f"a split is of none of {len(coordinates)} inputs and units")
@@ -131,7 +139,8 @@ def check_certificate(content: bytes, network: Network, asked: bytes | None = No
         raise Refused(f"it is no certificate, or no property: {type(error).__name__} {error}"[:300]) from None
     what = f"class {certificate.winner} wins" if asked is None else "the property holds"
     where = ", in its domain" if certificate.domain is not None else ""
-    return f"{what} within {certificate.radius!r} of the centre in every input{where}", leaves
+    around = "in every input" if certificate.norm == "inf" else f"in the {certificate.norm}-norm"
+    return f"{what} within {certificate.radius!r} of the centre {around}{where}", leaves
 
 
 def _check_question(
@@ -157,6 +166,8 @@ def _check_question(
                 raise Undecided(
                     "a tree of signs about such a property is of the network of its margins: name that alone"
                 )
+    if box is not None and certificate.norm != "inf":
+        raise Refused(f"it is about a ball of the {certificate.norm}-norm, the property about a box")
     limits = certificate.limits
     for i, (least, greatest) in (box or {}).items():
         centre, radius = Fraction(certificate.centre[i]), Fraction(certificate.radius)
@@ -213,6 +224,8 @@ def _check_record(content: bytes, record: dict[str, Any], settings: dict[str, An
         raise Refused(f"it is about class {found.winner}, the label is {record['label']}")
     if named.get("radius") != found.radius:
         raise Refused(f"it is about radius {found.radius!r}, the record says {named.get('radius')!r}")
+    if found.norm != "inf" and found.norm != settings.get("norm"):
+        raise Refused(f"it is about the {found.norm}-norm, the run about {settings.get('norm')!r:.40}")
     if "lower" in record:
         _check_covers(found, record["lower"], settings)
 
@@ -224,6 +237,8 @@ def _check_covers(found: Certificate, lower: Any, settings: dict[str, Any]) -> N
     least, greatest = settings.get("domain") or ([-math.inf] * count, [math.inf] * count)
     if lower is not None and not (type(lower) in (int, float) and 0 <= lower < math.inf):
         raise Refused(f"the record claims radius {lower!r:.40}")
+    if found.norm != "inf" and (lower is None or lower > found.radius):
+        raise Refused(f"it is about radius {found.radius!r} of the {found.norm}-norm, the record claims {lower!r}")
     for i, (c, by, *ends) in enumerate(zip(found.centre, scale, least, greatest, *found.limits, strict=True)):
         ends = [max(ends[0], clip[0]), min(ends[1], clip[1]), *ends[2:]] if i not in fixed else [c, c, *ends[2:]]
         # What is claimed of this input, to the left and to the right of its centre, and what is proved.

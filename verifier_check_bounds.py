@@ -16,7 +16,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-from verifier_check_network import INPUT, Greatest, Hinge, Linear, Network, Refused, Undecided, made_step
+from verifier_check_curves import curve_lines, curve_value
+from verifier_check_distances import Unit, units_of
+from verifier_check_network import INPUT, Curve, Greatest, Hinge, Linear, Network, Refused, Undecided, made_step
 
 Ends = tuple[list[int], list[int]]
 # By node, by place: ends that replace those of the boxes in one part of a ball.
@@ -28,10 +30,10 @@ JUST = 30
 
 
 class Boxes:
-    """Ends of the values of nodes, in units of 2^-bits, and the lines above bends that follow from them."""
+    """Ends of the values of nodes, in units of 2^-bits, and the lines around bends and curves that follow from them."""
 
     def __init__(self, ends: dict[str, Ends], signs: dict[int, int]) -> None:
-        self.ends, self.signs, self.lines, self.is_empty = ends, signs, dict[tuple[str, int], tuple[int, int]](), False
+        self.ends, self.signs, self.lines, self.is_empty = ends, signs, dict[tuple[str, int], Any](), False
 
     def under(self, signs: dict[int, int], sources: dict[int, tuple[str, int]]) -> Boxes:
         """Return the boxes cut to where units have signs, beside those that they had."""
@@ -48,14 +50,45 @@ class Boxes:
         return made
 
 
+class Distances:
+    """A layer of distances, of which no more than its range is used."""
+
+    def __init__(self, source: str, units: list[Unit]) -> None:
+        self.source, self.units = source, units
+
+
+class Ball:
+    """The points within a radius of a centre in the 2- or the 1-norm; all in units of 2^-bits, rounded outward.
+
+    There c x is at least c centre - radius times the dual norm of c.
+    """
+
+    def __init__(self, norm: str, low: list[int], high: list[int], radius: int) -> None:
+        self.norm, self.low, self.high, self.radius = norm, low, high, radius
+
+    def least(self, slopes: list[int]) -> int:
+        """Return a lower bound of a function with slopes in units of 2^-bits, in units of 2^-2bits."""
+        length = max(map(abs, slopes), default=0) if self.norm == "1" else math.isqrt(sum(s * s for s in slopes)) + 1
+        at_centre = sum(min(s * a, s * b) for s, a, b in zip(slopes, self.low, self.high, strict=True))
+        return at_centre - self.radius * length
+
+    def misses(self, low: list[int], high: list[int]) -> bool:
+        """Return whether a box lies outside."""
+        gaps = [max(a - c, d - b, 0) for a, b, c, d in zip(low, high, self.high, self.low, strict=True)]
+        return sum(gaps) > self.radius if self.norm == "1" else sum(gap * gap for gap in gaps) > self.radius**2
+
+
 class Program:
     """A network on a box of inputs: the boxes of its nodes, and bounds of rows of a node's value.
+
+    ball: that the inputs lie in beside their box, if any.
 
     opens: whether a hinge with a stated slope takes it although its box just has one sign. Any slope holds on any box.
     """
 
     def __init__(self, network: Network, low: list[int], high: list[int], bits: int, opens: bool = False) -> None:
         self.network, self.bits, self.opens, self.units = network, bits, opens, 0
+        self.ball: Ball | None = None
         self.names = [node.name for node in network.nodes]
         self.steps: list[Any] = []
         self.boxes = Boxes({INPUT: (low, high)}, {})
@@ -68,7 +101,11 @@ class Program:
         """Take in nodes up to the next one that a hinge reads, and return its name; None once all are in."""
         while len(self.steps) < len(self.names):
             node = self.network.nodes[len(self.steps)]
-            step = made_step(node, self.network, self.units)
+            step: Any = None
+            if node.kind in ("mwd", "mwd-conv2d"):
+                given, shape = (self.network.shapes[name] for name in (node.inputs[0], node.name))
+                step = Distances(node.inputs[0], units_of(node, given, shape, self.bits))
+            step = step or made_step(node, self.network, self.units)
             self.steps.append(step)
             self.boxes.ends[node.name] = self.forward(step, self.boxes.ends)
             if isinstance(step, Hinge):
@@ -84,6 +121,12 @@ class Program:
         if isinstance(step, Greatest):
             low, high = ends[step.source]
             return [max(low[i] for i in w) for w in step.windows], [max(high[i] for i in w) for w in step.windows]
+        if isinstance(step, Distances):
+            found = [unit.outputs(*unit.distances(*ends[step.source])) for unit in step.units]
+            return [low for low, _ in found], [high for _, high in found]
+        if isinstance(step, Curve):
+            values = [[curve_value(step.kind, x, self.bits) for x in side] for side in ends[step.source]]
+            return [low for low, _ in values[0]], [high for _, high in values[1]]
         if isinstance(step, Hinge):
             (top, shift), (low, high) = step.left, ends[step.source]
             at_low = [v if v >= 0 else top * v >> shift for v in low]
@@ -130,11 +173,13 @@ class Program:
         slopes: Any,
         multipliers: dict[str, Any],
         planes: Any = None,
+        on_the_way: list[int] | None = None,
     ) -> tuple[list[int], int]:
         """Return (coefficients of the input, constant) of a function below a row of a node's value.
 
         slopes: by unit, in units of 2^-bits, 0 to 1; None for the side that is longer. multipliers: by node, by place.
         planes: by unit, functions of the input that lie above its hinge wherever the input lies in its box.
+        on_the_way: gets lower bounds of the row on the boxes of single nodes.
         """
         own = [0] * len(boxes.ends[start][0])
         for i, value in row.items():
@@ -156,8 +201,16 @@ class Program:
                 total += self._linear(step, own, low, boxes, pending)
             elif isinstance(step, Hinge):
                 total += self._hinge(step, own, boxes, cuts.get(step.source, {}), slopes, pending, planes or {})
+            elif isinstance(step, Distances):
+                total += sum(c * (a if c > 0 else b) for c, a, b in zip(own, low, high, strict=True))
+            elif isinstance(step, Curve):
+                total += self._curve(step, own, boxes, pending)
             else:
                 total += self._greatest(step, own, boxes, pending)
+            if on_the_way is not None and len(pending) == 1:
+                ((name, left),) = pending.items()
+                ends = zip(left, *boxes.ends[name], strict=True)
+                on_the_way.append(total + sum(c * (a if c > 0 else b) for c, a, b in ends))
         return pending.get(INPUT, [0] * len(boxes.ends[INPUT][0])), total
 
     def least(
@@ -174,7 +227,8 @@ class Program:
         left, total = self.below(start, row, boxes, cuts, slopes, multipliers, planes)
         cut = cuts.get(INPUT, {})
         ends = [cut.get(i, both) for i, both in enumerate(zip(*boxes.ends[INPUT], strict=True))]
-        return total + sum(c * (a if c > 0 else b) for c, (a, b) in zip(left, ends, strict=True))
+        least = sum(c * (a if c > 0 else b) for c, (a, b) in zip(left, ends, strict=True))
+        return total + (least if self.ball is None else max(least, self.ball.least(left)))
 
     def _linear(self, step: Linear, own: list[int], low: list[int], boxes: Boxes, pending: Any) -> int:
         used = [(j, c) for j, c in enumerate(own) if c]
@@ -233,6 +287,21 @@ class Program:
                 continue
             found[i] = right + (left * top >> shift)
             total += (left * top & mask) * low >> shift
+        _add(pending, step.source, found)
+        return total
+
+    def _curve(self, step: Curve, own: list[int], boxes: Boxes, pending: Any) -> int:
+        """Pass coefficients to what a curve reads, by lines below or above it; return what is constant of them."""
+        (lows, highs), bits, mask = boxes.ends[step.source], self.bits, (1 << self.bits) - 1
+        found, total = [0] * len(own), 0
+        for i, c in enumerate(own):
+            if c:
+                place = (f"{step.kind} {step.source}", i)
+                if place not in boxes.lines:
+                    boxes.lines[place] = curve_lines(step.kind, lows[i], highs[i], bits)
+                slope, offset = boxes.lines[place][:2] if c > 0 else boxes.lines[place][2:]
+                found[i] = c * slope >> bits
+                total += ((c * slope & mask) * lows[i] + c * offset) >> bits
         _add(pending, step.source, found)
         return total
 
@@ -326,24 +395,29 @@ class Search:
         self.program, self.groups, self.network = program, groups, program.network
         while program.advance() is not None:
             pass
-        bent = ("relu", "leaky-relu", "abs", "max-pool2d")
+        curved = ("max-pool2d", "sigmoid", "tanh")
+        bent = ("relu", "leaky-relu", "abs", *curved, "mwd", "mwd-conv2d")
         nodes = self.network.nodes
         readers = {
             node.name: [other for other in nodes if node.name in other.inputs and other.kind in bent] for node in nodes
         }
-        # The values whose boxes are kept, each with what its open units are: those of hinges, or also all of pools.
+        # The values whose boxes are kept, each with the kinds of what reads it: of hinges units of both signs are open,
+        # of pools and curves all that are no points, of distances none.
         self.kept = {
-            node.name: any(other.kind == "max-pool2d" for other in readers[node.name])
+            node.name: {other.kind for other in readers[node.name]}
             for node in nodes if node.kind not in bent and readers[node.name]
         }  # fmt: skip
+        self.curved, self.hinges = set(curved), set(bent[:3])
 
     def step(self, part: Part, tighten: bool) -> Part | None:
         """Return what is left of a part; None where nothing is."""
         if any(a > b for ends in (part.inputs, *part.known.values()) for a, b in zip(*ends, strict=True)):
             return None
+        if self.program.ball is not None and self.program.ball.misses(*part.inputs):
+            return None
         boxes = self._boxes(part, tighten)
         if boxes is None:
-            if part.divided:
+            if part.divided or (self.program.ball is not None and part.node > 0):
                 return None
             raise Refused("bounds of the same units contradict each other: please report this with the network")
         is_open, left = list(part.is_open), list[Ends]()
@@ -374,8 +448,9 @@ class Search:
                 continue
             if any(a > b for a, b in zip(low, high, strict=True)):
                 return None
-            ends = enumerate(zip(low, high, strict=True))
-            is_open = [i for i, (a, b) in ends if a < 0 < b or (self.kept[name] and a < b)]
+            ends, kinds = enumerate(zip(low, high, strict=True)), self.kept[name]
+            all_open, some = bool(kinds & self.curved), bool(kinds & self.hinges)
+            is_open = [i for i, (a, b) in ends if (some and a < 0 < b) or (all_open and a < b)]
             if tighten and is_open:
                 program.tighten(name, is_open, boxes, None, None)
                 if boxes.is_empty:
@@ -388,8 +463,14 @@ class Search:
         lines = list[tuple[list[int], int]]()
         for coefficients, offset in group:
             row = {j: c << bits for j, c in coefficients.items()}
-            slopes, constant = self.program.below(self.program.names[-1], row, boxes, {}, None, {})
+            found: list[int] = []
+            slopes, constant = self.program.below(self.program.names[-1], row, boxes, {}, None, {}, on_the_way=found)
+            if any(value > offset << 2 * bits for value in found):
+                return None
             lines.append((slopes, constant - (offset << 2 * bits)))
+        ball = self.program.ball
+        if ball is not None and any(ball.least(slopes) + constant > 0 for slopes, constant in lines):
+            return None
         for slopes, constant in lines * ROUNDS:
             # slopes x + constant <= 0 there: each coordinate goes as far as the others allow at their best.
             ends = [min(s * a, s * b) for s, a, b in zip(slopes, low, high, strict=True)]

@@ -188,7 +188,7 @@ class Unit:
         return bool(found)
 
 
-def _units(node: Node, shape: Sequence[int], output: Sequence[int], bits: int) -> list[Unit]:
+def units_of(node: Node, shape: Sequence[int], output: Sequence[int], bits: int) -> list[Unit]:
     """Return the units of a node on inputs of a shape, in C order on both sides."""
     t, s, count = node.tensors, node.settings, node.tensors["weight"].shape[0]
     weight, attractor, negated = (t[name].values for name in ("weight", "attractor", "negated"))
@@ -228,7 +228,7 @@ class Chain:
             if node.inputs != [before] or node.kind not in ("mwd", "mwd-conv2d", "reshape"):
                 raise Undecided(f"node {node.name!r} ({node.kind}): trees of contraction are of chains of distances")
             if node.kind != "reshape":
-                self.layers.append(_units(node, network.shapes[before], network.shapes[node.name], bits))
+                self.layers.append(units_of(node, network.shapes[before], network.shapes[node.name], bits))
             before = node.name
         if not network.nodes or network.nodes[-1].kind != "mwd":
             raise Refused("its last node is no layer of distances")

@@ -20,7 +20,7 @@ from verifier_check_network import MALFORMED, Refused, Undecided, whole
 
 MOST_BYTES, MOST_HEADER, MOST_UNPACKED, MOST_OF_ALL = 1 << 26, 1 << 24, 1 << 28, 1 << 32
 # Schemas that are read, and what each of the later ones added.
-SCHEMAS, ADDED = (2, 3), {3: "distances"}
+SCHEMAS, ADDED = (2, 3, 4), {3: "distances", 4: "norm"}
 CODES = {
     "|u1": "B", "|i1": "b", "<u2": "H", "<i2": "h", "<i4": "i", "<i8": "q", "<f4": "f", "<f8": "d", "|b1": "B",
     "<u4": "I",
@@ -98,6 +98,7 @@ def _check_names(header: dict[str, Any], names: set[str]) -> None:
         fields.add("distances")
         arrays |= {"distances.sides", "distances.values", "distances.passes"}
     elif "inputs.sides" in names:
+        fields.add("norm")
         arrays |= {"inputs.sides", "inputs.values", "inputs.tightened"}
     else:
         fields |= SIGN_FIELDS
@@ -171,6 +172,9 @@ class Certificate:
             self.centre = [float(value) for value in centre.values]
             if not 0 <= self.radius < math.inf or centre.kind not in ("<f4", "<f8"):
                 raise Refused(f"its radius is {self.radius!r}, or its centre holds no floats")
+            self.norm = h.get("norm", "inf")
+            if self.norm not in ("inf", "2", "1") or (self.norm == "inf" and "norm" in h):
+                raise Refused(f"its norm is {self.norm!r:.40}; 2 and 1 are supported, and none for boxes")
             self.domain = self._domain(h["domain"], len(self.centre))
         except MALFORMED as error:
             raise Refused(f"it is no certificate: {type(error).__name__} {error}"[:300]) from None

@@ -372,7 +372,14 @@ class Greatest:
         self.source, self.windows = source, windows
 
 
-Step = Linear | Hinge | Greatest
+class Curve:
+    """y_i = sigmoid(x_i) or tanh(x_i)."""
+
+    def __init__(self, source: str, kind: str) -> None:
+        self.source, self.kind = source, kind
+
+
+Step = Linear | Hinge | Greatest | Curve
 
 
 def whole(values: Iterable[float], scale: int = 0) -> tuple[list[int], int]:
@@ -421,6 +428,8 @@ def made_step(node: Node, network: Network, units: int) -> Step:
             raise Refused(f"node {node.name!r}: slope {slope}")
         top, bottom = slope.as_integer_ratio()
         return Hinge(source, (top, bottom.bit_length() - 1), units)
+    if kind in ("sigmoid", "tanh"):
+        return Curve(source, kind)
     if kind == "affine":
         weights, scale = whole(t["weight"].values, whole(t["bias"].values)[1] if "bias" in t else 0)
         bias = whole(t["bias"].values, scale)[0] if "bias" in t else [0] * shape[-1]

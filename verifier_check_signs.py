@@ -15,6 +15,8 @@ from verifier_check_network import Hinge, Network, Refused, whole, without_max_p
 from verifier_check_planes import PlanePoints, Planes
 
 LEAF, STEPS = -1, 255
+# Ops of trees of inputs alone.
+OTHERS = ("sigmoid", "tanh", "mwd", "mwd-conv2d")
 
 
 def check_signs(certificate: Certificate, network: Network, bits: int, opens: bool = False) -> int:
@@ -23,6 +25,9 @@ def check_signs(certificate: Certificate, network: Network, bits: int, opens: bo
     opens: as of `Program`.
     """
     classes = class_count(network, certificate.winner)
+    other = next((node for node in network.nodes if node.kind in OTHERS), None)
+    if other is not None:
+        raise Refused(f"node {other.name!r} ({other.kind}): trees of signs are of affine ops, hinges and max pools")
     arrays, header = certificate.arrays, certificate.header
     for name, entry in arrays.items():
         entry.taken = 0

@@ -3,10 +3,11 @@
     PYTHONPATH=. python benchmarks/forgeries.py [--mutations N] [--seed S]
 
 Certificates are of networks of two inputs, whose exact least margin an oracle of the tests finds in rationals, and of
-chains of MWD layers, of which unsafe points are known. Their radii lie at most 0.001 below the exact ones, or 3 % below
-the nearest such point. One or several alterations are made to fields of the header, to arrays, or to bytes of the file;
-half of the time to a certificate that claims a radius past the exact one, another winner or a wider domain, so that
-whatever still passes shows a hole. A crash counts as one, too.
+chains of MWD layers, networks of sigmoids and tanhs, and balls of the 2- and the 1-norm, of which unsafe points are
+known. Their radii lie at most 0.001 below the exact ones, or 3 % below the nearest such point. One or several
+alterations are made to fields of the header, to arrays, or to bytes of the file; half of the time to a certificate that
+claims a radius past the exact one, another winner or a wider domain, so that whatever still passes shows a hole. A
+crash counts as one, too.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ import torch
 import verifier_check
 from encoders.formats.native import write_network
 from encoders.network import Network
+from encoders.ops import Sigmoid, Tanh
 from encoders.region import BallRegion
 from tests.networks.batches import random_batch
-from tests.networks.chains import hinge_network
+from tests.networks.chains import curve_network, hinge_network
 from tests.networks.mwd_chains import KINDS, network_of
 from tests.oracles.distance_claims import is_false, nearest_unsafe
 from tests.oracles.polygons import least_margin
@@ -72,14 +74,17 @@ class Base:
         self.plain: PlainNetwork = read_network((folder / "network.safetensors").read_bytes())
         self.known: dict[tuple, bool] = {}
         self.unsafe: dict[int, list[np.ndarray]] | None = None
+        self.grid: dict[int, list[np.ndarray]] | None = None
 
     def is_true(self, certificate: Certificate) -> bool:
         """Return whether what a certificate claims of the network holds, in rationals.
 
-        Of chains of distances: whether none of the points is in its ball that are known to be unsafe.
+        Of others than boxes and networks of hinges: whether none of the points is in its ball that are known to be
+        unsafe.
         """
-        if self.unsafe is not None:
-            return not is_false(certificate, self.network, near(certificate, self.unsafe))
+        if self.unsafe is not None or certificate.norm != "inf":
+            self.grid = self.unsafe or self.grid or unsafe_points(self.network)
+            return not is_false(certificate, self.network, near(certificate, self.grid))
         centre, radius = [Fraction(v) for v in certificate.centre.tolist()], Fraction(certificate.radius)
         ends = certificate.domain or (-1e300, 1e300)
         least, greatest = (max(-1e300, min(float(end), 1e300)) for end in ends)  # type: ignore[union-attr]
@@ -138,6 +143,33 @@ def of_distances(folder: Path, cases: int) -> list[Base]:
             base.unsafe[winner] = [nearest, *base.unsafe[winner]]
             # Half of the radii are past the nearest point.
             base.past = float(np.nextafter(np.abs(nearest - made.centre).max(), 1.0)) - made.radius
+            found.append(base)
+    return found
+
+
+def of_points(folder: Path, cases: int) -> list[Base]:
+    """Return certificates by inputs, of networks of curves and of balls of two norms, up to an unsafe point."""
+    found = []
+    for kind, seed in itertools.product(("sigmoid", "tanh", "2-norm", "1-norm"), range(cases)):
+        network, norm = hinge_network(seed, (2, 8, 6, 3)), "inf"
+        if kind.endswith("norm"):
+            norm = kind[0]
+        else:
+            network = curve_network({"sigmoid": Sigmoid(), "tanh": Tanh()}[kind], seed)
+        centre = torch.rand(1, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        winner = int(network.scores(centre).argmax())
+        nearest = nearest_unsafe(network, centre, winner, norm=float(norm))
+        if nearest is None:
+            continue
+        distance = float(np.linalg.norm(nearest - centre[0].numpy(), float(norm)))
+        region = BallRegion(centre, torch.tensor([0.97 * distance], dtype=torch.float64), (0.0, 1.0), norm)
+        asked = Conjunctions.of_class(network.cast(torch.float64), winner)
+        made = certificate_by_inputs(network, asked, region, winner, Budget(), 1_000)
+        if isinstance(made, Certificate):
+            base = Base(kind, network, made, folder)
+            base.unsafe = unsafe_points(network) | {}
+            base.unsafe[winner] = [nearest, *base.unsafe[winner]]
+            base.past = 1.000001 * distance - made.radius
             found.append(base)
     return found
 
@@ -208,6 +240,15 @@ def other_winner(header: Header, arrays: Arrays, generator: np.random.Generator)
 def other_domain(header: Header, arrays: Arrays, generator: np.random.Generator) -> None:
     options = [None, [-1.0, 2.0], [0.0, 1.0], [1.0, 0.0], [float("-inf"), float("inf")], [0.2, 0.8], [0.0], "x"]
     header["domain"] = options[generator.integers(len(options))]
+
+
+def other_norm(header: Header, arrays: Arrays, generator: np.random.Generator) -> None:
+    """Another norm, mostly with the schema that goes with it."""
+    now = header.pop("norm", "inf")
+    other = str(generator.choice([norm for norm in ("inf", "2", "1") if norm != now]))
+    header |= {} if other == "inf" else {"norm": other}
+    if generator.random() < 0.9:
+        header["schema"] = 2 if other == "inf" else 4
 
 
 def other_centre(header: Header, arrays: Arrays, generator: np.random.Generator) -> None:
@@ -306,7 +347,7 @@ def more_names(header: Header, arrays: Arrays, generator: np.random.Generator) -
 ALTERATIONS: dict[str, Alteration] = {
     "field": other_field, "entry": other_entry, "radius": other_radius, "winner": other_winner,
     "domain": other_domain, "centre": other_centre, "numbers": other_numbers, "array": other_array,
-    "leaves": fewer_leaves, "names": more_names,
+    "leaves": fewer_leaves, "names": more_names, "norm": other_norm,
 }  # fmt: skip
 # Of what is altered in the content itself.
 OFTEN = {"numbers": 0.45, "leaves": 0.12, "entry": 0.12, "array": 0.12}
@@ -374,7 +415,7 @@ def claim_of(content: bytes) -> Certificate:
     none = np.zeros(0)
     return Certificate(
         found.digest, np.array(found.centre), found.radius, None if domain is None else tuple(domain), found.winner,
-        (), none, (),
+        (), none, (), norm=found.norm,
     )  # fmt: skip
 
 
@@ -411,7 +452,8 @@ def run(mutations: int, seed: int, cases: int = len(CASES)) -> Counter[str]:
     generator, counts = np.random.default_rng(seed), Counter[str]()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        given = bases(place, cases) + of_distances(place, max(1, cases // 4))
+        fewer = max(1, cases // 4)
+        given = bases(place, cases) + of_distances(place, fewer) + of_points(place, fewer)
         for base in given:
             assert fast_word(base, base.content, place / "c.npz") is not None and exact_word(base, base.content)
         try:

@@ -21,7 +21,7 @@ import verifier_check_bounds
 import verifier_check_file
 from encoders.formats.native import write_network
 from encoders.network import INPUT, Network, Node
-from encoders.ops import Affine, Concat, LogSoftmax, Relu, Reshape, Sigmoid
+from encoders.ops import Affine, Concat, LogSoftmax, Relu, Reshape, Sigmoid, Softmax
 from encoders.passes.class_scores import class_scores
 from encoders.property import Halfspaces
 from encoders.region import BallRegion
@@ -47,7 +47,8 @@ from verifier.cli import main
 from verifier_check_network import Refused, Undecided, scores
 
 FILES = tuple(
-    f"verifier_check{part}.py" for part in ("", "_bounds", "_distances", "_file", "_network", "_planes", "_signs")
+    f"verifier_check{part}.py"
+    for part in ("", "_bounds", "_curves", "_distances", "_file", "_network", "_planes", "_signs")
 )
 F64 = torch.float64
 # Seeds of networks of two inputs, and radii at most 0.001 below the exact ones.
@@ -250,10 +251,10 @@ def test_other_networks_schemas_and_broken_files_are_refused_at_once(
         verifier_check.check_certificate(bytes((1 << 26) + 1), own)
     header = np.frombuffer(b"[" * 100_000, dtype=np.uint8)
     np.savez(tmp_path / "deep.npz", header=header)
-    np.savez(tmp_path / "schema.npz", header=np.frombuffer(json.dumps({"schema": 4}).encode(), dtype=np.uint8))
+    np.savez(tmp_path / "schema.npz", header=np.frombuffer(json.dumps({"schema": 9}).encode(), dtype=np.uint8))
     np.savez_compressed(tmp_path / "large.npz", header=header, zeros=np.zeros(1 << 17))
     monkeypatch.setattr(verifier_check_file, "MOST_UNPACKED", 1000)
-    for name, words in (("deep", "no certificate"), ("schema", "schema 4"), ("large", "unpacks")):
+    for name, words in (("deep", "no certificate"), ("schema", "schema 9"), ("large", "unpacks")):
         with pytest.raises(Refused, match=words):
             verifier_check.check_certificate((tmp_path / f"{name}.npz").read_bytes(), own)
     assert time.perf_counter() - started < 5
@@ -284,8 +285,13 @@ def test_it_runs_alone_without_any_package_and_says_what_it_does_not_support(tmp
     small = BallRegion(torch.tensor([[0.9, 0.1]], dtype=torch.float64), torch.full((1,), 0.1, dtype=torch.float64))
     made = by_inputs(smooth, small, 0)
     assert made is not None
-    with pytest.raises(Undecided, match="sigmoid"):
-        verifier_check.check_certificate(content_of(made), plain(smooth))
+    (tmp_path / "smooth.npz").write_bytes(content_of(made))
+    assert status("smooth.safetensors", "smooth.npz")[0] == 0
+    shares = chain((2,), Affine(torch.eye(2)), Softmax(0), Affine(torch.eye(2)))
+    made = by_inputs(shares, small, 0)
+    assert made is not None
+    with pytest.raises(Undecided, match="softmax"):
+        verifier_check.check_certificate(content_of(made), plain(shares))
 
 
 def test_runs_are_checked_exactly_or_by_a_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

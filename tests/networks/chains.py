@@ -17,6 +17,17 @@ def chain(shape: tuple[int, ...], *ops: Op, dtype: torch.dtype = torch.float32) 
     return Network(tuple(Node(names[i + 1], op, (names[i],)) for i, op in enumerate(ops)), shape, dtype)
 
 
+def curve_network(curve: Op, seed: int, sizes: tuple[int, ...] = (2, 8, 6, 3)) -> Network:
+    """Return a fully connected network of a curve with steep weights whose classes are balanced on [0, 1]^n."""
+    generator = torch.Generator().manual_seed(seed)
+    ops: list[Op] = []
+    for inputs, outputs in pairwise(sizes):
+        weight = 3.0 * torch.randn(outputs, inputs, generator=generator)
+        ops += [Affine(weight, -weight.sum(dim=1) / 2), curve]
+    outputs = chain((sizes[0],), *ops[:-1]).evaluate(torch.rand(500, sizes[0], generator=generator))
+    return chain((sizes[0],), *ops[:-2], Affine(weight, -weight.sum(dim=1) / 2 - outputs.mean(dim=0)))
+
+
 def random_relu_network(seed: int, sizes: tuple[int, ...] = (2, 6, 5, 3)) -> Network:
     """Return a fully connected ReLU network with normal weights whose classes are balanced on [0, 1]^n."""
     generator = torch.Generator().manual_seed(seed)

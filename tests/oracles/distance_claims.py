@@ -25,8 +25,10 @@ def margin_at(network: Network, point: np.ndarray, winner: int) -> mpmath.mpf:
         return value[winner] - max(value[k] for k in range(len(value)) if k != winner)
 
 
-def nearest_unsafe(network: Network, centre: torch.Tensor, winner: int, points: int = 151) -> np.ndarray | None:
-    """Return the nearest point, in the largest coordinate, of a grid over [0, 1]^2 where the class does not win."""
+def nearest_unsafe(
+    network: Network, centre: torch.Tensor, winner: int, points: int = 151, norm: float = math.inf
+) -> np.ndarray | None:
+    """Return the nearest point, in a norm, of a grid over [0, 1]^2 where the class does not win."""
     axis = torch.linspace(0, 1, points, dtype=torch.float64)
     grid = torch.cartesian_prod(axis, axis)
     scores = network.scores(grid)
@@ -35,7 +37,7 @@ def nearest_unsafe(network: Network, centre: torch.Tensor, winner: int, points: 
     unsafe = grid[(scores[:, winner] - others.amax(dim=1)) < -1e-9]
     if not len(unsafe):
         return None
-    order = (unsafe - centre).abs().amax(dim=1).argsort()
+    order = torch.linalg.vector_norm(unsafe - centre, norm, dim=1).argsort()
     found: np.ndarray = unsafe[order[0]].numpy()
     assert margin_at(network, found, winner) < 0
     return found
@@ -45,7 +47,12 @@ def is_false(claim: Certificate, network: Network, unsafe: dict[int, list[np.nda
     """Return whether one of some points, by the class that does not win there, lies in the ball of a claim."""
     centre, radius = [Fraction(v) for v in claim.centre.tolist()], Fraction(claim.radius)
     least, greatest = claim.domain or (-math.inf, math.inf)  # type: ignore[misc]
-    return any(
-        all(abs(Fraction(x) - c) <= radius and least <= x <= greatest for x, c in zip(p.tolist(), centre, strict=True))
-        for p in unsafe.get(claim.winner, [])
-    )
+
+    def holds(point: list[float]) -> bool:
+        away = [abs(Fraction(x) - c) for x, c in zip(point, centre, strict=True)]
+        if claim.norm == "2":
+            return sum(a * a for a in away) <= radius * radius
+        return (sum if claim.norm == "1" else max)(away) <= radius
+
+    points = (p.tolist() for p in unsafe.get(claim.winner, []))
+    return any(holds(point) for point in points if all(least <= x <= greatest for x in point))

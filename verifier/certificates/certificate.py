@@ -16,7 +16,8 @@ import torch
 
 from encoders.box import Box
 from encoders.network import Network
-from encoders.region import BallRegion, Domain
+from encoders.region import BallRegion, Domain, Norm
+from verifier.certificates.ball_minimum import BallMinimum
 from verifier.certificates.conjunctions import Conjunctions
 from verifier.certificates.distance_tree import DistanceTree, check_distance_trees
 from verifier.certificates.error import CertificateError
@@ -50,7 +51,7 @@ class BoxSlopes:
 
 @dataclass(frozen=True, eq=False)
 class Certificate:
-    """What is claimed: class `winner` beats every other on the inf-norm ball around `centre`, cut to the domain.
+    """What is claimed: class `winner` beats every other on the ball around `centre`, cut to the domain.
 
     digest: of the network.
     centre: `input_shape`, floating; the input in the model's dtype.
@@ -66,6 +67,7 @@ class Certificate:
     unit_planes: planes that prove such ends, after the slopes and before the trees.
     planes: of the leaves against each class but the winner, in their order; or sets of numbers of trees have their own.
     distances: one tree for each rival class where the network is a chain of distances; then there is nothing else.
+    norm: of the ball; another than the inf-norm only where it is divided by its inputs.
 
     It claims nothing until `check` has evaluated it: strength CHECKED, rigorous float64 arithmetic.
     """
@@ -84,6 +86,7 @@ class Certificate:
     unit_planes: tuple[UnitPlanes, ...] = ()
     planes: PlanePoints | None = None
     distances: tuple[DistanceTree, ...] = ()
+    norm: Norm = "inf"
 
     @property
     def leaves(self) -> int:
@@ -104,6 +107,8 @@ class Certificate:
         if self.inputs is not None:
             self._check_inputs(self.inputs, network, asked)
             return
+        if self.norm != "inf":
+            raise CertificateError(f"only trees of inputs are about balls of the {self.norm}-norm")
         if self.distances:
             self._check_distances(network, asked)
             return
@@ -163,7 +168,7 @@ class Certificate:
             raise CertificateError("a tree of n leaves has n - 1 splits")
 
     def _ball(self, network: Network) -> Box:
-        """Return the box (batch 1) that the claim is about."""
+        """Return the box (batch 1) around what the claim is about."""
         if self.centre.shape != network.input_shape:
             raise CertificateError(f"its centre has shape {self.centre.shape}, the input {network.input_shape}")
         centre = torch.from_numpy(self.centre.astype(np.float64)).unsqueeze(0)
@@ -178,7 +183,9 @@ class Certificate:
         if asked is None:
             self._check_winner(network)
             asked = Conjunctions.of_class(network.cast(torch.float64, torch.device("cpu")), self.winner)
-        check_tree(tree, asked, ball.lower.flatten(1), ball.upper.flatten(1))
+        centre = torch.from_numpy(self.centre.astype(np.float64)).flatten()
+        around = None if self.norm == "inf" else BallMinimum(centre, self.radius, self.norm)
+        check_tree(tree, asked, ball.lower.flatten(1), ball.upper.flatten(1), around)
 
     def _check_distances(self, network: Network, asked: Conjunctions | None) -> None:
         """Contract every part that the ball is divided into."""

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+# Schemas, and what each of the later ones added; a file is written in the first that has all it holds.
+SCHEMA, BEFORE, ADDED = 4, 2, {3: "distances", 4: "norm"}
 # Bytes of JSON that are parsed.
 MOST_HEADER = 1 << 24
 FIELDS = frozenset({"schema", "digest", "index", "radius", "winner", "domain", "trees", "boxes"})
@@ -36,6 +38,20 @@ def read_header(content: bytes) -> dict[str, Any]:
     return header
 
 
+def check_schema(header: Mapping[str, Any], index: int) -> None:
+    """Raise ValueError unless a header is of a schema that is read, with nothing of a later one, and of an input."""
+    schema, number = whole_number(header["schema"]), whole_number(header["index"])
+    if schema < BEFORE:
+        raise ValueError(f"it is of schema {schema}; prove the answer again")
+    if schema > SCHEMA or number != index:
+        raise ValueError(f"schema {schema}, input {number}, where {SCHEMA} and {index} are expected")
+    early = [name for since, name in ADDED.items() if name in header and schema < since]
+    if early:
+        raise ValueError(f"schema {schema} has no {' or '.join(early)}")
+    if "norm" in header and header["norm"] not in ("1", "2"):
+        raise ValueError(f"its norm is {header['norm']!r:.40}; 2 and 1 are supported, and none for boxes")
+
+
 def check_fields(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     """Raise ValueError unless a file holds the fields and arrays of its kind and no others, and numbers in them."""
     groups = [_under("domain.", ("lower", "upper"))] if header["domain"] is None else []
@@ -44,6 +60,7 @@ def check_fields(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) ->
         fields |= {"distances"}
         needed = _under("distances.", ("sides", "values", "passes"))
     elif "inputs.sides" in arrays:
+        fields |= {"norm"}
         needed = _under("inputs.", ("sides", "values", "tightened"))
     else:
         fields |= SIGN_FIELDS

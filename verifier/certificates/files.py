@@ -16,11 +16,19 @@ import torch
 from encoders.box import Box
 from encoders.files import write_atomically
 from encoders.network import Network
-from encoders.region import Domain
+from encoders.region import Domain, Norm
 from verifier.certificates.certificate import BoxSlopes, Certificate
 from verifier.certificates.distance_tree import read_trees, stored_trees
 from verifier.certificates.error import CertificateError, TooManyLeaves
-from verifier.certificates.file_fields import check_fields, read_header, real_number, whole_number
+from verifier.certificates.file_fields import (
+    BEFORE,
+    SCHEMA,
+    check_fields,
+    check_schema,
+    read_header,
+    real_number,
+    whole_number,
+)
 from verifier.certificates.input_tree import InputTree
 from verifier.certificates.packed import Reader, narrow, pack
 from verifier.certificates.plane_arrays import plane_arrays, read_planes, set_point_arrays
@@ -30,8 +38,6 @@ from verifier.certificates.tree_arrays import read_split_trees, read_unit_trees,
 from verifier.fields import COUNT, NUMBER, TEXT, stated
 from verifier.npz import read_npz
 
-# Files that hold none of what a schema added are written in the one before, which older checkers read.
-SCHEMA, BEFORE, ADDED = 3, 2, ("distances",)
 # The folder of a run that holds them.
 FOLDER = "certificates"
 # Bytes that the certificate of one answer may take; a larger file is neither written nor opened.
@@ -108,7 +114,7 @@ def _header(certificate: Certificate, index: int) -> dict[str, Any]:
     """Return the header of the certificate of input `index`."""
     box = certificate.domain if isinstance(certificate.domain, Box) else None
     header: dict[str, Any] = {
-        "schema": SCHEMA if certificate.distances else BEFORE,
+        "schema": 4 if certificate.norm != "inf" else 3 if certificate.distances else BEFORE,
         "digest": certificate.digest, "index": index, "radius": certificate.radius,
         "domain": None if box is not None else certificate.domain, "winner": certificate.winner,
         "boxes": [[box.name, *box.slopes.shape] for box in certificate.boxes],
@@ -118,6 +124,8 @@ def _header(certificate: Certificate, index: int) -> dict[str, Any]:
         header["subtrees"] = [[each.before, len(each.units)] for each in certificate.subtrees]
     for key in ("unit_trees", "unit_planes"):
         header |= {key: names} if (names := [each.name for each in getattr(certificate, key)]) else {}
+    if certificate.norm != "inf":
+        header["norm"] = certificate.norm
     if certificate.distances:
         header["distances"] = [[tree.rival, len(tree.sides)] for tree in certificate.distances]
     return header
@@ -208,7 +216,7 @@ def read_certificate(path: Path, sha256: str, index: int) -> Certificate:
 
 def _certificate(arrays: dict[str, np.ndarray], index: int) -> Certificate:
     header = read_header(arrays["header"].tobytes())
-    _check_schema(header, index)
+    check_schema(header, index)
     check_fields(header, arrays)
     for name in ("centre", "domain.lower", "domain.upper"):
         if name in arrays and arrays[name].dtype not in FLOATS:
@@ -217,7 +225,8 @@ def _certificate(arrays: dict[str, np.ndarray], index: int) -> Certificate:
     claim = (header["digest"], centre, real_number(header["radius"]), domain, whole_number(header["winner"]))
     if "inputs.sides" in arrays:
         inputs = InputTree(*(arrays[f"inputs.{name}"] for name in ("sides", "values", "tightened")))
-        return Certificate(*claim, (), np.zeros(0, dtype=np.int32), (), inputs)
+        norm: Norm = header.get("norm", "inf")
+        return Certificate(*claim, (), np.zeros(0, dtype=np.int32), (), inputs, norm=norm)
     if "distances" in header:
         distances = read_trees(header["distances"], arrays)
         return Certificate(*claim, (), np.zeros(0, dtype=np.int32), (), distances=distances)
@@ -241,16 +250,6 @@ def _box_slopes(rows: list[list[Any]], arrays: Mapping[str, np.ndarray]) -> tupl
     if not (places.done and slopes.done):
         raise ValueError("it holds more numbers than its boxes take")
     return boxes
-
-
-def _check_schema(header: dict[str, Any], index: int) -> None:
-    schema, number = whole_number(header["schema"]), whole_number(header["index"])
-    if schema < BEFORE:
-        raise ValueError(f"it is of schema {schema}; prove the answer again")
-    if schema not in (SCHEMA, BEFORE) or number != index:
-        raise ValueError(f"schema {schema}, input {number}, where {SCHEMA} and {index} are expected")
-    if header["schema"] == BEFORE and any(name in header for name in ADDED):
-        raise ValueError(f"schema {BEFORE} has no {' or '.join(ADDED)}")
 
 
 def _domain(ends: Any, arrays: dict[str, np.ndarray]) -> Domain:

@@ -20,6 +20,7 @@ from torch import Tensor
 from encoders.box import Box
 from encoders.network import INPUT, Network, Node
 from encoders.rounding import check_gradual_underflow
+from verifier.certificates.ball_minimum import BallMinimum
 from verifier.certificates.conjunctions import Conjunctions
 from verifier.certificates.error import CertificateError
 from verifier.certificates.halfspaces import HalfspacesOfBox
@@ -112,12 +113,12 @@ class Parts:
 class PartBounds:
     """What linear bounds say of parts of a box: `step` is one way through the network.
 
-    asked: what is unsafe, its network in float64 with envelopes.
+    asked: what is unsafe, its network in float64 with envelopes. ball: that all points lie in beside their boxes.
     """
 
-    def __init__(self, asked: Conjunctions) -> None:
+    def __init__(self, asked: Conjunctions, ball: BallMinimum | None = None) -> None:
         check_gradual_underflow()
-        self.asked, self.network = asked, asked.network
+        self.asked, self.network, self.ball = asked, asked.network, ball
         self.shapes = shapes_of(self.network)
         self._readers = {node.name: readers for node, readers in tightened_nodes(self.network)}
         widest = max(math.prod(shape) for shape in self.network.shapes.values())
@@ -143,14 +144,18 @@ class PartBounds:
         """
         empty = parts.divided & (parts.units[:, 0] > parts.units[:, 1]).any(dim=1)
         empty |= (parts.lower > parts.upper).any(dim=1)
+        if self.ball is not None:
+            empty |= self.ball.misses(parts.lower, parts.upper)
         # An empty part is refuted, whatever is computed of the point that stands for it.
         upper = torch.maximum(parts.lower, parts.upper)
         known = torch.stack([parts.units[:, 0], torch.maximum(parts.units[:, 0], parts.units[:, 1])], dim=1)
         boxed, crossed = self._boxed(parts.lower, upper, known, tighten)
-        if bool((crossed & ~parts.divided & ~empty).any()):
+        # A part whose units were split may be empty, and so may one beside the root that the ball does not reach.
+        may_be_empty = parts.divided | empty if self.ball is None else parts.divided | empty | (parts.nodes > 0)
+        if bool((crossed & ~may_be_empty).any()):
             raise CertificateError("bounds of the same units contradict each other: please report this with the model")
         count, rows = len(parts), self.asked.coefficients
-        lines = boxed.below(self.network.output.name, rows.expand(count, *rows.shape))
+        lines = boxed.below(self.network.output.name, rows.expand(count, *rows.shape), on_the_way=True)
         is_open = parts.is_open & ~(empty | crossed)[:, None]
         is_open &= ~(self.asked.worst(lines.least - self.asked.offsets) > 0)
         halfspaces = HalfspacesOfBox.of(lines, self.asked.offsets, parts.lower, upper)
@@ -167,7 +172,8 @@ class PartBounds:
     def _boxed(self, lower: Tensor, upper: Tensor, units: Tensor, tighten: bool) -> tuple[BoxedNetwork, Tensor]:
         """Return the boxes of all nodes, and which parts `(parts,)` have contradicting ones: nothing lies in them."""
         count, shape = len(lower), self.network.input_shape
-        boxed = BoxedNetwork(self.network, {INPUT: Box.unchecked(lower.reshape(-1, *shape), upper.reshape(-1, *shape))})
+        inputs = Box.unchecked(lower.reshape(-1, *shape), upper.reshape(-1, *shape))
+        boxed = BoxedNetwork(self.network, {INPUT: inputs}, self.ball)
         known = self.apart(units)
         crossed = torch.zeros(count, dtype=torch.bool)
         for node in self.network.nodes:
@@ -199,9 +205,11 @@ class PartBounds:
         }
 
 
-def check_tree(tree: InputTree, asked: Conjunctions, lower: Tensor, upper: Tensor) -> None:
-    """Raise CertificateError unless every leaf over a box `(1, inputs)` is refuted."""
-    second, bounds = second_halves_within(tree, asked, lower.shape[1]), PartBounds(asked)
+def check_tree(
+    tree: InputTree, asked: Conjunctions, lower: Tensor, upper: Tensor, ball: BallMinimum | None = None
+) -> None:
+    """Raise CertificateError unless every leaf over a box `(1, inputs)`, and in a ball if any, is refuted."""
+    second, bounds = second_halves_within(tree, asked, lower.shape[1]), PartBounds(asked, ball)
     sides, values = torch.from_numpy(tree.sides.astype(np.int64)), torch.from_numpy(tree.values)
     waiting = [bounds.root(lower, upper)]
     while waiting:

@@ -19,6 +19,7 @@ from encoders.network import INPUT, Network, Node
 from encoders.rounding import unit_roundoff
 from encoders.views.coefficients import BoxMinimum, Coefficients, inflated
 from encoders.views.envelope import Envelope, reach_of
+from verifier.certificates.ball_minimum import BallMinimum
 from verifier.certificates.rounded_sum import RoundedSum
 
 # Bytes that the rows of units that are bounded side by side may take.
@@ -41,10 +42,12 @@ class BoxedNetwork:
     """A network in float64 on a batch of boxes, with a box of every node so far.
 
     boxes: by node; of the ones that are taken in. An envelope is made once, when its node is read.
+    ball: that inputs lie in beside their boxes, if any.
     """
 
     network: Network
     boxes: dict[str, Box]
+    ball: BallMinimum | None = None
     _envelopes: dict[str, Envelope] = field(default_factory=dict)
 
     def take_in(self, node: Node, known: Box | None) -> None:
@@ -79,12 +82,17 @@ class BoxedNetwork:
             upper[:, piece] = upper[:, piece].where(~own, torch.minimum(upper[:, piece], -least[:, len(piece) :]))
         self.boxes[node.name] = Box.unchecked(lower.reshape(batch, *shape), upper.reshape(batch, *shape))
 
-    def below(self, start: str, rows: Tensor) -> Lines:
-        """Return linear functions of the input below rows `(batch, rows, *shape)` of a node's value."""
+    def below(self, start: str, rows: Tensor, on_the_way: bool = False) -> Lines:
+        """Return linear functions of the input below rows `(batch, rows, *shape)` of a node's value.
+
+        on_the_way: whether their least values may also be those on the boxes of single nodes on the way back, as where
+        intervals prove more than lines.
+        """
         names = [node.name for node in self.network.nodes]
         nodes = self.network.nodes[: names.index(start) + 1] if start != INPUT else ()
         pending = {start: Coefficients(rows.contiguous())}
         total = RoundedSum(torch.zeros(rows.shape[:2], dtype=torch.float64))
+        best = torch.full_like(total.value, -torch.inf)
         for node in nodes:
             without_value = self._without_value(node)
             if without_value is not None:
@@ -97,10 +105,16 @@ class BoxedNetwork:
             total.add(constant)
             for name, share in zip(node.inputs, shares, strict=False):
                 pending[name] = self._joined(name, pending[name], share, total) if name in pending else share
+            if on_the_way and len(pending) == 1:
+                ((name, left),) = pending.items()
+                best = torch.maximum(best, total.rounded_down(BoxMinimum(self.boxes[name])(left)))
         shape = self.network.input_shape
         left = pending.get(INPUT, Coefficients(torch.zeros(*rows.shape[:2], *shape, dtype=torch.float64)))
-        least = BoxMinimum(self.boxes[INPUT])(left)
-        return Lines(left.full(shape), total.rounded_down(torch.zeros_like(least)), total.rounded_down(least))
+        least, slopes = BoxMinimum(self.boxes[INPUT])(left), left.full(shape)
+        if self.ball is not None:
+            least = torch.maximum(least, self.ball(slopes.flatten(2)))
+        constant = total.rounded_down(torch.zeros_like(least))
+        return Lines(slopes, constant, torch.maximum(best, total.rounded_down(least)))
 
     def _without_value(self, node: Node) -> Tensor | None:
         return node.op.undefined(*(self.boxes[name] for name in node.inputs))

@@ -8,6 +8,7 @@ from encoders.network import INPUT, Network
 from encoders.passes import expand_max_pools
 from encoders.region import Norm
 from verifier.certificates.distance_tree import distance_refusal
+from verifier.certificates.input_tree import envelope_refusal
 from verifier.certificates.split_program import split_refusal
 
 # Multiplications of one way through the affine ops beyond which none is made: their rows would take 250 MB, a step of
@@ -16,29 +17,41 @@ MOST_MULTIPLICATIONS = 20_000_000
 
 
 def certificate_refusal(network: Network, norm: Norm) -> str | None:
-    """Return why no proof about a network in a norm can have a certificate, or None where each can have one."""
-    if any(node.op.measures_distances for node in network.nodes):
-        # What proves chains of distances proves them on the box around a ball.
-        refusal = distance_refusal(network)
-        return None if refusal is None else f"certificates of MWD networks are of chains of their layers: {refusal}"
-    if norm != "inf":
-        return f"certificates of the {norm}-norm are of the box around the ball, which few proofs of it reach"
-    node = split_refusal(network)
+    """Return why no proof about a network in a norm can have a certificate, or None where one is worth a try."""
+    if any(node.op.measures_distances for node in network.nodes) and distance_refusal(network) is None:
+        return None
+    node = envelope_refusal(network)
     if node is not None:
-        kinds = "affine ops, relu, leaky-relu, abs and max pools"
-        return (
-            f"certificates are of networks of {kinds}, those of input-split of all that have linear bounds; node "
-            f"{node.name!r} is {node.op.kind}"
-        )
-    plain = expand_max_pools(network)
+        return f"certificates are of networks all of whose ops have linear bounds; node {node.name!r} is {node.op.kind}"
+    plain = expand_max_pools(network) if norm == "inf" and split_refusal(network) is None else network
     return f"a certificate {too_large(plain)}" if multiplications(plain) > MOST_MULTIPLICATIONS else None
 
 
+def certificate_excuse(network: Network, norm: Norm) -> str | None:
+    """Return why some proofs about a network in a norm have no certificate, or None where each has to have one.
+
+    Nothing but trees of signs and of contraction follows branch and bound as far as it goes.
+    """
+    refusal = certificate_refusal(network, norm)
+    if refusal is not None or distance_refusal(network) is None:
+        return refusal
+    if norm != "inf":
+        return f"certificates of the {norm}-norm divide inputs, and some proofs would take too many parts"
+    node = split_refusal(network)
+    if node is None:
+        return None
+    kinds = "affine ops, relu, leaky-relu, abs and max pools"
+    return (
+        f"certificates of other networks than those of {kinds} divide inputs, and some proofs would take too many "
+        f"parts; node {node.name!r} is {node.op.kind}"
+    )
+
+
 def property_refusal(network: Network, norm: Norm) -> str | None:
-    """Return why no proof of a property in a ball of a norm can have a certificate, or None where each can have one."""
+    """Return why some proofs of a property in a ball of a norm have no certificate, or None where each has to."""
     if norm != "inf":
         return f"certificates of properties are about boxes, not about balls of the {norm}-norm"
-    return certificate_refusal(network, norm)
+    return certificate_excuse(network, norm)
 
 
 def multiplications(network: Network) -> int:

@@ -20,7 +20,7 @@ from verifier.certificates.conjunctions import Conjunctions
 from verifier.certificates.counterexample import ClaimError, check_witness
 from verifier.certificates.error import CertificateError
 from verifier.certificates.files import CertificateFile, certificate_path, read_certificate
-from verifier.certificates.scope import certificate_refusal
+from verifier.certificates.scope import certificate_excuse
 from verifier.data import Dataset
 from verifier.runs.attack_record import AttackRecord
 from verifier.runs.certify_record import CertifyRecord
@@ -50,8 +50,8 @@ class Claims:
         return []
 
     def certificate_refusal(self, record: InputRecord) -> str | None:
-        """Return why no proof of the run can have a certificate, or None."""
-        return certificate_refusal(self.asked(record).network, self.configuration["norm"])
+        """Return why a proof of the run need not have a certificate, or None."""
+        return certificate_excuse(self.asked(record).network, self.configuration["norm"])
 
     def asked(self, record: InputRecord) -> Subject:
         """Return the subject of which a class is claimed to win around the input of a record."""
@@ -101,6 +101,8 @@ class Claims:
             raise CertificateError("it is about another input than the data hold at this position")
         if found.winner != label:
             raise CertificateError(f"it is about class {found.winner}, the label is {label}")
+        if found.norm != "inf" and (found.norm != self._norm or math.isinf(lower)):
+            raise CertificateError(f"it is about a ball of the {found.norm}-norm, which does not cover the claim")
         # The ball of the inf-norm holds those of the others with its radius.
         if not self._keeps_domain:
             self._check_covers(found, centre, lower)

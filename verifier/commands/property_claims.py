@@ -78,6 +78,8 @@ class PropertyClaims:
         found = read_certificate(certificate_path(self.run, named.file), named.sha256, record.index)
         if found.winner != int(question.batch.classes[0]):
             raise CertificateError(f"it is about class {found.winner}, not about what is unsafe")
+        if found.norm != "inf":
+            raise CertificateError(f"it is about a ball of the {found.norm}-norm, not about a box")
         box = Box(*(end[None] for end in (question.asked.lower, question.asked.upper)))
         if not isinstance(found.domain, Box) or not _equal(found.domain, box):
             raise CertificateError("it is about another box than the property")

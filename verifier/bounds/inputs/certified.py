@@ -18,6 +18,7 @@ from verifier.bounds.inputs.sides import OpenRows, best_sides
 from verifier.bounds.linear.backward import Seen
 from verifier.bounds.linear.bounds import linear_bounds
 from verifier.budget import Budget
+from verifier.certificates.ball_minimum import BallMinimum
 from verifier.certificates.certificate import SLACK, Certificate
 from verifier.certificates.conjunctions import Conjunctions
 from verifier.certificates.error import CertificateError
@@ -35,26 +36,27 @@ def certificate_by_inputs(
     box = ball.enclosure()
     lower, upper = box.lower.flatten(1), box.upper.flatten(1)
     try:
-        tree = _grown(_PartsOfBox(asked, lower, upper), budget, most_parts)
+        tree = _grown(_PartsOfBox(asked, lower, upper, BallMinimum.of(ball)), budget, most_parts)
     except CertificateError as error:
         return f"no certificate: {error}"
     if isinstance(tree, str):
         return tree
     none = np.zeros(0, dtype=np.int32)
     return Certificate(
-        network.digest, ball.centre[0].numpy(), float(ball.radius[0]), ball.domain, winner, (), none, (), tree
-    )
+        network.digest, ball.centre[0].numpy(), float(ball.radius[0]), ball.domain, winner, (), none, (), tree,
+        norm=ball.norm,
+    )  # fmt: skip
 
 
 class _PartsOfBox:
     """The whole box and what is bounded of its parts, with a little more asked for than is to be proved."""
 
-    def __init__(self, asked: Conjunctions, lower: Tensor, upper: Tensor) -> None:
+    def __init__(self, asked: Conjunctions, lower: Tensor, upper: Tensor, ball: BallMinimum | None) -> None:
         plain = PartBounds(asked)
         outputs = plain.boxes(plain.root(lower, upper))[asked.network.output.name]
         reach = asked.coefficients.abs().flatten(1) @ reach_of(outputs).flatten()
         slack = SLACK * (reach.nan_to_num(0.0, 0.0, 0.0) + asked.offsets.abs())
-        self.bounds = PartBounds(replace(asked, offsets=asked.offsets + slack))
+        self.bounds = PartBounds(replace(asked, offsets=asked.offsets + slack), ball)
         self.root = self.bounds.root(lower, upper)
 
     def open_parts(self, parts: Parts, tighten: bool) -> tuple[Parts, Tensor]:
@@ -74,7 +76,9 @@ class _PartsOfBox:
         )
         region = BallRegion.of_box(Box(parts.lower.reshape(-1, *shape), parts.upper.reshape(-1, *shape)))
         # Units are bounded already: this gives the coefficients on the way, which say what is loose.
-        bounds = linear_bounds(asked.network, region, boxes=self.bounds.apart(parts.units), tighten=())
+        # What is known of them in a ball may contradict what follows from a box that the ball does not reach.
+        known = {} if self.bounds.ball is not None else self.bounds.apart(parts.units)
+        bounds = linear_bounds(asked.network, region, boxes=known, tighten=())
         seen: Seen = {}
         bounds.minimise(asked.coefficients.expand(count, *asked.coefficients.shape), seen=seen)
         rows = OpenRows(bounds.passes, seen, torch.arange(count), slopes * shown[:, :, None])
