@@ -33,7 +33,7 @@ class Boxes:
     """Ends of the values of nodes, in units of 2^-bits, and the lines around bends and curves that follow from them."""
 
     def __init__(self, ends: dict[str, Ends], signs: dict[int, int]) -> None:
-        self.ends, self.signs, self.lines, self.is_empty = ends, signs, dict[tuple[str, int], Any](), False
+        self.ends, self.signs, self.lines, self.is_empty = ends, signs, dict[tuple[Any, int], Any](), False
 
     def under(self, signs: dict[int, int], sources: dict[int, tuple[str, int]]) -> Boxes:
         """Return the boxes cut to where units have signs, beside those that they had."""
@@ -296,7 +296,8 @@ class Program:
         found, total = [0] * len(own), 0
         for i, c in enumerate(own):
             if c:
-                place = (f"{step.kind} {step.source}", i)
+                # Never that of a hinge, whose name is a text.
+                place = ((step.kind, step.source), i)
                 if place not in boxes.lines:
                     boxes.lines[place] = curve_lines(step.kind, lows[i], highs[i], bits)
                 slope, offset = boxes.lines[place][:2] if c > 0 else boxes.lines[place][2:]

@@ -24,9 +24,9 @@ from verifier.certificates.certificate import Certificate
 from verifier.certificates.conjunctions import Conjunctions
 from verifier.certificates.error import CertificateError
 from verifier_check import check_certificate
-from verifier_check_bounds import Ball
+from verifier_check_bounds import Ball, Boxes, Program
 from verifier_check_curves import curve_lines, curve_slope, curve_value
-from verifier_check_network import Refused
+from verifier_check_network import Curve, Hinge, Refused
 
 CURVES = {"sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)), "tanh": mpmath.tanh}
 SLOPES = {"sigmoid": lambda x: 1 / (2 + mpmath.exp(x) + mpmath.exp(-x)), "tanh": lambda x: mpmath.sech(x) ** 2}
@@ -210,3 +210,18 @@ def test_a_box_is_outside_a_ball_only_where_no_point_of_it_is_inside(norm: Norm)
     assert min(seen.values()) > 20
     touching = torch.tensor([[1.0, 0.0, 0.0]], dtype=F64)
     assert not ball.misses(touching, touching + 1.0)[0] and not exact.misses([one, 0, 0], [2 * one, one, one])
+
+
+@pytest.mark.parametrize("kind", CURVES)
+def test_no_name_of_a_node_takes_a_line_of_a_hinge_for_one_of_a_curve(kind: str):
+    """The nodes have such names that a text of kind and name for one line is that of the other."""
+    bits = 64
+    boxes = Boxes({"a": ([-3 << bits], [2 << bits]), f"{kind} a": ([-1 << bits], [4 << bits])}, {})
+    program = object.__new__(Program)
+    program.bits, program.opens = bits, False
+    hinge, curve = Hinge(f"{kind} a", (0, 0), 0), Curve("a", kind)
+    program._hinge(hinge, [-1 << bits], boxes, {}, None, {}, {})
+    pending: dict[str, list[int]] = {}
+    total = program._curve(curve, [1 << bits], boxes, pending)
+    for x in (-3.0, -0.5, 0.0, 1.0, 2.0):
+        assert pending["a"][0] * x / 2**bits + total / 2 ** (2 * bits) <= float(CURVES[kind](x))
