@@ -101,7 +101,8 @@ class Claims:
             raise CertificateError("it is about another input than the data hold at this position")
         if found.winner != label:
             raise CertificateError(f"it is about class {found.winner}, the label is {label}")
-        if found.norm != "inf" and (found.norm != self._norm or math.isinf(lower)):
+        # Of a ball that a domain cuts the box around it says too little.
+        if found.norm != "inf" and (found.norm != self._norm or not found.radius >= lower):
             raise CertificateError(f"it is about a ball of the {found.norm}-norm, which does not cover the claim")
         # The ball of the inf-norm holds those of the others with its radius.
         if not self._keeps_domain:

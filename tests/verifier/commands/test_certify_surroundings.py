@@ -11,7 +11,7 @@ import torch
 from encoders import write_network
 from encoders.ops import Affine, Relu
 from tests.networks.chains import chain, random_relu_network
-from tests.runs.files import records_of
+from tests.runs.files import records_of, write_records
 from verifier import attack, certify, check, compare, robustness
 from verifier.cli import main
 from verifier.runs.records import configuration_digest
@@ -106,6 +106,25 @@ def test_the_standard_deviation_is_that_of_all_the_data_and_constants_stay(tmp_p
     stated = json.loads((tmp_path / "run" / "run.json").read_text())["scale"]
     np.testing.assert_allclose(stated, x.astype(np.float64).std(axis=0), rtol=1e-12)
     assert stated[1] == 0.0 and "1 of 3 inputs fixed" in found.data
+
+
+@pytest.mark.parametrize("norm", ["2", "1"])
+def test_a_certificate_of_a_ball_that_the_domain_cuts_covers_no_larger_one(tmp_path, norm):
+    """The boxes around both balls are the domain, whose corners lie in neither or in the larger one alone."""
+    _, path, x, y = drawn(tmp_path, 2, count=1)
+    domain = np.stack([x[0] - 0.002, x[0] + 0.002]).astype(np.float64)
+    certify(
+        path, (x, y), [0.0021], method="crown", norm=norm, clip_file=domain, certificates=True, out=tmp_path / "run"
+    )
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    (record,) = records_of(tmp_path / "run")
+    assert record["certificate"]["radius"] == record["lower"] == 0.0021
+    assert not check(tmp_path / "run", model=path, data=tmp_path / "data.npz").refused
+    record["lower"] = 0.003
+    write_records(tmp_path / "run", [record])
+    (tmp_path / "run" / "results.json").unlink()
+    ((_, reason),) = check(tmp_path / "run", model=path, data=tmp_path / "data.npz").refused
+    assert f"{norm}-norm" in reason and "does not cover" in reason
 
 
 @pytest.mark.parametrize("norm", ["inf", "2", "1"])
