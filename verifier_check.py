@@ -237,7 +237,7 @@ def _check_covers(found: Certificate, lower: Any, settings: dict[str, Any]) -> N
     least, greatest = settings.get("domain") or ([-math.inf] * count, [math.inf] * count)
     if lower is not None and not (type(lower) in (int, float) and 0 <= lower < math.inf):
         raise Refused(f"the record claims radius {lower!r:.40}")
-    if found.norm != "inf" and (lower is None or lower > found.radius):
+    if found.norm != "inf" and (lower is None or lower > found.radius or settings.get("scale")):
         raise Refused(f"it is about radius {found.radius!r} of the {found.norm}-norm, the record claims {lower!r}")
     for i, (c, by, *ends) in enumerate(zip(found.centre, scale, least, greatest, *found.limits, strict=True)):
         ends = [max(ends[0], clip[0]), min(ends[1], clip[1]), *ends[2:]] if i not in fixed else [c, c, *ends[2:]]

@@ -18,8 +18,9 @@ from typing import Any
 
 INPUT = "input"
 # What bytes that are not what they should be raise.
-# RuntimeError: encrypted members of an archive, nesting that is too deep, compression that is unknown.
-MALFORMED = (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError, RuntimeError, MemoryError,
+# RuntimeError: encrypted members of an archive, nesting that is too deep, compression that is unknown. ArithmeticError:
+# numbers beyond the floats, strides of zero.
+MALFORMED = (KeyError, TypeError, ValueError, IndexError, ArithmeticError, AttributeError, RuntimeError, MemoryError,
              OSError, EOFError, struct.error, zipfile.BadZipFile, zlib.error)  # fmt: skip
 # Rows are (places, weights): the entries of a matrix that are not zero; places None stands for all of them.
 Row = tuple[Sequence[int] | None, Sequence[int]]

@@ -1,9 +1,12 @@
 """Certificates of sigmoids, tanhs and balls of the 2- and 1-norm: both checkers agree, and refuse what is false."""
 
+import hashlib
+import json
 import math
 import random
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -23,10 +26,10 @@ from verifier.certificates.ball_minimum import BallMinimum
 from verifier.certificates.certificate import Certificate
 from verifier.certificates.conjunctions import Conjunctions
 from verifier.certificates.error import CertificateError
-from verifier_check import check_certificate
+from verifier_check import _check_record, check_certificate
 from verifier_check_bounds import Ball, Boxes, Program
 from verifier_check_curves import curve_lines, curve_slope, curve_value
-from verifier_check_network import Curve, Hinge, Refused
+from verifier_check_network import Curve, Hinge, Refused, read_network
 
 CURVES = {"sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)), "tanh": mpmath.tanh}
 SLOPES = {"sigmoid": lambda x: 1 / (2 + mpmath.exp(x) + mpmath.exp(-x)), "tanh": lambda x: mpmath.sech(x) ** 2}
@@ -225,3 +228,30 @@ def test_no_name_of_a_node_takes_a_line_of_a_hinge_for_one_of_a_curve(kind: str)
     total = program._curve(curve, [1 << bits], boxes, pending)
     for x in (-3.0, -0.5, 0.0, 1.0, 2.0):
         assert pending["a"][0] * x / 2**bits + total / 2 ** (2 * bits) <= float(CURVES[kind](x))
+
+
+def test_a_ball_is_not_that_of_a_run_with_a_scale() -> None:
+    """A domain hides in each input that the scaled ball reaches further: into corners of the domain."""
+    network = hinge_network(1, (2, 8, 6, 3))
+    certificate, _ = made(network, 1, 0.5, "2")
+    assert isinstance(certificate, Certificate)
+    content, radius = content_of(certificate), certificate.radius
+    ends = [(certificate.centre + side * radius).tolist() for side in (-1, 1)]
+    record = {
+        "index": 0, "lower": radius,
+        "certificate": {"sha256": hashlib.sha256(content).hexdigest(), "radius": radius},
+    }  # fmt: skip
+    settings: dict[str, Any] = {"norm": "2", "clip": [0.0, 1.0]}
+    _check_record(content, record, settings)
+    with pytest.raises(Refused, match="of the 2-norm"):
+        _check_record(content, record, settings | {"scale": [10.0, 10.0], "domain": ends})
+
+
+def test_a_stride_of_zero_is_refused() -> None:
+    settings = {"kernel": [1, 1], "stride": [0, 1], "padding": [0, 0, 0, 0], "dilation": [1, 1]}
+    nodes = [{"name": "pool", "op": "max-pool2d", "inputs": ["input"], "settings": settings}]
+    graph = json.dumps({"dtype": "float32", "input_shape": [1, 2, 2], "nodes": nodes})
+    texts = {"format": "robustness-verifier-network", "schema": "1", "network": graph}
+    header = json.dumps({"__metadata__": texts}).encode()
+    with pytest.raises(Refused, match="no network file"):
+        read_network(len(header).to_bytes(8, "little") + header)
