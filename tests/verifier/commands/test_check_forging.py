@@ -241,7 +241,7 @@ def test_what_can_have_no_certificate_is_counted_apart_by_a_reason_that_is_compu
     torch.manual_seed(1)
     mwd = chain((3,), *(node.op for node in random_mwd_network(5, (3, 6, 3)).nodes), Affine(torch.eye(3)))
     networks = {
-        "mwd": (mwd, {"method": "auto"}, "is affine"),
+        "mwd": (mwd, {"method": "auto"}, "is mwd"),
         "sigmoid": (chain((3,), Affine(torch.randn(4, 3)), Sigmoid(), Affine(torch.randn(3, 4))), {}, "is sigmoid"),
         "norm": (random_relu_network(2, (3, 4, 3)), {"norm": "2"}, "the 2-norm"),
     }
