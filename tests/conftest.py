@@ -1,6 +1,7 @@
 """What every test meets: one thread, which cases are slow, and where the optional data lie."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +55,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Take the day's turn unless one is given; workers of `pytest -n` are given that of the first process."""
+    # A shell starts what it puts into the background deaf to Ctrl-C, and children inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.option.turn is None:
         config.option.turn = turn_of_today()
 
