@@ -2,7 +2,9 @@
 
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,7 +36,8 @@ def proved(seed: int) -> tuple[Network, Certificate]:
 
 def answers(certificate: Certificate, network: Network) -> list[str]:
     """Return what z3 says to each question: a program of its own, which the extra `smt` installs."""
-    solver = shutil.which("z3")
+    # Beside the Python that runs: an environment need not be on the path.
+    solver = shutil.which("z3", path=str(Path(sys.executable).parent)) or shutil.which("z3")
     if solver is None:
         pytest.skip("z3 is not installed")
     text = "\n".join(smt_text(certificate, network))
