@@ -4,7 +4,7 @@
     PYTHONPATH=. python benchmarks/fuzz.py FOLDER --summary
     PYTHONPATH=. python benchmarks/fuzz.py FOLDER --seed 17
 
-A piece is a seed: a small network of any ops, forty inputs, and some hundred questions about balls of three norms and
+A piece is a seed: a small network of any ops, 240 inputs, and hundreds of questions about balls of three norms and
 boxes with rows, by most methods, in real arithmetic and in float32 (`tests/whole_runs/verdicts.py`). A line is added to
 FOLDER/pieces.jsonl for each that is finished, so that a run that was killed goes on where it was. What does not hold is
 printed when it is found; the first such case is kept in FOLDER/wrong-SEED, and the status is 1. --seed asks one piece
@@ -33,11 +33,11 @@ import torch
 
 from encoders import write_network
 from tests.whole_runs.cases import draw_case
-from tests.whole_runs.verdicts import judge
+from tests.whole_runs.verdicts import INPUTS, judge
 
 Piece = dict[str, Any]
 # Of what is counted in a piece; changes with what a seed asks, so that no two versions are added up.
-VERSION = 1
+VERSION = 2
 NAME = "pieces.jsonl"
 
 
@@ -81,7 +81,7 @@ def keep(folder: Path, piece: Piece) -> None:
     for message in piece["wrong"]:
         print(f"WRONG {message}", flush=True)
     if piece["wrong"] and not any(folder.glob("wrong-*")):
-        case, place = draw_case(piece["seed"]), folder / f"wrong-{piece['seed']}"
+        case, place = draw_case(piece["seed"], INPUTS), folder / f"wrong-{piece['seed']}"
         place.mkdir()
         write_network(case.network, place / "network.safetensors")
         np.savez(place / "inputs.npz", x=case.x, y=case.y)

@@ -76,7 +76,7 @@ class Case:
         return chosen
 
 
-def draw_case(seed: int) -> Case:
+def draw_case(seed: int, inputs: int = INPUTS) -> Case:
     """Return the case of a seed: three of four have an exact oracle; few have one class alone."""
     rng = random.Random(seed)
     domain = rng.choice(DOMAINS)
@@ -95,7 +95,7 @@ def draw_case(seed: int) -> Case:
         except (TooManyPieces, ValueError):
             # A weight may overflow when it is scaled.
             continue
-        x = _inputs(network, box, oracle, rng)
+        x = _inputs(network, box, oracle, rng, inputs)
         with torch.no_grad():
             y = network.evaluate(x).nan_to_num(0.0).argmax(dim=1).numpy()
         if len(set(y.tolist())) == 1 and rng.random() < 0.8:
@@ -112,11 +112,13 @@ def _network(seed: int, weights: str, box: tuple[float, float], rational: bool, 
     return (RationalNetwork if rational else AnyNetwork)(seed, weights, box).build()
 
 
-def _inputs(network: Network, box: tuple[float, float], oracle: ExactOracle | None, rng: random.Random) -> Tensor:
+def _inputs(
+    network: Network, box: tuple[float, float], oracle: ExactOracle | None, rng: random.Random, inputs: int
+) -> Tensor:
     """Return inputs inside, on corners and on a grid of the box, and at corners of the oracle's pieces: on kinks."""
     generator = torch.Generator().manual_seed(rng.randrange(2**31))
     shape, (least, greatest) = network.input_shape, box
-    x = least + (greatest - least) * torch.rand(INPUTS, *shape, generator=generator, dtype=F64)
+    x = least + (greatest - least) * torch.rand(inputs, *shape, generator=generator, dtype=F64)
     grid = torch.randint(0, 5, (8, *shape), generator=generator) / 4.0
     x[:8] = least + (greatest - least) * grid
     x[8:12] = least + (greatest - least) * torch.randint(0, 2, (4, *shape), generator=generator)
@@ -125,6 +127,6 @@ def _inputs(network: Network, box: tuple[float, float], oracle: ExactOracle | No
             corner = rng.choice(rng.choice(oracle.pieces)[0])
             point = torch.tensor([float(c) for c in corner[: math.prod(shape)]], dtype=F64)
             x[row] = point.clamp(least, greatest).reshape(shape)
-    x = x[torch.randperm(INPUTS, generator=generator)]
+    x = x[torch.randperm(inputs, generator=generator)]
     # Rounded into the box, whose ends are floats of every format.
     return x.to(network.dtype).clamp(least, greatest)
