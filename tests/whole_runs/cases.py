@@ -71,9 +71,14 @@ class Case:
             index = rng.randrange(len(self.x))
             exact = self.distance(index, int(self.y[index]), norm)
             if exact is not None:
-                near = math.sqrt(exact) if norm == "2" else float(exact)
-                chosen.append(rng.choice([near, math.nextafter(near, 9.0), max(0.0, math.nextafter(near, -9.0))]))
+                chosen.append(rng.choice(floats_at(exact, norm)))
         return chosen
+
+
+def floats_at(exact: Fraction, norm: str) -> list[float]:
+    """Return a float beside an exact radius (its square in the 2-norm), the next greater one, and the next less."""
+    near = math.sqrt(exact) if norm == "2" else float(exact)
+    return [near, math.nextafter(near, 9.0), max(0.0, math.nextafter(near, -9.0))]
 
 
 def draw_case(seed: int, inputs: int = INPUTS) -> Case:

@@ -31,7 +31,7 @@ from tests.oracles.exact_checker import holds_exactly
 from tests.oracles.exact_radius import ORDERED, ExactOracle
 from tests.oracles.executions import execution
 from tests.oracles.polygons import clipped, unsafe_corners
-from tests.whole_runs.cases import AROUND, Case, draw_case
+from tests.whole_runs.cases import AROUND, RADII, Case, draw_case, floats_at
 from tests.whole_runs.runs import Claims, Tally
 from verifier.answers import Answer
 from verifier.batch import Batch
@@ -41,6 +41,7 @@ from verifier.certificates.certificate import Certificate
 from verifier.certificates.error import CertificateError
 from verifier.commands.executed import Executions
 from verifier.methods import METHODS
+from verifier.methods.base import Method
 from verifier.methods.grouped import by_groups
 from verifier.properties import PropertyWitness, ask
 from verifier.subject import Subject
@@ -52,11 +53,13 @@ REAL, EXECUTED = "real", "float32"
 # takes long is asked seldom, and about few.
 EFFORT = {
     "interval": (240, 4, 10), "lipschitz": (240, 0, 5), "contraction": (60, 3, 6), "crown": (240, 4, 10),
-    "alpha-crown": (120, 2, 3), "lp": (6, 2, 2), "input-split": (16, 3, 5), "exact": (12, 3, 5), "auto": (12, 2, 2),
+    "alpha-crown": (120, 2, 3), "lp": (6, 2, 2), "input-split": (8, 3, 5), "exact": (12, 3, 5), "auto": (12, 2, 2),
     "milp": (2, 1, 1), "restriction": (4, 0, 1), "planes": (16, 2, 2),
 }  # fmt: skip
 # Inputs of a case: many, because what is asked of a batch costs little more for each further input.
 INPUTS = 240
+# Share of the questions that are about brackets of radii, each some twelve verdicts, and inputs of such a question.
+BRACKETS, BRACKETED = 0.2, 40
 # Seconds of a question about one input, which on such networks only what has gone wrong takes.
 SECONDS = 5.0
 # Certificates of a question that are made again and given to the checkers.
@@ -128,39 +131,71 @@ class Judged:
     # -------------------------------------------------------------------------------------------------------- balls
 
     def balls(self, method: str, inputs: int, norm: str, arithmetic: str) -> None:
-        """Ask for brackets around the robust radii of some inputs, and judge them."""
+        """Ask for verdicts about balls of some inputs, of a radius each or of brackets of radii, and judge them."""
         rows = self.rng.sample(self.rows, min(inputs, len(self.rows)))
         asked = METHODS[method]
-        radii = sorted(set(self.case.radii(self.rng, norm)))
+        brackets = self.rng.random() < BRACKETS
+        if brackets:
+            rows = rows[:BRACKETED]
         if not rows or norm not in asked.norms or asked.refusal(self.subject.network) is not None:
             return
-        batch, blank = self._batch(rows, norm), [Answer()] * len(rows)
-        budget = Budget(SECONDS * len(rows))
+        shared = sorted(set(self.case.radii(self.rng, norm)))
+        radii = [shared if brackets else [self._radius(row, norm)] for row in rows]
+        batch = self._batch(rows, norm)
         if arithmetic == REAL:
-            answers = asked.bracket(batch, radii, blank, budget)
-            batches = [batch.one(i) for i in range(len(rows))]
+            answers, batches = self._answers(asked, batch, radii, brackets), [batch.one(i) for i in range(len(rows))]
         else:
-            if execution_refusal(self.subject.network, ARITHMETICS[arithmetic]) is not None:
+            found = self._of_executions(asked, batch, radii, arithmetic, brackets)
+            if found is None:
                 return
-            executions = Executions(self.subject, ARITHMETICS[arithmetic], radii[-1])
-            try:
-                groups = executions.groups(batch, [()] * len(rows))
-            except ValueError as error:
-                assert "which of its inputs its execution still tells apart is not known" in str(error), error
-                return
-            grouped = by_groups(asked, groups, batch)
-            if grouped.refusal(self.subject.network) is not None:
-                return
-            found = grouped.bracket(batch, radii, blank, budget)
-            answers = [executions.limited(answer) for answer in found]
-            placed = {place: group.batch.one(i) for group in groups for i, place in enumerate(group.places)}
-            batches = [placed[i] for i in range(len(rows))]
-        for row, answer in zip(rows, answers, strict=True):
-            self._judge_ball(row, answer, radii, norm, (method, arithmetic))
+            answers, batches = found
+        for row, answer, each in zip(rows, answers, radii, strict=True):
+            self._judge_ball(row, answer, each, norm, (method, arithmetic))
         if arithmetic != REAL:
             self._judge_executions(rows, batch, answers, f"{method} {norm}")
         if norm == "inf":
             self._judge_certificates(batches, answers, method, arithmetic)
+
+    @staticmethod
+    def _answers(method: Method, batch: Batch, radii: Sequence[list[float]], brackets: bool) -> list[Answer]:
+        """Return answers about brackets of the same radii, or about a ball each, of the only radius given for it."""
+        budget = Budget(SECONDS * len(batch))
+        if brackets:
+            return method.bracket(batch, radii[0], [Answer()] * len(batch), budget)
+        return method.decide(batch, batch.region(torch.tensor([radius for (radius,) in radii], dtype=F64)), budget)
+
+    def _of_executions(
+        self, method: Method, batch: Batch, radii: Sequence[list[float]], arithmetic: str, brackets: bool
+    ) -> tuple[list[Answer], list[Batch]] | None:
+        """Return answers about executions and what was asked, or none where executions have no bound."""
+        if execution_refusal(self.subject.network, ARITHMETICS[arithmetic]) is not None:
+            return None
+        executions = Executions(self.subject, ARITHMETICS[arithmetic], max(max(each) for each in radii))
+        try:
+            groups = executions.groups(batch, [()] * len(batch))
+        except ValueError as error:
+            assert "which of its inputs its execution still tells apart is not known" in str(error), error
+            return None
+        grouped = by_groups(method, groups, batch)
+        if grouped.refusal(self.subject.network) is not None:
+            return None
+        if brackets:
+            answers = self._answers(grouped, batch, radii, brackets)
+        else:
+            answers = [Answer()] * len(batch)
+            for group in groups:
+                own = self._answers(method, group.batch, [radii[place] for place in group.places], brackets)
+                for place, answer in zip(group.places, own, strict=True):
+                    answers[place] = answer
+        placed = {place: group.batch.one(i) for group in groups for i, place in enumerate(group.places)}
+        return [executions.limited(answer) for answer in answers], [placed[i] for i in range(len(batch))]
+
+    def _radius(self, row: int, norm: str) -> float:
+        """Return a radius to ask about: half of the time the exact one of the input, or a float beside it."""
+        exact = None
+        if self.case.oracle is not None and self.rng.random() < 0.5:
+            exact = self.case.distance(row, int(self.case.y[row]), norm)
+        return self.rng.choice(RADII if exact is None else floats_at(exact, norm))
 
     def _judge_ball(self, row: int, answer: Answer, radii: Sequence[float], norm: str, asked: tuple[str, str]) -> None:
         bracket, label = answer.bracket, int(self.case.y[row])
