@@ -56,6 +56,7 @@ def signs_in_words(signs: Signs) -> tuple[str, ...]:
         f"{QUERIES} outputs break {signs.outputs} more than descents of {STEPS} steps": signs.outputs,
         f"the ball of twice the radius withstands these descents at {signs.larger} more": signs.larger,
         f"the whole domain withstands these descents at {signs.unbounded}": signs.unbounded or 0,
+        f"the margin jumps up on the way that its gradient points to at {signs.terraces}": signs.terraces,
     }
     least = max(2.0, SHARE * signs.inputs)
     told = (words for words, count in found.items() if count >= least)

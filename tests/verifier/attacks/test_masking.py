@@ -43,11 +43,36 @@ def search_of(network: Network, epsilon: float) -> Search:
 def test_signs_are_where_gradients_are_masked_and_not_elsewhere():
     whole = torch.ones(INPUTS, dtype=torch.float64)
     found = {name: masking_signs(search_of(network, 0.03), whole) for name, network in networks().items()}
-    assert found["plain"] == Signs(INPUTS, 0, 0, 0, 0, 0, 0)
+    assert found["plain"] == Signs(INPUTS, 0, 0, 0, 0, 0, 0, 0)
     assert found["winners"].outputs >= 2 and found["winners"].saturated == 0
+    wide = {
+        name: int(masking._terraces(search_of(network, 0.3), inputs()).sum()) for name, network in networks().items()
+    }
+    assert wide.pop("winners") >= 3 and set(wide.values()) == {0}
     assert found["loud"].saturated > INPUTS / 3 and found["loud"].outputs == found["loud"].vanishing == 0
     assert found["dead"].vanishing == found["dead"].unbounded == INPUTS
     assert masking_signs(search_of(networks()["plain"], 0.03), None).unbounded is None
+
+
+@pytest.mark.parametrize("norm", ["inf", "2", "1"])
+def test_slopes_that_turn_are_no_terraces_and_jumps_are(norm):
+    """Margins over [0, 1] that fall first: a wave of eight steep teeth, and one of nine lines that wins in turn."""
+    numbers = torch.arange(16.0)
+    # relu(16 x - k): slopes of the margin -1600, 1600, -1600, ...
+    turns = torch.where(numbers % 2 == 0, -200.0, 200.0).index_fill(0, torch.tensor([0]), -100.0)
+    wave = chain((1,), Affine(torch.full((16, 1), 16.0), -numbers), Relu(), Affine(torch.stack([turns, 0 * turns])))
+    # Line j, 1 + (j + 1) x - j (j + 1) / 16, is the largest from j / 8 on; it counts once or five times.
+    j = torch.arange(9.0)
+    counts = torch.where(j % 2 == 0, -1.0, -5.0)
+    lines = chain(
+        (1,), Affine((j + 1)[:, None], 1 - j * (j + 1) / 16), KWinners(1), Affine(torch.stack([counts, 0 * j]))
+    )
+    x, radius, classes = torch.zeros(1, 1), torch.ones(1, dtype=torch.float64), torch.zeros(1).long()
+    for network, expected in ((wave, False), (lines, True)):
+        search = Search(network, BallRegion(x.double(), radius, (-1.0, 1.0), norm), classes, (0,), Budget())
+        moves = -network.evaluate(torch.linspace(0, 1, 200)[:, None]).diff(dim=1)[:, 0].diff()
+        assert int(((moves[:-1] < 0) & (moves[1:] > 0)).sum()) >= masking.TERRACES
+        assert masking._terraces(search, x).tolist() == [expected]
 
 
 def test_counts_compare_input_by_input(monkeypatch):
@@ -78,10 +103,10 @@ def test_a_surplus_is_what_the_weaker_breaks_more(weaker, stronger, surplus):
 
 
 def test_words_come_from_two_inputs_and_a_twentieth_on():
-    assert signs_in_words(Signs(50, 2, 2, 2, 2, 2, 2)) == () == signs_in_words(Signs(4, 1, 1, 1, 1, 1, None))
-    (words,) = signs_in_words(Signs(50, 0, 0, 0, 3, 0, None))
+    assert signs_in_words(Signs(50, 2, 2, 2, 2, 2, 2, 2)) == () == signs_in_words(Signs(4, 1, 1, 1, 1, 1, None, 1))
+    (words,) = signs_in_words(Signs(50, 0, 0, 0, 3, 0, None, 0))
     assert "200 outputs break 3 more than descents of 20 steps of the first 50 inputs" in words
-    assert len(signs_in_words(Signs(50, 3, 3, 3, 3, 3, 3))) == 6
+    assert len(signs_in_words(Signs(50, 3, 3, 3, 3, 3, 3, 3))) == 7
 
 
 def test_auto_reports_them_and_other_attacks_do_not(tmp_path):
