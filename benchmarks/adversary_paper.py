@@ -7,32 +7,43 @@ table1    a 784-1000-1000-10 network trained in five ways, under the paper's att
 table2    LeNet, plain and with an adversary, at the same length
 cifar     cnn-small on CIFAR-10, which the paper announced and left out; length 0.25
 figure1   accuracy of LeNet against the length, 0 to 4, for three attacks, clipped to [0, 1] and not
-figure2   validation accuracy by epoch, plain and with an adversary
+figure2   accuracy of LeNet on held-out training images by epoch, plain and with an adversary: clean, and under Adv_Loss
 linear    0 against 1 by robust logistic regression: certified against measured error (Pallaprolu, Madala 2020)
 
 Columns: clean; fixed (Adv_Loss of the plain network of the same run: for it the same as loss, in the paper not);
 sign, loss, alpha (Adv_Loss_Sign, Adv_Loss, Adv_Alpha; unclipped, as the paper says nothing of a domain);
 the same clipped to [0, 1] afterwards; auto (the ensemble of this project in the domain, on --strong inputs).
 Training sees examples of the same length, unclipped. Every option scales: `--train-inputs 6000 --epochs 1 --inputs 500`
-takes a minute. Networks are trained once into --cache by `verifier.train` and reused; results go to --out as CSV.
+takes a minute. Networks are trained once into --cache by `verifier.train` and reused; results go to --out as CSV, the
+figures as PNG too. figure2 keeps its curves in --cache: the epochs of a training that `verifier.train` would do.
 """
 
 import argparse
 import csv
-from collections.abc import Sequence
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 import numpy as np
 import torch
 from torch import Tensor
 
 from encoders import BallRegion, Network, read_network
-from encoders.formats.native import read_metadata
 from verifier import attack, certify, train
 from verifier.attacks import ATTACKS, Search
 from verifier.attacks.linearised_margin import LinearisedLoss, LinearisedMargin
 from verifier.budget import Budget
+from verifier.commands.train import prepare
 from verifier.data import Dataset, from_arrays, load_data
+from verifier.training.adversaries import Adversary
+from verifier.training.architectures import ARCHITECTURES
+from verifier.training.request import TrainRequest
+from verifier.training.validation import Score
+
+matplotlib.use("Agg")
 
 STEPS = {"sign": LinearisedLoss(sign=True), "loss": LinearisedLoss(), "alpha": LinearisedMargin(whole=True)}
 LENGTHS = [0.5 * i for i in range(9)]
@@ -61,23 +72,25 @@ class Experiment:
         self.inputs = torch.tensor(np.asarray(held_out.inputs[: options.inputs], dtype=np.float32))
         self.labels = torch.tensor(held_out.labels[: options.inputs])
 
-    def path(self, name: str, method: str, run: int, settings: dict[str, object]) -> Path:
-        """Return the file of a trained network, trained unless it is there."""
+    def kept(self, name: str, method: str, run: int, settings: dict[str, object], suffix: str) -> Path:
+        """Return where something made by a training is kept."""
         options = self.options
         values = "_".join(str(value) for value in settings.values())
         parts = [name, method, values, f"n{options.train_inputs}", f"e{options.epochs}", f"s{run}"]
-        path: Path = options.cache / ("_".join(parts) + ".safetensors")
+        path: Path = options.cache / ("_".join(parts) + suffix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def network(self, name: str, method: str, run: int, settings: dict[str, object]) -> Network:
+        """Return a trained network, trained unless it is there."""
+        options, path = self.options, self.kept(name, method, run, settings, ".safetensors")
         if not path.exists():
             print(f"training {path.name}", flush=True)
             train(
                 name, self.data, path, epochs=options.epochs, seed=run, data_dir=options.data_dir,
                 limit=options.train_inputs, **settings,
             )  # fmt: skip
-        return path
-
-    def network(self, name: str, method: str, run: int, settings: dict[str, object]) -> Network:
-        """Return a trained network."""
-        return read_network(self.path(name, method, run, settings))
+        return read_network(path)
 
     def batches(self, network: Network) -> list[tuple[Tensor, Tensor]]:
         """Return the inputs in the network's shape, and labels."""
@@ -168,22 +181,64 @@ def cifar(options: argparse.Namespace) -> None:
 def figure1(options: argparse.Namespace) -> None:
     experiment = Experiment(options, "mnist")
     network = experiment.network("lenet", "normal", 0, methods(1.5, 1.0)["normal"])
-    lines = list[list[object]]()
+    curves = dict[str, list[float]]()
     for step in STEPS:
         points = {length: experiment.points(network, step, length) for length in LENGTHS}
-        lines.append([step, *(accuracy(network, part) for part in points.values())])
+        curves[step] = [accuracy(network, part) for part in points.values()]
         clipped = [[(x.clamp(0, 1), y) for x, y in part] for part in points.values()]
-        lines.append([f"{step} clipped", *(accuracy(network, part) for part in clipped)])
-    experiment.write("figure1", ["attack", *map(str, LENGTHS)], lines)
+        curves[f"{step} clipped"] = [accuracy(network, part) for part in clipped]
+    experiment.write("figure1", ["attack", *map(str, LENGTHS)], [[name, *values] for name, values in curves.items()])
+    plot(options.out / "figure1.png", LENGTHS, curves, "length of the perturbation (2-norm)")
 
 
 def figure2(options: argparse.Namespace) -> None:
     experiment = Experiment(options, "mnist")
     rows = {row: how for row, how in methods(1.5, 1.0).items() if row in ("normal", "lwa")}
-    lines = [
-        [row, *read_metadata(experiment.path("lenet", row, 0, how))["validation_scores"]] for row, how in rows.items()
-    ]
-    experiment.write("figure2", ["method", *map(str, range(1, options.epochs + 1))], lines)
+    curves = dict[str, list[float]]()
+    for row, how in rows.items():
+        kept = experiment.kept("lenet", row, 0, how, ".figure2.json")
+        if not kept.exists():
+            kept.write_text(json.dumps(curves_by_epoch(experiment, how)))
+        curves |= {f"{row}, {judge}": values for judge, values in json.loads(kept.read_text()).items()}
+    epochs = range(1, options.epochs + 1)
+    experiment.write("figure2", ["method", *map(str, epochs)], [[name, *values] for name, values in curves.items()])
+    plot(options.out / "figure2.png", epochs, curves, "epoch")
+
+
+def curves_by_epoch(experiment: Experiment, how: dict[str, Any]) -> dict[str, list[float]]:
+    """Return accuracies after each epoch of a training of LeNet: clean, and under Adv_Loss at length 1.5, unclipped."""
+    options = experiment.options
+    request = TrainRequest(
+        "lenet", epochs=options.epochs, seed=0, data_dir=options.data_dir, limit=options.train_inputs, **how
+    )
+    data = load_data("mnist", split="train", data_dir=options.data_dir)
+    trainer = prepare(request, ARCHITECTURES["lenet"], data)
+    kept, curves = trainer.score, dict[str, list[float]](clean=[], Adv_Loss=[])
+    assert isinstance(kept, Score)
+    judges = {"clean": None, "Adv_Loss": Adversary(LinearisedLoss(), 1.5, "2")}
+
+    def score(module: torch.nn.Module) -> float:
+        for name, judge in judges.items():
+            curves[name].append(dataclasses.replace(kept, adversary=judge)(module))
+        return kept(module)
+
+    trainer.score = score
+    trainer.run()
+    return curves
+
+
+def plot(path: Path, x: Sequence[float], curves: Mapping[str, Sequence[float]], label: str) -> None:
+    """Write a picture of accuracies; what belongs to one curve has its colour, and dashes."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    for number, (name, values) in enumerate(curves.items()):
+        style = {"color": f"C{number // 2}", "linestyle": "--" if number % 2 else "-", "marker": "."}
+        axes.plot(x, values, label=name, **style)
+    axes.set(xlabel=label, ylabel="accuracy", ylim=(0, 1))
+    axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
 
 
 def linear(options: argparse.Namespace) -> None:

@@ -6,19 +6,22 @@
 table1     accuracy under attack at epsilon .3: ReLU, sigmoid, MWD, MWD attacked through pseudogradients
 figure1    accuracy against epsilon (0 to .5) under I-FGSM and PGD
 figure2    lower (intervals) and upper (all attacks) bounds of MWD's accuracy beside the others' upper bounds
-figure3    the same beside ReLU networks trained with FGSM, I-FGSM and PGD examples (--regime mixed or two-step)
+figure3    the same beside ReLU networks trained with FGSM, I-FGSM and PGD examples (--regime mixed or two-step);
+           --beside chooses
 gradients  training with pseudogradients against true gradients, two architectures
 
 Every option scales: `--runs 1 --epochs 1 --inputs 100 --train-inputs 6000` is a minute, `--runs 5` the paper's. Means
 and, of several runs, deviations. Networks are trained once into --cache (about 7 MB each) by `verifier.train` and
-reused; results go to --out as CSV and PNG. PGD takes sign steps; the paper's
-AdaDelta variant, with the box on both sides, stands beside it as pgd-adadelta.
+reused, as are the curves of each run; results go to --out as CSV and PNG. PGD takes sign steps; the paper's AdaDelta
+variant, with the box on both sides, stands beside it as pgd-adadelta.
 """
 
 import argparse
 import csv
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import matplotlib
 import numpy as np
@@ -37,7 +40,9 @@ from verifier.data import load_data
 matplotlib.use("Agg")
 
 Curves = dict[str, list[float]]
+Measured = TypeVar("Measured")
 PLAIN = ("relu", "sigmoid")
+BESIDE = ("mwd", "fgsm", "ifgsm", "pgd")
 EPSILONS = [round(0.05 * i, 2) for i in range(11)]
 BATCH = 250
 
@@ -100,6 +105,21 @@ class Experiment:
             proved += int(proves(network, region.enclosure(), y).sum())
         return proved / len(self.inputs)
 
+    def kept(self, name: str, measure: Callable[..., Measured], *arguments: object) -> Measured:
+        """Return what is measured of the arguments, from --out if the same command has measured it before."""
+        options = self.options
+        asked = {key: str(value) for key, value in vars(options).items() if key not in ("runs", "cache", "out")}
+        path: Path = options.out / f"{name}.json"
+        if path.exists():
+            found = json.loads(path.read_text())
+            if found["asked"] == asked:
+                result: Measured = found["measured"]
+                return result
+        result = measure(*arguments)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"asked": asked, "measured": result}))
+        return result
+
     def write(self, name: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Write a CSV file and print it."""
         self.options.out.mkdir(parents=True, exist_ok=True)
@@ -124,6 +144,13 @@ def spread(values: Sequence[float]) -> list[float]:
     return [float(np.mean(values)), float(np.std(values))]
 
 
+def attacked(experiment: Experiment, name: str, run: int, pseudo: bool) -> list[float]:
+    """Return a network's accuracy, and those left by each attack at .3."""
+    network = experiment.network(name, run)
+    found = [experiment.accuracy(network, 0.3, attack) for attack in attacks(pseudo).values()]
+    return [experiment.accuracy(network), *found]
+
+
 def table1(experiment: Experiment) -> None:
     names = ["accuracy", "fgsm", "ifgsm", "pgd", "pgd-adadelta"]
     rows: list[list[object]] = []
@@ -131,9 +158,7 @@ def table1(experiment: Experiment) -> None:
                               ("mwd[psd]", "mwd", True)):  # fmt: skip
         results = []
         for run in range(experiment.options.runs):
-            network = experiment.network(name, run)
-            found = [experiment.accuracy(network, 0.3, attack) for attack in attacks(pseudo).values()]
-            results.append([experiment.accuracy(network), *found])
+            results.append(experiment.kept(f"table1-{row}-run{run}", attacked, experiment, name, run, pseudo))
         rows.append([row, *(value for column in zip(*results, strict=True) for value in spread(column))])
     experiment.write("table1", ["network", *(f"{n}{s}" for n in names for s in ("", " sd"))], rows)
 
@@ -179,8 +204,8 @@ def figure3(experiment: Experiment) -> None:
     options = experiment.options
 
     def curves_in(run: int) -> Curves:
-        curves = mwd_bounds(experiment, run)
-        for attack in ("fgsm", "ifgsm", "pgd"):
+        curves = mwd_bounds(experiment, run) if "mwd" in options.beside else Curves()
+        for attack in [name for name in options.beside if name != "mwd"]:
             how = {"attack": attack, "regime": options.regime, "epochs": options.adversarial_epochs}
             curves[f"relu({attack}) attacked"] = strongest(experiment, experiment.network("relu", run, **how))
         return curves
@@ -190,7 +215,7 @@ def figure3(experiment: Experiment) -> None:
 
 def finish(experiment: Experiment, name: str, curves_in: Callable[[int], Curves], title: str) -> None:
     """Write means over the runs, and of several runs deviations, as CSV and PNG."""
-    runs = [curves_in(run) for run in range(experiment.options.runs)]
+    runs = [experiment.kept(f"{name}-run{run}", curves_in, run) for run in range(experiment.options.runs)]
     means, deviations = Curves(), Curves()
     rows: list[list[object]] = []
     for label in runs[0]:
@@ -231,6 +256,7 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=1000)
     parser.add_argument("--train-inputs", type=int, help="the first N training inputs (default: all)")
     parser.add_argument("--adversarial-epochs", type=int, default=10, help="figure3: of the ReLU networks")
+    parser.add_argument("--beside", nargs="+", choices=BESIDE, default=BESIDE, help="figure3: which curves")
     parser.add_argument("--regime", choices=("mixed", "two-step"), default="mixed")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "robustness-verifier" / "models")
     parser.add_argument("--out", type=Path, default=Path("runs") / "mwd-paper")

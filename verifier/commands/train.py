@@ -90,7 +90,7 @@ def train(
     request, architecture = TrainRequest(name, **options), ARCHITECTURES[name]
     dataset = data if isinstance(data, Dataset) else load_data(data, data_dir=request.data_dir, split="train")
     examples = _examples(request, dataset)
-    trainer = _prepared(request, architecture, dataset, examples)
+    trainer = prepare(request, architecture, dataset, examples)
     checkpoint = path.with_suffix(".checkpoint")
     if checkpoint.exists():
         trainer.resume(checkpoint)
@@ -128,8 +128,8 @@ def _examples(request: TrainRequest, dataset: Dataset) -> Examples | None:
     return read_examples(request.examples, request.start, dataset, request.levels, request.within)
 
 
-def _prepared(
-    request: TrainRequest, architecture: Architecture, dataset: Dataset, examples: Examples | None
+def prepare(
+    request: TrainRequest, architecture: Architecture, dataset: Dataset, examples: Examples | None = None
 ) -> Trainer:
     """Return the trainer of a request, ready to run or to be taken up again."""
     recipe = recipe_of(request)
