@@ -1,7 +1,7 @@
 """The experiments of Agrawal, de Alfaro, Helmbold (2019) as commands.
 
     python benchmarks/mwd_paper.py table1 --data-dir MNIST --runs 1 --epochs 30 --inputs 1000
-    python benchmarks/mwd_paper.py figure1 | figure2 | figure3 | gradients   (same options)
+    python benchmarks/mwd_paper.py figure1 | figure2 | figure3 | gradients | choices   (same options)
 
 table1     accuracy under attack at epsilon .3: ReLU, sigmoid, MWD, MWD attacked through pseudogradients
 figure1    accuracy against epsilon (0 to .5) under I-FGSM and PGD
@@ -9,6 +9,7 @@ figure2    lower (intervals) and upper (all attacks) bounds of MWD's accuracy be
 figure3    the same beside ReLU networks trained with FGSM, I-FGSM and PGD examples (--regime mixed or two-step);
            --beside chooses
 gradients  training with pseudogradients against true gradients, two architectures
+choices    784-128-128-10: schedules of the pseudogradients' share, and types of units
 
 Every option scales: `--runs 1 --epochs 1 --inputs 100 --train-inputs 6000` is a minute, `--runs 5` the paper's. Means
 and, of several runs, deviations. Networks are trained once into --cache (about 7 MB each) by `verifier.train` and
@@ -244,7 +245,30 @@ def gradients(experiment: Experiment) -> None:
     experiment.write("gradients", ["hidden", "gradient", "accuracy", "sd"], rows)
 
 
-COMMANDS = {"table1": table1, "figure1": figure1, "figure2": figure2, "figure3": figure3, "gradients": gradients}
+def choices(experiment: Experiment) -> None:
+    epochs, mixed = experiment.options.epochs, ("mixed", "mixed", "negated")
+    ways: dict[str, dict[str, object]] = {
+        "pseudo": {"types": mixed},
+        "true": {"types": mixed, "pseudo_share": 0.0},
+        "share times .9 an epoch": {"types": mixed, "pseudo_decay": 0.9},
+        "true in the last third": {"types": mixed, "pseudo_epochs": epochs - epochs // 3},
+        "plain, negated, plain": {"types": ("plain", "negated", "plain")},
+        "negated, plain, negated": {"types": ("negated", "plain", "negated")},
+        "plain": {"types": ("plain",) * 3},
+        "negated": {"types": ("negated",) * 3},
+    }
+    rows: list[list[object]] = []
+    for name, how in ways.items():
+        runs = range(experiment.options.runs)
+        found = [experiment.accuracy(experiment.network("mwd", run, hidden=(128, 128), **how)) for run in runs]
+        rows.append([name, *spread(found)])
+    experiment.write("choices", ["training", "accuracy", "sd"], rows)
+
+
+COMMANDS = {
+    "table1": table1, "figure1": figure1, "figure2": figure2, "figure3": figure3, "gradients": gradients,
+    "choices": choices,
+}  # fmt: skip
 
 
 def main() -> None:
