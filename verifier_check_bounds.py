@@ -29,6 +29,11 @@ Cuts = dict[str, dict[int, tuple[int, int]]]
 JUST = 30
 
 
+def only_just(low: int, high: int) -> bool:
+    """Return whether a box has one sign, and only just so: rounded outward it may have both."""
+    return 0 <= low <= high >> JUST or 0 <= -high <= -low >> JUST
+
+
 class Boxes:
     """Ends of the values of nodes, in units of 2^-bits, and the lines around bends and curves that follow from them."""
 
@@ -83,7 +88,8 @@ class Program:
 
     ball: that the inputs lie in beside their box, if any.
 
-    opens: whether a hinge with a stated slope takes it although its box just has one sign. Any slope holds on any box.
+    opens: whether units whose box has one sign only just are open, too: they are bounded, and their hinges take the
+    slopes that are stated for them. Any slope holds on any box.
     """
 
     def __init__(self, network: Network, low: list[int], high: list[int], bits: int, opens: bool = False) -> None:
@@ -266,11 +272,11 @@ class Program:
             if not c:
                 continue
             low, high = cut.get(i, (lows[i], highs[i]))
-            just = self.opens and c > 0 and i not in cut and step.first + i in (slopes or ())
-            if low >= 0 and not (just and low <= high >> JUST):
+            stated = self.opens and c > 0 and i not in cut and step.first + i in (slopes or ()) and only_just(low, high)
+            if low >= 0 and not stated:
                 found[i] = c
                 continue
-            if high <= 0 and not (just and -high <= -low >> JUST):
+            if high <= 0 and not stated:
                 right, left = 0, c
             elif c > 0:
                 slope = (1 << bits if high > -low else 0) if slopes is None else slopes.get(step.first + i, 0)

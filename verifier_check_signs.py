@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from verifier_check_bounds import Boxes, Cuts, Program, class_count
+from verifier_check_bounds import Boxes, Cuts, Program, class_count, only_just
 from verifier_check_file import Array, Certificate
 from verifier_check_network import Hinge, Network, Refused, whole, without_max_pools
 from verifier_check_planes import PlanePoints, Planes
@@ -212,7 +212,8 @@ def _prove_boxes(program: Program, certificate: Certificate) -> None:
         raise Refused("a node whose units have trees or planes is read by no hinge")
     while (name := program.advance()) is not None:
         low, high = program.boxes.ends[name]
-        is_open = [i for i, (a, b) in enumerate(zip(low, high, strict=True)) if a < 0 < b]
+        ends = enumerate(zip(low, high, strict=True))
+        is_open = [i for i, (a, b) in ends if a < 0 < b or (program.opens and only_just(a, b))]
         if program.units and is_open:
             program.tighten(name, is_open, program.boxes, None, None)
         if name in given:

@@ -151,6 +151,55 @@ def test_stated_slopes_hold_where_hinges_have_one_sign(seed: int, monkeypatch: p
                 assert Fraction(bound, 4**bits) <= sign * value
 
 
+def test_a_unit_whose_box_begins_at_zero_may_take_the_slope_that_it_had_where_rounding_opened_it() -> None:
+    """h = relu(x), z = h / 10, y = relu(z), margin y - 0.6 z + 0.01, x in [-1, 1].
+
+    With y >= 0.6 z it is 0.01. With y = z, as z >= 0, it is 0.4 z + 0.01, and z >= x / 10 by the slope 1 of h: -0.03.
+    Rounded outward z may be below 0.
+    """
+    first, scale = Affine(torch.ones(1, 1, dtype=F64), None), Affine(torch.tensor([[0.1]], dtype=F64), None)
+    last = Affine(torch.tensor([[1.0, -0.6], [0.0, 0.0]], dtype=F64), torch.tensor([0.01, 0.0], dtype=F64))
+    nodes = (
+        Node("x", first, (INPUT,)),
+        Node("h", Relu(), ("x",)),
+        Node("z", scale, ("h",)),
+        Node("y", Relu(), ("z",)),
+        Node("both", Concat(0), ("y", "z")),
+        Node("classes", last, ("both",)),
+    )
+    assert_just_proved(Network(nodes, (1,), F64), np.array([[1.0, 0.6]]), np.zeros((1, 2)))
+
+
+def test_a_unit_whose_box_begins_at_zero_is_bounded_as_it_was_where_rounding_opened_it() -> None:
+    """z = (relu(x) + relu(-x)) / 10, y = relu(z), margin 0.15 - y, x in [-1, 1].
+
+    z counts for y by its box: at most 0.2 by intervals, and 0.1 by lines.
+    """
+    pair = Affine(torch.tensor([[1.0], [-1.0]], dtype=F64), None)
+    total = Affine(torch.tensor([[0.1, 0.1]], dtype=F64), None)
+    last = Affine(torch.tensor([[-1.0], [0.0]], dtype=F64), torch.tensor([0.15, 0.0], dtype=F64))
+    nodes = (
+        Node("x", pair, (INPUT,)),
+        Node("h", Relu(), ("x",)),
+        Node("z", total, ("h",)),
+        Node("y", Relu(), ("z",)),
+        Node("classes", last, ("y",)),
+    )
+    assert_just_proved(Network(nodes, (1,), F64), np.zeros((1, 3)), np.array([[0.0, 0.0, -1.0]]))
+
+
+def assert_just_proved(network: Network, slopes: np.ndarray, multipliers: np.ndarray) -> None:
+    """Both checkers accept numbers as those of the one leaf about inputs in [-1, 1]; exactly only with open units."""
+    tree = SplitTree(1, np.array([-1], dtype=np.int32), slopes, multipliers, np.zeros(1, dtype=np.int32))
+    units = np.arange(slopes.shape[1], dtype=np.int32)
+    certificate = Certificate(network.digest, np.zeros(1), 1.0, None, 0, (), units, (tree,))
+    certificate.check(network)
+    assert holds_exactly(certificate, network) is True
+    exactly = verifier_check_file.Certificate(content_of(certificate))
+    with pytest.raises(Refused):
+        verifier_check.check_signs(exactly, plain(network), 512)
+
+
 def test_scores_of_classifiers_have_the_digest_of_the_document() -> None:
     two, one = (Affine(torch.randn(k, 3, generator=torch.Generator().manual_seed(k))) for k in (2, 1))
     for ops in (
