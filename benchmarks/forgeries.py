@@ -49,8 +49,9 @@ from verifier.certificates.error import CertificateError
 from verifier.certificates.files import CertificateFile, read_certificate, write_certificate
 from verifier.certificates.shortened import shortened
 from verifier.commands.claims import evaluate
-from verifier_check_network import Network as PlainNetwork
-from verifier_check_network import Refused, Undecided, read_network
+from verifier_check import Refused, Undecided, read_network
+from verifier_check.file import Certificate as PlainCertificate
+from verifier_check.network import Network as PlainNetwork
 
 # Seeds of networks, and radii just below the exact ones.
 CASES = {0: 0.3466, 1: 0.2167, 7: 0.1826, 8: 0.1630, 10: 0.1044, 12: 0.1591, 13: 0.4638, 15: 0.1757}
@@ -410,7 +411,7 @@ def exact_word(base: Base, content: bytes) -> bool:
 
 def claim_of(content: bytes) -> Certificate:
     """Return the claim of a file that the exact checker accepted."""
-    found = verifier_check.Certificate(content)
+    found = PlainCertificate(content)
     domain = found.header["domain"]
     none = np.zeros(0)
     return Certificate(

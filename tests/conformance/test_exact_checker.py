@@ -17,8 +17,6 @@ import pytest
 import torch
 
 import verifier_check
-import verifier_check_bounds
-import verifier_check_file
 from encoders.formats.native import write_network
 from encoders.network import INPUT, Network, Node
 from encoders.ops import Affine, Concat, LogSoftmax, Relu, Reshape, Sigmoid, Softmax
@@ -44,12 +42,11 @@ from verifier.certificates.input_tree import InputTree
 from verifier.certificates.shortened import shortened
 from verifier.certificates.sign_tree import SplitTree
 from verifier.cli import main
-from verifier_check_network import Refused, Undecided, scores
+from verifier_check import Refused, Undecided, boxes, file
+from verifier_check.bounds import Program
+from verifier_check.rewrites import scores
+from verifier_check.sign_trees import check_signs
 
-FILES = tuple(
-    f"verifier_check{part}.py"
-    for part in ("", "_bounds", "_curves", "_distances", "_file", "_network", "_planes", "_signs")
-)
 F64 = torch.float64
 # Seeds of networks of two inputs, and radii at most 0.001 below the exact ones.
 CASES = {1: 0.2167, 7: 0.1826}
@@ -131,14 +128,14 @@ def test_a_radius_past_the_exact_one_is_not_proved_exactly(name: str, seed: int)
 @pytest.mark.parametrize("seed", range(6))
 def test_stated_slopes_hold_where_hinges_have_one_sign(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With JUST at 0 every hinge of one sign takes its slope, in all of which a bound lies below the values."""
-    monkeypatch.setattr(verifier_check_bounds, "JUST", 0)
+    monkeypatch.setattr(boxes, "JUST", 0)
     network, generator = hinge_networks(12)[seed], np.random.default_rng(seed)
     box, bits, names = box_of(network, generator), 64, [node.name for node in network.nodes]
     ends = [
         [round(f(Fraction(v) * 2**bits)) for v in end.flatten().tolist()]
         for f, end in ((math.floor, box.lower), (math.ceil, box.upper))
     ]
-    program = verifier_check_bounds.Program(plain(network), *ends, bits, True)
+    program = Program(plain(network), *ends, bits, True)
     while program.advance() is not None:
         pass
     output = names[-1]
@@ -195,9 +192,9 @@ def assert_just_proved(network: Network, slopes: np.ndarray, multipliers: np.nda
     certificate = Certificate(network.digest, np.zeros(1), 1.0, None, 0, (), units, (tree,))
     certificate.check(network)
     assert holds_exactly(certificate, network) is True
-    exactly = verifier_check_file.Certificate(content_of(certificate))
+    exactly = file.Certificate(content_of(certificate))
     with pytest.raises(Refused):
-        verifier_check.check_signs(exactly, plain(network), 512)
+        check_signs(exactly, plain(network), 512)
 
 
 def test_scores_of_classifiers_have_the_digest_of_the_document() -> None:
@@ -302,7 +299,7 @@ def test_other_networks_schemas_and_broken_files_are_refused_at_once(
     np.savez(tmp_path / "deep.npz", header=header)
     np.savez(tmp_path / "schema.npz", header=np.frombuffer(json.dumps({"schema": 9}).encode(), dtype=np.uint8))
     np.savez_compressed(tmp_path / "large.npz", header=header, zeros=np.zeros(1 << 17))
-    monkeypatch.setattr(verifier_check_file, "MOST_UNPACKED", 1000)
+    monkeypatch.setattr(file, "MOST_UNPACKED", 1000)
     for name, words in (("deep", "no certificate"), ("schema", "schema 9"), ("large", "unpacks")):
         with pytest.raises(Refused, match=words):
             verifier_check.check_certificate((tmp_path / f"{name}.npz").read_bytes(), own)
@@ -314,15 +311,14 @@ def test_it_runs_alone_without_any_package_and_says_what_it_does_not_support(tmp
     batch = random_batch(network, 1, 7)
     certificate = by_signs(network, batch.region(0.1), int(batch.classes[0]))
     assert certificate is not None
-    for name in FILES:
-        shutil.copy(REPOSITORY / name, tmp_path / name)
+    shutil.copytree(REPOSITORY / "verifier_check", tmp_path / "verifier_check")
     write_network(network, tmp_path / "network.safetensors")
     write_network(chain((2,), Affine(torch.eye(2)), Sigmoid(), Affine(torch.eye(2))), tmp_path / "smooth.safetensors")
     (tmp_path / "own.npz").write_bytes(content_of(certificate))
     (tmp_path / "false.npz").write_bytes(content_of(replace(certificate, radius=certificate.radius + 0.2)))
 
     def status(*arguments: str) -> tuple[int, str]:
-        command = [sys.executable, "-S", "-E", FILES[0], *arguments]
+        command = [sys.executable, "-S", "-E", "-m", "verifier_check", *arguments]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         return done.returncode, done.stdout
 

@@ -26,10 +26,12 @@ from verifier.certificates.ball_minimum import BallMinimum
 from verifier.certificates.certificate import Certificate
 from verifier.certificates.conjunctions import Conjunctions
 from verifier.certificates.error import CertificateError
-from verifier_check import _check_record, check_certificate
-from verifier_check_bounds import Ball, Boxes, Program
-from verifier_check_curves import curve_lines, curve_slope, curve_value
-from verifier_check_network import Curve, Hinge, Refused, read_network
+from verifier_check import Refused, check_certificate, read_network
+from verifier_check.bounds import Program
+from verifier_check.boxes import Ball, Boxes
+from verifier_check.curves import curve_lines, curve_slope, curve_value
+from verifier_check.ops import Curve, Hinge
+from verifier_check.runs import check_record
 
 CURVES = {"sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)), "tanh": mpmath.tanh}
 SLOPES = {"sigmoid": lambda x: 1 / (2 + mpmath.exp(x) + mpmath.exp(-x)), "tanh": lambda x: mpmath.sech(x) ** 2}
@@ -242,9 +244,9 @@ def test_a_ball_is_not_that_of_a_run_with_a_scale() -> None:
         "certificate": {"sha256": hashlib.sha256(content).hexdigest(), "radius": radius},
     }  # fmt: skip
     settings: dict[str, Any] = {"norm": "2", "clip": [0.0, 1.0]}
-    _check_record(content, record, settings)
+    check_record(content, record, settings)
     with pytest.raises(Refused, match="of the 2-norm"):
-        _check_record(content, record, settings | {"scale": [10.0, 10.0], "domain": ends})
+        check_record(content, record, settings | {"scale": [10.0, 10.0], "domain": ends})
 
 
 def test_a_stride_of_zero_is_refused() -> None:

@@ -5,7 +5,8 @@ import random
 import mpmath
 import pytest
 
-from verifier_check_distances import _mirrored, exp_minus, minus_log, root
+from verifier_check.distances import mirrored
+from verifier_check.exponential import exp_minus, minus_log, root
 
 
 @pytest.mark.parametrize("bits", [8, 64, 128, 512])
@@ -30,8 +31,8 @@ def test_the_mirror_of_a_range_holds_those_of_its_points(bits):
     with mpmath.workprec(8 * bits + 200):
         for _ in range(100):
             ends = sorted(int(one * 2 ** draw.uniform(-6, 2)) for _ in range(2))
-            low, high = _mirrored(*ends, bits)
+            low, high = mirrored(*ends, bits)
             for z in (*ends, sum(ends) // 2):
                 value = mpmath.sqrt(-mpmath.log(1 - mpmath.exp(-((mpmath.mpf(z) / one) ** 2)))) * one
                 assert low <= value and (high is None or value <= high)
-        assert _mirrored(0, one, bits)[1] is None and _mirrored(0, None, bits)[0] == 0
+        assert mirrored(0, one, bits)[1] is None and mirrored(0, None, bits)[0] == 0

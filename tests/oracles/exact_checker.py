@@ -9,8 +9,8 @@ from encoders.formats.native import write_network
 from encoders.network import Network
 from verifier.certificates.certificate import Certificate
 from verifier.certificates.files import write_certificate
-from verifier_check_network import Network as PlainNetwork
-from verifier_check_network import Refused, Undecided, read_network
+from verifier_check import Refused, Undecided, read_network
+from verifier_check.network import Network as PlainNetwork
 
 
 @cache

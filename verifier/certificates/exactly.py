@@ -15,8 +15,8 @@ from encoders.formats.native import write_network
 from encoders.network import Network
 from verifier.certificates.conjunctions import Conjunctions
 from verifier.certificates.error import CertificateError
-from verifier_check_network import Network as PlainNetwork
-from verifier_check_network import Refused, Undecided, read_network
+from verifier_check import Refused, Undecided, read_network
+from verifier_check.network import Network as PlainNetwork
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,8 +10,6 @@ import pytest
 import torch
 
 import verifier_check
-import verifier_check_file
-import verifier_check_network
 from encoders import BallRegion, Box
 from tests.networks.batches import random_batch
 from tests.networks.chains import hinge_network
@@ -21,6 +19,7 @@ from verifier.budget import Budget
 from verifier.certificates.error import CertificateError
 from verifier.certificates.files import read_certificate, write_certificate
 from verifier.certificates.shortened import shortened
+from verifier_check.file import Certificate as PlainCertificate
 
 CENTRE = torch.tensor([[0.25, 0.5]], dtype=torch.float64)
 DOMAINS = {
@@ -150,7 +149,7 @@ def test_what_a_file_does_not_hold_by_its_kind_is_refused_by_name_by_both_checke
         ):
             try:
                 reads()
-            except (CertificateError, verifier_check_network.Refused) as error:
+            except (CertificateError, verifier_check.Refused) as error:
                 said.append(str(error))
         assert len(said) == (0 if word is None else 2) and all(word in each for each in said), (word, said)
         assert time.process_time() - started < 1
@@ -168,5 +167,5 @@ def test_a_field_that_stands_twice_is_refused_by_both_checkers(tmp_path):
     content = (tmp_path / "twice.npz").read_bytes()
     with pytest.raises(CertificateError, match="twice"):
         read_certificate(tmp_path / "twice.npz", hashlib.sha256(content).hexdigest(), 4)
-    with pytest.raises(verifier_check_network.Refused, match="twice"):
-        verifier_check_file.Certificate(content)
+    with pytest.raises(verifier_check.Refused, match="twice"):
+        PlainCertificate(content)

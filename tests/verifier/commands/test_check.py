@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-import verifier_check_file
 from encoders import write_network
 from encoders.ops import Abs, Affine, LeakyRelu, MaxPool2d, Relu, Reshape, Sigmoid
 from tests.networks.chains import chain
@@ -24,6 +23,7 @@ from verifier.reports.check import shown
 from verifier.reports.footnotes import counted
 from verifier.runs.folder import RunError
 from verifier.summaries.certify import CertificateCounts
+from verifier_check.file import Certificate as PlainCertificate
 
 CLIP = (0.0, 1.0)
 
@@ -212,7 +212,7 @@ def test_balls_of_other_norms_have_certificates(folder, tmp_path):
         certify(model, data, [0.02, 0.15], method="crown", norm=norm, certificates=True, clip=CLIP, out=out)
         result, records = check(out), records_of(out)
         assert result.checked == result.certified > 0 and not result.refused
-        assert any(verifier_check_file.Certificate(path.read_bytes()).norm == norm for path in out.glob("*/*.npz"))
+        assert any(PlainCertificate(path.read_bytes()).norm == norm for path in out.glob("*/*.npz"))
         for record in records:
             if record.get("certificate"):
                 assert record["certificate"]["radius"] >= record["lower"]

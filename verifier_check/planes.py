@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from verifier_check_bounds import Program
-from verifier_check_network import INPUT, Hinge, Refused
+from verifier_check.bounds import Program
+from verifier_check.network import INPUT
+from verifier_check.ops import Hinge
+from verifier_check.refusals import Refused
 
 POINT_STEPS, THRESHOLD_STEPS, SHARPNESS = 255, 8192, 3
 # A share is a whole number of these.

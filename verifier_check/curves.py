@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from verifier_check_distances import Range, exp_minus
+from verifier_check.exponential import Range, exp_minus
 
 HALVINGS = 40
 # Beyond this the float of a slope is 0.

@@ -16,7 +16,8 @@ import zipfile
 from collections.abc import Sequence
 from typing import Any
 
-from verifier_check_network import MALFORMED, Refused, Undecided, whole
+from verifier_check.integers import whole
+from verifier_check.refusals import MALFORMED, Refused, Undecided
 
 MOST_BYTES, MOST_HEADER, MOST_UNPACKED, MOST_OF_ALL = 1 << 26, 1 << 24, 1 << 28, 1 << 32
 # Schemas that are read, and what each of the later ones added.
@@ -217,3 +218,16 @@ class Certificate:
             low.append(ends[0])
             high.append(ends[1])
         return low, high
+
+
+def whole_numbers(values: Array, what: str) -> list[int]:
+    """Return the values of a vector of integers; Refused where it is none."""
+    if values.kind[1] not in "ui" or len(values.shape) != 1:
+        raise Refused(f"{what} must be a vector of integers")
+    return list(values.values)
+
+
+def check_places(places: Sequence[int], count: int, what: str) -> None:
+    """Refuse places of which one is named twice, or is not one of so many."""
+    if len(set(places)) != len(places) or not all(0 <= i < count for i in places):
+        raise Refused(f"{what}: a place is named twice, or does not exist")
