@@ -27,6 +27,7 @@ POINTERS = {"encoders/layers/mwd_triton.py"}
 # Rewrites of a graph, which look for patterns of ops and build others in their place. The list only shrinks.
 ASK_FOR_CLASSES = {"encoders/passes/expand_max_pools.py", "encoders/passes/merge_bias.py"}
 SOURCES = sorted(p for package in ("encoders", "verifier") for p in (REPOSITORY / package).rglob("*.py"))
+CHECKER = sorted((REPOSITORY / "verifier_check").rglob("*.py"))
 
 
 @functools.cache
@@ -65,6 +66,13 @@ def test_solver_libraries_are_imported_by_backends_only():
         roots = {name.split(".")[0] for name in imported_modules(path)}
         if roots & {"highspy", "cvxpy", "pulp"}:
             assert path.name.endswith("_backend.py"), path
+
+
+def test_the_exact_checker_is_small_files_of_the_standard_library():
+    for path in CHECKER:
+        roots = {name.split(".")[0] for name in imported_modules(path)}
+        assert roots <= sys.stdlib_module_names | {"verifier_check"}, path
+        assert len(path.read_text("utf-8").splitlines()) <= MAXIMUM_LINES and ast.get_docstring(tree_of(path)), path
 
 
 def test_checking_a_run_loads_no_solver_and_no_bound_code():

@@ -11,6 +11,7 @@ from verifier_check.file import Certificate, whole_numbers
 from verifier_check.integers import whole
 from verifier_check.network import INPUT, Network
 from verifier_check.properties import Group
+from verifier_check.ranges import range_of
 from verifier_check.refusals import Refused
 from verifier_check.trees import LEAF, second_halves
 
@@ -117,7 +118,7 @@ class Search:
         """Return the boxes of all nodes on a part; None where ends cross, so that nothing lies there."""
         program, boxes = self.program, Boxes({INPUT: part.inputs}, {})
         for name, step in zip(program.names, program.steps, strict=True):
-            low, high = program.forward(step, boxes.ends)
+            low, high = range_of(step, boxes.ends, program.bits)
             if name in part.known:
                 low, high = (
                     list(map(f, a, b)) for f, a, b in zip((max, min), (low, high), part.known[name], strict=True)
