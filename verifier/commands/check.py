@@ -110,7 +110,7 @@ def check(
     if stored.configuration["command"] == "verify":
         claims: Claims | PropertyClaims = load_property_claims(Path(run), stored, model, data, networks)
     else:
-        claims = _loaded(Path(run), stored.configuration, model, data, data_dir)
+        claims = loaded_claims(Path(run), stored.configuration, model, data, data_dir)
     with threads_for(claims.subject.network.parameter_count):
         work = _Check(Path(run), stored, claims, allow_uncertified)
         work.check_records(progress)
@@ -271,7 +271,7 @@ def _missing_certificate(stored: StoredRun) -> str:
     return f"no certificate, though {COULD_HAVE_ONE}; {ways}"
 
 
-def _loaded(
+def loaded_claims(
     run: Path,
     configuration: Mapping[str, Any],
     model: str | Path | None,
