@@ -18,6 +18,7 @@ from tests.networks.chains import random_relu_network
 from tests.networks.mwd_chains import random_mwd_network
 from tests.networks.searches import random_search
 from verifier.attacks import ATTACKS, Search
+from verifier.attacks.masking import masking_signs
 from verifier.attacks.report import Report
 from verifier.bounds.linear import margins
 from verifier.bounds.linear.margins import linear_margins
@@ -75,6 +76,11 @@ def test_attacks_find_the_points_of_the_processor(name, make, device):
     here, there = attack.run(search), attack.run(on(device, search))
     assert close(there.points, here.points)
     assert there.unsafe.tolist() == here.unsafe.tolist()
+
+
+def test_signs_of_masking_are_those_of_the_processor(device: torch.device) -> None:
+    search = random_search(random_relu_network(4, (4, 8, 6, 3)), 4, 0.2)
+    assert masking_signs(on(device, search), None) == masking_signs(search, None)
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def _terraces(search: Search, centre: Tensor) -> Tensor:
             moved = x.detach() + shares.reshape(-1, *[1] * (x.dim() - 1)) * away
             return search.shortfalls(search.network.scores(moved))
 
-    ends = torch.linspace(0, 1, PIECES + 1, dtype=torch.float64).expand(len(x), -1)
+    ends = torch.linspace(0, 1, PIECES + 1, dtype=torch.float64, device=x.device).expand(len(x), -1)
     values = torch.stack([at(share) for share in ends.unbind(dim=1)], dim=1)
     span, moves = values.amax(dim=1) - values.amin(dim=1), values.diff(dim=1)
     falls, rises = moves < -LEAST_MOVE * span[:, None], moves > LEAST_MOVE * span[:, None]
