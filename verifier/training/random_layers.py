@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from encoders.network import Network, Node
 from encoders.ops import DropConnect, DropConnect2d, Op, RandomAffine, RandomConv2d
+from verifier.training.layers import Residual
 
 # Ordinary layers, drawn as they are in training.
 Layer = nn.Linear | nn.Conv2d
@@ -98,17 +99,32 @@ class RandomLayer(nn.Module):
 
 
 def with_random_layers(module: nn.Sequential, kind: str, amount: float) -> nn.Sequential:
-    """Return the chain with a random layer in place of each linear layer and convolution; ValueError without any.
+    """Return the network with a random layer in place of each linear layer and convolution; other layers are shared.
 
-    amount: as of `RandomLayer`.
+    amount: as of `RandomLayer`. Raises ValueError where there is none, or one within another block than a residual one.
     """
-    inside = [name for name, layer in module.named_modules() if isinstance(layer, Layer) and "." in name]
-    layers = [RandomLayer(layer, kind, amount) if isinstance(layer, Layer) else layer for layer in module]
-    if inside or not any(isinstance(layer, RandomLayer) for layer in layers):
+    result = _randomly(module, kind, amount)
+    if not random_layers(result):
+        raise ValueError("random weights are those of linear layers and convolutions, of which the network has none")
+    assert isinstance(result, nn.Sequential)
+    return result
+
+
+def _randomly(module: nn.Module, kind: str, amount: float) -> nn.Module:
+    if isinstance(module, Layer):
+        return RandomLayer(module, kind, amount)
+    if isinstance(module, nn.Sequential):
+        return nn.Sequential(*(_randomly(layer, kind, amount) for layer in module))
+    if isinstance(module, Residual):
+        body, shortcut = (_randomly(branch, kind, amount) for branch in (module.body, module.shortcut))
+        assert isinstance(body, nn.Sequential) and isinstance(shortcut, nn.Sequential)
+        return Residual(body, shortcut)
+    if any(isinstance(layer, Layer) for layer in module.modules()):
         raise ValueError(
-            "random weights are those of chains of linear layers and convolutions: relu, mlp, lenet, cnn-small, ..."
+            f"random weights are those of layers in chains and residual blocks, not within {type(module).__name__}; "
+            "supported: relu, mlp, lenet, cnn-small, resnet18, ..."
         )
-    return nn.Sequential(*layers)
+    return module
 
 
 def random_layers(module: nn.Module) -> list[RandomLayer]:
@@ -125,14 +141,13 @@ def sum_of_variances(module: nn.Module) -> float:
 def randomised(network: Network, module: nn.Module) -> Network:
     """Return the network of a module's means with the layers that are random in their places.
 
-    They are found by their weights, in order. Without random layers it is the network itself.
+    They are found by their weights; of equal ones the first is taken first. Without random layers it is the network.
     """
     ops = [layer.op() for layer in random_layers(module)]
     nodes = list[Node]()
     for node in network.nodes:
-        if ops and _is_mean(node.op, ops[0]):
-            node = dataclasses.replace(node, op=ops.pop(0))
-        nodes.append(node)
+        place = next((place for place, op in enumerate(ops) if _is_mean(node.op, op)), None)
+        nodes.append(node if place is None else dataclasses.replace(node, op=ops.pop(place)))
     assert not ops, "a random layer is not in the network that was made of it"
     return Network(tuple(nodes), network.input_shape, network.dtype, network.source)
 

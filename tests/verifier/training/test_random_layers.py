@@ -5,8 +5,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from encoders.box import Box
 from encoders.formats.torch_export import from_module
+from encoders.network import Node
 from encoders.ops import DropConnect, DropConnect2d, RandomAffine, RandomConv2d
+from verifier.training.convolutional import resnet18
 from verifier.training.random_layers import (
     DROPPED,
     LEARNABLE,
@@ -99,7 +102,40 @@ def test_without_random_layers_the_network_is_left_as_it_is():
     assert randomised(network, module).digest == network.digest
 
 
-def test_what_has_no_chain_of_layers_is_refused():
-    for module in (nn.Sequential(nn.ReLU()), nn.Sequential(nn.Sequential(nn.Linear(2, 2)))):
-        with pytest.raises(ValueError, match="chains of linear layers and convolutions"):
-            with_random_layers(module, NORMAL, 0.1)
+def test_what_has_no_layers_or_hides_them_is_refused():
+    with pytest.raises(ValueError, match="of which the network has none"):
+        with_random_layers(nn.Sequential(nn.ReLU()), NORMAL, 0.1)
+    hidden = nn.Sequential(nn.MultiheadAttention(4, 2))
+    with pytest.raises(ValueError, match="not within MultiheadAttention"):
+        with_random_layers(hidden, NORMAL, 0.1)
+
+
+@pytest.mark.parametrize(("kind", "amount"), [(NORMAL, 0.01), (DROPPED, 0.1)])
+def test_a_residual_network_is_drawn_as_its_module_is_and_bounded_over_draws(kind, amount):
+    """ResNet-18 of width 2, its normalisation with statistics that are not trivial."""
+    torch.manual_seed(0)
+    module = with_random_layers(resnet18((1, 8, 8), (2,), 3), kind, amount)
+    x = torch.rand(4, 1, 8, 8)
+    with torch.no_grad():
+        module.train()(torch.rand(16, 1, 8, 8))
+    network = randomised(from_module(module, (1, 8, 8)), module)
+    random = [node.op for node in network.nodes if node.op.randomised]
+    # 17 convolutions of 3 x 3, 3 of 1 x 1 on shortcuts, and the last layer.
+    assert len(random) == len(random_layers(module)) == 21
+    torch.testing.assert_close(network.evaluate(x), module.eval()(x))
+    boxes = network.cast(torch.float64).over_draws(5.0).interval(Box(x.double(), x.double()))[0]
+    generator = torch.Generator().manual_seed(1)
+    contained = 0
+    for _ in range(10):
+        drawn = network.cast(torch.float64).draw(generator)
+        outputs = drawn.evaluate(x.double())
+        if all(within(mean, draw) for mean, draw in zip(network.nodes, drawn.nodes, strict=True)):
+            assert bool(((boxes.lower <= outputs) & (outputs <= boxes.upper)).all())
+            contained += 1
+    assert contained >= 5
+
+
+def within(mean: Node, drawn: Node) -> bool:
+    """Return whether a draw lies within five deviations of its normal weights."""
+    spread = getattr(mean.op, "deviation", None)
+    return spread is None or bool(((drawn.op.weight - mean.op.weight).abs() <= 5.0 * spread).all())
