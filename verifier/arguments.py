@@ -7,6 +7,7 @@ An option's destination is the name of the parameter of the verb's function. Wha
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,9 @@ def _add_check(groups: Groups) -> None:
     add = groups["question"].add_argument
     add("--exact", nargs=0, action=_All, default=0, help=exact)
     add("--sample", dest="exact", type=sample, metavar="K", help="the same of K certificates, drawn at random")
+    add = groups["limits"].add_argument
+    limit = "seconds of exact arithmetic for a certificate; what takes longer is not decided"
+    add("--time-limit", type=number, default=math.inf, metavar="S", help=limit)
     add = groups["data"].add_argument
     add("--model", metavar="MODEL", help="where the run's model is now (default: where the run found it)")
     add(

@@ -17,6 +17,7 @@ from verifier_check.distances import units_of
 from verifier_check.network import INPUT, Network
 from verifier_check.ops import Curve, Greatest, Hinge, Linear, made_step
 from verifier_check.ranges import batch_norm_errors, range_of
+from verifier_check.time_limit import UNLIMITED, TimeLimit
 
 
 class Program:
@@ -28,8 +29,9 @@ class Program:
     slopes that are stated for them. Any slope holds on any box.
     """
 
-    def __init__(self, network: Network, low: list[int], high: list[int], bits: int, opens: bool = False) -> None:
-        self.network, self.bits, self.opens, self.units = network, bits, opens, 0
+    def __init__(self, network: Network, low: list[int], high: list[int], bits: int, opens: bool = False,
+                 limit: TimeLimit = UNLIMITED) -> None:  # fmt: skip
+        self.network, self.bits, self.opens, self.units, self.limit = network, bits, opens, 0, limit
         self.ball: Ball | None = None
         self.names = [node.name for node in network.nodes]
         self.steps: list[Any] = []
@@ -42,6 +44,7 @@ class Program:
     def advance(self) -> str | None:
         """Take in nodes up to the next one that a hinge reads, and return its name; None once all are in."""
         while len(self.steps) < len(self.names):
+            self.limit.check()
             node = self.network.nodes[len(self.steps)]
             step: Any = None
             if node.kind in ("mwd", "mwd-conv2d"):
@@ -84,6 +87,7 @@ class Program:
             name, step = self.names[number], self.steps[number]
             if name not in pending:
                 continue
+            self.limit.check()
             own = pending.pop(name)
             (low, high), cut = boxes.ends[name], cuts.get(name, {})
             for i, m in multipliers.get(name, {}).items():

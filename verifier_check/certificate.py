@@ -14,16 +14,20 @@ from verifier_check.properties import Group, class_groups, read_property
 from verifier_check.refusals import MALFORMED, Refused, Undecided
 from verifier_check.rewrites import scores
 from verifier_check.sign_trees import check_signs
+from verifier_check.time_limit import UNLIMITED, TimeLimit
 
 # How a certificate is evaluated, in turn until it holds: in which units, and whether hinges whose box only just has one
 # sign count as open, as they may have been where boxes were rounded outward.
 ATTEMPTS = ((128, False), (512, False), (512, True))
 
 
-def check_certificate(content: bytes, network: Network, asked: bytes | None = None) -> tuple[str, int]:
+def check_certificate(
+    content: bytes, network: Network, asked: bytes | None = None, limit: TimeLimit = UNLIMITED
+) -> tuple[str, int]:
     """Return (what is proved, by how many leaves); Refused or Undecided says why it is not.
 
-    asked: the property that it is about, where that is not a class, as VNN-LIB text or JSON.
+    asked: the property that it is about, where that is not a class, as VNN-LIB text or JSON. limit: after which it
+    is not decided.
     """
     certificate = Certificate(content)
     networks = [each for each in (network, scores(network)) if each.digest == certificate.digest]
@@ -35,7 +39,7 @@ def check_certificate(content: bytes, network: Network, asked: bytes | None = No
     try:
         box, groups = (None, []) if asked is None else read_property(asked)
         _check_question(certificate, network, networks[0], box, groups)
-        leaves = _leaves(certificate, networks[0], None if asked is None else groups)
+        leaves = _leaves(certificate, networks[0], None if asked is None else groups, limit)
     except MALFORMED as error:
         raise Refused(f"it is no certificate, or no property: {type(error).__name__} {error}"[:300]) from None
     what = f"class {certificate.winner} wins" if asked is None else "the property holds"
@@ -79,18 +83,18 @@ def _check_question(
         raise Refused("the property does not bound each input of the certificate")
 
 
-def _leaves(certificate: Certificate, network: Network, groups: list[Group] | None) -> int:
+def _leaves(certificate: Certificate, network: Network, groups: list[Group] | None, limit: TimeLimit) -> int:
     """Return how many leaves hold; groups: what is unsafe, None for other classes."""
     for bits, opens in ATTEMPTS:
         try:
             if "distances" in certificate.header:
                 if groups is not None:
                     raise Refused("trees of contraction are about classes, not about a property")
-                return check_distances(certificate, network, bits)
+                return check_distances(certificate, network, bits, limit)
             if "inputs.sides" not in certificate.arrays:
-                return check_signs(certificate, network, bits, opens)
+                return check_signs(certificate, network, bits, opens, limit)
             asked = class_groups(network, certificate.winner) if groups is None else groups
-            return check_inputs(certificate, network, bits, asked)
+            return check_inputs(certificate, network, bits, asked, limit)
         except Refused:
             if (bits, opens) == ATTEMPTS[-1]:
                 raise

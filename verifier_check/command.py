@@ -1,12 +1,14 @@
 """Checks certificates in exact arithmetic, with Python's standard library alone.
 
-Exit status: 0 all hold, 1 one does not, 3 one is not decided, as it needs what is not supported; 2 the arguments are
+Exit status: 0 all hold, 1 one does not, 3 one is not decided, as it needs what is
+not supported or takes too long; 2 the arguments are
 wrong, or a run names no certificate.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import sys
 from collections.abc import Sequence
@@ -15,9 +17,11 @@ from typing import Any
 
 from verifier_check.certificate import check_certificate
 from verifier_check.file import MOST_BYTES
+from verifier_check.network import MOST_BYTES as MOST_NETWORK
 from verifier_check.network import read_network
 from verifier_check.refusals import MALFORMED, Refused, Undecided
 from verifier_check.runs import check_record, run_files
+from verifier_check.time_limit import TimeLimit
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,8 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("places", type=Path, nargs="+", help="certificates (.npz), or folders of runs")
     parser.add_argument("--property", type=Path, metavar="FILE", help="what they are about (.vnnlib, or JSON)")
     parser.add_argument("--sample", type=int, metavar="K", help="check so many of all, drawn at random (seed 0)")
+    parser.add_argument("--time-limit", type=float, default=math.inf, metavar="S", help="seconds a certificate")
     options = parser.parse_args(arguments)
     try:
+        if options.network.stat().st_size > MOST_NETWORK:
+            raise Undecided(f"it has more than {MOST_NETWORK:,} bytes")
         network = read_network(options.network.read_bytes())
         asked = None if options.property is None else options.property.read_bytes()
         jobs: list[tuple[str, Path, tuple[dict[str, Any], dict[str, Any]] | None]] = []
@@ -53,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             content = path.read_bytes()
             if record is not None:
                 check_record(content, *record)
-            claim, leaves = check_certificate(content, network, asked)
+            claim, leaves = check_certificate(content, network, asked, TimeLimit(options.time_limit))
             held += 1
             print(f"{name}: holds: {claim} ({leaves} leaves)")
         except Undecided as error:

@@ -11,10 +11,11 @@ from verifier_check.integers import whole
 from verifier_check.network import Network
 from verifier_check.properties import class_count
 from verifier_check.refusals import Refused, Undecided
+from verifier_check.time_limit import UNLIMITED, TimeLimit
 from verifier_check.trees import LEAF, second_halves
 
 
-def check_distances(certificate: Certificate, network: Network, bits: int) -> int:
+def check_distances(certificate: Certificate, network: Network, bits: int, limit: TimeLimit = UNLIMITED) -> int:
     """Return how many leaves trees of contraction have, one tree against each rival, all of which are empty."""
     classes = class_count(network, certificate.winner)
     arrays = [certificate.arrays[f"distances.{name}"] for name in ("sides", "values", "passes")]
@@ -30,7 +31,7 @@ def check_distances(certificate: Certificate, network: Network, bits: int) -> in
     ]:
         raise Refused(f"it holds trees against {rivals!r:.60}, not against each class but {certificate.winner}")
     low, high = certificate.ball(network.input_shape, bits)
-    chain, leaves = Chain(network, bits), 0
+    chain, leaves = Chain(network, bits, limit), 0
     for rival, nodes in rows:
         tree, at, number = sides.take(nodes), values.take(nodes), passes.take(nodes)
         if any(not LEAF <= side <= chain.starts[-1] for side in tree) or 0 in number:
@@ -44,8 +45,8 @@ def check_distances(certificate: Certificate, network: Network, bits: int) -> in
 class Chain:
     """The layers of a network on flat inputs; spans: where the inputs of each stand among all values."""
 
-    def __init__(self, network: Network, bits: int) -> None:
-        self.bits, self.layers, before = bits, list[list[Unit]](), "input"
+    def __init__(self, network: Network, bits: int, limit: TimeLimit = UNLIMITED) -> None:
+        self.bits, self.limit, self.layers, before = bits, limit, list[list[Unit]](), "input"
         for node in network.nodes:
             if node.inputs != [before] or node.kind not in ("mwd", "mwd-conv2d", "reshape"):
                 raise Undecided(f"node {node.name!r} ({node.kind}): trees of contraction are of chains of distances")
@@ -85,6 +86,7 @@ class Chain:
 
     def _contract(self, order: _Order, low: list[Any], high: list[Any], tau: list[Any]) -> bool:
         """Contract a part by one pass, in place; return False where nothing lies in it."""
+        self.limit.check()
         if any(a > b for a, b in zip(low, high, strict=True) if a is not None and b is not None):
             return False
         last = len(self.layers) - 1

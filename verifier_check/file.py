@@ -19,7 +19,7 @@ from typing import Any
 from verifier_check.integers import whole
 from verifier_check.refusals import MALFORMED, Refused, Undecided
 
-MOST_BYTES, MOST_HEADER, MOST_UNPACKED, MOST_OF_ALL = 1 << 26, 1 << 24, 1 << 28, 1 << 32
+MOST_BYTES, MOST_HEADER, MOST_UNPACKED, MOST_OF_ALL, MOST_ARRAYS = 1 << 26, 1 << 24, 1 << 28, 1 << 32, 10_000
 # Schemas that are read, and what each of the later ones added.
 SCHEMAS, ADDED = (2, 3, 4), {3: "distances", 4: "norm"}
 CODES = {
@@ -51,6 +51,8 @@ class Array:
 
 def read_file(content: bytes) -> tuple[dict[str, Any], dict[str, Array]]:
     """Return the header of a certificate and its arrays by name; Refused where one is missing, or not of its kind."""
+    if content.count(b"PK\x01\x02") > MOST_ARRAYS:
+        raise Refused(f"it has more than {MOST_ARRAYS:,} arrays")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
         if len(members) < len(archive.infolist()):
@@ -105,6 +107,8 @@ def _check_names(header: dict[str, Any], names: set[str]) -> None:
         fields |= SIGN_FIELDS
         arrays |= SIGN_ARRAYS | (SUBTREE_ARRAYS if header.get("subtrees") else set())
         groups += [LONG, *({f"{prefix}.{name}" for name in POINTS} for prefix in ("planes", "sets"))]
+        if max(len(header.get(name, ())) for name in ("unit_trees", "unit_planes")) > len(names):
+            raise Refused("it names more nodes whose units have trees or planes than it has arrays")
         for number in range(len(header.get("unit_trees", ()))):
             own = f"unit_trees.{number}."
             arrays |= {own + name for name in {"places", "ends", "columns", "splits"} | NUMBERS}

@@ -13,19 +13,22 @@ from verifier_check.network import INPUT, Network
 from verifier_check.properties import Group
 from verifier_check.ranges import range_of
 from verifier_check.refusals import Refused
+from verifier_check.time_limit import UNLIMITED, TimeLimit
 from verifier_check.trees import LEAF, second_halves
 
 WEIGHT_STEPS, ROUNDS = 12, 2
 
 
-def check_inputs(certificate: Certificate, network: Network, bits: int, groups: list[Group]) -> int:
+def check_inputs(
+    certificate: Certificate, network: Network, bits: int, groups: list[Group], limit: TimeLimit = UNLIMITED
+) -> int:
     """Return how many leaves a tree over inputs and units has, in all of which every group is refuted."""
     sides, values, marks = (certificate.arrays[f"inputs.{name}"] for name in ("sides", "values", "tightened"))
     if values.kind != "<f8" or marks.kind != "|b1" or len({sides.shape, values.shape, marks.shape}) > 1:
         raise Refused("a tree has a side, a value of float64 and a mark for each node")
     tree = whole_numbers(sides, "sides")
     second = second_halves(tree)
-    program = Program(network, *certificate.ball(network.input_shape, bits), bits)
+    program = Program(network, *certificate.ball(network.input_shape, bits), bits, limit=limit)
     if certificate.norm != "inf":
         numbers = [whole([value]) for value in (*certificate.centre, certificate.radius)]
         low, high = (
@@ -39,6 +42,7 @@ def check_inputs(certificate: Certificate, network: Network, bits: int, groups: 
         raise Refused(f"a split is of none of {len(coordinates)} inputs and units")
     waiting = [Part(search.program.boxes.ends[INPUT], {}, [True] * len(groups), False, 0)]
     while waiting:
+        limit.check()
         part = waiting.pop()
         left = search.step(part, bool(marks.values[part.node]))
         if left is None:
@@ -118,6 +122,7 @@ class Search:
         """Return the boxes of all nodes on a part; None where ends cross, so that nothing lies there."""
         program, boxes = self.program, Boxes({INPUT: part.inputs}, {})
         for name, step in zip(program.names, program.steps, strict=True):
+            program.limit.check()
             low, high = range_of(step, boxes.ends, program.bits)
             if name in part.known:
                 low, high = (

@@ -63,6 +63,9 @@ OPS = {
     "mwd-conv2d": (("stride", "padding"), ("weight", "attractor", "negated")),
 }  # fmt: skip
 REAL_SETTINGS = {"slope", "epsilon"}
+# Bytes of a file, values of all nodes together, and products of all rows, beyond which nothing is evaluated: these
+# numbers are told from shapes, before anything of that size is made.
+MOST_BYTES, MOST_VALUES, MOST_PRODUCTS = 1 << 28, 1 << 24, 1 << 26
 
 
 class Network:
@@ -75,6 +78,17 @@ class Network:
             if node.name in self.shapes or any(name not in self.shapes for name in node.inputs):
                 raise Refused(f"node {node.name!r}: its name is taken, or an input is no earlier node")
             self.shapes[node.name] = output_shape(node, [self.shapes[name] for name in node.inputs])
+        self._check_size()
+
+    def _check_size(self) -> None:
+        """Refuse to decide about a network that is too large."""
+        values = sum(map(math.prod, self.shapes.values()))
+        products = sum(math.prod(self.shapes[node.name]) * _products(node) for node in self.nodes)
+        if values > MOST_VALUES or products > MOST_PRODUCTS:
+            raise Undecided(
+                f"it has {values:,} values and {products:,} products, of which at most {MOST_VALUES:,} and "
+                f"{MOST_PRODUCTS:,} are evaluated"
+            )
 
     @property
     def digest(self) -> str:
@@ -89,14 +103,26 @@ class Network:
         return found.hexdigest()
 
 
+def _products(node: Node) -> int:
+    """Return of how many products a value of a node is the sum; cells of a window count, padded or not."""
+    weight = node.tensors["weight"].shape if "weight" in node.tensors else ()
+    return math.prod(weight[1:]) * int(math.prod(node.settings.get("kernel", ())))
+
+
 def read_network(content: bytes) -> Network:
     """Return the network of a file's bytes; Refused if it is none, Undecided if an op is not supported."""
+    if len(content) > MOST_BYTES:
+        raise Undecided(f"it has {len(content):,} bytes, more than {MOST_BYTES:,}")
     try:
         length = int.from_bytes(content[:8], "little")
         header = json.loads(content[8 : 8 + length])
         texts, data = header.pop("__metadata__"), content[8 + length :]
         if texts["format"] != "robustness-verifier-network" or texts["schema"] != "1":
             raise Refused(f"it is of format {texts['format']!r:.60}, schema {texts['schema']!r:.60}")
+        # Before they are unpacked: the same bytes could stand for thousands of tensors.
+        spans = [entry["data_offsets"] for entry in header.values()]
+        if sum(max(end - start, 0) for start, end in spans) > len(data):
+            raise Refused("its tensors overlap")
         graph = json.loads(texts["network"])
         nodes = [_node(index, entry, header, data) for index, entry in enumerate(graph["nodes"])]
         if header or graph["dtype"] not in ("float32", "float64") or not nodes:

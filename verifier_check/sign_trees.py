@@ -10,6 +10,7 @@ from verifier_check.properties import class_count
 from verifier_check.refusals import Refused
 from verifier_check.rewrites import without_max_pools
 from verifier_check.sign_leaves import LeafNumbers, leaf_bound
+from verifier_check.time_limit import UNLIMITED, TimeLimit
 from verifier_check.trees import leaf_signs
 from verifier_check.unit_boxes import prove_boxes, subtree_boxes
 
@@ -17,7 +18,9 @@ from verifier_check.unit_boxes import prove_boxes, subtree_boxes
 OTHERS = ("sigmoid", "tanh", "mwd", "mwd-conv2d")
 
 
-def check_signs(certificate: Certificate, network: Network, bits: int, opens: bool = False) -> int:
+def check_signs(
+    certificate: Certificate, network: Network, bits: int, opens: bool = False, limit: TimeLimit = UNLIMITED
+) -> int:
     """Return how many leaves a tree of signs has, all of which hold; Refused says which does not.
 
     opens: as of `Program`.
@@ -38,7 +41,7 @@ def check_signs(certificate: Certificate, network: Network, bits: int, opens: bo
     ]:
         raise Refused(f"it holds trees against {rivals!r:.60}, not against each class but {certificate.winner}")
     plain = without_max_pools(network)
-    program = Program(plain, *certificate.ball(network.input_shape, bits), bits, opens)
+    program = Program(plain, *certificate.ball(network.input_shape, bits), bits, opens, limit)
     prove_boxes(program, certificate)
     units = whole_numbers(arrays["open_units"], "open units")
     check_places(units, program.units, "open units")
@@ -57,6 +60,7 @@ def check_signs(certificate: Certificate, network: Network, bits: int, opens: bo
         planes = None if above is None else above.of(rival - (rival > certificate.winner))
         named, taken = all_sets.take(leaves), [0] * leaves if leaf_boxes is None else leaf_boxes.take(leaves)
         for leaf, (signs, number, box) in enumerate(zip(signs_of, named, taken, strict=True)):
+            limit.check()
             if not 0 <= number < own_sets or not 0 <= box < len(boxes):
                 raise Refused(f"class {rival}, leaf {leaf}: it names numbers or boxes that are not there")
             row = {certificate.winner: 1 << bits, rival: -1 << bits}

@@ -26,16 +26,22 @@ def second_halves(tree: list[int]) -> list[int]:
 
 def leaf_signs(splits: Sequence[int], units: int) -> Iterator[dict[int, int]]:
     """Yield the signs of the leaves of a tree in preorder; Refused where the splits are none."""
-    waiting: list[dict[int, int]] = [{}]
+    # How many signs the path to a part has before its own, and its own: paths of deep trees are not kept side by side.
+    waiting: list[tuple[int, tuple[int, int] | None]] = [(0, None)]
+    signs: dict[int, int] = {}
     for split in splits:
         if not waiting:
             raise Refused("there are splits after the end of the tree")
-        signs = waiting.pop()
+        depth, own = waiting.pop()
+        while len(signs) > depth:
+            signs.popitem()
+        if own is not None:
+            signs[own[0]] = own[1]
         if split == LEAF:
-            yield signs
+            yield dict(signs)
         elif not 0 <= split < units or split in signs:
             raise Refused(f"unit {split} is split twice, or does not exist")
         else:
-            waiting += [signs | {split: -1}, signs | {split: 1}]
+            waiting += [(len(signs), (split, -1)), (len(signs), (split, 1))]
     if waiting:
         raise Refused("the tree ends before its parts do")

@@ -354,6 +354,14 @@ def test_runs_are_checked_exactly_or_by_a_sample(tmp_path: Path, capsys: pytest.
     assert "1 of them hold in exact arithmetic" in capsys.readouterr().out
     with pytest.raises(ValueError, match="-1 certificates"):
         check(run, exact=-1)
+    # What takes too long is neither proved nor refused.
+    shown: list[tuple[int, int]] = []
+    late = check(run, exact=math.inf, time_limit=1e-9, progress=lambda *counts: shown.append(counts))
+    assert late.exact == 0 and late.undecided == {"it takes more than 1e-09 s": late.checked} and not late.refused
+    assert shown[-1] == (4 + late.checked - 1, 4 + late.checked)
+    assert main(["check", str(run), "--exact", "--time-limit", "1e-9"]) == 0
+    assert "not decided in exact arithmetic: it takes more than" in capsys.readouterr().out
+    assert verifier_check.main([str(model), str(run), "--time-limit", "1e-9"]) == 3
     records, settings = (run / "records.jsonl").read_text(), (run / "run.json").read_text()
     capsys.readouterr()
     for field, value in (("radius", "0.03"), ("lower", "0.03"), ("lower", "null")):

@@ -6,6 +6,7 @@ It is given what anybody would give it: the bytes of the network in the native f
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from verifier.certificates.conjunctions import Conjunctions
 from verifier.certificates.error import CertificateError
 from verifier_check import Refused, Undecided, read_network
 from verifier_check.network import Network as PlainNetwork
+from verifier_check.time_limit import TimeLimit
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,14 +27,17 @@ class ExactChecker:
 
     _read: dict[str, PlainNetwork] = field(default_factory=dict)
 
-    def leaves(self, content: bytes, network: Network, asked: Conjunctions | None) -> int | str:
+    def leaves(
+        self, content: bytes, network: Network, asked: Conjunctions | None, seconds: float = math.inf
+    ) -> int | str:
         """Return how many leaves hold, or why the exact checker does not decide; CertificateError where one does not.
 
-        content: of a certificate's file. asked: what is unsafe, where that is not another class.
+        content: of a certificate's file. asked: what is unsafe, where that is not another class. seconds: what takes
+        longer is not decided.
         """
         text = None if asked is None else json.dumps({"unsafe": _polyhedra(asked)}).encode()
         try:
-            return verifier_check.check_certificate(content, self._plain(network), text)[1]
+            return verifier_check.check_certificate(content, self._plain(network), text, TimeLimit(seconds))[1]
         except Undecided as error:
             return str(error)
         except Refused as error:

@@ -10,6 +10,7 @@ records say; a run that was stopped may be further on than its records.
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -88,6 +89,7 @@ def check(
     networks: Mapping[str, str | Path] | None = None,
     allow_uncertified: bool = False,
     exact: float = 0,
+    time_limit: float = math.inf,
     progress: Progress | None = None,
 ) -> CheckResult:
     """Return which claims of a run folder hold.
@@ -97,13 +99,14 @@ def check(
     the run. networks: the same for the further models of a run of verify, by their names.
     allow_uncertified: count proofs that could have a certificate and have none, but do not refuse them.
     exact: how many certificates that hold, drawn at random, to evaluate in exact arithmetic, too; infinity for all.
-    progress: called with (inputs done, inputs in all).
+    time_limit: seconds of exact arithmetic for a certificate, beyond which it is not decided.
+    progress: called with (inputs done, inputs in all); those evaluated exactly count once more.
 
     Certificates are evaluated in outward-rounded float64. Raises ValueError with what is wrong before any work starts.
     """
     started = time.perf_counter()
-    if not exact >= 0:
-        raise ValueError(f"{exact} certificates cannot be checked in exact arithmetic; at least 0 are")
+    if not (exact >= 0 and time_limit > 0):
+        raise ValueError(f"{exact} certificates, {time_limit} s each: exact arithmetic takes at least 0, and some time")
     stored = read_run(Path(run))
     if not stored.lines.lines:
         raise RunError(f"{run} holds no records, so there is nothing to check; the command of the run makes them")
@@ -115,7 +118,7 @@ def check(
         work = _Check(Path(run), stored, claims, allow_uncertified)
         work.check_records(progress)
         if exact:
-            work.check_exactly(exact)
+            work.check_exactly(exact, time_limit, progress)
         work.check_witnesses()
         work.check_results()
         return work.result(str(run), time.perf_counter() - started)
@@ -183,18 +186,22 @@ class _Check:
                 missing = _missing_certificate(self.stored)
                 raise CertificateError(missing + (f" (the run says: {shown(said)})" if said else ""))
 
-    def check_exactly(self, most: float) -> None:
+    def check_exactly(self, most: float, seconds: float, progress: Progress | None) -> None:
         """Have so many certificates that hold evaluated in exact arithmetic."""
         checker, chosen = ExactChecker(), self.held
         if most < len(chosen):
             chosen = sorted(random.Random(0).sample(chosen, int(most)))
         self.given_exactly = len(chosen)
-        for index in chosen:
+        records = len(self.stored.lines.records)
+        for number, index in enumerate(chosen, start=records):
+            if progress is not None:
+                progress(number, records + len(chosen))
             question = self.claims.exact_question(self.stored.lines.records[index])
             if question is None:
                 continue
+            content, network, asked = question
             try:
-                found = checker.leaves(*question)
+                found = checker.leaves(content, network, asked, seconds)
             except CertificateError as error:
                 self.refused.append((index, f"{error}; `check` accepts it: please report this with the run"))
                 continue

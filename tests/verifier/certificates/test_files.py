@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -13,13 +14,15 @@ import verifier_check
 from encoders import BallRegion, Box
 from tests.networks.batches import random_batch
 from tests.networks.chains import hinge_network
-from tests.oracles.exact_checker import plain
+from tests.oracles.exact_checker import content_of, plain
 from verifier.bounds.split.search import decide_ball
 from verifier.budget import Budget
 from verifier.certificates.error import CertificateError
 from verifier.certificates.files import read_certificate, write_certificate
 from verifier.certificates.shortened import shortened
 from verifier_check.file import Certificate as PlainCertificate
+from verifier_check.time_limit import TimeLimit
+from verifier_check.trees import leaf_signs
 
 CENTRE = torch.tensor([[0.25, 0.5]], dtype=torch.float64)
 DOMAINS = {
@@ -169,3 +172,83 @@ def test_a_field_that_stands_twice_is_refused_by_both_checkers(tmp_path):
         read_certificate(tmp_path / "twice.npz", hashlib.sha256(content).hexdigest(), 4)
     with pytest.raises(verifier_check.Refused, match="twice"):
         PlainCertificate(content)
+
+
+def file_of_network(shape, nodes, tensors=()):
+    """Return a network's native file; nodes: (op, inputs, settings); tensors: (name, data, repeats)."""
+    data, header = b"", {}
+    for name, values in tensors:
+        stored = np.asarray(values, dtype=np.float32)
+        header[name] = {
+            "dtype": "F32",
+            "shape": list(stored.shape),
+            "data_offsets": [len(data), len(data) + stored.nbytes],
+        }
+        data += stored.tobytes()
+    entries = [
+        {"name": f"n{i}", "op": op, "inputs": inputs, "settings": settings}
+        for i, (op, inputs, settings) in enumerate(nodes)
+    ]
+    graph = json.dumps({"input_shape": shape, "dtype": "float32", "nodes": entries})
+    texts = {"format": "robustness-verifier-network", "schema": "1", "network": graph}
+    text = json.dumps({"__metadata__": texts, **header}).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+FAR, WINDOW = 10**9, {"stride": [1, 1], "padding": [0, 0, 0, 0], "dilation": [1, 1]}
+KERNEL = [("0.weight", np.ones((1, 1, 1, 1)))]
+LARGE = {
+    "padding": ((1, 2, 2), [("conv2d", ["input"], {**WINDOW, "padding": [FAR, FAR, FAR, FAR], "groups": 1})], KERNEL),
+    "padding of a pool": (
+        (1, 2, 2),
+        [("max-pool2d", ["input"], {**WINDOW, "padding": [FAR] * 4, "kernel": [2, 2]})],
+        (),
+    ),
+    "kernel": ((1, 2, 2), [("max-pool2d", ["input"], {**WINDOW, "padding": [FAR] * 4, "kernel": [2 * FAR] * 2})], ()),
+    "doubled": ((2,), [("concat", [f"n{i - 1}" if i else "input"] * 2, {"axis": 0}) for i in range(60)], ()),
+    "input": ((FAR, FAR), [("relu", ["input"], {})], ()),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_networks_too_large_for_exact_arithmetic_are_told_from_their_shapes_at_once(name):
+    shape, nodes, tensors = LARGE[name]
+    started = time.process_time()
+    with pytest.raises(verifier_check.Undecided, match=r"values and .* products"):
+        verifier_check.read_network(file_of_network(shape, nodes, tensors))
+    assert time.process_time() - started < 1
+
+
+def test_settings_that_are_no_sizes_and_tensors_that_overlap_are_refused_at_once():
+    started = time.process_time()
+    for changed in ({"stride": [0, 1]}, {"stride": [1e-300, 1]}, {"padding": [-1, 0, 0, 0]}, {"dilation": ["1", 1]}):
+        content = file_of_network((1, 2, 2), [("conv2d", ["input"], {**WINDOW, "groups": 1, **changed})], KERNEL)
+        with pytest.raises((verifier_check.Refused, verifier_check.Undecided)):
+            verifier_check.check_certificate(b"", verifier_check.read_network(content))
+    content = file_of_network((2,), [("affine", [f"n{i - 1}" if i else "input"], {}) for i in range(3)],
+                              [(f"{i}.weight", np.eye(2)) for i in range(3)])  # fmt: skip
+    assert verifier_check.read_network(content)
+    shared = content.replace(b"[16, 32]", b"[ 0, 16]").replace(b"[32, 48]", b"[ 0, 16]")[:-32]
+    with pytest.raises(verifier_check.Refused, match="overlap"):
+        verifier_check.read_network(shared)
+    assert time.process_time() - started < 1
+
+
+def test_what_takes_longer_than_the_limit_is_not_decided():
+    """Every kind of tree asks the clock: with no time left none of them holds, and none is refused."""
+    network = hinge_network(1, (2, 8, 6, 3))
+    batch = random_batch(network, 1, 1)
+    written = decide_ball(network, batch.region(0.01), int(batch.classes[0]), lambda _: False, Budget(), 1000)
+    with pytest.raises(verifier_check.Undecided, match="more than 0 s"):
+        verifier_check.check_certificate(content_of(written.certificate), plain(network), None, TimeLimit(0.0))
+
+
+def test_a_deep_tree_takes_no_more_room_than_its_splits():
+    """Of 20,000 units, one split after the other: paths side by side would be 200 million signs."""
+    units = 20_000
+    leaves = leaf_signs([*range(units), -1, *[-1] * units], units)
+    tracemalloc.start()
+    assert len(next(leaves)) == units and next(leaves)[units - 1] == -1
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 1 << 24
