@@ -177,10 +177,10 @@ def _add_report(groups: Groups) -> None:
 def _add_export(groups: Groups) -> None:
     groups["question"].add_argument("run", metavar="RUN", help="the folder of a run")
     add = groups["output"].add_argument
-    add("--format", default="csv", metavar="NAME", help="csv (default), latex, or parquet, which needs pyarrow")
+    add("--format", default="csv", metavar="NAME", help="csv (default), latex, parquet, or smt-lib: proofs")
     words = "summary (default): the counts; classes: by label at the largest radius; inputs: a row for each"
     add("--table", default="summary", metavar="NAME", help=words)
-    add("--out", metavar="FILE", help="a file that does not exist yet (default: standard output)")
+    add("--out", metavar="FILE", help="a file, of smt-lib a folder, that does not exist yet (default: standard output)")
     _add_json(groups)
 
 

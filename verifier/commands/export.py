@@ -17,7 +17,7 @@ from verifier.pages.tables import RunRecords, Table, per_class, per_input, recor
 from verifier.runs.folder import RunError, read_run
 from verifier.runs.records import SCHEMA
 
-TABLES = ("summary", "classes", "inputs")
+TABLES, SMT_LIB = ("summary", "classes", "inputs"), "smt-lib"
 # What LaTeX reads as commands.
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -46,19 +46,26 @@ def export(
     """Return a table of a run folder, computed from its records; write it where `out` says.
 
     format: csv, latex (booktabs), or parquet, which needs `out` and pyarrow. table: summary, a row for each radius,
-    attack, method or property; classes, the outcomes at the largest radius by label; inputs, a row for each input.
+    attack, method or property; classes, the outcomes at the largest radius by label; inputs, a row for each input. Or
+    smt-lib: each certificate goes into a file of the new folder `out`, of which the table has a row for each.
     Raises ValueError with what is wrong, and where `out` exists.
     """
-    if format not in FORMATS:
-        raise ValueError(f"unknown format {format!r}; supported: {', '.join(FORMATS)}")
+    if format not in (*FORMATS, SMT_LIB):
+        raise ValueError(f"unknown format {format!r}; supported: {', '.join(FORMATS)}, {SMT_LIB}")
     if table not in TABLES:
         raise ValueError(f"unknown table {table!r}; supported: {', '.join(TABLES)}")
     path = None if out is None else Path(out)
-    if path is None and format == "parquet":
-        raise ValueError("parquet is no text; name a file with --out")
+    if path is None and format in ("parquet", SMT_LIB):
+        what = "parquet is no text; name a file" if format == "parquet" else f"{SMT_LIB} is many files; name a folder"
+        raise ValueError(f"{what} with --out")
     if path is not None and (path.exists() or not path.parent.is_dir()):
         wrong = "exists" if path.exists() else f"has no folder {path.parent}"
         raise ValueError(f"--out {path} {wrong}; name another file")
+    if format == SMT_LIB:
+        assert path is not None
+        # Imported here: tables need neither model nor data.
+        proofs = importlib.import_module("verifier.commands.smt_export").write_proofs(Path(run), path)
+        return ExportResult(proofs, path, _csv(proofs))
     if format == "parquet":
         _pyarrow()
     found = _table(Path(run), table)

@@ -3,10 +3,17 @@
 import csv
 import io
 import json
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from encoders import write_network
+from tests.networks.chains import random_relu_network
 from verifier import attack, certify, compare, export, robustness
 from verifier.cli import main
 
@@ -102,3 +109,37 @@ def test_the_command_prints_the_table_alone_and_refuses_in_a_sentence(runs, tmp_
         assert main(arguments) == 2
         assert words in capsys.readouterr().err
     assert taken.read_text() == "mine"
+
+
+def test_certificates_go_to_a_solver_that_confirms_them(tmp_path, capsys):
+    """Of a network with two layers of relus: one question for each layer, tree and leaf, of which none has a point."""
+    solver = shutil.which("z3", path=str(Path(sys.executable).parent)) or shutil.which("z3")
+    if solver is None:
+        pytest.skip("z3 is not installed")
+    network = random_relu_network(1, (2, 6, 5, 3))
+    write_network(network, tmp_path / "small.safetensors")
+    x = np.random.default_rng(1).random((4, 2), dtype=np.float32)
+    np.savez(tmp_path / "data.npz", x=x, y=network.evaluate(torch.from_numpy(x)).argmax(dim=1).numpy())
+    run, out = tmp_path / "run", tmp_path / "smt"
+    certify(
+        tmp_path / "small.safetensors", tmp_path / "data.npz", [0.01, 0.05], method="exact", certificates=True, out=run
+    )
+    rows = rows_of(export(run, format="smt-lib", out=out).text)
+    assert len(rows) >= 3
+    for row in rows:
+        assert row["reason"] == "" and int(row["questions"]) == 2 + 2 + int(row["leaves"])
+        done = subprocess.run([solver, "-smt2", str(out / row["file"])], capture_output=True, text=True, timeout=60)
+        assert done.stdout.split() == ["unsat"] * int(row["questions"])
+    assert main(["export", str(run), "--format", "smt-lib"]) == 2 and "name a folder" in capsys.readouterr().err
+    assert main(["export", str(run), "--format", "smt-lib", "--out", str(out)]) == 2
+    (run / "certificates" / next((run / "certificates").iterdir()).name).write_bytes(b"")
+    again = rows_of(export(run, format="smt-lib", out=tmp_path / "again").text)
+    assert [row["reason"] != "" for row in again].count(True) == 1
+
+
+def test_proofs_without_such_a_text_are_named(runs, tmp_path):
+    with pytest.raises(ValueError, match="it has no certificate"):
+        export(runs / "certify", format="smt-lib", out=tmp_path / "smt")
+    with pytest.raises(ValueError, match="a run of attack, which keeps no certificates"):
+        export(runs / "attack", format="smt-lib", out=tmp_path / "smt")
+    assert not (tmp_path / "smt").exists()
