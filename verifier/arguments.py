@@ -7,7 +7,6 @@ An option's destination is the name of the parameter of the verb's function. Wha
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,7 +51,10 @@ def verb_arguments(options: argparse.Namespace) -> dict[str, Any]:
     """Return what is the command's own among parsed arguments, by the parameters of the verb's function."""
     shared = {*option_names(Request)} if options.command in SHARING else set()
     others = shared | {"command", "json", "debug", "output"}
-    return {name: value for name, value in vars(options).items() if name not in others}
+    own = {name: value for name, value in vars(options).items() if name not in others}
+    if options.command == "check":
+        own["exact"] = own["exact"], own.pop("time_limit")
+    return own
 
 
 def _add_certify(groups: Groups) -> None:
@@ -151,9 +153,8 @@ def _add_check(groups: Groups) -> None:
     add = groups["question"].add_argument
     add("--exact", nargs=0, action=_All, default=0, help=exact)
     add("--sample", dest="exact", type=sample, metavar="K", help="the same of K certificates, drawn at random")
-    add = groups["limits"].add_argument
-    limit = "seconds of exact arithmetic for a certificate; what takes longer is not decided"
-    add("--time-limit", type=number, default=math.inf, metavar="S", help=limit)
+    words = "seconds of exact arithmetic for a certificate; what takes longer is not decided"
+    groups["limits"].add_argument("--time-limit", type=number, default=float("inf"), metavar="S", help=words)
     add = groups["data"].add_argument
     add("--model", metavar="MODEL", help="where the run's model is now (default: where the run found it)")
     add(

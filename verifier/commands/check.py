@@ -88,8 +88,7 @@ def check(
     data_dir: str | Path | None = None,
     networks: Mapping[str, str | Path] | None = None,
     allow_uncertified: bool = False,
-    exact: float = 0,
-    time_limit: float = math.inf,
+    exact: float | tuple[float, float] = 0,
     progress: Progress | None = None,
 ) -> CheckResult:
     """Return which claims of a run folder hold.
@@ -99,14 +98,14 @@ def check(
     the run. networks: the same for the further models of a run of verify, by their names.
     allow_uncertified: count proofs that could have a certificate and have none, but do not refuse them.
     exact: how many certificates that hold, drawn at random, to evaluate in exact arithmetic, too; infinity for all.
-    time_limit: seconds of exact arithmetic for a certificate, beyond which it is not decided.
-    progress: called with (inputs done, inputs in all); those evaluated exactly count once more.
+    Or (how many, seconds for each). progress: called with (done, in all) of inputs, then of these, too.
 
     Certificates are evaluated in outward-rounded float64. Raises ValueError with what is wrong before any work starts.
     """
     started = time.perf_counter()
-    if not (exact >= 0 and time_limit > 0):
-        raise ValueError(f"{exact} certificates, {time_limit} s each: exact arithmetic takes at least 0, and some time")
+    count, seconds = exact if isinstance(exact, tuple) else (exact, math.inf)
+    if not (count >= 0 and seconds > 0):
+        raise ValueError(f"{count} certificates, {seconds} s each: exact arithmetic takes at least 0, and some time")
     stored = read_run(Path(run))
     if not stored.lines.lines:
         raise RunError(f"{run} holds no records, so there is nothing to check; the command of the run makes them")
@@ -117,8 +116,7 @@ def check(
     with threads_for(claims.subject.network.parameter_count):
         work = _Check(Path(run), stored, claims, allow_uncertified)
         work.check_records(progress)
-        if exact:
-            work.check_exactly(exact, time_limit, progress)
+        work.check_exactly(count, seconds, progress)
         work.check_witnesses()
         work.check_results()
         return work.result(str(run), time.perf_counter() - started)
@@ -187,7 +185,9 @@ class _Check:
                 raise CertificateError(missing + (f" (the run says: {shown(said)})" if said else ""))
 
     def check_exactly(self, most: float, seconds: float, progress: Progress | None) -> None:
-        """Have so many certificates that hold evaluated in exact arithmetic."""
+        """Have so many certificates that hold evaluated in exact arithmetic, if any are asked for."""
+        if not most:
+            return
         checker, chosen = ExactChecker(), self.held
         if most < len(chosen):
             chosen = sorted(random.Random(0).sample(chosen, int(most)))

@@ -63,9 +63,7 @@ def export(
         raise ValueError(f"--out {path} {wrong}; name another file")
     if format == SMT_LIB:
         assert path is not None
-        # Imported here: tables need neither model nor data.
-        proofs = importlib.import_module("verifier.commands.smt_export").write_proofs(Path(run), path)
-        return ExportResult(proofs, path, _csv(proofs))
+        return _proofs(Path(run), path)
     if format == "parquet":
         _pyarrow()
     found = _table(Path(run), table)
@@ -80,6 +78,12 @@ def export(
         with replacing(path) as temporary:
             importlib.import_module("pyarrow.parquet").write_table(content, str(temporary))
     return ExportResult(found, path, text)
+
+
+def _proofs(run: Path, folder: Path) -> ExportResult:
+    # Imported here: tables need neither model nor data.
+    written = importlib.import_module("verifier.commands.smt_export").write_proofs(run, folder)
+    return ExportResult(written, folder, _csv(written))
 
 
 def _table(folder: Path, name: str) -> Table:
