@@ -103,3 +103,7 @@ def test_evasion_finds_points_of_another_class_that_are_less_odd_than_those_of_p
     score = {name: odds.scores(network, found.points[both], range(int(both.sum()))).score.median()
              for name, found in (("plain", plain), ("known", known))}  # fmt: skip
     assert float(score["known"]) < float(score["plain"])
+    # Judged by the draws that it knew: of the seeds of the search.
+    evaded = {name: int((found.unsafe & ~odds.scores(network, found.points, search.seeds).flagged).sum())
+              for name, found in (("plain", plain), ("known", known))}  # fmt: skip
+    assert evaded["known"] >= max(evaded["plain"], 50)
