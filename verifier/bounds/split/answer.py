@@ -12,8 +12,8 @@ from verifier.verdict import Telling
 class SplitAnswer:
     """certificate: the class wins on the whole ball. falsified: the attack succeeded. Neither: open, for the reason.
 
-    subproblems: how many were bounded; programs: linear programs solved; open_units: at the root; telling: how much the
-    reason says.
+    subproblems: how many were bounded; programs: linear programs of those with all signs known; open_units: at the
+    root; telling: how much the reason says.
     """
 
     certificate: Certificate | None
@@ -32,8 +32,12 @@ class SplitAnswer:
 
 @dataclass
 class Effort:
-    """What a search has spent: subproblems bounded, in how many batches, and linear programs."""
+    """What a search has spent: subproblems bounded, in how many batches, and linear programs.
+
+    programs: of subproblems with all signs known; deep_programs: of deep ones with units left.
+    """
 
     subproblems: int = 0
     batches: int = 0
     programs: int = 0
+    deep_programs: int = 0

@@ -32,16 +32,23 @@ def attacked(ball: PreparedBall, attack: Attack, points: Tensor, rows: Tensor, d
     points, rows, margins = points[least], rows[least], margins[least]
     reach = torch.from_numpy(np.ldexp(ball.reach, -ball.output)).float()
     near = reach[rows] * NEAR
-    if _tried(ball, attack, points[margins <= near]):
+    if tried(ball, attack, points[margins <= near]):
         return True
     # Where points are unsafe by rounding only, descents go on from them.
     if not descend:
         return False
     points, margins = _descended(ball, points, ball.rows[rows])
-    return _tried(ball, attack, points[margins <= near])
+    return tried(ball, attack, points[margins <= near])
 
 
-def _tried(ball: PreparedBall, attack: Attack, points: Tensor) -> bool:
+def are_near(ball: PreparedBall, points: Tensor, rows: Tensor) -> Tensor:
+    """Return a mask of the points `(batch, inputs)` whose margins are low enough to be tried."""
+    margins = (ball.all_stages.outputs(points) * ball.rows[rows]).sum(dim=1)
+    reach = torch.from_numpy(np.ldexp(ball.reach, -ball.output)).float()
+    return margins <= reach[rows] * NEAR
+
+
+def tried(ball: PreparedBall, attack: Attack, points: Tensor) -> bool:
     """Return whether one of the points `(count, inputs)` is a counterexample."""
     if not len(points):
         return False

@@ -24,6 +24,7 @@ from verifier.bounds.margin_known import margin_known
 from verifier.bounds.split.answer import Effort, SplitAnswer
 from verifier.bounds.split.branching import Gains, divided, grown
 from verifier.bounds.split.descents import Attack, attacked
+from verifier.bounds.split.leaf_programs import ended_by_programs
 from verifier.bounds.split.open_subproblem import Why, sentence
 from verifier.bounds.split.prepared import PreparedBall, prepare
 from verifier.bounds.split.question import split_question
@@ -238,7 +239,8 @@ class _Search:
             return None
         better = replace(made, bounds=torch.maximum(made.bounds, subproblems.bounds))
         is_open = ~self._closed(better)
-        return better[is_open], (ended.costs.clamp(max=0) * -lines.offset)[is_open]
+        left = better[is_open], (ended.costs.clamp(max=0) * -lines.offset)[is_open]
+        return ended_by_programs(ball, *left, self.forest, self.store, self.attack, self.budget, effort)
 
     def _standing(self) -> str:
         """Return how the search stands; of subproblems with all signs known no bound is kept."""
