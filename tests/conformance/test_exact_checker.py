@@ -312,17 +312,19 @@ def test_it_runs_alone_without_any_package_and_says_what_it_does_not_support(tmp
     certificate = by_signs(network, batch.region(0.1), int(batch.classes[0]))
     assert certificate is not None
     shutil.copytree(REPOSITORY / "verifier_check", tmp_path / "verifier_check")
+    shutil.copy(REPOSITORY / "verifier_check.py", tmp_path)
     write_network(network, tmp_path / "network.safetensors")
     write_network(chain((2,), Affine(torch.eye(2)), Sigmoid(), Affine(torch.eye(2))), tmp_path / "smooth.safetensors")
     (tmp_path / "own.npz").write_bytes(content_of(certificate))
     (tmp_path / "false.npz").write_bytes(content_of(replace(certificate, radius=certificate.radius + 0.2)))
 
-    def status(*arguments: str) -> tuple[int, str]:
-        command = [sys.executable, "-S", "-E", "-m", "verifier_check", *arguments]
+    def status(*arguments: str, program: tuple[str, ...] = ("-m", "verifier_check")) -> tuple[int, str]:
+        command = [sys.executable, "-S", "-E", *program, *arguments]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         return done.returncode, done.stdout
 
     assert status("network.safetensors", "own.npz") == (0, status("network.safetensors", "own.npz")[1])
+    assert status("network.safetensors", "own.npz", program=("verifier_check.py",))[0] == 0
     code, words = status("network.safetensors", "own.npz", "false.npz")
     assert code == 1 and "own.npz: holds" in words and "DOES NOT HOLD" in words
     assert status("missing.safetensors", "own.npz")[0] == 2
