@@ -137,7 +137,7 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Arra
         raise Refused(f"{name!r:.60} is no array of version 1.0")
     kind, by_column = match[1].decode(), match[2] == b"True"
     shape = tuple(int(part) for part in match[3].decode().split(",") if part.strip())
-    if kind not in CODES or (by_column and len(shape) > 1 and min(shape) > 1):
+    if kind not in CODES or (by_column and sum(size > 1 for size in shape) > 1):
         raise Undecided(f"array {name!r:.60} is of type {kind}, or stored by columns")
     values = array.array(CODES[kind])
     values.frombytes(data[size:])
@@ -192,7 +192,8 @@ class Certificate:
         if "domain.lower" not in self.arrays:
             return None
         low, high = (self.arrays[f"domain.{end}"] for end in ("lower", "upper"))
-        if any(each.kind not in ("<f4", "<f8") or len(each.values) != count for each in (low, high)):
+        centre = self.arrays["centre"].shape
+        if any(each.kind not in ("<f4", "<f8") or each.shape != centre for each in (low, high)):
             raise Refused("its domain is not about its inputs")
         return list(low.values), list(high.values)
 

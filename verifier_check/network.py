@@ -62,7 +62,9 @@ OPS = {
     "mwd": (("link?",), ("weight", "attractor", "negated", "bias?")),
     "mwd-conv2d": (("stride", "padding"), ("weight", "attractor", "negated")),
 }  # fmt: skip
-REAL_SETTINGS = {"slope", "epsilon"}
+REAL_SETTINGS, SWITCHES = {"slope", "epsilon"}, {"keep_axes", "count_padding"}
+# How many whole numbers, 0 as many as there are axes; the settings that are not named here are one.
+LISTS = {"stride": 2, "padding": 4, "dilation": 2, "kernel": 2, "shape": 0, "permutation": 0, "axes": 0}
 # Bytes of a file, values of all nodes together, and products of all rows, beyond which nothing is evaluated: these
 # numbers are told from shapes, before anything of that size is made.
 MOST_BYTES, MOST_VALUES, MOST_PRODUCTS = 1 << 28, 1 << 24, 1 << 26
@@ -142,6 +144,9 @@ def _node(index: int, entry: dict[str, Any], header: dict[str, Any], data: bytes
         kind in ("add", "sub", "concat")
     ):
         raise Refused(f"node {entry['name']!r} ({kind}): settings {sorted(settings)}, {len(inputs)} inputs")
+    wrong = sorted(name for name, value in settings.items() if not _fits(name, value))
+    if wrong:
+        raise Refused(f"node {entry['name']!r} ({kind}): settings {wrong} are not of their kind")
     settings |= {name: float(settings[name]) for name in REAL_SETTINGS & settings.keys()}
     for name in OPS[kind][1]:
         stored = header.pop(f"{index}.{name.rstrip('?')}", None)
@@ -153,6 +158,20 @@ def _node(index: int, entry: dict[str, Any], header: dict[str, Any], data: bytes
         elif not name.endswith("?"):
             raise Refused(f"node {entry['name']!r}: tensor {name!r} is missing")
     return Node(str(entry["name"]), kind, inputs, settings, tensors)
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Return whether a setting is of its kind: a switch, a word, a number, or whole numbers, as many as it takes."""
+    if name in SWITCHES:
+        return type(value) is bool
+    if name == "link":
+        return type(value) is str
+    if name in REAL_SETTINGS:
+        return type(value) in (int, float)
+    if name not in LISTS:
+        return type(value) is int
+    count = LISTS[name]
+    return type(value) is list and all(type(each) is int for each in value) and (not count or len(value) == count)
 
 
 def output_shape(node: Node, shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
@@ -199,8 +218,10 @@ def output_shape(node: Node, shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
         fits = fits and ("constant" not in t or t["constant"].shape in ((), found))
     elif kind == "axis-sum":
         axes = s["axes"]
+        fits = axes == sorted(set(axes)) and min(axes, default=-1) >= 0
         kept = [(axis, 1 if axis in axes else n) for axis, n in enumerate(shape) if s["keep_axes"] or axis not in axes]
-        found, fits = tuple(n for _, n in kept), math.prod(shape[axis] for axis in axes) == s["size"]
+        found = tuple(n for _, n in kept)
+        fits = fits and math.prod(shape[axis] for axis in axes) == s["size"]
     elif kind == "global-average-pool":
         found, fits = (shape[0], *([1] * (len(shape) - 1) if s["keep_axes"] else [])), math.prod(shape[1:]) == s["size"]
     elif kind == "batch-norm":

@@ -40,7 +40,10 @@ def read_property(content: bytes) -> tuple[dict[int, list[Fraction]] | None, lis
     """
     if content.lstrip()[:1] != b"{":
         return _vnnlib(content.decode("utf-8"))
-    polyhedra = json.loads(content)["unsafe"]
+    fields = json.loads(content)
+    polyhedra = fields["unsafe"]
+    if fields.keys() != {"unsafe"} or any(each.keys() != {"coefficients", "offsets"} for each in polyhedra):
+        raise Refused("a property in JSON says what is unsafe, by coefficients and offsets, and nothing else")
     rows = [list(zip(each["coefficients"], each["offsets"], strict=True)) for each in polyhedra]
     return None, [[_whole_row(dict(enumerate(map(Fraction, c))), Fraction(d)) for c, d in each] for each in rows]
 

@@ -9,8 +9,8 @@ import zlib
 # What bytes that are not what they should be raise.
 # RuntimeError: encrypted members of an archive, nesting that is too deep, compression that is unknown. ArithmeticError:
 # numbers beyond the floats, strides of zero.
-MALFORMED = (KeyError, TypeError, ValueError, IndexError, ArithmeticError, AttributeError, RuntimeError, MemoryError,
-             OSError, EOFError, struct.error, zipfile.BadZipFile, zlib.error)  # fmt: skip
+MALFORMED = (KeyError, TypeError, ValueError, IndexError, ArithmeticError, AttributeError, RuntimeError, OSError,
+              EOFError, struct.error, zipfile.BadZipFile, zlib.error)  # fmt: skip
 
 
 class Refused(Exception):
@@ -18,4 +18,13 @@ class Refused(Exception):
 
 
 class Undecided(Exception):
-    """What is claimed needs something that is not supported here."""
+    """What is claimed needs something that is not supported here, or more time or memory than there is."""
+
+
+# What says nothing of a claim.
+UNDECIDED = (Undecided, MemoryError)
+
+
+def why(error: BaseException) -> str:
+    """Return why a claim is not decided."""
+    return "it needs more memory than there is" if isinstance(error, MemoryError) else str(error)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,16 @@ from typing import Any
 from verifier_check.file import Certificate
 from verifier_check.refusals import Refused
 
+Job = tuple[str, Path, tuple[dict[str, Any], dict[str, Any]]]
 
-def run_files(run: Path) -> Iterator[tuple[str, Path, tuple[dict[str, Any], dict[str, Any]]]]:
-    """Yield what the records of a run say of certificates: (name, file, (record, settings)), the last of each input."""
+
+def run_files(run: Path) -> tuple[list[Job], int]:
+    """Return what the last records of each input say of certificates, and how many of these records name none.
+
+    A job is (name, file, (record, settings)).
+    """
     settings = json.loads((run / "run.json").read_text("utf-8"))
-    records: dict[int, dict[str, Any]] = {}
+    records, jobs = dict[int, dict[str, Any]](), list[Job]()
     for line in (run / "records.jsonl").read_text("utf-8").splitlines():
         record = json.loads(line)
         records[int(record["index"])] = record
@@ -28,7 +32,8 @@ def run_files(run: Path) -> Iterator[tuple[str, Path, tuple[dict[str, Any], dict
             folder, _, file = name.partition("/")
             if folder != "certificates" or not re.fullmatch(r"[\w.-]+\.npz", file):
                 raise Refused(f"input {index}: {name!r:.80} is no file in certificates/ of the run")
-            yield f"input {index}", run / folder / file, (record, settings)
+            jobs.append((f"input {index}", run / folder / file, (record, settings)))
+    return jobs, len(records) - len(jobs)
 
 
 def check_record(content: bytes, record: dict[str, Any], settings: dict[str, Any]) -> None:

@@ -375,6 +375,11 @@ def test_runs_are_checked_exactly_or_by_a_sample(tmp_path: Path, capsys: pytest.
         (run / "run.json").write_text(json.dumps(json.loads(settings) | own))
         assert verifier_check.main([str(model), str(run)]) == status
     (run / "run.json").write_text(settings)
+    first, *others = records.splitlines()
+    without = {name: value for name, value in json.loads(first).items() if name != "certificate"}
+    (run / "records.jsonl").write_text("\n".join([json.dumps(without), *others]))
+    assert verifier_check.main([str(model), str(run)]) == 0
+    assert "nothing is said of" in capsys.readouterr().out
     (run / "records.jsonl").write_text("")
     assert verifier_check.main([str(model), str(run)]) == 2
     assert "name no certificate" in capsys.readouterr().err

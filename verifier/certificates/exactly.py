@@ -16,8 +16,9 @@ from encoders.formats.native import write_network
 from encoders.network import Network
 from verifier.certificates.conjunctions import Conjunctions
 from verifier.certificates.error import CertificateError
-from verifier_check import Refused, Undecided, read_network
+from verifier_check import Refused, read_network
 from verifier_check.network import Network as PlainNetwork
+from verifier_check.refusals import UNDECIDED, why
 from verifier_check.time_limit import TimeLimit
 
 
@@ -38,8 +39,8 @@ class ExactChecker:
         text = None if asked is None else json.dumps({"unsafe": _polyhedra(asked)}).encode()
         try:
             return verifier_check.check_certificate(content, self._plain(network), text, TimeLimit(seconds))[1]
-        except Undecided as error:
-            return str(error)
+        except UNDECIDED as error:
+            return why(error)
         except Refused as error:
             raise CertificateError(f"exact arithmetic does not prove it: {error}") from None
 
