@@ -172,7 +172,8 @@ class _Check:
         leaves = self.claims.leaves(record)
         if leaves is not None:
             self.checked, self.leaves = self.checked + 1, self.leaves + leaves
-            self.held.append(index)
+            if getattr(record, "certificate", None) is not None:
+                self.held.append(index)
             return
         refusal = self.claims.certificate_refusal(record)
         reason = refusal or COULD_HAVE_ONE
@@ -197,8 +198,7 @@ class _Check:
             if progress is not None:
                 progress(number, records + len(chosen))
             question = self.claims.exact_question(self.stored.lines.records[index])
-            if question is None:
-                continue
+            assert question is not None
             content, network, asked = question
             try:
                 found = checker.leaves(content, network, asked, seconds)

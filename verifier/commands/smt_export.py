@@ -1,6 +1,7 @@
 """The certificates of a run as SMT-LIB 2, a file each: what `export --format smt-lib` writes.
 
-Each is evaluated by `check`'s code first, so that no text is written of one that does not hold.
+Each is evaluated by `check`'s code first, and its record held against model and data, so that no text is written of
+one that does not hold.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 
 from encoders.files import write_atomically
 from verifier.certificates.certificate import Certificate
+from verifier.certificates.counterexample import ClaimError
 from verifier.certificates.error import CertificateError
 from verifier.certificates.files import CertificateFile, certificate_path, read_certificate
 from verifier.certificates.smt_lib import smt_text
@@ -36,12 +38,13 @@ def write_proofs(run: Path, folder: Path) -> Table:
             continue
         name, leaves, text = f"{index:09}.smt2", None, ""
         try:
-            leaves = claims.leaves(record)
-            if leaves is None:
+            claims.check_record(index, record)
+            leaves, question = claims.leaves(record), claims.exact_question(record)
+            if question is None:
                 raise CertificateError("it has no certificate")
-            _, network, _ = claims.exact_question(record)
+            _, network, _ = question
             text = "\n".join(smt_text(_certificate(run, index, record.certificate), network)) + "\n"
-        except CertificateError as error:
+        except (CertificateError, ClaimError) as error:
             rows.append((index, leaves, None, None, str(error)))
             continue
         texts[name] = text
