@@ -61,6 +61,36 @@ def test_a_learnable_deviation_is_that_of_the_start_stays_positive_and_has_the_g
     assert bool((layer.deviations()["weight"] > 0).all())
 
 
+def test_dropped_weights_of_one_unit_are_dropout_of_its_inputs_in_distribution_and_those_of_two_are_not():
+    """Liu and Sha (2019) call dropout the binomial case of the delta rule: so it is for each unit by itself, exactly.
+
+    Two units share the inputs that dropout leaves out, each has draws of its own here: E[(y_1 - E y_1)(y_2 - E y_2)] is
+    rate / (1 - rate) sum_i w_1i w_2i x_i^2 of dropout, and 0 of dropped weights.
+    """
+    rate, x = 0.2, torch.tensor([1.0, -2.0, 0.5])
+    plain = nn.Sequential(nn.Linear(3, 2))
+    with torch.no_grad():
+        plain[0].weight.copy_(torch.tensor([[1.0, 0.7, -3.0], [0.4, -1.5, 2.0]]))
+    (layer,) = random_layers(with_random_layers(plain, DROPPED, rate).train())
+    torch.manual_seed(0)
+    with torch.no_grad():
+        dropped = torch.stack([layer(x) for _ in range(DRAWS)])
+        dropout = plain[0](functional.dropout(x.expand(DRAWS, 3), rate))
+    kept = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 3)
+    values = kept * x / (1.0 - rate) @ plain[0].weight.detach().T + plain[0].bias.detach()
+    chance = (kept * (1.0 - rate) + (1.0 - kept) * rate).prod(dim=1)
+    for drawn in (dropped, dropout):
+        for unit in range(2):
+            nearest = (drawn[:, unit, None] - values[:, unit]).abs().min(dim=1)
+            assert float(nearest.values.max()) < 1e-5
+            shares = torch.bincount(nearest.indices, minlength=8) / DRAWS
+            assert bool(((shares - chance).abs() <= 5 * (chance * (1 - chance) / DRAWS).sqrt()).all())
+    shared = float(rate / (1.0 - rate) * (plain[0].weight.detach().prod(dim=0) * x.square()).sum())
+    error = 5 * float(dropped.std(dim=0).prod()) / DRAWS**0.5
+    covariances = [float(torch.cov(drawn.T)[0, 1]) for drawn in (dropped, dropout)]
+    assert abs(shared) > 4 * error and covariances == pytest.approx([0.0, shared], abs=error)
+
+
 @pytest.mark.parametrize(
     ("kind", "convolution", "dense"),
     [
