@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from delta_rule_paper import descend
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -106,13 +107,16 @@ def picture(rows: list[dict[str, float | str]], path: Path) -> None:
     """Draw the panels by epoch."""
     figure = Figure(figsize=(3.2 * len(PANELS), 2.8), layout="constrained")
     for panel, (column, title) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
-        for name in REGIMES:
+        for colour, name in enumerate(REGIMES):
             own = [row for row in rows if row["regime"] == name]
             if column != "variances" or REGIMES[name] is not None:
-                panel.plot([row["epoch"] for row in own], [row[column] for row in own], label=name)
+                panel.plot([row["epoch"] for row in own], [row[column] for row in own], f"C{colour}.-", label=name)
         panel.set(title=title, xlabel="epoch")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         if column == "variances":
             panel.set_yscale("log")
+        else:
+            panel.set_ylim(-0.02, 1.0 if max(float(row["vote"]) for row in rows) > 0.5 else 0.5)
     figure.axes[0].legend(fontsize="small")
     save(figure, path, dpi=100)
 
