@@ -2,7 +2,8 @@
 
 An ordinary network is broken by a witness within the radius, as `verifier attack` counts them: replayed in its runtime
 and unsafe in rational numbers. One that draws is broken where fresh draws vote against the label at the attack's point
-(`verifier.votes`, at 95 %), which lies on the border of the ball behind what breaks the mean. A detected network is
+(`verifier.votes`, at 95 %), which lies on the border of the ball behind what breaks the mean; the adaptive attack goes
+on from there on the vote itself. A detected network is
 broken by a replayed point that the detector does not flag. Inputs that the defended system gets wrong as they are, or
 flags, withstand nothing.
 """
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from verifier import certify
 from verifier.attacks import Attack, Search
+from verifier.attacks.against_votes import AgainstVotes, to_border
 from verifier.attacks.descent import Descent
 from verifier.attacks.settings import attack_with
 from verifier.attacks.source import has_pseudogradient
@@ -74,6 +76,8 @@ def attack_of(row: Row, column: str, settings: Mapping[str, Mapping[str, Any]]) 
     if isinstance(attack, Descent) and (column == "transfer" or row.draws is not None):
         # What breaks the surrogate, or the mean, just so breaks neither the network nor the vote.
         attack = dataclasses.replace(attack, until_broken=False)
+    if column == "adaptive" and row.draws is not None:
+        return AgainstVotes(attack)
     return Transfer(row.surrogate, attack) if column == "transfer" else attack
 
 
@@ -102,17 +106,8 @@ def _broken(row: Row, attack: Attack, batch: Batch, indices: list[int], epsilon:
         shown, flagged = replay(batch, points), row.detector.scores(row.network, points, indices).flagged
         return shown.executed & shown.real & region.contains(points) & ~flagged
     assert row.draws is not None
-    votes = votes_at(row.network, to_border(batch, points, epsilon), row.draws, row.job.seed)
+    votes = votes_at(row.network, to_border(region, points, points.dtype), row.draws, row.job.seed)
     return votes.outcomes(batch.classes) == BROKEN
-
-
-def to_border(batch: Batch, points: Tensor, epsilon: float) -> Tensor:
-    """Return points moved away from their inputs to the border of their balls, as `attack --vote` does."""
-    region, exact = batch.region(epsilon), points.double()
-    away = exact - batch.centres
-    size = away.abs().flatten(1).amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
-    stretched = batch.centres + away * (epsilon / size).clamp(min=1.0).reshape(-1, *[1] * (away.dim() - 1))
-    return region.clip(stretched, points.dtype)
 
 
 def prove(row: Row, epsilon: float, seconds: float, standing: Tensor) -> Cell:

@@ -266,7 +266,7 @@ class _Attacking:
     def _votes(self, records: Sequence[AttackRecord], witnesses: Witnesses) -> VoteCounts | None:
         if self.vote is None:
             return None
-        return count_votes(self.job, self.vote, records, witnesses, self.request.epsilon, self.norm)
+        return count_votes(self.job, self.vote, records, witnesses, self.request, self.options.time_limit)
 
     def _example(self, record: AttackRecord, witnesses: Witnesses) -> AdversarialExample:
         index = record.index

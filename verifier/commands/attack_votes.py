@@ -2,7 +2,7 @@
 
 Counterexamples are pulled to the boundary of the mean, where draws are of two minds; behind it, on the border of the
 ball, they are not. An attack of the mean is no strong attack of the draws: that a vote is kept there says little, that
-it is broken much.
+it is broken much. So `auto` goes on from there on the votes themselves (`attacks.against_votes`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from encoders.network import Network
-from encoders.region import Norm
+from verifier.attacks.against_votes import fewest_votes
+from verifier.attacks.base import Search
+from verifier.attacks.ensemble import Ensemble
+from verifier.batch import BATCH_SIZE, Batch
+from verifier.budget import Budget
+from verifier.commands.attack_request import AttackRequest
 from verifier.commands.job import DataJob
 from verifier.runs.attack_record import AttackRecord
 from verifier.runs.witness_files import Witnesses
@@ -42,24 +48,40 @@ def checked_vote(network: Network, draws: int | None) -> int | None:
 
 
 def count_votes(
-    job: DataJob, draws: int, records: Sequence[AttackRecord], witnesses: Witnesses, epsilon: float, norm: Norm
-) -> VoteCounts | None:
-    """Return the votes over correctly classified inputs; None where there are none."""
+    job: DataJob, draws: int, records: Sequence[AttackRecord], witnesses: Witnesses, request: AttackRequest,
+    seconds: float,
+) -> VoteCounts | None:  # fmt: skip
+    """Return the votes over correctly classified inputs; None where there are none.
+
+    seconds: of the descents with which `auto` goes on, for each of these inputs.
+    """
     asked = [record for record in records if record.correct]
     if not asked:
         return None
-    centres = torch.cat([job.points(range(record.index, record.index + 1)) for record in asked])
+    indices, epsilon = [record.index for record in asked], request.epsilon
+    centres = torch.cat([job.points(range(index, index + 1)) for index in indices])
     points = centres.to(torch.float64)
     for row, record in enumerate(asked):
         if record.distance and record.distance <= epsilon:
             away = torch.from_numpy(witnesses[record.index][0]).to(points) - points[row]
             points[row] += away * (epsilon / record.distance)
-    ball = job.surroundings.region(
-        centres.to(torch.float64), torch.full((len(asked),), epsilon, dtype=torch.float64), norm
-    )
-    points = ball.clip(points, centres.dtype)
     labels = torch.tensor([record.head.label for record in asked])
+    batch = job.batch(centres, indices, labels.numpy(), request.checked_norm)
+    points = batch.region(epsilon).clip(points, centres.dtype)
+    if isinstance(request.attack, Ensemble) and request.target is None:
+        points = _gone_on(batch, points, epsilon, Budget(seconds * len(asked)))
     votes = votes_at(job.subject.network, points, draws, job.seed)
     outcomes = votes.outcomes(labels)
     kept, broken, still_open = (int((outcomes == word).sum()) for word in (KEPT, BROKEN, OPEN))
     return VoteCounts(draws, kept, broken, still_open, votes.share(labels))
+
+
+def _gone_on(batch: Batch, points: Tensor, epsilon: float, budget: Budget) -> Tensor:
+    """Return points within epsilon that the vote of draws withstands less, in the dtype of the points."""
+    found = points.clone()
+    for rows in torch.arange(len(batch)).split(BATCH_SIZE):
+        part = batch.at(rows)
+        region = part.region(epsilon)
+        search = Search(part.subject.network, region.inside, part.classes, part.seeds, budget)
+        found[rows] = region.clip(fewest_votes(search, points[rows]), points.dtype)
+    return found
