@@ -137,6 +137,18 @@ def test_certificates_go_to_a_solver_that_confirms_them(tmp_path, capsys):
     assert [row["reason"] != "" for row in again].count(True) == 1
 
 
+def test_a_record_of_another_label_has_no_text(tmp_path):
+    certify("digits-relu", "digits", [0.02], method="exact", limit=2, certificates=True, out=tmp_path / "run")
+    path = tmp_path / "run" / "records.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    first = next(line for line in lines if line.get("index") == 0)
+    first["label"] = first["prediction"] = (first["label"] + 1) % 10
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = rows_of(export(tmp_path / "run", format="smt-lib", out=tmp_path / "smt").text)
+    assert [row["index"] for row in rows if row["reason"]] == ["0"]
+    assert len(list((tmp_path / "smt").glob("*.smt2"))) == len(rows) - 1
+
+
 def test_proofs_without_such_a_text_are_named(runs, tmp_path):
     with pytest.raises(ValueError, match="it has no certificate"):
         export(runs / "certify", format="smt-lib", out=tmp_path / "smt")
