@@ -51,10 +51,7 @@ def verb_arguments(options: argparse.Namespace) -> dict[str, Any]:
     """Return what is the command's own among parsed arguments, by the parameters of the verb's function."""
     shared = {*option_names(Request)} if options.command in SHARING else set()
     others = shared | {"command", "json", "debug", "output"}
-    own = {name: value for name, value in vars(options).items() if name not in others}
-    if options.command == "check":
-        own["exact"] = own["exact"], own.pop("time_limit")
-    return own
+    return {name: value for name, value in vars(options).items() if name not in others}
 
 
 def _add_certify(groups: Groups) -> None:
@@ -154,7 +151,7 @@ def _add_check(groups: Groups) -> None:
     add("--exact", nargs=0, action=_All, default=0, help=exact)
     add("--sample", dest="exact", type=sample, metavar="K", help="the same of K certificates, drawn at random")
     words = "seconds of exact arithmetic for a certificate; what takes longer is not decided"
-    groups["limits"].add_argument("--time-limit", type=number, default=float("inf"), metavar="S", help=words)
+    groups["limits"].add_argument("--time-limit", type=number, metavar="S", help=words)
     add = groups["data"].add_argument
     add("--model", metavar="MODEL", help="where the run's model is now (default: where the run found it)")
     add(

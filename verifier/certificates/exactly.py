@@ -29,16 +29,18 @@ class ExactChecker:
     _read: dict[str, PlainNetwork] = field(default_factory=dict)
 
     def leaves(
-        self, content: bytes, network: Network, asked: Conjunctions | None, seconds: float = math.inf
+        self, content: bytes, network: Network, asked: Conjunctions | None, seconds: float | None = None
     ) -> int | str:
         """Return how many leaves hold, or why the exact checker does not decide; CertificateError where one does not.
 
         content: of a certificate's file. asked: what is unsafe, where that is not another class. seconds: what takes
-        longer is not decided.
+        longer is not decided; None: nothing is too long.
         """
         text = None if asked is None else json.dumps({"unsafe": _polyhedra(asked)}).encode()
         try:
-            return verifier_check.check_certificate(content, self._plain(network), text, TimeLimit(seconds))[1]
+            return verifier_check.check_certificate(
+                content, self._plain(network), text, TimeLimit(math.inf if seconds is None else seconds)
+            )[1]
         except UNDECIDED as error:
             return why(error)
         except Refused as error:

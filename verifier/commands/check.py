@@ -10,20 +10,17 @@ records say; a run that was stopped may be further on than its records.
 from __future__ import annotations
 
 import dataclasses
-import math
 import random
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from verifier.certificates.counterexample import ClaimError
 from verifier.certificates.error import CertificateError
 from verifier.certificates.exactly import ExactChecker
-from verifier.commands.claims import MALFORMED, Claims, place_of
-from verifier.commands.loaded_claims import load_claims
-from verifier.commands.property_claims import PropertyClaims, load_property_claims
-from verifier.data import load_data
+from verifier.commands.claims import MALFORMED
+from verifier.commands.loaded_claims import Places, claims_of
 from verifier.fields import shown
 from verifier.runs.folder import RunError, StoredRun, read_run
 from verifier.runs.kept_certificate import KeptCertificate
@@ -83,40 +80,33 @@ class CheckResult:
 def check(
     run: str | Path,
     *,
-    model: str | Path | None = None,
-    data: str | Path | None = None,
-    data_dir: str | Path | None = None,
-    networks: Mapping[str, str | Path] | None = None,
     allow_uncertified: bool = False,
-    exact: float | tuple[float, float] = 0,
+    exact: float = 0,
+    time_limit: float | None = None,
     progress: Progress | None = None,
+    **options: Unpack[Places],
 ) -> CheckResult:
-    """Return which claims of a run folder hold.
+    """Return which claims of a run folder hold: nothing in it is changed, and everything in it is untrusted.
 
-    run: the folder; nothing in it is changed, and everything in it is untrusted.
-    model, data, data_dir: where they are now, if not where the run says it found them; their digests must be those of
-    the run. networks: the same for the further models of a run of verify, by their names.
+    options: `Places`, where model and data are now.
     allow_uncertified: count proofs that could have a certificate and have none, but do not refuse them.
     exact: how many certificates that hold, drawn at random, to evaluate in exact arithmetic, too; infinity for all.
-    Or (how many, seconds for each). progress: called with (done, in all) of inputs, then of these, too.
+    time_limit: seconds for each of these; what takes longer is not decided. progress: called with (done, in all) of
+    inputs, then of these, too.
 
     Certificates are evaluated in outward-rounded float64. Raises ValueError with what is wrong before any work starts.
     """
     started = time.perf_counter()
-    count, seconds = exact if isinstance(exact, tuple) else (exact, math.inf)
-    if not (count >= 0 and seconds > 0):
-        raise ValueError(f"{count} certificates, {seconds} s each: exact arithmetic takes at least 0, and some time")
+    if not (exact >= 0 and (time_limit is None or time_limit > 0)):
+        raise ValueError(f"{exact} certificates, {time_limit} s each: exact arithmetic takes at least 0, and some time")
     stored = read_run(Path(run))
     if not stored.lines.lines:
         raise RunError(f"{run} holds no records, so there is nothing to check; the command of the run makes them")
-    if stored.configuration["command"] == "verify":
-        claims: Claims | PropertyClaims = load_property_claims(Path(run), stored, model, data, networks)
-    else:
-        claims = loaded_claims(Path(run), stored.configuration, model, data, data_dir)
+    claims = claims_of(Path(run), stored, **options)
     with threads_for(claims.subject.network.parameter_count):
         work = _Check(Path(run), stored, claims, allow_uncertified)
         work.check_records(progress)
-        work.check_exactly(count, seconds, progress)
+        work.check_exactly(exact, time_limit, progress)
         work.check_witnesses()
         work.check_results()
         return work.result(str(run), time.perf_counter() - started)
@@ -185,7 +175,7 @@ class _Check:
                 missing = _missing_certificate(self.stored)
                 raise CertificateError(missing + (f" (the run says: {shown(said)})" if said else ""))
 
-    def check_exactly(self, most: float, seconds: float, progress: Progress | None) -> None:
+    def check_exactly(self, most: float, seconds: float | None, progress: Progress | None) -> None:
         """Have so many certificates that hold evaluated in exact arithmetic, if any are asked for."""
         if not most:
             return
@@ -276,25 +266,3 @@ def _missing_certificate(stored: StoredRun) -> str:
     if command not in ("certify", "verify"):
         ways = f"{command} keeps none: prove it by `verifier certify --certificates`, or accept --allow-uncertified"
     return f"no certificate, though {COULD_HAVE_ONE}; {ways}"
-
-
-def loaded_claims(
-    run: Path,
-    configuration: Mapping[str, Any],
-    model: str | Path | None,
-    data: str | Path | None,
-    data_dir: str | Path | None,
-) -> Claims:
-    """Return the claims of a run with its model and data; ValueError if these are not found or are others."""
-    origin = configuration.get("origin", {})
-    places = {name: place_of(name, given, origin) for name, given in (("model", model), ("data", data))}
-    clip = configuration.get("clip")
-    dataset = load_data(
-        places["data"],
-        data_dir=data_dir or origin.get("data_dir"),
-        split=origin.get("split", "test"),
-        clip=None if clip is None else tuple(clip),
-        label=origin.get("label"),
-        classes="delta" not in configuration,
-    )
-    return load_claims(run, configuration, places["model"], dataset, places["data"])

@@ -4,15 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from verifier.agreement import INPUTS
 from verifier.commands.changes import ChangeClaims
-from verifier.commands.claims import Claims, require_digest
+from verifier.commands.claims import Claims, place_of, require_digest
 from verifier.commands.executed import ExecutedClaims
-from verifier.data import Dataset
+from verifier.commands.property_claims import PropertyClaims, load_property_claims
+from verifier.data import Dataset, load_data
+from verifier.runs.folder import StoredRun
 from verifier.subject import Subject, load_model, load_subject
 from verifier.surroundings import Surroundings
+
+
+class Places(TypedDict, total=False):
+    """Where model and data are now, if not where a run says it found them; their digests must be those of the run.
+
+    networks: of the further models of a run of verify, by their names.
+    """
+
+    model: str | Path | None
+    data: str | Path | None
+    data_dir: str | Path | None
+    networks: Mapping[str, str | Path] | None
+
+
+def claims_of(
+    run: Path,
+    stored: StoredRun,
+    *,
+    model: str | Path | None = None,
+    data: str | Path | None = None,
+    data_dir: str | Path | None = None,
+    networks: Mapping[str, str | Path] | None = None,
+) -> Claims | PropertyClaims:
+    """Return the claims of a run of any command, from its `Places`; ValueError if these are not found or are others."""
+    if stored.configuration["command"] == "verify":
+        return load_property_claims(run, stored, model, data, networks)
+    return loaded_claims(run, stored.configuration, model, data, data_dir)
 
 
 def load_claims(
@@ -45,3 +74,25 @@ def _randomised(subject: Subject, configuration: Mapping[str, Any]) -> Subject:
     if stated != subject.randomness:
         raise ValueError(f"run.json says {stated} of the randomness of the model, which has {subject.randomness}")
     return subject
+
+
+def loaded_claims(
+    run: Path,
+    configuration: Mapping[str, Any],
+    model: str | Path | None,
+    data: str | Path | None,
+    data_dir: str | Path | None,
+) -> Claims:
+    """Return the claims of a run with its model and data; ValueError if these are not found or are others."""
+    origin = configuration.get("origin", {})
+    places = {name: place_of(name, given, origin) for name, given in (("model", model), ("data", data))}
+    clip = configuration.get("clip")
+    dataset = load_data(
+        places["data"],
+        data_dir=data_dir or origin.get("data_dir"),
+        split=origin.get("split", "test"),
+        clip=None if clip is None else tuple(clip),
+        label=origin.get("label"),
+        classes="delta" not in configuration,
+    )
+    return load_claims(run, configuration, places["model"], dataset, places["data"])

@@ -15,8 +15,7 @@ from verifier.certificates.counterexample import ClaimError
 from verifier.certificates.error import CertificateError
 from verifier.certificates.files import CertificateFile, certificate_path, read_certificate
 from verifier.certificates.smt_lib import smt_text
-from verifier.commands.check import loaded_claims
-from verifier.commands.property_claims import load_property_claims
+from verifier.commands.loaded_claims import claims_of
 from verifier.pages.tables import Cell, Table
 from verifier.runs.folder import RunError, StoredRun, read_run
 
@@ -60,11 +59,9 @@ def write_proofs(run: Path, folder: Path) -> Table:
 
 def _claims(run: Path, stored: StoredRun) -> Any:
     command = stored.configuration["command"]
-    if command == "verify":
-        return load_property_claims(run, stored, None, None)
-    if command != "certify":
+    if command not in ("certify", "verify"):
         raise RunError(f"{run} is a run of {command}, which keeps no certificates; those of certify and verify do")
-    return loaded_claims(run, stored.configuration, None, None, None)
+    return claims_of(run, stored)
 
 
 def _certificate(run: Path, index: int, named: CertificateFile) -> Certificate:

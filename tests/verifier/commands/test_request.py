@@ -17,6 +17,7 @@ from tests.conftest import REPOSITORY
 from verifier import certify
 from verifier.arguments import COMMANDS, SHARING, parser, verb_arguments
 from verifier.commands.detect_request import DetectOptions, DetectRequest
+from verifier.commands.loaded_claims import Places
 from verifier.commands.request import Options, Request, read_options
 from verifier.commands.verify_request import VerifyOptions, VerifyRequest
 from verifier.options import GROUPS, add_options, option_names
@@ -81,6 +82,7 @@ def test_what_a_command_reads_are_the_parameters_of_its_function(command):
         "train": TrainOptions,
         "verify": VerifyOptions,
         "detect": DetectOptions,
+        "check": Places,
         **dict.fromkeys(SHARING, Options),
     }.get(command)
     taken = ({*parameters} - {"options"}) | ({*shared.__annotations__} if shared else set())
