@@ -193,7 +193,8 @@ class Certificate:
             return None
         low, high = (self.arrays[f"domain.{end}"] for end in ("lower", "upper"))
         centre = self.arrays["centre"].shape
-        if any(each.kind not in ("<f4", "<f8") or each.shape != centre for each in (low, high)):
+        shapes = (centre, (1, *centre))
+        if any(each.kind not in ("<f4", "<f8") or each.shape not in shapes for each in (low, high)):
             raise Refused("its domain is not about its inputs")
         return list(low.values), list(high.values)
 
