@@ -11,13 +11,15 @@ import torch
 
 from encoders import BallRegion
 from encoders.box import Box
+from encoders.ops import RandomAffine
 from tests.conformance.op_boxes import boxes_of
 from tests.conformance.op_cases import ROWS, Case
 from tests.networks.batches import random_batch
-from tests.networks.chains import random_relu_network
+from tests.networks.chains import chain, random_relu_network
 from tests.networks.mwd_chains import random_mwd_network
-from tests.networks.searches import random_search
+from tests.networks.searches import random_search, search_of
 from verifier.attacks import ATTACKS, Search
+from verifier.attacks.against_votes import AgainstVotes
 from verifier.attacks.masking import masking_signs
 from verifier.attacks.report import Report
 from verifier.bounds.linear import margins
@@ -28,6 +30,7 @@ from verifier.bounds.split.operators import OperatorNetwork
 from verifier.bounds.split.stages import staged
 from verifier.budget import Budget
 from verifier.methods import METHODS
+from verifier.votes import BROKEN, KEPT, votes_at
 
 F64 = torch.float64
 # A real device sums in another order; the pretended one is the processor.
@@ -76,6 +79,21 @@ def test_attacks_find_the_points_of_the_processor(name, make, device):
     here, there = attack.run(search), attack.run(on(device, search))
     assert close(there.points, here.points)
     assert there.unsafe.tolist() == here.unsafe.tolist()
+
+
+def test_an_attack_of_votes_finds_the_points_of_the_processor(device: torch.device) -> None:
+    """Class 0 where x_0 + z > 1/2, z ~ N(0, .05^2)."""
+    weight, bias = torch.tensor([[1.0, 0.0], [0.0, 0.0]]), torch.tensor([-0.5, 0.0])
+    op = RandomAffine(weight, bias, deviation=0 * weight, bias_deviation=torch.tensor([0.05, 0.0]))
+    x = torch.tensor([[0.9, 0.5], [0.6, 0.5]])
+    network, wanted = chain((2,), op), AgainstVotes(dataclasses.replace(ATTACKS["pgd"], **FEW["pgd"]))
+    classes = torch.zeros(2, dtype=torch.int64)
+    here = wanted.run(search_of(network, x, 0.3, classes)).points
+    there = wanted.run(on(device, search_of(network, x, 0.3, classes))).points
+    assert close(there, here)
+    counts = [votes_at(network, points, 40, 1) for points in (here, there)]
+    assert close(counts[1].deciding, counts[0].deciding)
+    assert counts[1].outcomes(classes.to(device)).tolist() == [KEPT, BROKEN]
 
 
 def test_signs_of_masking_are_those_of_the_processor(device: torch.device) -> None:

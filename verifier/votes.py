@@ -35,7 +35,7 @@ STREAM = 1 << 31
 class Votes:
     """What draws said at points. choosing, deciding: how many of some draws and of others gave each class.
 
-    Both `(batch, classes)`. A draw whose outputs are not finite gives none.
+    Both `(batch, classes)`, on the device of the points. A draw whose outputs are not finite gives none.
     """
 
     choosing: Tensor
@@ -75,7 +75,7 @@ def votes_at(network: Network, points: Tensor, draws: int, seed: int) -> Votes:
     check_vote(network, draws)
     generator = torch.Generator().manual_seed(seed + STREAM)
     classes = network.output_shape[0]
-    counts = [torch.zeros(len(points), classes, dtype=torch.int64) for _ in range(2)]
+    counts = [torch.zeros(len(points), classes, dtype=torch.int64, device=points.device) for _ in range(2)]
     with torch.no_grad():
         for number in range(draws):
             outputs = network.draw(generator).scores(points)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,20 +61,20 @@ def count_votes(
         return None
     indices, epsilon = [record.index for record in asked], request.epsilon
     centres = torch.cat([job.points(range(index, index + 1)) for index in indices])
-    points = centres.to(torch.float64)
+    labels = np.array([record.head.label for record in asked])
+    batch = job.batch(centres, indices, labels, request.checked_norm)
+    points = batch.centres.clone()
     for row, record in enumerate(asked):
         if record.distance and record.distance <= epsilon:
             away = torch.from_numpy(witnesses[record.index][0]).to(points) - points[row]
             points[row] += away * (epsilon / record.distance)
-    labels = torch.tensor([record.head.label for record in asked])
-    batch = job.batch(centres, indices, labels.numpy(), request.checked_norm)
     points = batch.region(epsilon).clip(points, centres.dtype)
     if isinstance(request.attack, Ensemble) and request.target is None:
         points = _gone_on(batch, points, epsilon, Budget(seconds * len(asked)))
     votes = votes_at(job.subject.network, points, draws, job.seed)
-    outcomes = votes.outcomes(labels)
+    outcomes = votes.outcomes(batch.classes)
     kept, broken, still_open = (int((outcomes == word).sum()) for word in (KEPT, BROKEN, OPEN))
-    return VoteCounts(draws, kept, broken, still_open, votes.share(labels))
+    return VoteCounts(draws, kept, broken, still_open, votes.share(batch.classes))
 
 
 def _gone_on(batch: Batch, points: Tensor, epsilon: float, budget: Budget) -> Tensor:
