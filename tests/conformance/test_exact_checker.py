@@ -358,6 +358,8 @@ def test_runs_are_checked_exactly_or_by_a_sample(tmp_path: Path, capsys: pytest.
         check(run, exact=-1)
     # What takes too long is neither proved nor refused.
     shown: list[tuple[int, int]] = []
+    with pytest.raises(ValueError, match="--exact or --sample"):
+        check(run, time_limit=1.0)
     late = check(run, exact=math.inf, time_limit=1e-9, progress=lambda *counts: shown.append(counts))
     assert late.exact == 0 and late.undecided == {"it takes more than 1e-09 s": late.checked} and not late.refused
     assert shown[-1] == (4 + late.checked - 1, 4 + late.checked)

@@ -99,6 +99,8 @@ def check(
     started = time.perf_counter()
     if not (exact >= 0 and (time_limit is None or time_limit > 0)):
         raise ValueError(f"{exact} certificates, {time_limit} s each: exact arithmetic takes at least 0, and some time")
+    if time_limit is not None and not exact:
+        raise ValueError("a time limit is of exact arithmetic; ask for it with --exact or --sample, or leave it out")
     stored = read_run(Path(run))
     if not stored.lines.lines:
         raise RunError(f"{run} holds no records, so there is nothing to check; the command of the run makes them")
